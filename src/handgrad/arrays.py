@@ -1,0 +1,77 @@
+"""What passes from room to room: arrays of examples, arrays of labels, and streams of chance."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import HandgradError
+
+Array = NDArray[np.floating[Any]]  # float32 to train, float64 to check: one of the two in the whole of a network
+Labels = NDArray[np.integer[Any]]  # (count,) classes 0, 1, ..., n_out - 1
+Seed = np.random.Generator | int | None  # whatever np.random.default_rng takes: None is a new draw at every run
+
+
+class Streams(NamedTuple):
+    """Independent streams of chance from one seed: more draws from one never move another."""
+
+    initialization: np.random.Generator
+    dropout: np.random.Generator
+    shuffling: np.random.Generator
+
+
+def streams(rng: Seed) -> Streams:
+    """The streams that `rng` spawns."""
+    return Streams(*np.random.default_rng(rng).spawn(3))
+
+
+def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:
+    """x as (count, n_in), in the type it has: bytes are pixels, and stay bytes until they are computed with.
+
+    x (count, n_in) or (count, height, width) with height * width = n_in, of any real type.
+    Raises HandgradError for other shapes, no examples, and values that are not finite numbers.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise HandgradError(f"x holds {x.dtype}: expected numbers, pixels as uint8 or floats in [0, 1]")
+    if x.ndim < 2 or x[0:1].size != n_in:
+        raise HandgradError(
+            f"x has shape {x.shape}: expected (examples, {n_in}), or images of {n_in} pixels each; "
+            "one example alone is x[None]"
+        )
+    if len(x) == 0:
+        raise HandgradError(f"x has shape {x.shape}: there is no example in it")
+    x = x.reshape(len(x), n_in)
+    if x.dtype.kind == "f":
+        for first in range(0, len(x), 4096):  # a block at a time: the mask of the whole would be memory for nothing
+            bad = ~np.isfinite(x[first : first + 4096])
+            if bad.any():
+                row, column = np.argwhere(bad)[0]
+                value = x[first + row, column]
+                raise HandgradError(f"x[{first + row}, {column}] is {value}: every input must be a finite number")
+    return x
+
+
+def as_floats(x: NDArray[Any], out: Array) -> Array:
+    """x as the network computes with it, written into `out`: bytes are pixels, p / 255 in [0, 1]; all else as it is."""
+    if x.dtype == np.uint8:
+        np.multiply(x, 1 / 255, out=out, dtype=out.dtype)
+    else:
+        np.copyto(out, x, casting="unsafe")
+    return out
+
+
+def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
+    """y as (count,) integers in 0 ... n_out - 1. Raises HandgradError where they are anything else."""
+    y = np.asarray(y)
+    if y.ndim != 1 or len(y) != (len(y) if count is None else count):
+        expected = "(count,)" if count is None else f"({count},), one label for each example in x"
+        raise HandgradError(f"y has shape {y.shape}: expected {expected}")
+    if y.dtype.kind not in "iub":
+        raise HandgradError(f"y holds {y.dtype}: expected integer labels, 0 to {n_out - 1}")
+    wrong = y[(y < 0) | (y >= n_out)]
+    if wrong.size:
+        raise HandgradError(f"y holds the label {wrong[0]}: of {n_out} classes the labels are 0 to {n_out - 1}")
+    return y.astype(np.intp, copy=False)

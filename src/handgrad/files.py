@@ -1,0 +1,183 @@
+"""Models and checkpoints as safetensors files: arrays with names, and a JSON text beside them. Nothing in them runs.
+
+A model file holds PyTorch's names and layout, `0.weight` (n_out, n_in), `0.bias` (n_out,), `2.weight`, ...: a
+`load_state_dict` of the matching Sequential takes it with no mapping. Its metadata has, under "handgrad", the
+architecture, the loss, what was done to the inputs, and the names of the classes.
+
+Every file is written beside its place under a temporary name, flushed to the disk and renamed: there is the whole old
+one or the whole new one, never a part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .arrays import Array
+from .errors import HandgradError, optional, unknown
+from .layers import LAYERS
+from .losses import LOSSES as LOSSES_BY_WORD
+from .network import Network
+from .training import Callback, Trainer
+
+FORMAT = 1  # of the metadata; a reader takes its own and all earlier ones
+
+TORCH_NAME = {"W": "weight", "b": "bias"}
+
+LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # in a file as in code: CrossEntropy
+
+Made = TypeVar("Made")
+
+
+def save(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write a model file. Raises HandgradError for layers that handgrad does not know, and places not to be written."""
+    for part in (*network.layers, network.loss):
+        if type(part) not in (*LAYERS.values(), *LOSSES.values()):
+            raise HandgradError(
+                f"a model file cannot hold {type(part).__name__}, a class of your own: "
+                "keep network.parameters with numpy.save, and build the network again from your code"
+            )
+    description = {
+        "format": FORMAT,
+        "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
+        "loss": {"type": type(network.loss).__name__, **network.loss.config()},
+        "preprocessing": {"uint8": "x / 255"},
+        "image_shape": network.image_shape,
+        "classes": network.classes,
+    }
+    _write_arrays(Path(path), _torch_names(network), description)
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """Read a model file. Raises HandgradError for what is no such file, is damaged, or of a later format."""
+    arrays, description = _read_arrays(Path(path))
+    if "layers" not in description:
+        raise HandgradError(f"{path} is no handgrad model: its metadata describes no layers")
+    try:
+        layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
+        (dtype,) = {value.dtype for value in arrays.values()}
+        network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
+        network.classes = tuple(description["classes"])
+        network.image_shape = description["image_shape"] and tuple(description["image_shape"])
+    except (HandgradError, KeyError, TypeError, ValueError) as error:
+        raise HandgradError(f"{path} is no handgrad model: its architecture cannot be read: {error}") from error
+
+    expected = _torch_names(network)
+    if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
+        have = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+        raise HandgradError(f"{path} is damaged: its arrays are {have}, and not those of {network!r}")
+    for name, p in expected.items():
+        p[...] = arrays[name]
+    return network
+
+
+def _torch_names(network: Network) -> dict[str, Array]:
+    """The network's parameters, "0.W" as "0.weight"."""
+    named = {}
+    for name, p in network.named_parameters.items():
+        place, _, symbol = name.partition(".")
+        named[f"{place}.{TORCH_NAME[symbol]}"] = p
+    return named
+
+
+def _make(known: Mapping[str, Callable[..., Made]], kind: str, config: dict[str, Any]) -> Made:
+    """The layer or loss that `config` describes: the name it has in `known`, and its arguments."""
+    arguments = dict(config)
+    name = arguments.pop("type")
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name](**arguments)
+
+
+# ---- Checkpoints -----------------------------------------------------------------------------------------------------
+
+
+class Checkpoint(Callback):
+    """After every epoch, write all that the next one depends on. It goes last: it holds the other callbacks' states."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Replace the file."""
+        state = trainer.state()
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        values = {name: value for name, value in state.items() if name not in arrays}
+        _write_arrays(self.path, arrays, {"format": FORMAT, "state": values})
+
+
+def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Let a trainer, made as the one before it was, stand where the checkpoint was written."""
+    arrays, description = _read_arrays(Path(path))
+    if "state" not in description:
+        raise HandgradError(f"{path} is no checkpoint: its metadata holds no state of a training")
+    try:
+        trainer.restore({**description["state"], **arrays})
+    except KeyError as error:
+        raise HandgradError(f"{path} is of another training: it holds no {error}") from error
+
+
+# ---- Safetensors, and replacing a file whole -------------------------------------------------------------------------
+
+
+def _write_arrays(path: Path, arrays: dict[str, Array], description: dict[str, Any]) -> None:
+    safetensors = optional("safetensors.numpy")
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    replace_file(path, safetensors.save(contiguous, {"handgrad": json.dumps(description)}))
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays of a file of handgrad's, and what its metadata says of them."""
+    safetensors = optional("safetensors")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
+            raise HandgradError(
+                f"{path} looks like a pickle, or a zip of them, which can run code when read: handgrad opens none; "
+                "expected a .safetensors file"
+            )
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except OSError as error:
+        raise HandgradError(f"cannot read {path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise HandgradError(f"{path} is no safetensors file, or only a part of one: {error}") from error
+    try:
+        description = json.loads(metadata["handgrad"])
+        version = int(description["format"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise HandgradError(
+            f"{path} is a safetensors file, but not one of handgrad's: its metadata does not say so"
+        ) from error
+    if version > FORMAT:
+        raise HandgradError(f"{path} is of format {version}, and this handgrad reads up to {FORMAT}: update handgrad")
+    return arrays, description
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all. Raises HandgradError where it cannot be written."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise HandgradError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as a JSON file that people can read, whole or not at all."""
+    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())

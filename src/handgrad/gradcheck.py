@@ -1,0 +1,205 @@
+"""Hand-derived against numerical: is the backward that was derived on paper the derivative of the forward?
+
+Everything is checked as a number L that depends on an array p: a loss is one already, and a layer y = f(x) becomes
+one as L = ⟨w, y⟩ with a random w, for which dL/dy = w. Along a random direction v,
+
+    (L(p + h v) - L(p - h v)) / 2h    must equal    ⟨dL/dp, v⟩,  dL/dp as backward gives it:
+
+all the entries of the gradient in one number, for the cost of two forwards. The central difference is off by O(h²),
+and by rounding of O(ε / h): with h = 1e-5 in float64 both leave about ten digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .arrays import Array, Seed, as_examples, streams
+from .errors import HandgradError
+from .layers import ACTIVATIONS, Dense, Dropout, Layer
+from .losses import LOSSES, Loss
+from .network import Network, bind
+
+STEP = 1e-5  # h
+DIRECTIONS = 3  # random directions tried for each derivative
+TOLERANCE = 1e-6  # a derivative that is wrong by one part in a thousand has an error of about 1e-3
+
+
+class GradientError(HandgradError):
+    """A derived gradient is not the derivative."""
+
+
+class Check(NamedTuple):
+    """One derivative, checked."""
+
+    name: str
+    error: float  # |numerical - derived| against the gradient's length, the largest over the directions
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within TOLERANCE; a NaN is not."""
+        return self.error <= TOLERANCE
+
+
+def check_gradient(
+    subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
+) -> list[Check]:
+    """Check every derivative of a layer, a loss or a network, in float64, and return the error of each.
+
+    layer    x (batch, n_in): dx, and the derivatives by its parameters, which are drawn anew
+    loss     x (batch, n_out), taken as the outputs z, and y, labels or rows: dz
+    network  x (batch, n_in) and y, labels or rows: the derivatives by its parameters, at the values they have
+
+    Keep x off the kinks, a ReLU's 0 for one: there is no derivative there. Raises GradientError at the first derivative
+    that is wrong, and names it.
+    """
+    checks = []
+    for check in gradient_errors(subject, x, y, rng=rng):
+        checks.append(check)
+        if not check.passed:
+            raise GradientError(
+                f"{check.name} is wrong: its relative error is {check.error:.1e}, expected at most {TOLERANCE:.0e}"
+            )
+    return checks
+
+
+def gradient_errors(
+    subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
+) -> Iterator[Check]:
+    """What `check_gradient` raises for, as it comes, right or wrong."""
+    rng = np.random.default_rng(rng)
+    x = np.array(x, np.float64)
+    if isinstance(subject, Layer):
+        yield from _layer(subject, x, rng)
+    elif y is None:
+        raise HandgradError(f"check_gradient of {subject!r} without y: expected labels or rows of targets")
+    elif isinstance(subject, Loss):
+        yield from _loss(subject, x, y, rng)
+    else:
+        yield from _network(subject, x, y, rng)
+
+
+def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
+    theta, _ = bind([layer], x.dtype)
+    layer.initialize(streams(rng))
+    theta += rng.standard_normal(theta.shape)  # no parameter at a special value, such as a bias of 0
+    layer.allocate(len(x), x.shape[1], x.dtype)
+    rewind = _rewind([layer])
+    w = rng.standard_normal(layer.forward(x).shape)
+
+    def value() -> float:
+        rewind()
+        return float(np.vdot(w, layer.forward(x)))
+
+    value()
+    dx = layer.backward(w).copy()
+    derived = {name: getattr(layer, f"d{name}").copy() for name in layer.shapes}
+    kind = type(layer).__name__
+    yield Check(f"{kind} dx", _error(value, x, dx, rng))
+    for name, dp in derived.items():
+        yield Check(f"{kind} d{name}", _error(value, getattr(layer, name), dp, rng))
+
+
+def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
+    t = loss.targets(y, len(z), z.shape[1], z.dtype)
+    loss.allocate(len(z), z.shape[1], z.dtype)
+    dz = loss.backward(z, t).copy()
+    yield Check(f"{type(loss).__name__} dz", _error(lambda: loss.value(z, t), z, dz, rng))
+
+
+def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
+    network = network.astype(np.float64)
+    x = as_examples(x, network.n_in)
+    t = network.loss.targets(y, len(x), network.n_out, network.dtype)
+    rewind = _rewind(network.layers)
+
+    def value() -> float:
+        rewind()
+        return network.loss.value(network.forward(x), t)
+
+    rewind()
+    network.backprop(x, t)
+    derived = network.gradient.copy()
+    first = 0
+    for name, p in network.named_parameters.items():
+        dp = derived[first : first + p.size].reshape(p.shape)
+        first += p.size
+        i, _, symbol = name.partition(".")
+        yield Check(f"layer {i} {type(network.layers[int(i)]).__name__} d{symbol}", _error(value, p, dp, rng))
+
+
+def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Generator) -> float:
+    """The largest difference between numerical and derived along random directions of p, which `value` depends on.
+
+    It is taken against ‖dp‖, the typical size of ⟨dp, v⟩, so that a direction almost across the gradient does not
+    blow up rounding; and where the numerical derivative is larger, dp is short, against that.
+    """
+    original, worst = p.copy(), 0.0
+    for _ in range(DIRECTIONS):
+        v = rng.standard_normal(p.shape)
+        p[...] = original + STEP * v
+        above = value()
+        p[...] = original - STEP * v
+        below = value()
+        p[...] = original
+        numerical = (above - below) / (2 * STEP)
+        difference = abs(numerical - float(np.vdot(dp, v)))
+        if difference:
+            worst = float(np.maximum(worst, difference / max(float(np.linalg.norm(dp)), abs(numerical))))  # keeps a NaN
+    return worst
+
+
+def _rewind(layers: list[Layer]) -> Callable[[], None]:
+    """A function that puts the layers' streams back: every forward must draw the same dropout."""
+    states = [(layer.rng.bit_generator, layer.rng.bit_generator.state) for layer in layers if layer.rng is not None]
+
+    def rewind() -> None:
+        for generator, state in states:
+            generator.state = state
+
+    return rewind
+
+
+# ---- The whole library, checked --------------------------------------------------------------------------------------
+
+
+def check_all(rng: Seed = 0) -> Iterator[Check]:
+    """Every layer, every loss, every activation with every loss, and whole networks: what `handgrad check` runs."""
+    rng = np.random.default_rng(rng)
+    layers: list[Layer] = [Dense(5, 3), Dropout(0.4), *(activation() for activation in ACTIVATIONS.values())]
+    for batch in (1, 7):
+        for layer in layers:
+            for check in gradient_errors(layer, rng.standard_normal((batch, 5)), rng=rng):
+                yield check._replace(name=f"{check.name}, batch {batch}")
+
+    for name, make_loss in LOSSES.items():
+        for batch in (1, 7):
+            for smoothing in (0.0, 0.1):
+                z, y = 3 * rng.standard_normal((batch, 4)), rng.integers(0, 4, batch)
+                for check in gradient_errors(make_loss(smoothing), z, y, rng=rng):
+                    yield check._replace(name=f"{name} dz, batch {batch}, label smoothing {smoothing:g}")
+
+    for activation in ACTIVATIONS:
+        for loss in LOSSES:
+            network = Network([6, 5, 4], activation=activation, loss=loss, init="lecun", rng=rng, dtype=np.float64)
+            yield from _whole(f"{activation} + {loss}", network, 3, rng)
+    for activation, make in ACTIVATIONS.items():
+        network = Network([Dense(6, 4), make()], loss="quadratic", rng=rng, dtype=np.float64)
+        yield from _whole(f"output {activation} + quadratic", network, 3, rng)
+
+    yield from _whole("the post's [784, 30, 10]", Network([784, 30, 10], rng=rng, dtype=np.float64), 10, rng)
+    deep = Network(
+        [7, 6, 5, 4, 3], activation=["tanh", "relu", "gelu"], loss="softmax_cross_entropy", rng=rng, dtype=np.float64
+    )
+    yield from _whole("deep [7, 6, 5, 4, 3], tanh, relu, gelu", deep, 1, rng)
+    dropped = [Dropout(0.2), Dense(8, 6), ACTIVATIONS["leaky_relu"](), Dropout(0.5), Dense(6, 3)]
+    yield from _whole("dropout on inputs and hidden", Network(dropped, rng=rng, dtype=np.float64), 5, rng)
+
+
+def _whole(title: str, network: Network, batch: int, rng: np.random.Generator) -> Iterator[Check]:
+    x, y = rng.standard_normal((batch, network.n_in)), rng.integers(0, network.n_out, batch)
+    for check in gradient_errors(network, x, y, rng=rng):
+        yield check._replace(name=f"{title}: {check.name}")

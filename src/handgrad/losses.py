@@ -1,0 +1,156 @@
+"""How wrong the network is: one number for a batch, and its derivative by the network's last output.
+
+A loss takes the last layer's output z (batch, n_out) and the targets t (batch, n_out), one row an example, and gives
+the *mean* over the batch: so a learning rate means the same at every batch size.
+
+The two cross-entropies own the output's activation as well. Apart, log(a) is infinite where a rounds to 0, and its
+derivative 1/a times the activation's own, a tiny a (1 - a), is rounding noise. Together, the two cancel on paper and
+leave a - t: safe for any z, and cheaper.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .arrays import Array, as_labels
+from .errors import HandgradError
+from .layers import sigmoid
+
+
+class Loss(ABC):
+    """What every loss is to the network."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise HandgradError(f"label_smoothing {label_smoothing}: expected a number from 0 up to, but not, 1")
+        self.label_smoothing = label_smoothing
+
+    @abstractmethod
+    def value(self, z: Array, t: Array) -> float:
+        """The mean loss of a batch."""
+
+    @abstractmethod
+    def backward(self, z: Array, t: Array) -> Array:
+        """dz = d(mean loss)/dz (batch, n_out)."""
+
+    @abstractmethod
+    def probabilities(self, z: Array) -> Array:
+        """The outputs as the loss reads them: each class's probability, in an array of its own."""
+
+    def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
+        """Make the buffer that `backward` writes into."""
+        self.dz = np.empty((batch, n_out), dtype)
+
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        """y, `count` integer labels or rows (count, n_out) of one-hot or any other targets, as smoothed rows.
+
+        t = (1 - ε) y + ε / n_out with ε = label_smoothing: Szegedy et al. (2016), section 7.
+        """
+        y = np.asarray(y)
+        if y.ndim < 2 and y.dtype.kind in "iub":
+            t = one_hot(as_labels(y, n_out, count), n_out, dtype)
+        elif y.shape == (count, n_out):
+            t = np.array(y, dtype)
+        else:
+            raise HandgradError(
+                f"y has shape {y.shape}: expected ({count},) integer labels, or ({count}, {n_out}) one row an example"
+            )
+        if not np.isfinite(t).all():
+            raise HandgradError("y holds a value that is not a finite number")
+        if self.label_smoothing:
+            t *= 1 - self.label_smoothing
+            t += self.label_smoothing / n_out
+        return t
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this loss again, for the model file."""
+        return {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+class Quadratic(Loss):
+    """L = mean over the batch of ½ Σⱼ (aⱼ - tⱼ)², on the output a as it is: the cost of Nielsen's chapter 1.
+
+    After a sigmoid, dL/dz carries its a (1 - a): an output that is wrong and sure of it hardly learns.
+    """
+
+    def value(self, a: Array, t: Array) -> float:
+        e = a - t
+        return float(np.vdot(e, e)) / (2 * len(a))
+
+    def backward(self, a: Array, t: Array) -> Array:
+        da = np.subtract(a, t, out=self.dz)  # dL/da = (a - t) / batch
+        da *= 1 / len(a)
+        return da
+
+    def probabilities(self, a: Array) -> Array:
+        return a.copy()
+
+
+class CrossEntropy(Loss):
+    """L = mean over the batch of -Σⱼ [tⱼ ln aⱼ + (1 - tⱼ) ln(1 - aⱼ)], a = σ(z): each output a yes or no of its own.
+
+    The post's. With ln a = -softplus(-z) and ln(1 - a) = -softplus(z) it is Σⱼ [softplus(zⱼ) - tⱼ zⱼ]: no log of 0.
+    """
+
+    def value(self, z: Array, t: Array) -> float:
+        return float(np.sum(np.logaddexp(0, z) - t * z)) / len(z)  # softplus(z) = ln(e⁰ + eᶻ)
+
+    def backward(self, z: Array, t: Array) -> Array:
+        dz = sigmoid(z, out=self.dz)  # dL/dz = (a - t) / batch: the a (1 - a) of da/dz cancels
+        dz -= t
+        dz *= 1 / len(z)
+        return dz
+
+    def probabilities(self, z: Array) -> Array:
+        return sigmoid(z)
+
+
+class SoftmaxCrossEntropy(Loss):
+    """L = mean over the batch of -Σⱼ tⱼ ln pⱼ, p = softmax(z): one class of n_out, and the rows of t sum to 1.
+
+    With ln pⱼ = zⱼ - ln Σₖ e^{zₖ} it is ln Σₖ e^{zₖ} - Σⱼ tⱼ zⱼ, each row's largest z taken out of the exponentials.
+    """
+
+    def value(self, z: Array, t: Array) -> float:
+        shifted = z - z.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=1))
+        return float(log_sum.sum() - np.vdot(t, shifted)) / len(z)
+
+    def backward(self, z: Array, t: Array) -> Array:
+        dz = softmax(z, out=self.dz)  # dL/dz = (p - t) / batch
+        dz -= t
+        dz *= 1 / len(z)
+        return dz
+
+    def probabilities(self, z: Array) -> Array:
+        return softmax(z)
+
+
+def softmax(z: Array, out: Array | None = None) -> Array:
+    """pⱼ = e^{zⱼ} / Σₖ e^{zₖ} of each row of z (batch, n_out); the row's largest z goes first, so nothing overflows."""
+    p: Array = np.subtract(z, z.max(axis=1, keepdims=True), out=out)
+    np.exp(p, out=p)
+    p /= p.sum(axis=1, keepdims=True)
+    return p
+
+
+def one_hot(y: ArrayLike, n_out: int, dtype: DTypeLike = np.float32) -> Array:
+    """Labels y (count,) as rows (count, n_out): 1 at the label, 0 elsewhere. Raises HandgradError for other labels."""
+    labels = as_labels(y, n_out)
+    rows: Array = np.zeros((len(labels), n_out), dtype)
+    rows[np.arange(len(labels)), labels] = 1
+    return rows
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "quadratic": Quadratic,
+    "cross_entropy": CrossEntropy,
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+}

@@ -1,0 +1,273 @@
+"""The loop: epochs of mini-batches, what they did, and what may watch and stop them.
+
+    trainer = Trainer(network, SGD(lr=0.5), batch_size=10, rng=0)
+    history = trainer.fit(x, y, epochs=30, validation=(x_held_out, y_held_out))
+
+An epoch is every example once, in an order drawn anew. `fit` goes on from where the trainer stands, so a second
+`fit`, or one after `restore`, continues; the bits are those of a run that never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import Array, Seed, as_examples, as_floats, streams
+from .errors import HandgradError
+from .network import Network
+from .optimizers import Optimizer
+from .schedules import Schedule, constant
+
+History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds": a number an epoch
+
+# Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
+# in float32), many enough that the cost of a call vanishes. The set itself is never copied.
+BLOCK = 400_000
+
+
+class DivergedError(HandgradError):
+    """The outputs stopped being finite numbers. The network is back at the last epoch's end."""
+
+
+class Callback:
+    """What may watch a training, and act on it. A subclass overrides what it needs."""
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Before the first step of a `fit`."""
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """After each step; `trainer.batch` of `trainer.batches` are done. It is called often: be quick."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """After each epoch; `trainer.history` has its numbers."""
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """After the last step of a `fit`, however it ended other than by an error."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to continue: arrays, and values that JSON can hold."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+
+
+class EarlyStopping(Callback):
+    """Stop when `monitor` has not become better by more than `min_delta` for `patience` epochs.
+
+    With `restore_best` the network ends with the weights of its best epoch; `best_epoch` (counted from 1) names it.
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
+    ) -> None:
+        if patience < 1 or min_delta < 0:
+            raise HandgradError(f"patience {patience}, min_delta {min_delta}: expected 1 epoch or more, and 0 or more")
+        self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.best_parameters: Array | None = None
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Compare, keep the best, stop."""
+        if not trainer.history.get(self.monitor):
+            have = ", ".join(name for name, values in trainer.history.items() if values)
+            raise HandgradError(f"EarlyStopping watches '{self.monitor}', and the history has {have}: give validation=")
+        value = trainer.history[self.monitor][-1]
+        gain = 0.0 if self.best is None else value - self.best
+        if not self.monitor.endswith("accuracy"):
+            gain = -gain
+        if self.best is None or gain > self.min_delta:
+            self.best, self.best_epoch = value, trainer.epoch
+            if self.restore_best:
+                self.best_parameters = trainer.network.parameters.copy()
+        elif trainer.epoch - self.best_epoch >= self.patience:
+            trainer.stop = True
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Go back to the best epoch's weights."""
+        if self.best_parameters is not None:
+            trainer.network.parameters[...] = self.best_parameters
+
+    def state(self) -> dict[str, Any]:
+        """The best so far."""
+        best: dict[str, Any] = {"best": self.best, "best_epoch": self.best_epoch}
+        return best if self.best_parameters is None else best | {"best_parameters": self.best_parameters}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the best so far from a checkpoint."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best_parameters = state.get("best_parameters")
+
+
+class Trainer:
+    """A network, its optimizer, and where they stand.
+
+    batch_size   examples in a mini-batch; the last of an epoch is smaller where they do not come out even, and its
+                 gradient is the mean over the examples it has
+    schedule     the learning rate over the run: see `handgrad.schedules`
+    callbacks    told of each step and epoch, in this order
+    rng          seed or generator of the shuffling
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        *,
+        batch_size: int = 10,
+        schedule: Schedule | None = None,
+        callbacks: Sequence[Callback] = (),
+        rng: Seed = None,
+    ) -> None:
+        if batch_size < 1:
+            raise HandgradError(f"batch_size {batch_size}: expected 1 or more")
+        self.network, self.optimizer, self.batch_size = network, optimizer, batch_size
+        self.schedule = schedule or constant()
+        self.callbacks = list(callbacks)
+        self.shuffling = streams(rng).shuffling
+        self.history: History = {}
+        self.epoch = 0  # epochs done
+        self.epochs = 0  # epochs to do
+        self.batch = 0  # batches done of this epoch
+        self.batches = 0  # batches in an epoch
+        self.stop = False  # set it, and training ends after this epoch; it stays set
+
+    def fit(
+        self, x: ArrayLike, y: ArrayLike, *, epochs: int, validation: tuple[ArrayLike, ArrayLike] | None = None
+    ) -> History:
+        """Train until `epochs` epochs are done in all, those before a `restore` included.
+
+        x (count, n_in) floats or uint8 pixels, or images (count, height, width); y (count,) labels or (count, n_out)
+        rows. The history's loss and accuracy are those of each batch as training saw it, before its step; those of
+        `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
+        """
+        network = self.network
+        x = as_examples(x, network.n_in)
+        t = network.loss.targets(y, len(x), network.n_out, network.dtype)
+        if validation is not None:  # now, not after the first epoch
+            network.loss.targets(
+                validation[1], len(as_examples(validation[0], network.n_in)), network.n_out, network.dtype
+            )
+        if self.batch_size > len(x):
+            raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
+        self.batches = -(-len(x) // self.batch_size)
+        self.epochs = epochs
+        self._tell("on_train_begin")
+        while self.epoch < epochs and not self.stop:
+            begin, self.batch = time.perf_counter(), 0
+            lr = self._lr()
+            loss, accuracy = self._train_epoch(x, t)
+            numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
+            if validation is not None:
+                held_out = network.evaluate(*validation)
+                numbers |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+            numbers["seconds"] = time.perf_counter() - begin
+            for name, value in numbers.items():
+                self.history.setdefault(name, []).append(value)
+            self.epoch += 1
+            self._tell("on_epoch_end")
+        self._tell("on_train_end")
+        return self.history
+
+    def _train_epoch(self, x: NDArray[Any], t: Array) -> tuple[float, float]:
+        """One epoch; the mean loss and the accuracy of its batches, each as it was before its step."""
+        network, optimizer, batch_size = self.network, self.optimizer, self.batch_size
+        watching = [c.on_batch_end for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
+        last_good = network.parameters.copy()
+        loss_sum, correct = 0.0, 0
+        with np.errstate(over="ignore", invalid="ignore"):  # a network that diverges is told of in one line, not many
+            for x_block, t_block in self._shuffled_blocks(x, t):
+                begin, z_block = self.batch, np.empty_like(t_block)
+                for first in range(0, len(x_block), batch_size):
+                    rows = slice(first, first + batch_size)
+                    z_block[rows] = network.backprop(x_block[rows], t_block[rows])
+                    optimizer.step(network, self._lr())
+                    self.batch += 1
+                    for on_batch_end in watching:
+                        on_batch_end(self)
+                finite = np.isfinite(z_block).all(axis=1)
+                if not finite.all():
+                    self._diverged(begin + int(finite.argmin()) // batch_size, last_good)
+                loss_sum += network.loss.value(z_block, t_block) * len(z_block)
+                correct += int((z_block.argmax(axis=1) == t_block.argmax(axis=1)).sum())
+            if not np.isfinite(np.dot(network.parameters, network.parameters)):
+                self._diverged(self.batch, last_good)
+        return loss_sum / len(x), correct / len(x)
+
+    def _diverged(self, step: int, last_good: Array) -> NoReturn:
+        self.network.parameters[...] = last_good
+        raise DivergedError(
+            f"training diverged by step {step} of epoch {self.epoch + 1}: its weights give no finite outputs; "
+            f"those from before the epoch are back; try a learning rate below {self.optimizer.lr:g}"
+        )
+
+    def _shuffled_blocks(self, x: NDArray[Any], t: Array) -> Iterator[tuple[Array, Array]]:
+        """The examples and targets in a new order, some whole batches at a time, through the same memory."""
+        order = self.shuffling.permutation(len(x))
+        block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
+        dtype = self.network.dtype
+        x_raw = np.empty((min(block, len(x)), x.shape[1]), x.dtype)
+        x_block = x_raw if x.dtype == dtype else np.empty(x_raw.shape, dtype)
+        t_block = np.empty((len(x_raw), t.shape[1]), dtype)
+        for first in range(0, len(x), block):
+            chosen = order[first : first + block]
+            count = len(chosen)
+            # mode="clip": the indices are right, and with the default mode `out` would be written through a buffer
+            np.take(x, chosen, axis=0, out=x_raw[:count], mode="clip")
+            np.take(t, chosen, axis=0, out=t_block[:count], mode="clip")
+            if x_block is not x_raw:
+                as_floats(x_raw[:count], out=x_block[:count])
+            yield x_block[:count], t_block[:count]
+
+    def _lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.optimizer.lr * self.schedule(self.epoch + self.batch / self.batches, self.epochs)
+
+    def _tell(self, event: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self)
+
+    # ---- Stop and continue -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on: arrays, and values that JSON can hold, under flat names."""
+        state: dict[str, Any] = {
+            "parameters": self.network.parameters.copy(),
+            "shuffling": self.shuffling.bit_generator.state,
+            "epoch": self.epoch,
+            "stop": self.stop,
+            "history": {name: list(values) for name, values in self.history.items()},
+        }
+        for name, part in self._parts().items():
+            state |= {f"{name}.{key}": value for key, value in part.state().items()}
+        for name, rng in self._dropout_streams().items():
+            state[name] = rng.bit_generator.state
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Stand where `state` was taken. Raises HandgradError where it is another network's or optimizer's."""
+        theirs, ours = state["parameters"], self.network.parameters
+        if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
+            raise HandgradError(
+                f"the checkpoint is of another network: it holds {theirs.size:,} parameters in {theirs.dtype}, "
+                f"this one has {ours.size:,} in {ours.dtype}"
+            )
+        for name, part in self._parts().items():
+            part.restore({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+        for name, rng in self._dropout_streams().items():
+            rng.bit_generator.state = state[name]
+        ours[...] = theirs
+        self.shuffling.bit_generator.state = state["shuffling"]
+        self.epoch, self.stop = state["epoch"], state["stop"]
+        self.history = {name: list(values) for name, values in state["history"].items()}
+
+    def _parts(self) -> dict[str, Optimizer | Callback]:
+        return {"optimizer": self.optimizer} | {f"callbacks.{i}": c for i, c in enumerate(self.callbacks)}
+
+    def _dropout_streams(self) -> dict[str, np.random.Generator]:
+        return {f"layers.{i}.rng": layer.rng for i, layer in enumerate(self.network.layers) if layer.rng is not None}
