@@ -178,6 +178,16 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file. Raises HandgradError where there is none."""
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise HandgradError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise HandgradError(f"{path} is no JSON file, or only a part of one: {error}") from error
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a value as a JSON file that people can read, whole or not at all."""
     replace_file(path, (json.dumps(value, indent=2) + "\n").encode())

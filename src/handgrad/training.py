@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Seed, as_examples, as_floats, streams
 from .errors import HandgradError
-from .network import Network
+from .network import Evaluation, Network
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
 
@@ -131,6 +131,7 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.shuffling = streams(rng).shuffling
         self.history: History = {}
+        self.validation: Evaluation | None = None  # the last epoch's
         self.epoch = 0  # epochs done
         self.epochs = 0  # epochs to do
         self.batch = 0  # batches done of this epoch
@@ -164,8 +165,8 @@ class Trainer:
             loss, accuracy = self._train_epoch(x, t)
             numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
             if validation is not None:
-                held_out = network.evaluate(*validation)
-                numbers |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+                self.validation = network.evaluate(*validation)
+                numbers |= {"val_loss": self.validation.loss, "val_accuracy": self.validation.accuracy}
             numbers["seconds"] = time.perf_counter() - begin
             for name, value in numbers.items():
                 self.history.setdefault(name, []).append(value)

@@ -1,0 +1,406 @@
+"""The command line: handgrad train | evaluate | predict | check | data.
+
+Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from . import __version__
+from .data import load
+from .data.dataset import Dataset
+from .errors import HandgradError
+from .files import Checkpoint, read_json, save, write_json
+from .files import load as load_model
+from .files import resume as resume_from
+from .gradcheck import TOLERANCE, check_all
+from .network import Evaluation, Network
+from .recipes import RECIPES, Recipe
+from .training import Callback, Trainer
+
+
+class Commands(click.Group):
+    """Commands whose bad input ends in one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        logging.basicConfig(format="handgrad: %(message)s")
+        try:
+            return super().invoke(ctx)
+        except HandgradError as error:
+            click.echo(f"handgrad: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="handgrad")
+def handgrad() -> None:
+    """A neural network for handwritten digits, written out by hand in NumPy alone."""
+
+
+data_option = click.option(
+    "--data", metavar="mnist|drawn|DIR", help="MNIST, digits drawn by handgrad, or a directory of four IDX files."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each thing told.")
+
+
+# ---- train -----------------------------------------------------------------------------------------------------------
+
+
+class Sizes(click.ParamType):
+    """784,30,10"""
+
+    name = "n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The sizes as whole numbers."""
+        try:
+            return tuple(int(n) for n in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}': expected whole numbers with commas between, as in 784,30,10", param, ctx)
+
+
+@handgrad.command()
+@click.option("--recipe", default="post", show_default=True, help="The named training to start from.")
+@click.option("--sizes", type=Sizes(), help="Width of the input, of each hidden layer, and of the output.")
+@click.option("--activation", help="Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
+@click.option("--loss", help="quadratic, cross_entropy (the outputs sigmoids) or softmax_cross_entropy.")
+@click.option("--init", help="normal, lecun, xavier_normal, kaiming_normal, ...; by default what the activation needs.")
+@click.option("--optimizer", help="sgd, momentum, nesterov, adam or adamw.")
+@click.option("--lr", type=float, help="Learning rate, a step on the mean loss.")
+@click.option("--schedule", help="constant, cosine or one_cycle.")
+@click.option("--epochs", type=int, help="Times through the training set, those before --resume included.")
+@click.option("--batch-size", type=int, help="Examples in a mini-batch.")
+@click.option("--validation", type=int, help="Examples held out of the training set to watch it by.")
+@click.option("--seed", type=int, help="Of the first weights and the order of the examples.")
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for the results.  [default: runs/RECIPE]")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
+@click.option("--quiet", is_flag=True, help="Print the result alone.")
+@json_option
+def train(
+    recipe: str, data: str | None, out: Path | None, resume: Path | None, quiet: bool, as_json: bool, **choices: Any
+) -> None:
+    """Train a network, and leave a model, its history and a report behind.
+
+    Without options it is the post's network on MNIST: [784, 30, 10], sigmoid, cross-entropy, batches of 10, 30 epochs.
+    """
+    if resume is None:
+        if recipe not in RECIPES:
+            raise HandgradError(f"unknown recipe '{recipe}': the recipes are {', '.join(RECIPES)}")
+        chosen, run = RECIPES[recipe].with_choices(**choices), out or _free(Path("runs") / recipe)
+        if out is not None and (out / "config.json").exists():
+            raise HandgradError(f"{out} holds a run: go on with it by --resume {out}, or name another directory")
+    else:
+        others = [name for name, value in (choices | {"data": data, "out": out}).items() if value is not None]
+        if set(others) - {"epochs"}:
+            raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(sorted(set(others)))}")
+        run, config = resume, read_json(resume / "config.json")
+        data = config.pop("data", None)
+        config.pop("handgrad", None)
+        chosen = Recipe.from_config(config).with_choices(epochs=choices["epochs"])
+
+    tell = Teller(quiet=quiet, as_json=as_json)
+    trainer = chosen.trainer()
+    dataset, data = _dataset(data or "mnist", tell)
+    network = trainer.network
+    _fit_together(network, dataset)
+
+    checkpoint = run / "checkpoint.safetensors"
+    trainer.callbacks = [tell, _HistoryFile(run / "history.json"), Checkpoint(checkpoint)]
+    if resume is not None and checkpoint.exists():
+        resume_from(trainer, checkpoint)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HandgradError(f"cannot make the directory {run}: {error.strerror}") from error
+    write_json(run / "config.json", {**chosen.config(), "data": data, "handgrad": __version__})
+
+    if chosen.validation:
+        (x, y), validation, (x_test, y_test) = dataset.split(chosen.validation)
+    else:
+        (x, y), validation, (x_test, y_test) = (
+            (dataset.x_train, dataset.y_train),
+            None,
+            (dataset.x_test, dataset.y_test),
+        )
+    tell.begin(chosen, dataset, len(x), trainer)
+    try:
+        trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
+    except KeyboardInterrupt:
+        tell.stop()
+        done = f"{trainer.epoch} of {chosen.epochs} epochs are done and kept"
+        raise SystemExit(_interrupted(f"stopped: {done}; go on with: handgrad train --resume {run}")) from None
+    finally:
+        tell.stop()
+
+    test = network.evaluate(x_test, y_test)
+    save(network, run / "model.safetensors")
+    title = f"{chosen.name}: {list(chosen.sizes)} on {dataset.name}"
+    from .plots import report  # late: matplotlib takes longer to import than an epoch does to train
+
+    report(run / "report.png", network, trainer.history, x_test, y_test, title=title)
+    tell.result(test, trainer, run)
+
+
+class Teller(Callback):
+    """Tells a person, or with `as_json` a program, how training goes: a bar on a terminal, a line for each epoch."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.lines, self.as_json = not (quiet or as_json), as_json
+        self.epochs_as_json = as_json and not quiet
+        self.bar: Any = None
+        self.began = time.perf_counter()
+
+    def begin(self, recipe: Recipe, dataset: Dataset, count: int, trainer: Trainer) -> None:
+        """What is about to be trained, on what."""
+        if self.lines:
+            size = trainer.network.parameters.size
+            click.echo(
+                f"{recipe.name}: {list(recipe.sizes)}, {size:,} parameters, {recipe.activation}, {recipe.loss}, "
+                f"{recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}"
+            )
+            held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
+            click.echo(f"{dataset.name}: {count:,} digits to train on{held_out}, {len(dataset.x_test):,} to test on")
+            if trainer.epoch:
+                click.echo(f"going on after epoch {trainer.epoch}")
+
+    def loud(self, line: str) -> None:
+        """One line that must be seen, on stderr even when quiet."""
+        click.secho(f"*** {line} ***", err=True, bold=True, fg="yellow")
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Open the bar, which shows itself on a terminal only and at most ten times a second."""
+        self.began = time.perf_counter()
+        if self.lines:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=trainer.batches, unit="batch", leave=False, disable=None, file=sys.stderr)
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """Move the bar, now and then."""
+        if self.bar is not None and trainer.batch % 100 == 0:
+            self.bar.update(trainer.batch - self.bar.n)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """The epoch's numbers."""
+        numbers = {name: values[-1] for name, values in trainer.history.items()}
+        if self.epochs_as_json:
+            click.echo(json.dumps({"epoch": trainer.epoch, **numbers}))
+        if not self.lines:
+            return
+        line = f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"
+        line += f"  loss {numbers['loss']:.4f}  train {numbers['accuracy']:7.2%}"
+        if trainer.validation is not None:
+            line += f"  validation loss {numbers['val_loss']:.4f}  {_count(trainer.validation)}"
+        line += f"  {numbers['seconds']:.2f} s"
+        if self.bar is not None:
+            self.bar.clear()
+        click.echo(line)
+        if self.bar is not None:
+            self.bar.reset(total=trainer.batches)
+
+    def stop(self) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def result(self, test: Evaluation, trainer: Trainer, run: Path) -> None:
+        """What came out, and where it is."""
+        seconds = time.perf_counter() - self.began
+        if self.as_json:
+            result = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
+            click.echo(json.dumps({"test": result, "epochs": trainer.epoch, "seconds": seconds, "run": str(run)}))
+            return
+        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}, after {trainer.epoch} epochs, {seconds:.1f} s")
+        click.echo(f"results in {run}: model.safetensors, history.json, config.json, report.png")
+        click.echo(f"try: handgrad predict {run / 'model.safetensors'} PICTURE.png")
+
+
+class _HistoryFile(Callback):
+    """Keeps history.json up to date."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Write it anew."""
+        write_json(self.path, trainer.history)
+
+
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that is not there yet."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
+    """The set that --data names, and the name under which a resumed run finds it again."""
+    try:
+        dataset = load(data)
+    except HandgradError as error:
+        from .data.mnist import MnistNotFoundError
+
+        if data != "mnist" or not isinstance(error, MnistNotFoundError):
+            raise
+        tell.loud(f"MNIST is not here: training on digits that handgrad draws itself. {error}")
+        return load("drawn"), "drawn"
+    return dataset, data if data in ("mnist", "drawn") else str(Path(data).resolve())
+
+
+def _fit_together(network: Network, dataset: Dataset) -> None:
+    """Let the network know the pictures and the classes. Raises HandgradError where its sizes are not theirs."""
+    height, width = dataset.x_train.shape[1:]
+    n_in, n_out = height * width, len(dataset.classes)
+    if (network.n_in, network.n_out) != (n_in, n_out):
+        raise HandgradError(
+            f"the network has {network.n_in} inputs and {network.n_out} outputs, {dataset.name} has pictures of "
+            f"{height}x{width} in {n_out} classes: expected --sizes {n_in},...,{n_out}"
+        )
+    network.image_shape, network.classes = (height, width), dataset.classes
+
+
+def _count(evaluation: Evaluation) -> str:
+    return f"{evaluation.correct:,} / {evaluation.total:,} ({evaluation.accuracy:.2%})"
+
+
+def _interrupted(line: str) -> int:
+    click.echo(line, err=True)
+    return 130
+
+
+# ---- evaluate, predict -----------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_option
+@json_option
+def evaluate(model: Path, data: str | None, as_json: bool) -> None:
+    """Read the test set with a model: its loss, its right answers, and what it takes for what."""
+    network = load_model(model)
+    dataset = load(data or "mnist")
+    result = network.evaluate(dataset.x_test, dataset.y_test)
+    confusion = network.confusion_matrix(dataset.x_test, dataset.y_test)
+    if as_json:
+        numbers = {"loss": result.loss, "accuracy": result.accuracy, "correct": result.correct, "total": result.total}
+        click.echo(json.dumps({**numbers, "confusion_matrix": confusion.tolist(), "classes": network.classes}))
+        return
+    click.echo(f"{dataset.name} test: {_count(result)} right, loss {result.loss:.4f}")
+    cell = max(len(f"{confusion.max():,}"), *map(len, network.classes)) + 1
+    click.echo("truth by row, answer by column")
+    click.echo(" " * (cell + 1) + "".join(f"{name:>{cell}}" for name in network.classes))
+    for name, row in zip(network.classes, confusion, strict=True):
+        click.echo(f"{name:>{cell}} " + "".join(f"{count:>{cell},}" if count else f"{'.':>{cell}}" for count in row))
+
+
+@handgrad.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("pictures", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write what the network saw here.")
+@json_option
+def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json: bool) -> None:
+    """Read digits from pictures: PNG, JPEG or npy, dark on light or light on dark, of any size.
+
+    Each is cut out, scaled and centred as the digits were that the network learnt from.
+    """
+    from .images import as_digit, read_picture
+
+    network = load_model(model)
+    if network.image_shape is None:
+        raise HandgradError(f"{model} does not say what size its pictures are: it was not trained on pictures")
+    digits = np.stack([_named(path, as_digit, read_picture(path), network.image_shape) for path in pictures])
+    probabilities = network.probabilities(digits)
+    captions = []
+    for path, p in zip(pictures, probabilities, strict=True):
+        first, second = np.argsort(p)[::-1][:2]
+        captions.append(f"{network.classes[first]}  {p[first]:.1%}")
+        if as_json:
+            named = {name: float(value) for name, value in zip(network.classes, p, strict=True)}
+            click.echo(json.dumps({"file": str(path), "answer": network.classes[first], "probabilities": named}))
+        else:
+            click.echo(
+                f"{path}: {network.classes[first]} ({p[first]:.1%}), or {network.classes[second]} ({p[second]:.1%})"
+            )
+    if show is not None:
+        from .plots import digit_grid
+
+        digit_grid(show, digits, captions)
+        if not as_json:
+            click.echo(f"what the network saw: {show}")
+
+
+def _named(path: Path, function: Any, *arguments: Any) -> Any:
+    """function(*arguments), its errors told of `path`."""
+    try:
+        return function(*arguments)
+    except HandgradError as error:
+        raise HandgradError(f"{path}: {error}") from error
+
+
+# ---- check -----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs and directions tried.")
+def check(seed: int) -> None:
+    """Check every hand-derived gradient against finite differences.
+
+    Every layer, every loss, every activation with every loss, and whole networks; exits 1 at the first that fails.
+    """
+    count = 0
+    for result in check_all(rng=seed):
+        count += 1
+        click.echo(f"{result.name:60} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
+        if not result.passed:
+            click.echo(f"handgrad: {result.name}: the error is above {TOLERANCE:.0e}", err=True)
+            raise SystemExit(1)
+    click.echo(f"{count} gradients are the derivatives they claim to be, to {TOLERANCE:.0e} or better")
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+@handgrad.group(invoke_without_command=True)
+@click.pass_context
+def data(ctx: click.Context) -> None:
+    """Show where MNIST is looked for and what is there; fetch it; verify it."""
+    if ctx.invoked_subcommand is None:
+        from .data.mnist import survey
+
+        for copy in survey():
+            click.echo(str(copy))
+
+
+@data.command()
+@click.option("--from", "source", type=click.Path(path_type=Path), metavar="DIR", help="Take the files from here.")
+def fetch(source: Path | None) -> None:
+    """Bring MNIST into the cache, from mirrors or from a directory; what is there and whole stays."""
+    from .data.mnist import fetch_mnist, take_local
+
+    click.echo(str(fetch_mnist() if source is None else take_local(source)))
+
+
+@data.command()
+def verify() -> None:
+    """Check the hash of every file of the copy that training uses; exits 1 where there is none."""
+    from .data.mnist import find_mnist
+
+    place = find_mnist()
+    if place is None:
+        click.echo("handgrad: no whole copy of MNIST was found: run handgrad data fetch", err=True)
+        raise SystemExit(1)
+    click.echo(f"{place}: whole, every SHA-256 as expected")
