@@ -6,6 +6,7 @@ import copy
 import gzip
 import importlib.util
 import math
+import os
 import re
 import struct
 import subprocess
@@ -193,7 +194,7 @@ def test_sgd_shows_every_example_once_an_epoch_in_a_new_order():
     network.sgd(2, 5, 0.1, train)
     assert [len(batch) for batch, _ in batches] == 2 * [5, 5, 5, 5, 3]  # the last one is ragged
     assert {rate for _, rate in batches} == {0.1}
-    first, second = (sum((batch for batch, _ in batches[i : i + 5]), []) for i in (0, 5))
+    first, second = ([x for batch, _ in batches[i : i + 5] for x in batch] for i in (0, 5))
     assert sorted(first) == sorted(second) == sorted(order)
     assert order != first != second != order
     assert [id(x) for x, _ in train] == order  # the caller's list stays as it was
@@ -255,17 +256,21 @@ def write_idx(path, array):
         file.write(header + array.tobytes())
 
 
-@pytest.fixture
-def stripes(tmp_path):
+def write_stripes(directory, n_train, n_test):
     """A set like MNIST, where the digit d is a bright band at height d."""
     rng = np.random.default_rng(9)
-    for name, n in [("train", 300), ("t10k", 40)]:
+    for name, n in [("train", n_train), ("t10k", n_test)]:
         labels = (np.arange(n) % 10).astype(np.uint8)
         images = rng.integers(0, 60, (n, 28, 28), dtype=np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[2 * label + 4 : 2 * label + 6, 4:24] = 250
-        write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", images)
-        write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", labels)
+        write_idx(directory / f"{name}-images-idx3-ubyte.gz", images)
+        write_idx(directory / f"{name}-labels-idx1-ubyte.gz", labels)
+
+
+@pytest.fixture
+def stripes(tmp_path):
+    write_stripes(tmp_path, 300, 40)
     return tmp_path
 
 
@@ -321,18 +326,22 @@ def test_the_script_answers_bad_input_with_one_line(stripes, trouble):
 
 
 def test_it_imports_numpy_alone():
-    imports = [node for node in ast.walk(ast.parse(POST.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = [
+        node
+        for node in ast.walk(ast.parse(POST.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     assert {alias.name for node in imports for alias in node.names} == {"gzip", "sys", "numpy"}
 
 
 def test_its_code_is_about_a_hundred_lines():
-    tree = ast.parse(POST.read_text())
+    tree = ast.parse(POST.read_text(encoding="utf-8"))
     ours = (ast.Module, ast.ClassDef, ast.FunctionDef)
     prose = set()
     for node in ast.walk(tree):
         if isinstance(node, ours) and ast.get_docstring(node) is not None:
             prose.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    lines = enumerate(POST.read_text().splitlines(), start=1)
+    lines = enumerate(POST.read_text(encoding="utf-8").splitlines(), start=1)
     code = [line for i, line in lines if i not in prose and line.strip() and not line.strip().startswith("#")]
     assert len(code) <= 115
 
@@ -547,11 +556,11 @@ DEFECTS = [
 ]
 
 
-def listing(but=None):
-    """The printed listing with all of DEFECTS mended, but perhaps one."""
+def listing(*but):
+    """The printed listing with all of DEFECTS mended but these rows."""
     source = PRINTED
     for defect in DEFECTS:
-        if defect.row == but:
+        if defect.row in but:
             continue
         for printed, mended in defect.mend:
             if printed == "":
@@ -573,8 +582,17 @@ def global_seed(seed):
     """The listing draws from NumPy's global generator."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
-    yield
-    np.random.set_state(state)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def train_and_ask(source, size, train):
+    with global_seed(0):
+        network = load(source)["Network"](size)
+        network.sgd(1, 10, 0.5, train)
+        return network.ff(train[0][0])
 
 
 def printed_network(size, seed=0):
@@ -585,7 +603,7 @@ def printed_network(size, seed=0):
 def rows():
     """The errata's tables: {row number: (heading of its section, the row)}."""
     found, heading = {}, ""
-    for line in ERRATA.read_text().splitlines():
+    for line in ERRATA.read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             heading = line[3:]
         elif match := re.match(r"\| (\d+) \|", line):
@@ -608,19 +626,17 @@ def test_the_first_table_is_the_list_of_what_does_not_run():
 def test_what_does_not_run(defect):
     """With all else mended, each defect alone raises what its row says."""
     train = examples(20, 784, 10, np.random.default_rng(10))
-    with pytest.raises(defect.error) as caught, global_seed(0):
-        network = load(listing(but=defect.row))["Network"]([784, 30, 10])
-        network.sgd(1, 10, 0.5, train)
-        network.ff(train[0][0])
+    with pytest.raises(defect.error) as caught:
+        train_and_ask(listing(defect.row), [784, 30, 10], train)
     assert type(caught.value) is defect.error
     assert defect.message in str(caught.value)
     row = rows()[defect.row][1]
     assert f"`{defect.error.__name__}`" in row or f"`{defect.error.__name__}: " in row
     assert defect.message in row
-    for _, mended in defect.mend:
-        for code in mended.strip().splitlines():
-            if defect.row not in {2, 3, 8}:  # prose, and a stand-in for indenting four functions
-                assert code.strip().replace("## Backward", "") in row
+    if defect.row not in {2, 3, 8}:  # prose, and a stand-in for indenting four functions
+        for _, mended in defect.mend:
+            for code in map(str.strip, mended.splitlines()):
+                assert code in PRINTED or code in row
 
 
 def test_nothing_else_keeps_the_listing_from_running(capsys):
@@ -644,16 +660,23 @@ def test_row_4_all_mini_batches_but_the_first_are_empty():
     assert mini_batch == [list(range(10)), [], [], []]
 
 
+def test_row_12_is_a_plain_name_error_as_long_as_row_15_is_not_mended():
+    train = examples(4, 5, 3, np.random.default_rng(20))
+    with pytest.raises(NameError, match="name 'activation' is not defined") as caught:
+        train_and_ask(listing(12, 15), [5, 4, 3], train)
+    assert caught.type is NameError
+
+
 def test_row_16_equal_ends_run_into_the_other_empty_list():
     train = examples(4, 3, 3, np.random.default_rng(12))
     with pytest.raises(IndexError, match="list index out of range"):
-        load(listing(but=16))["Network"]([3, 4, 3]).sgd(1, 2, 0.5, train)
+        train_and_ask(listing(16), [3, 4, 3], train)
 
 
 @pytest.mark.parametrize("but", [18, 22, 23])
 def test_rows_18_22_and_23_a_network_without_hidden_layers_does_not_notice(but):
     train = examples(4, 5, 3, np.random.default_rng(13))
-    load(listing(but=but))["Network"]([5, 3]).sgd(1, 2, 0.5, train)
+    np.testing.assert_array_equal(train_and_ask(listing(but), [5, 3], train), train_and_ask(listing(), [5, 3], train))
 
 
 def test_row_24_the_printed_loss_does_not_see_a_wrong_one():
@@ -749,7 +772,7 @@ def test_row_30_the_global_generator_decides():
 
 
 def test_row_31_a_wide_layer_starts_saturated():
-    """As with MNIST: about a hundred of the 784 pixels are bright, so z has a spread of about ten."""
+    """A hundred bright pixels of 784, and a bias: the variance of z is 101."""
     rng = np.random.default_rng(17)
     x = np.zeros((784, 1))
     x[rng.permutation(784)[:100]] = 1
@@ -820,3 +843,25 @@ def test_the_text_on_the_division_by_the_size_of_the_mini_batch():
     step = before - network.weights[0]
     np.testing.assert_allclose(step, 0.5 / 10 * np.sum(gradients, axis=0), rtol=1e-12)
     np.testing.assert_allclose(step, 10 * (0.5 / 10 * np.mean(gradients, axis=0)), rtol=1e-12)
+
+
+def test_the_program_that_counts_runs(tmp_path):
+    """On a small set; its lines are the rows of the table above it."""
+    write_stripes(tmp_path, 20, 10)
+    section = ERRATA.read_text(encoding="utf-8").split("## The counts")[1]
+    program = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(POST.parent)},
+    )
+    assert done.stderr == ""
+    printed = [line[:32].strip() for line in done.stdout.splitlines()]
+    table = [line.split(" | ") for line in section.splitlines() if re.fullmatch(r"\| .+ \| \d+ \| \d+ \| \d+ \|", line)]
+    assert printed == [name.removeprefix("| ") for name, *_ in table]
+    tables = ERRATA.read_text(encoding="utf-8").split("## The counts")[0]
+    for name, mean, *_ in table:
+        assert f"{int(mean):,}" in (rows()[int(name[2:4])][1] if name[2:4].isdigit() else tables)

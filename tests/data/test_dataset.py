@@ -65,7 +65,7 @@ def test_all_missing_files_are_named(tmp_path, arrays):
 def test_a_damaged_file_is_named(tmp_path, arrays):
     path = write(tmp_path, arrays) / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(HandgradError, match="^t10k-labels-idx1-ubyte is cut off"):
+    with pytest.raises(HandgradError, match=r"^t10k-labels-idx1-ubyte is cut off"):
         read_dataset(tmp_path)
 
 

@@ -1,0 +1,167 @@
+"""Any picture of a digit -> the one that a network learnt from: MNIST's own preparation.
+
+MNIST's digits were cut out, scaled with their proportions kept to fit 20 of the field's 28 pixels, and placed with their
+centre of mass in the field's middle, light ink on dark paper: LeCun et al. (1998), section III.A. A network that learnt
+from such digits reads only such digits.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import HandgradError, optional
+
+Grey = NDArray[np.float32]  # (height, width)
+
+BOX = 20 / 28  # of the field is the digit's; the rest is margin
+FINE = 4  # times the field's resolution, at which strokes are measured
+FAINTEST = 24  # grey levels of 255 between ink and paper, below which a picture is taken to be empty
+THINNEST = 1.6  # pixels of the field: MNIST's strokes are 2 to 3 wide, and far thinner ones are not read
+THICK = 2.2  # pixels, to which those are thickened
+
+
+def read_picture(path: str | os.PathLike[str]) -> Grey:
+    """The grey levels, 0 to 255, of a picture file: PNG, JPEG, what else Pillow reads, or npy.
+
+    Transparent parts are paper: white under dark strokes, black under light ones. An npy file holds (height, width) or
+    (height, width, channels), bytes or floats in [0, 1]. Raises HandgradError for what is no picture.
+    """
+    path = Path(path)
+    try:
+        return _read_npy(path) if path.suffix == ".npy" else _read_image(path)
+    except OSError as error:
+        raise HandgradError(
+            f"cannot read {path}: {error.strerror or 'it is no picture, or only a part of one'}"
+        ) from error
+
+
+def _read_npy(path: Path) -> Grey:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise HandgradError(f"{path} holds no array of numbers: expected one that numpy.save wrote") from error
+    if array.dtype.kind not in "uifb" or array.ndim not in (2, 3) or 0 in array.shape:
+        raise HandgradError(f"{path} holds {array.dtype} of shape {array.shape}: expected one picture (height, width)")
+    if array.ndim == 3:
+        if array.shape[2] not in (1, 3):
+            raise HandgradError(f"{path} has shape {array.shape}: expected (height, width) or (height, width, 3)")
+        array = array.mean(axis=2)
+    grey = array.astype(np.float32)
+    if not np.isfinite(grey).all():
+        raise HandgradError(f"{path} holds a value that is not a finite number")
+    return grey * 255 if array.dtype.kind in "fb" and grey.max() <= 1 else grey
+
+
+def _read_image(path: Path) -> Grey:
+    image_module, ops = optional("PIL.Image"), optional("PIL.ImageOps")
+    try:
+        with image_module.open(path) as image:
+            image = ops.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):  # 16 bits a pixel and more
+                deep = np.asarray(image, np.float32)
+                return deep * (255 / 65535) if deep.max() > 255 else deep
+            layers = np.asarray(image.convert("RGBA").convert("LA"), np.float32)
+    except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
+        raise HandgradError(f"{path} is too large a picture: {error}") from error
+    except (ValueError, SyntaxError, EOFError) as error:
+        raise HandgradError(f"{path} is no picture, or only a part of one: {error}") from error
+    grey, alpha = layers[..., 0], layers[..., 1] / 255
+    ink = np.average(grey, weights=alpha) if alpha.any() else 255.0
+    paper = 255.0 if ink < 128 or alpha.all() else 0.0
+    return alpha * grey + (1 - alpha) * np.float32(paper)
+
+
+def as_digit(picture: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
+    """The digit in a picture (height, width), dark on light or light on dark, as (height, width) = `shape`, ink 255.
+
+    Raises HandgradError where there is no ink to be seen.
+    """
+    ink = _ink(np.asarray(picture, np.float32))
+    top, bottom, left, right = _box(ink)
+    cut = ink[top:bottom, left:right]
+    target = round(BOX * min(shape))
+    prepared = picture.shape == shape and 0.8 * target <= max(cut.shape) <= 1.2 * target
+    if not prepared:  # a digit of the field's own size that fits it is as it should be: scaling would only blur it
+        cut = _scaled(cut, target / max(cut.shape))
+    return _centred(cut * (255 / cut.max()), shape)
+
+
+def _ink(picture: Grey) -> Grey:
+    """0 on paper, 1 in the darkest ink (or the lightest, on dark paper)."""
+    if min(picture.shape) < 3:
+        raise HandgradError(f"a picture of {picture.shape[1]}x{picture.shape[0]} pixels is too small to hold a digit")
+    ink = picture - _paper(picture)
+    if -ink.min() > ink.max():  # the strokes are what differs most from the paper
+        ink = -ink
+    if ink.max() < FAINTEST:
+        raise HandgradError("there is no digit in it: ink and paper have nearly the same grey")
+    ink = ink / np.float32(ink.max())
+    return np.clip((ink - 0.1) / 0.9, 0, 1)  # what is left of paper, grain and JPEG noise
+
+
+def _paper(picture: Grey) -> Grey:
+    """The paper's grey as a plane a + b row + c column, fitted to the picture's rim: light falls from one side."""
+    height, width = picture.shape
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    rim = np.zeros(picture.shape, bool)
+    rim[:2], rim[-2:], rim[:, :2], rim[:, -2:] = True, True, True, True
+    level = np.median(picture[rim])
+    near = rim & (np.abs(picture - level) <= 64)  # not where a stroke runs over the rim
+    terms = np.stack([np.ones_like(rows), rows / height, columns / width], axis=-1)
+    plane, *_ = np.linalg.lstsq(terms[near], picture[near], rcond=None)
+    fitted: Grey = terms @ plane.astype(np.float32)
+    return fitted
+
+
+def _box(ink: Grey) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the strokes; specks that a median filter removes are none."""
+    image_module, filters = optional("PIL.Image"), optional("PIL.ImageFilter")
+    strokes = ink > 0.3
+    filtered = np.asarray(image_module.fromarray(strokes.astype(np.uint8) * 255).filter(filters.MedianFilter(3))) > 0
+    if 2 * filtered.sum() > strokes.sum():  # else the strokes themselves are a pixel thin
+        strokes = filtered
+    rows, columns = np.flatnonzero(strokes.any(axis=1)), np.flatnonzero(strokes.any(axis=0))
+    margin = 1 if max(ink.shape) > 20 else 0  # the grey edge of the strokes
+    return (
+        max(int(rows[0]) - margin, 0),
+        int(rows[-1]) + 1 + margin,
+        max(int(columns[0]) - margin, 0),
+        int(columns[-1]) + 1 + margin,
+    )
+
+
+def _scaled(cut: Grey, scale: float) -> Grey:
+    """The strokes at `scale`, thickened where they would come out too thin to be read."""
+    image_module, filters = optional("PIL.Image"), optional("PIL.ImageFilter")
+    height, width = (max(1, round(n * scale)) for n in cut.shape)
+    fine = image_module.fromarray(cut).resize((width * FINE, height * FINE), image_module.Resampling.BICUBIC)
+    strokes = np.asarray(fine) > 0.5 * np.asarray(fine).max()
+    rim = np.pad(strokes, 1)
+    perimeter = int((rim[1:] != rim[:-1]).sum() + (rim[:, 1:] != rim[:, :-1]).sum())
+    thickness = 2 * int(strokes.sum()) / perimeter / FINE  # of a long stroke: twice its area by its outline
+    levels = image_module.fromarray(np.uint8(np.clip(np.asarray(fine) / np.asarray(fine).max(), 0, 1) * 255))
+    if thickness < THINNEST:
+        levels = levels.filter(filters.MaxFilter(2 * round((THICK - thickness) * FINE / 2) + 1))
+    small: Grey = np.asarray(levels, np.float32).reshape(height, FINE, width, FINE).mean(axis=(1, 3))
+    return small
+
+
+def _centred(cut: Grey, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The digit in an empty field, its centre of mass within half a pixel of the middle."""
+    field = np.zeros(shape, np.uint8)
+    place, part = [], []
+    for axis, size in enumerate(shape):
+        mass = cut.sum(axis=1 - axis)
+        centre = float(mass @ np.arange(len(mass))) / float(mass.sum())
+        first = round((size - 1) / 2 - centre)
+        first = min(max(first, 0), max(size - len(mass), 0))  # all of it in the field, as far as it fits
+        place.append(slice(first, first + len(mass)))
+        part.append(slice(0, size - first))
+    rounded = np.rint(np.clip(cut, 0, 255)).astype(np.uint8)[tuple(part)]
+    field[tuple(place)] = rounded
+    return field

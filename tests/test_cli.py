@@ -1,0 +1,332 @@
+"""The command line from end to end: real processes, a small set of digits, and MNIST where it is near."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import handgrad
+import handgrad.data
+from handgrad.data.drawn import drawn_digits
+from handgrad.data.idx import write_idx
+
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`handgrad ARGUMENTS` in a process of its own, with warnings as errors, and no MNIST but what `environment` says."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "handgrad", *map(str, arguments)],
+        cwd=cwd,
+        env=_environment(cwd, environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def _environment(cwd: Path, more: dict[str, str]) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("HANDGRAD_DATA", "KERAS_HOME")}
+    return {**kept, "HOME": str(cwd), "XDG_CACHE_HOME": str(cwd / "cache"), "OPENBLAS_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of four IDX files: 1,500 drawn digits to train on, 300 to test on."""
+    directory = tmp_path_factory.mktemp("digits")
+    for name, array in zip(NAMES, drawn_digits(1500, 300, seed=1), strict=True):
+        write_idx(directory / f"{name}.gz", array)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> tuple[Path, str]:
+    """A run of three epochs on them, and what it printed."""
+    cwd = tmp_path_factory.mktemp("trained")
+    done = run("train", "--data", digits, "--validation", 300, "--epochs", 3, "--out", "run", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "run", done.stdout
+
+
+def test_train_leaves_model_history_config_checkpoint_and_report(trained: tuple[Path, str]) -> None:
+    directory, _ = trained
+    assert {path.name for path in directory.iterdir()} == {
+        "model.safetensors",
+        "history.json",
+        "config.json",
+        "checkpoint.safetensors",
+        "report.png",
+    }
+    history = json.loads((directory / "history.json").read_text())
+    assert [len(values) for values in history.values()] == [3] * len(history)
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
+    config = json.loads((directory / "config.json").read_text())
+    assert (config["sizes"], config["epochs"], config["validation"]) == ([784, 30, 10], 3, 300)
+    with Image.open(directory / "report.png") as report:
+        assert min(report.size) >= 600
+
+
+def test_train_learns_and_tells_a_line_for_each_epoch(trained: tuple[Path, str]) -> None:
+    _, said = trained
+    lines = said.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/3", "2/3", "3/3"]
+    result = next(line for line in lines if line.startswith("test: "))
+    right = int(result.split()[1])
+    assert right > 150, result  # of 300; guessing gives 30
+
+
+def test_evaluate_agrees_with_the_training_and_the_library(trained: tuple[Path, str], digits: Path) -> None:
+    directory, said = trained
+    model = directory / "model.safetensors"
+    done = run("evaluate", model, "--data", digits, "--json", cwd=directory)
+    numbers = json.loads(done.stdout)
+    assert f"test: {numbers['correct']} / 300" in said
+    dataset = handgrad.data.load(str(digits))
+    assert handgrad.load(model).evaluate(dataset.x_test, dataset.y_test).correct == numbers["correct"]
+    confusion = np.array(numbers["confusion_matrix"])
+    assert confusion.sum() == 300
+    assert np.trace(confusion) == numbers["correct"]
+    for_people = run("evaluate", model, "--data", digits, cwd=directory).stdout
+    assert f"{numbers['correct']} / 300" in for_people
+
+
+def test_predict_reads_pictures_of_both_polarities_and_shows_what_it_saw(
+    trained: tuple[Path, str], digits: Path, tmp_path: Path
+) -> None:
+    directory, _ = trained
+    model = directory / "model.safetensors"
+    network = handgrad.load(model)
+    x, y = handgrad.data.load(str(digits)).x_test, handgrad.data.load(str(digits)).y_test
+    sure = int(np.where(network.predict(x) == y, network.probabilities(x).max(axis=1), 0).argmax())
+    Image.fromarray(x[sure]).resize((140, 140)).save(tmp_path / "light.png")
+    Image.fromarray(255 - x[sure]).resize((90, 90)).save(tmp_path / "dark.jpg", quality=95)
+    np.save(tmp_path / "raw.npy", x[sure])
+    done = run("predict", model, "light.png", "dark.jpg", "raw.npy", "--show", "seen.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answers = [line.split()[1] for line in done.stdout.splitlines()[:3]]
+    assert answers == [str(y[sure])] * 3, done.stdout
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert len(seen.convert("L").getcolors(1 << 16) or []) > 2
+    as_json = run("predict", model, "raw.npy", "--json", cwd=tmp_path).stdout
+    assert json.loads(as_json)["answer"] == str(y[sure])
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_bits(digits: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--data", str(digits), "--validation", "0", "--epochs", "12", "--optimizer", "adam")
+    arguments += ("--lr", "0.001", "--schedule", "one_cycle", "--seed", "5")
+    assert run(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "handgrad", *arguments, "--out", "killed"],
+        cwd=tmp_path,
+        env=_environment(tmp_path, {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    end = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed" / "model.safetensors").exists(), "it was done before it could be killed"
+    done = run("train", "--resume", "killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        whole, resumed = (_without_seconds(tmp_path / run_name / name) for run_name in ("whole", "killed"))
+        assert whole == resumed
+
+
+def _without_seconds(path: Path) -> tuple[dict[str, bytes], str]:
+    """The arrays of a file as bytes, and its metadata but for the seconds that the epochs took."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        metadata = json.loads(file.metadata()["handgrad"])
+    metadata.get("state", {}).get("history", {}).pop("seconds", None)
+    return arrays, json.dumps(metadata, sort_keys=True)
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(digits: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "handgrad", "train", "--data", str(digits), "--validation", "0", "--epochs", "1000"]
+        + ["--out", "run"],
+        cwd=tmp_path,
+        env=_environment(tmp_path, {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "handgrad train --resume run" in said
+    assert "Traceback" not in said
+    done = run("train", "--resume", "run", "--epochs", "1", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("test: ")
+
+
+def test_json_prints_only_json(digits: Path, tmp_path: Path) -> None:
+    done = run("train", "--data", digits, "--validation", 100, "--epochs", 2, "--json", cwd=tmp_path)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("epoch") for line in lines] == [1, 2, None]
+    assert lines[-1]["test"]["total"] == 300
+    assert Path(tmp_path, lines[-1]["run"], "model.safetensors").exists()
+
+
+def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Path) -> None:
+    nowhere = {"HANDGRAD_MNIST_MIRROR": "http://127.0.0.1:9/", "http_proxy": "http://127.0.0.1:9/"}
+    nowhere["https_proxy"] = nowhere["http_proxy"]
+    done = run("train", "--epochs", 1, "--validation", 0, "--batch-size", 500, "--out", "run", cwd=tmp_path, **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "MNIST is not here: training on digits that handgrad draws itself" in done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "drawn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--activation", "sigmod"], "did you mean 'sigmoid'"),
+        (["train", "--loss", "cross-entropy"], "did you mean 'cross_entropy'"),
+        (["train", "--optimizer", "sdg"], "did you mean 'sgd'"),
+        (["train", "--init", "kaiming"], "kaiming_normal"),
+        (["train", "--recipe", "pots"], "the recipes are post"),
+        (["train", "--sizes", "784"], "expected two sizes or more"),
+        (["train", "--sizes", "784,0,10"], "sizes are whole numbers from 1 on"),
+        (["train", "--sizes", "784;30"], "as in 784,30,10"),
+        (["train", "--sizes", "700,30,10"], "expected --sizes 784,...,10"),
+        (["train", "--lr", "-1"], "lr -1.0: expected a finite number above 0"),
+        (["train", "--lr", "nan"], "expected a finite number above 0"),
+        (["train", "--batch-size", "0"], "expected 1 or more"),
+        (["train", "--batch-size", "5000"], "expected at most the 1500 examples"),
+        (["train", "--epochs", "0"], "expected 1 or more"),
+        (["train", "--validation", "1500"], "expected 1 to 1499"),
+        (["train", "--validation", "-1"], "expected"),
+        (["train", "--resume", "nowhere"], "cannot read nowhere"),
+        (["train", "--resume", "nowhere", "--lr", "1"], "leave out lr"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["evaluate", "nothing.safetensors"], "cannot read nothing.safetensors"),
+        (["predict", "nothing.safetensors", "x.png"], "cannot read nothing.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    arguments: list[str], expected: str, digits: Path, tmp_path: Path
+) -> None:
+    if arguments[0] == "train" and not {"--data", "--resume"} & set(arguments):
+        arguments = [*arguments, "--data", str(digits)]
+        if "--validation" not in arguments:
+            arguments += ["--validation", "0"]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.json"))
+
+
+def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], tmp_path: Path) -> None:
+    model = trained[0] / "model.safetensors"
+    (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-100])
+    (tmp_path / "pickled.safetensors").write_bytes(b"\x80\x04\x95\x10")
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
+    for arguments, expected in [
+        (("predict", "cut.safetensors", "blank.png"), "only a part of one"),
+        (("predict", "pickled.safetensors", "blank.png"), "pickle"),
+        (("predict", model, "text.png"), "text.png"),
+        (("predict", model, "blank.png"), "blank.png"),
+        (("predict", model, "missing.png"), "missing.png"),
+    ]:
+        done = run(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert expected in done.stderr
+
+
+def test_a_run_is_never_overwritten(digits: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--data", digits, "--validation", 0, "--epochs", 1, "--batch-size", 100, "--quiet")
+    for expected in ("runs/post", "runs/post-2"):
+        assert run(*arguments, cwd=tmp_path).returncode == 0
+        assert (tmp_path / expected / "model.safetensors").exists()
+    refused = run(*arguments, "--out", "runs/post", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--resume runs/post" in refused.stderr
+
+
+def test_a_diverging_run_stops_in_one_line(digits: Path, tmp_path: Path) -> None:
+    more = ("--activation", "relu", "--loss", "quadratic", "--optimizer", "momentum", "--init", "normal")
+    sizes = ("--sizes", "784,30,10", "--loss", "softmax_cross_entropy", "--lr", "1e38", "--epochs", "5")
+    done = run("train", "--data", digits, "--validation", 0, *more, *sizes, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "diverged by step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unwritable_place_is_one_line(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run("train", "--data", digits, "--validation", 0, "--epochs", 1, "--out", "file/run", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_check_prints_a_table_and_exits_0(tmp_path: Path) -> None:
+    done = run("check", cwd=tmp_path)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) > 100
+    assert all(line.endswith("ok") for line in lines[:-1])
+
+
+def test_check_exits_1_at_the_first_wrong_gradient(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(
+        "from handgrad.layers import Tanh\n"
+        "from handgrad.cli import handgrad\n"
+        "right = Tanh.backward\n"
+        "Tanh.backward = lambda self, da: right(self, da) * 1.001\n"
+        "handgrad(['check'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "wrong.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("WRONG")
+    assert "Tanh" in done.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["check"], ["data"], ["data", "fetch"]])
+def test_every_command_has_help(command: list[str], tmp_path: Path) -> None:
+    done = run(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) >= 5
+
+
+def test_data_shows_and_verifies(tmp_path: Path) -> None:
+    shown = run("data", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert str(tmp_path / "cache") in shown.stdout
+    assert run("data", "verify", cwd=tmp_path).returncode == 1
+    refused = run("data", "fetch", "--from", "nowhere", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_the_post_learns_mnist(mnist: Path, tmp_path: Path) -> None:
+    done = run("train", "--epochs", 2, "--json", "--data", mnist, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["test"]["total"] == 10_000
+    assert result["test"]["accuracy"] > 0.9  # the book has 92.95 after its second epoch, of the best of three runs
