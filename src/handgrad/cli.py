@@ -56,22 +56,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 # ---- train -----------------------------------------------------------------------------------------------------------
 
 
-class Sizes(click.ParamType):
-    """784,30,10"""
-
-    name = "n,n,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """The sizes as whole numbers."""
-        try:
-            return tuple(int(n) for n in str(value).split(","))
-        except ValueError:
-            self.fail(f"'{value}': expected whole numbers with commas between, as in 784,30,10", param, ctx)
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if value is None else tuple(int(n) for n in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 784,30,10") from None
 
 
 @handgrad.command()
 @click.option("--recipe", default="post", show_default=True, help="The named training to start from.")
-@click.option("--sizes", type=Sizes(), help="Width of the input, of each hidden layer, and of the output.")
+@click.option(
+    "--sizes", metavar="N,N,...", callback=_sizes, help="Width of the input, of each hidden layer, and of the output."
+)
 @click.option("--activation", help="Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
 @click.option("--loss", help="quadratic, cross_entropy (the outputs sigmoids) or softmax_cross_entropy.")
 @click.option("--init", help="normal, lecun, xavier_normal, kaiming_normal, ...; by default what the activation needs.")

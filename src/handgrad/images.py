@@ -1,8 +1,8 @@
 """Any picture of a digit -> the one that a network learnt from: MNIST's own preparation.
 
-MNIST's digits were cut out, scaled with their proportions kept to fit 20 of the field's 28 pixels, and placed with their
-centre of mass in the field's middle, light ink on dark paper: LeCun et al. (1998), section III.A. A network that learnt
-from such digits reads only such digits.
+MNIST's digits were cut out, scaled with their proportions kept to fit 20 of the field's 28 pixels, and placed with
+their centre of mass in the field's middle, light ink on dark paper: LeCun et al. (1998), section III.A. A network that
+learnt from such digits reads only such digits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _read_npy(path: Path) -> Grey:
         if array.shape[2] not in (1, 3):
             raise HandgradError(f"{path} has shape {array.shape}: expected (height, width) or (height, width, 3)")
         array = array.mean(axis=2)
-    grey = array.astype(np.float32)
+    grey: Grey = array.astype(np.float32)
     if not np.isfinite(grey).all():
         raise HandgradError(f"{path} holds a value that is not a finite number")
     return grey * 255 if array.dtype.kind in "fb" and grey.max() <= 1 else grey
@@ -71,9 +71,9 @@ def _read_image(path: Path) -> Grey:
     except (ValueError, SyntaxError, EOFError) as error:
         raise HandgradError(f"{path} is no picture, or only a part of one: {error}") from error
     grey, alpha = layers[..., 0], layers[..., 1] / 255
-    ink = np.average(grey, weights=alpha) if alpha.any() else 255.0
-    paper = 255.0 if ink < 128 or alpha.all() else 0.0
-    return alpha * grey + (1 - alpha) * np.float32(paper)
+    light_strokes = alpha.any() and np.average(grey, weights=alpha) >= 128
+    paper = 0 if light_strokes else 255
+    return np.asarray(alpha * grey + (1 - alpha) * paper, np.float32)
 
 
 def as_digit(picture: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
@@ -95,13 +95,15 @@ def _ink(picture: Grey) -> Grey:
     """0 on paper, 1 in the darkest ink (or the lightest, on dark paper)."""
     if min(picture.shape) < 3:
         raise HandgradError(f"a picture of {picture.shape[1]}x{picture.shape[0]} pixels is too small to hold a digit")
-    ink = picture - _paper(picture)
+    ink: Grey = picture - _paper(picture)
     if -ink.min() > ink.max():  # the strokes are what differs most from the paper
         ink = -ink
     if ink.max() < FAINTEST:
         raise HandgradError("there is no digit in it: ink and paper have nearly the same grey")
-    ink = ink / np.float32(ink.max())
-    return np.clip((ink - 0.1) / 0.9, 0, 1)  # what is left of paper, grain and JPEG noise
+    ink /= ink.max()
+    # The lowest tenth is what is left of paper, grain and JPEG noise.
+    clear: Grey = np.clip((ink - np.float32(0.1)) / np.float32(0.9), 0, 1)
+    return clear
 
 
 def _paper(picture: Grey) -> Grey:
@@ -158,7 +160,7 @@ def _centred(cut: Grey, shape: tuple[int, int]) -> NDArray[np.uint8]:
     for axis, size in enumerate(shape):
         mass = cut.sum(axis=1 - axis)
         centre = float(mass @ np.arange(len(mass))) / float(mass.sum())
-        first = round((size - 1) / 2 - centre)
+        first = round(size / 2 - centre)
         first = min(max(first, 0), max(size - len(mass), 0))  # all of it in the field, as far as it fits
         place.append(slice(first, first + len(mass)))
         part.append(slice(0, size - first))

@@ -182,8 +182,7 @@ class Network:
     def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
         """(n_out, n_out) counts: row the true class, column the answer."""
         answers = self.predict(x)
-        labels = as_labels(y, self.n_out, len(answers))
-        return np.bincount(labels * self.n_out + answers, minlength=self.n_out**2).reshape(self.n_out, self.n_out)
+        return confusion_matrix(as_labels(y, self.n_out, len(answers)), answers, self.n_out)
 
     def activations(self, x: ArrayLike) -> list[Array]:
         """What every layer makes of x: one array (count, width) for each layer, the last one z."""
@@ -215,6 +214,11 @@ class Network:
     def __repr__(self) -> str:
         chain = ", ".join(repr(layer) for layer in self.layers)
         return f"Network([{chain}], loss={self.loss!r}): {self.parameters.size:,} parameters, {self.dtype}"
+
+
+def confusion_matrix(labels: Labels, answers: Labels, n_out: int) -> NDArray[np.int64]:
+    """(n_out, n_out) counts: row the true class, column the answer."""
+    return np.bincount(labels * n_out + answers, minlength=n_out**2).reshape(n_out, n_out)
 
 
 def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:

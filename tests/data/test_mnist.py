@@ -1,4 +1,4 @@
-"""MNIST is found, fetched, checked and mended. The mirrors are on localhost, the set a tiny one with hashes of its own."""
+"""MNIST is found, fetched, checked and mended. The mirrors are on localhost, the set is tiny, with its own hashes."""
 
 from __future__ import annotations
 
@@ -313,18 +313,19 @@ def refusing(code: int) -> Callable[[str, bytes], Answer]:
 
 
 def nonsense(name: str, payload: bytes) -> Answer:
-    return lambda handler: handler.wfile.write(b"no HTTP at all\r\n\r\n")
+    return lambda handler: handler.wfile.write(b"no HTTP at all " + b"x" * 150 + b" x" * 5000 + b"\r\n\r\n")
 
 
+PATIENCE = 0.5  # seconds; enough for a good mirror on a busy machine
 PAGE = b"<!DOCTYPE html><title>Sign in to this network</title>"
 
 BAD = {
     "404": (refusing(404), "HTTP 404 Not Found"),
     "403": (refusing(403), "HTTP 403 Forbidden"),
     "503": (refusing(503), "HTTP 503 Service Unavailable"),
-    "silent": (stalling(-1), "no answer in 0.2 s"),
-    "stalls": (stalling(20), "no answer in 0.2 s"),
-    "drips": (dripping, r"stalled: \d+ bytes in 0\.\d+ s"),
+    "silent": (stalling(-1), f"no answer in {PATIENCE} s"),
+    "stalls": (stalling(20), f"no answer in {PATIENCE} s"),
+    "drips": (dripping, r"stalled: \d+ bytes in [\d.]+ s"),
     "hangs up": (cut_off, r"cut off after \d+ of \d+ bytes"),
     "hangs up between chunks": (cut_off_chunks, "IncompleteRead"),
     "gzip cut off": (lambda name, payload: gzip.compress(payload)[:-9], "damaged gzip file"),
@@ -340,14 +341,14 @@ BAD = {
     "endless": (endless, r"more than the \d+ bytes expected"),
     "a page": (lambda name, payload: PAGE, "another file, a web page: 53 bytes"),
     "empty": (lambda name, payload: b"", "another file: 0 bytes"),
-    "no HTTP": (nonsense, "no HTTP at all"),
+    "no HTTP": (nonsense, r"no HTTP at all x{150}( x)+\.\.\."),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_mirror_is_passed_over(source, serve, bad):
     broken, good = serve(BAD[bad][0]), serve()
-    mnist.fetch_mnist(source=served_by(source, broken, good), timeout=0.2)
+    mnist.fetch_mnist(source=served_by(source, broken, good), timeout=PATIENCE)
     assert_whole(mnist.cache_directory())
     assert {name.removesuffix(".gz") for name in broken.asked} == {IMAGES}  # and not asked a second time
     assert len(good.asked) == 4
@@ -358,7 +359,7 @@ def test_where_all_mirrors_are_bad_nothing_is_left_behind(source, serve, bad):
     answer, reason = BAD[bad]
     mirror = serve(answer)
     with pytest.raises(MnistNotFoundError, match=rf"tried {mirror.url}{IMAGES} \(.*{reason}.*\), http") as caught:
-        mnist.fetch_mnist(source=served_by(source, mirror), timeout=0.2)
+        mnist.fetch_mnist(source=served_by(source, mirror), timeout=PATIENCE)
     assert "\n" not in str(caught.value)
     assert files_in(mnist.cache_directory()) == set()
 
@@ -441,7 +442,7 @@ def test_the_arrays_in_an_npz_are_checked_too(source, serve):
 
 def test_ctrl_c_leaves_nothing_behind(source, serve, monkeypatch):
     def interrupted(*_):
-        (temporary,) = files_in(mnist.cache_directory())  # there is one to be left behind
+        assert len(files_in(mnist.cache_directory())) == 1  # there is one to be left behind
         raise KeyboardInterrupt
 
     monkeypatch.setattr(mnist, "_body", interrupted)
@@ -788,19 +789,19 @@ def test_take_local_takes_all_or_nothing(tmp_path, source, damage, says):
     assert not mnist.cache_directory().exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- the rest
+# ------------------------------------------------------------------------------------------------------------ the rest
 
 
 def test_importing_brings_numpy_and_the_standard_library_and_nothing_slow():
     code = (
-        "import sys, handgrad.data.mnist; print(*{name.partition('.')[0] for name in sys.modules} | set(sys.modules))"
+        "import sys; before = set(sys.modules); import handgrad.data.mnist\n"
+        "for name in set(sys.modules) - before: print(name, getattr(sys.modules[name], '__file__', None))"
     )
-    loaded = set(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert not loaded & {"urllib.request", "http.client", "ssl", "tqdm", "platformdirs"}
-    outside = {name for name in loaded if "." not in name} - set(sys.stdlib_module_names)
-    assert {name for name in outside if not name.startswith("_")} <= {"numpy", "handgrad"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    installed = {name.partition(".")[0] for name, file in loaded.items() if "site-packages" in file}
+    assert installed <= {"numpy", "handgrad"}
+    assert not {"urllib.request", "http.client", "ssl"} & set(loaded)
 
 
 def test_without_platformdirs_a_directory_of_the_users_still_loads(tmp_path, source, monkeypatch):

@@ -12,7 +12,8 @@ def load(name: str) -> Dataset:
     if name == "drawn":
         from .drawn import drawn_digits
 
-        return Dataset(*drawn_digits(), name="drawn digits", classes=tuple("0123456789"))
+        x_train, y_train, x_test, y_test = drawn_digits()
+        return Dataset(x_train, y_train, x_test, y_test, name="drawn digits", classes=tuple("0123456789"))
     from .mnist import load_mnist
 
     return load_mnist(None if name == "mnist" else name)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -330,8 +331,11 @@ class _Mirrors:
         limit = known.size + SLACK
         try:
             data = download(f"{mirror}{name}.gz", limit, self.timeout)
-        except _RefusedError:  # a mirror may be a cache of handgrad's or torchvision's, served as it is
-            data = download(f"{mirror}{name}", limit, self.timeout)
+        except _RefusedError as refused:  # a mirror may be a cache of handgrad's or torchvision's, served as it is
+            try:
+                data = download(f"{mirror}{name}", limit, self.timeout)
+            except _RefusedError:
+                raise refused from None
         return known.payload(data, name)
 
 
@@ -368,7 +372,7 @@ def download(url: str, limit: int, timeout: float) -> bytes:
                 return _body(response.read1, length, limit, timeout, advance)
     except urllib.error.HTTPError as error:
         with error:
-            raise _RefusedError(f"HTTP {error.code} {error.reason}") from error
+            raise _RefusedError(_short(f"HTTP {error.code} {error.reason}")) from error
     except HandgradError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no address at all
@@ -405,7 +409,12 @@ def _reason(error: Exception, timeout: float) -> str:
         return f"no answer in {timeout:g} s"
     if type(cause).__name__ == "SSLCertVerificationError":
         return f"{cause}; where a proxy signs for others, SSL_CERT_FILE names its certificate"
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return _short(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+
+
+def _short(text: str) -> str:
+    """One line of what may be a server's own words."""
+    return textwrap.shorten(text, 200, placeholder="...")
 
 
 @contextmanager
