@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handgrad.data.drawn import drawn_digits
 from PIL import Image
 
 import handgrad
 import handgrad.data
-from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`handgrad ARGUMENTS` in a process of its own, with warnings as errors, and no MNIST but what `environment` says."""
+    """`handgrad ARGUMENTS` in a process of its own, warnings as errors, no MNIST but what `environment` says."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "handgrad", *map(str, arguments)],
         cwd=cwd,
@@ -162,8 +162,7 @@ def _without_seconds(path: Path) -> tuple[dict[str, bytes], str]:
 
 def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(digits: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "handgrad", "train", "--data", str(digits), "--validation", "0", "--epochs", "1000"]
-        + ["--out", "run"],
+        [sys.executable, "-m", "handgrad", "train", "--data", digits, "--validation", "0", "--epochs", "999"],
         cwd=tmp_path,
         env=_environment(tmp_path, {}),
         stdout=subprocess.PIPE,
@@ -171,14 +170,14 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(digits: Path, tmp_pat
         text=True,
     )
     end = time.monotonic() + 60
-    while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < end:
+    while not (tmp_path / "runs/post/checkpoint.safetensors").exists() and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "handgrad train --resume run" in said
+    assert "handgrad train --resume runs/post" in said
     assert "Traceback" not in said
-    done = run("train", "--resume", "run", "--epochs", "1", "--quiet", cwd=tmp_path)
+    done = run("train", "--resume", "runs/post", "--epochs", "1", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("test: ")
 
@@ -208,7 +207,7 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
         (["train", "--loss", "cross-entropy"], "did you mean 'cross_entropy'"),
         (["train", "--optimizer", "sdg"], "did you mean 'sgd'"),
         (["train", "--init", "kaiming"], "kaiming_normal"),
-        (["train", "--recipe", "pots"], "the recipes are post"),
+        (["train", "--recipe", "pots"], "did you mean 'post'"),
         (["train", "--sizes", "784"], "expected two sizes or more"),
         (["train", "--sizes", "784,0,10"], "sizes are whole numbers from 1 on"),
         (["train", "--sizes", "784;30"], "as in 784,30,10"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from . import __version__
 from .data import load
 from .data.dataset import Dataset
-from .errors import HandgradError
+from .errors import HandgradError, unknown
 from .files import Checkpoint, read_json, save, write_json
 from .files import load as load_model
 from .files import resume as resume_from
@@ -90,62 +89,123 @@ def train(
 
     Without options it is the post's network on MNIST: [784, 30, 10], sigmoid, cross-entropy, batches of 10, 30 epochs.
     """
-    if resume is None:
-        if recipe not in RECIPES:
-            raise HandgradError(f"unknown recipe '{recipe}': the recipes are {', '.join(RECIPES)}")
-        chosen, run = RECIPES[recipe].with_choices(**choices), out or _free(Path("runs") / recipe)
-        if out is not None and (out / "config.json").exists():
-            raise HandgradError(f"{out} holds a run: go on with it by --resume {out}, or name another directory")
-    else:
-        others = [name for name, value in (choices | {"data": data, "out": out}).items() if value is not None]
-        if set(others) - {"epochs"}:
-            raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(sorted(set(others)))}")
-        run, config = resume, read_json(resume / "config.json")
-        data = config.pop("data", None)
-        config.pop("handgrad", None)
-        chosen = Recipe.from_config(config).with_choices(epochs=choices["epochs"])
-
     tell = Teller(quiet=quiet, as_json=as_json)
+    if resume is None:
+        chosen, run = _new(recipe, out, choices)
+    else:
+        chosen, run, data = _again(resume, choices | {"data": data, "out": out})
     trainer = chosen.trainer()
-    dataset, data = _dataset(data or "mnist", tell)
     network = trainer.network
+    dataset, data = _dataset(data or "mnist", tell)
     _fit_together(network, dataset)
+    if chosen.validation:
+        (x, y), validation, test = dataset.split(chosen.validation)
+    else:
+        (x, y), validation, test = (dataset.x_train, dataset.y_train), None, (dataset.x_test, dataset.y_test)
 
+    tell.what = _told(chosen, network, dataset, len(x))
     checkpoint = run / "checkpoint.safetensors"
-    trainer.callbacks = [tell, _HistoryFile(run / "history.json"), Checkpoint(checkpoint)]
+    config = {**chosen.config(), "data": data, "handgrad": __version__}
+    trainer.callbacks = [_Directory(run, config), tell, Checkpoint(checkpoint)]
     if resume is not None and checkpoint.exists():
         resume_from(trainer, checkpoint)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HandgradError(f"cannot make the directory {run}: {error.strerror}") from error
-    write_json(run / "config.json", {**chosen.config(), "data": data, "handgrad": __version__})
-
-    if chosen.validation:
-        (x, y), validation, (x_test, y_test) = dataset.split(chosen.validation)
-    else:
-        (x, y), validation, (x_test, y_test) = (
-            (dataset.x_train, dataset.y_train),
-            None,
-            (dataset.x_test, dataset.y_test),
-        )
-    tell.begin(chosen, dataset, len(x), trainer)
     try:
         trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
     except KeyboardInterrupt:
         tell.stop()
         done = f"{trainer.epoch} of {chosen.epochs} epochs are done and kept"
-        raise SystemExit(_interrupted(f"stopped: {done}; go on with: handgrad train --resume {run}")) from None
+        click.echo(f"stopped: {done}; go on with: handgrad train --resume {run}", err=True)
+        raise SystemExit(130) from None
     finally:
         tell.stop()
 
-    test = network.evaluate(x_test, y_test)
+    result = network.evaluate(*test)
     save(network, run / "model.safetensors")
-    title = f"{chosen.name}: {list(chosen.sizes)} on {dataset.name}"
     from .plots import report  # late: matplotlib takes longer to import than an epoch does to train
 
-    report(run / "report.png", network, trainer.history, x_test, y_test, title=title)
-    tell.result(test, trainer, run)
+    title = f"{chosen.name}: {list(chosen.sizes)} on {dataset.name}"
+    report(run / "report.png", network, trainer.history, *test, title=title)
+    tell.result(result, trainer, run)
+
+
+def _new(recipe: str, out: Path | None, choices: dict[str, Any]) -> tuple[Recipe, Path]:
+    """The recipe as the flags have it, and a directory that holds no run yet."""
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    if out is not None and (out / "config.json").exists():
+        raise HandgradError(f"{out} holds a run: go on with it by --resume {out}, or name another directory")
+    number, run = 1, out or Path("runs") / recipe
+    while out is None and run.exists():
+        number += 1
+        run = run.with_name(f"{recipe}-{number}")
+    return RECIPES[recipe].with_choices(**choices), run
+
+
+def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
+    """The recipe and the data of a run that is there."""
+    others = sorted(name for name, value in choices.items() if value is not None and name != "epochs")
+    if others:
+        raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(others)}")
+    config = read_json(run / "config.json")
+    try:
+        data, _ = config.pop("data"), config.pop("handgrad")
+        return Recipe.from_config(config).with_choices(epochs=choices["epochs"]), run, str(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HandgradError(f"{run / 'config.json'} is not as handgrad train writes it: {error}") from error
+
+
+def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
+    """The set that --data names, and the name under which a resumed run finds it again."""
+    from .data.mnist import MnistNotFoundError
+
+    if data != "mnist":
+        return load(data), data if data == "drawn" else str(Path(data).resolve())
+    try:
+        return load(data), data
+    except MnistNotFoundError as error:
+        tell.loud(f"MNIST is not here: training on digits that handgrad draws itself. {error}")
+        return load("drawn"), "drawn"
+
+
+def _fit_together(network: Network, dataset: Dataset) -> None:
+    """Let the network know the pictures and the classes. Raises HandgradError where its sizes are not theirs."""
+    height, width = dataset.x_train.shape[1:]
+    n_in, n_out = height * width, len(dataset.classes)
+    if (network.n_in, network.n_out) != (n_in, n_out):
+        raise HandgradError(
+            f"the network has {network.n_in} inputs and {network.n_out} outputs, {dataset.name} has pictures of "
+            f"{height}x{width} in {n_out} classes: expected --sizes {n_in},...,{n_out}"
+        )
+    network.image_shape, network.classes = (height, width), dataset.classes
+
+
+class _Directory(Callback):
+    """The directory of a run: made when all is seen to be well, its history kept up to date."""
+
+    def __init__(self, run: Path, config: dict[str, Any]) -> None:
+        self.run, self.config = run, config
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Make it, and say in config.json what the run is."""
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HandgradError(f"cannot make the directory {self.run}: {error.strerror}") from error
+        write_json(self.run / "config.json", self.config)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Write history.json anew."""
+        write_json(self.run / "history.json", trainer.history)
+
+
+def _told(recipe: Recipe, network: Network, dataset: Dataset, count: int) -> str:
+    """What is about to be trained, on what."""
+    held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
+    return (
+        f"{recipe.name}: {list(recipe.sizes)}, {network.parameters.size:,} parameters, {recipe.activation}, "
+        f"{recipe.loss}, {recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}\n"
+        f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
+    )
 
 
 class Teller(Callback):
@@ -154,21 +214,8 @@ class Teller(Callback):
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
         self.lines, self.as_json = not (quiet or as_json), as_json
         self.epochs_as_json = as_json and not quiet
+        self.what = ""  # the lines to begin with
         self.bar: Any = None
-        self.began = time.perf_counter()
-
-    def begin(self, recipe: Recipe, dataset: Dataset, count: int, trainer: Trainer) -> None:
-        """What is about to be trained, on what."""
-        if self.lines:
-            size = trainer.network.parameters.size
-            click.echo(
-                f"{recipe.name}: {list(recipe.sizes)}, {size:,} parameters, {recipe.activation}, {recipe.loss}, "
-                f"{recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}"
-            )
-            held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
-            click.echo(f"{dataset.name}: {count:,} digits to train on{held_out}, {len(dataset.x_test):,} to test on")
-            if trainer.epoch:
-                click.echo(f"going on after epoch {trainer.epoch}")
 
     def loud(self, line: str) -> None:
         """One line that must be seen, on stderr even when quiet."""
@@ -176,8 +223,10 @@ class Teller(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Open the bar, which shows itself on a terminal only and at most ten times a second."""
-        self.began = time.perf_counter()
         if self.lines:
+            click.echo(self.what)
+            if trainer.epoch:
+                click.echo(f"going on after epoch {trainer.epoch}")
             from tqdm import tqdm
 
             self.bar = tqdm(total=trainer.batches, unit="batch", leave=False, disable=None, file=sys.stderr)
@@ -213,69 +262,18 @@ class Teller(Callback):
 
     def result(self, test: Evaluation, trainer: Trainer, run: Path) -> None:
         """What came out, and where it is."""
-        seconds = time.perf_counter() - self.began
+        seconds = sum(trainer.history["seconds"])
         if self.as_json:
             result = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
             click.echo(json.dumps({"test": result, "epochs": trainer.epoch, "seconds": seconds, "run": str(run)}))
             return
-        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}, after {trainer.epoch} epochs, {seconds:.1f} s")
+        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {trainer.epoch} epochs in {seconds:.1f} s")
         click.echo(f"results in {run}: model.safetensors, history.json, config.json, report.png")
         click.echo(f"try: handgrad predict {run / 'model.safetensors'} PICTURE.png")
 
 
-class _HistoryFile(Callback):
-    """Keeps history.json up to date."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """Write it anew."""
-        write_json(self.path, trainer.history)
-
-
-def _free(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that is not there yet."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
-
-
-def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
-    """The set that --data names, and the name under which a resumed run finds it again."""
-    try:
-        dataset = load(data)
-    except HandgradError as error:
-        from .data.mnist import MnistNotFoundError
-
-        if data != "mnist" or not isinstance(error, MnistNotFoundError):
-            raise
-        tell.loud(f"MNIST is not here: training on digits that handgrad draws itself. {error}")
-        return load("drawn"), "drawn"
-    return dataset, data if data in ("mnist", "drawn") else str(Path(data).resolve())
-
-
-def _fit_together(network: Network, dataset: Dataset) -> None:
-    """Let the network know the pictures and the classes. Raises HandgradError where its sizes are not theirs."""
-    height, width = dataset.x_train.shape[1:]
-    n_in, n_out = height * width, len(dataset.classes)
-    if (network.n_in, network.n_out) != (n_in, n_out):
-        raise HandgradError(
-            f"the network has {network.n_in} inputs and {network.n_out} outputs, {dataset.name} has pictures of "
-            f"{height}x{width} in {n_out} classes: expected --sizes {n_in},...,{n_out}"
-        )
-    network.image_shape, network.classes = (height, width), dataset.classes
-
-
 def _count(evaluation: Evaluation) -> str:
     return f"{evaluation.correct:,} / {evaluation.total:,} ({evaluation.accuracy:.2%})"
-
-
-def _interrupted(line: str) -> int:
-    click.echo(line, err=True)
-    return 130
 
 
 # ---- evaluate, predict -----------------------------------------------------------------------------------------------

@@ -1,0 +1,462 @@
+"""Files: what is written is what is read, what is no such file is refused in one line, what was there is never lost."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from handgrad import (
+    SGD,
+    Adam,
+    CrossEntropy,
+    Dense,
+    Dropout,
+    Gelu,
+    HandgradError,
+    Identity,
+    Layer,
+    LeakyRelu,
+    Momentum,
+    Network,
+    Quadratic,
+    Relu,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Softplus,
+    Tanh,
+    Trainer,
+    load,
+    save,
+)
+from handgrad.files import FORMAT, Checkpoint, read_json, replace_file, resume, write_json
+from handgrad.layers import LAYERS
+from handgrad.losses import LOSSES
+
+X = np.random.default_rng(0).random((12, 4))
+Y = np.arange(12) % 3
+
+NETWORKS = {
+    "sizes": lambda dtype: Network([4, 5, 3], rng=1, dtype=dtype),
+    "every-layer": lambda dtype: Network(
+        [Dense(4, 6, "lecun"), Relu(), Dense(6, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 5), Gelu(), Dense(5, 4)]
+        + [Softplus(), Dense(4, 4), Tanh(), Dense(4, 4), Sigmoid(), Dense(4, 3), Identity()],
+        loss=SoftmaxCrossEntropy(label_smoothing=0.1),
+        rng=2,
+        dtype=dtype,
+    ),
+    "quadratic": lambda dtype: Network([4, 3], loss="quadratic", rng=3, dtype=dtype),
+}
+
+
+def small(**options):
+    return Network([4, 5, 3], rng=1, **options)
+
+
+def one_line(caught):
+    """The error is bad input told in one line, and nothing but that."""
+    assert type(caught.value) is HandgradError
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) > 20
+    return str(caught.value)
+
+
+def assert_refused(path, read=load, match=""):
+    with pytest.raises(Exception, match=match) as caught:  # any other exception fails in one_line
+        read(path)
+    assert path.name in one_line(caught)
+
+
+def raw_file(header, data=b""):
+    """A safetensors file from the ground up: the header's length in eight bytes, the header, the data."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def model_file(path, change=lambda description, arrays: None):
+    """The small network's file, its description and arrays changed before they are written."""
+    save(small(), path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        description = json.loads(file.metadata()["handgrad"])
+    arrays = safetensors.numpy.load_file(path)
+    change(description, arrays)
+    path.write_bytes(safetensors.numpy.save(arrays, {"handgrad": json.dumps(description)}))
+    return path
+
+
+# ---- Models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_comes_back_as_it_was(name, dtype, tmp_path):
+    network = NETWORKS[name](dtype)
+    save(network, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert again.dtype == again.parameters.dtype == dtype
+    assert repr(again) == repr(network)
+    assert again.loss.config() == network.loss.config()
+    np.testing.assert_array_equal(again.parameters, network.parameters)
+    np.testing.assert_array_equal(again.outputs(X), network.outputs(X))
+
+
+def test_the_round_trips_cover_every_layer_and_loss():
+    made = [make(np.float32) for make in NETWORKS.values()]
+    assert {type(layer) for network in made for layer in network.layers} == set(LAYERS.values())
+    assert {type(network.loss) for network in made} == set(LOSSES.values())
+
+
+def test_a_loaded_network_can_be_trained_on(tmp_path):
+    save(small(), tmp_path / "m.safetensors")
+    a, b = small(), load(tmp_path / "m.safetensors")
+    for network in (a, b):
+        Trainer(network, SGD(0.5), batch_size=4, rng=0).fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(a.parameters, b.parameters)
+
+
+def test_arrays_have_pytorchs_names_and_shapes(tmp_path):
+    network = small()
+    save(network, tmp_path / "m.safetensors")
+    arrays = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+    shapes = {name: value.shape for name, value in arrays.items()}
+    assert shapes == {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (3, 5), "2.bias": (3,)}
+    np.testing.assert_array_equal(arrays["0.weight"], network.layers[0].W)
+    np.testing.assert_array_equal(arrays["2.bias"], network.layers[2].b)
+
+
+def test_the_metadata_is_json_that_says_what_the_model_is(tmp_path):
+    network = small()
+    network.classes, network.image_shape = ("ant", "bee", "cat ü"), (2, 2)
+    save(network, tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+        metadata = file.metadata()
+    assert set(metadata) == {"handgrad"}
+    description = json.loads(metadata["handgrad"])
+    assert description["format"] == FORMAT
+    assert description["classes"] == ["ant", "bee", "cat ü"]
+    assert description["image_shape"] == [2, 2]
+    assert [layer["type"] for layer in description["layers"]] == ["Dense", "Sigmoid", "Dense"]
+    assert description["loss"] == {"type": "CrossEntropy"}
+
+
+@pytest.mark.parametrize("image_shape", [(2, 2), None])
+def test_classes_and_image_shape_are_kept(image_shape, tmp_path):
+    network = small()
+    network.classes, network.image_shape = ("ant", "bee", "cat"), image_shape
+    save(network, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert (again.classes, again.image_shape) == (network.classes, image_shape)
+
+
+class Cubic(Layer):
+    def forward(self, x):
+        self.x = x
+        return x**3
+
+    def backward(self, dy):
+        return 3 * self.x**2 * dy
+
+
+class Halved(CrossEntropy):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [(Network([Dense(4, 3), Cubic()], rng=0), "Cubic"), (Network([4, 3], loss=Halved(), rng=0), "Halved")],
+    ids=["layer", "loss"],
+)
+def test_a_class_of_ones_own_is_refused_by_name(network, name, tmp_path):
+    with pytest.raises(HandgradError, match=name) as caught:
+        save(network, tmp_path / "m.safetensors")
+    one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- What is no model file ------------------------------------------------------------------------------------
+
+
+def test_every_truncation_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small(), path)
+    whole = path.read_bytes()
+    for length in [*range(0, 12), *range(12, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        assert_refused(path)
+
+
+def test_bytes_behind_the_end_are_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small(), path)
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert_refused(path)
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("archive/data.pkl", b"x")
+    return buffer.getvalue()
+
+
+def tensor(dtype, size):
+    return {"0.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, size]}}
+
+
+def handgrad_says(text):
+    return raw_file({"__metadata__": {"handgrad": text}, **tensor("F32", 8)}, bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "safetensors"),
+        (b"\xff" * 400, "safetensors"),
+        (np.random.default_rng(0).bytes(3000), "safetensors"),
+        (b"a line of text\n" * 20, "safetensors"),
+        *((pickle.dumps({"weight": [1.0]}, protocol), "pickle") for protocol in (2, 3, 4, 5)),
+        (zipped(), "pickle"),
+        (safetensors.numpy.save({"w": np.zeros(2)}), "not one of handgrad's"),
+        (safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}), "not one of handgrad's"),
+        (raw_file(tensor("BF16", 4), bytes(4)), ""),
+        (raw_file(tensor("F8_E4M3", 2), bytes(2)), ""),
+        *((handgrad_says(text), "") for text in ("", "{", "5", "[]", "{}", '{"format": null}', '{"format": "x"}')),
+        (handgrad_says('{"format": Infinity}'), ""),
+        (handgrad_says("[" * 100_000), ""),
+        (handgrad_says('{"format": 1}'), "no layers"),
+        *((handgrad_says(f'{{"format": 1, "layers": {value}}}'), "") for value in ("5", "null", "[]", "[5]", "[{}]")),
+    ],
+    ids=lambda value: None if isinstance(value, str) else f"{value[:12]!r}-{len(value)}",
+)
+def test_what_is_no_model_file_is_refused(content, match, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    assert_refused(path, match=match)
+
+
+def put(where, value):
+    """A change of a model file's description: `value` at the place that the keys in `where` lead to."""
+
+    def change(description, arrays):
+        *way, last = where
+        for key in way:
+            description = description[key]
+        description[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (put(["format"], FORMAT + 1), "update handgrad"),
+        (put(["layers", 0, "n_out"], 6), ""),
+        (put(["layers", 0, "n_out"], -1), "sizes"),
+        (put(["layers", 0, "n_out"], 1.5), "sizes"),
+        (put(["layers", 0, "n_in"], 7), "damaged"),
+        (put(["layers", 0], {"type": "Dense", "n_in": 10**7, "n_out": 5}), "damaged"),
+        (put(["layers", 0], {"type": "Dense", "n_in": 10**18, "n_out": 5}), ""),
+        (put(["layers", 0], {"type": "Dense", "n_in": 10**40, "n_out": 5}), ""),
+        (put(["layers", 0, "type"], "Dens"), "did you mean 'Dense'"),
+        (put(["layers", 1, "type"], "Swish"), "unknown layer 'Swish'"),
+        (put(["layers", 1, "type"], ["Tanh"]), ""),
+        (put(["layers", 1, "slope"], 0.1), ""),
+        (put(["layers"], []), ""),
+        (put(["loss", "type"], "Hinge"), "unknown loss 'Hinge'"),
+        (put(["loss"], None), ""),
+        (put(["classes"], None), ""),
+        (put(["classes"], ["one", "two"]), ""),
+        (put(["image_shape"], 5), ""),
+        (put(["image_shape"], [28, 28]), ""),
+        (lambda d, a: a.pop("2.bias"), "damaged"),
+        (lambda d, a: a.update(more=a["2.bias"]), "damaged"),
+        (lambda d, a: a.update({"0.weight": a["0.weight"].T.copy()}), "damaged"),
+        (lambda d, a: a.update({"2.bias": a["2.bias"].astype(np.float64)}), ""),
+        (lambda d, a: a.update({k: v.astype(np.int32) for k, v in a.items()}), "int32"),
+        (lambda d, a: a.clear(), ""),
+        (lambda d, a: d.pop("layers"), "describes no layers"),
+        (lambda d, a: d.pop("loss"), ""),
+    ],
+)
+def test_a_model_file_that_does_not_hold_together_is_refused(change, match, tmp_path):
+    assert_refused(model_file(tmp_path / "m.safetensors", change), match=match)
+
+
+@pytest.mark.parametrize("read", [load, lambda path: resume(Trainer(small(), SGD(0.1)), path), read_json])
+def test_a_missing_file_and_a_directory_are_refused(read, tmp_path):
+    assert_refused(tmp_path / "none.safetensors", read, "No such file")
+    (tmp_path / "directory").mkdir()
+    assert_refused(tmp_path / "directory", read, "directory")
+
+
+# ---- Writing ------------------------------------------------------------------------------------------------
+
+WRITERS = {
+    "save": lambda path: save(small(), path),
+    "write_json": lambda path: write_json(path, [1]),
+    "replace_file": lambda path: replace_file(path, b"new"),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fails, write, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, fails, full)
+    with pytest.raises(HandgradError, match="cannot write .*No space left") as caught:
+        write(path)
+    one_line(caught)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_write_replaces_the_old_file_and_leaves_nothing_else(write, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    write(path)
+    assert path.read_bytes() != b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def in_a_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    return tmp_path / "file" / "m.safetensors"
+
+
+def a_directory(tmp_path):
+    (tmp_path / "m.safetensors").mkdir()
+    return tmp_path / "m.safetensors"
+
+
+PLACES = {
+    "in-a-file": in_a_file,
+    "a-directory": a_directory,
+    "in-no-directory": lambda tmp_path: tmp_path / "none" / "m.safetensors",
+    "long-name": lambda tmp_path: tmp_path / ("m" * 300),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_place_that_cannot_be_written_is_refused(place, write, tmp_path):
+    path = place(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert_refused(path, write, "cannot write")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---- JSON ---------------------------------------------------------------------------------------------------
+
+
+def test_json_comes_back_as_it_was(tmp_path):
+    value = {"loss": [0.1, 1e-300], "name": "ü", "none": None}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json") == value
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"nonsense", b"[" * 100_000])
+def test_what_is_no_json_is_refused(content, tmp_path):
+    path = tmp_path / "v.json"
+    path.write_bytes(content)
+    assert_refused(path, read_json, "no JSON file")
+
+
+# ---- Checkpoints --------------------------------------------------------------------------------------------
+
+
+def trained(network, optimizer, path, epochs=2):
+    """A trainer that has left its checkpoint at `path`."""
+    trainer = Trainer(network, optimizer, batch_size=4, callbacks=[Checkpoint(path)], rng=0)
+    trainer.fit(X, Y, epochs=epochs)
+    return trainer
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, Adam])
+def test_a_checkpoint_holds_the_trainers_state(make, tmp_path):
+    path = tmp_path / "c.safetensors"
+    before = trained(small(), make(0.1), path)
+    after = Trainer(small(), make(0.1), batch_size=4, callbacks=[Checkpoint(path)], rng=5)
+    resume(after, path)
+    np.testing.assert_array_equal(after.network.parameters, before.network.parameters)
+    np.testing.assert_array_equal(after.optimizer.memory, before.optimizer.memory)
+    assert after.epoch == 2
+    assert after.history == before.history
+    assert after.shuffling.bit_generator.state == before.shuffling.bit_generator.state
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("network", "optimizer", "match"),
+    [
+        (lambda: Network([4, 6, 3], rng=1), Adam, "another network"),
+        (lambda: small(dtype=np.float64), Adam, "another network"),
+        (small, lambda: SGD(0.1), "another optimizer"),
+        (small, lambda: Momentum(0.1), "another optimizer"),
+        (lambda: Network([Dense(4, 5), Dropout(), Dense(5, 3)], rng=1), Adam, "another training"),
+    ],
+    ids=["sizes", "dtype", "sgd", "momentum", "dropout"],
+)
+def test_the_checkpoint_of_another_training_is_refused(network, optimizer, match, tmp_path):
+    path = tmp_path / "c.safetensors"
+    trained(small(), Adam(), path)
+    trainer = Trainer(network(), optimizer(), batch_size=4, rng=0)
+    before = trainer.network.parameters.copy()
+    with pytest.raises(HandgradError, match=match) as caught:
+        resume(trainer, path)
+    one_line(caught)
+    np.testing.assert_array_equal(trainer.network.parameters, before)
+    assert trainer.epoch == 0
+
+
+def test_momentums_checkpoint_is_not_nesterovs(tmp_path):
+    path = tmp_path / "c.safetensors"
+    trained(small(), Momentum(0.1), path)
+    from handgrad import Nesterov
+
+    with pytest.raises(HandgradError, match="another optimizer"):
+        resume(Trainer(small(), Nesterov(0.1)), path)
+
+
+def test_a_model_is_no_checkpoint_and_a_checkpoint_no_model(tmp_path):
+    path = tmp_path / "c.safetensors"
+    trained(small(), SGD(0.1), path)
+    assert_refused(path, load, "describes no layers")
+    save(small(), path)
+    assert_refused(path, lambda path: resume(Trainer(small(), SGD(0.1)), path), "no checkpoint")
+
+
+def test_a_checkpoint_cut_short_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    trained(small(), Adam(), path)
+    whole = path.read_bytes()
+    for length in (0, 9, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert_refused(path, lambda path: resume(Trainer(small(), Adam()), path))
+
+
+def test_a_generator_of_another_kind_can_be_kept(tmp_path):
+    rng = np.random.Generator(np.random.MT19937(0))
+    path = tmp_path / "c.safetensors"
+    before = Trainer(small(), SGD(0.1), batch_size=4, callbacks=[Checkpoint(path)], rng=rng)
+    before.fit(X, Y, epochs=1)
+    after = Trainer(small(), SGD(0.1), batch_size=4, rng=np.random.Generator(np.random.MT19937(1)))
+    resume(after, path)
+    np.testing.assert_array_equal(after.shuffling.permutation(9), before.shuffling.permutation(9))
+
+
+def test_a_quadratic_loss_is_read_with_its_smoothing(tmp_path):
+    network = Network([4, 3], loss=Quadratic(label_smoothing=0.25), rng=0)
+    save(network, tmp_path / "m.safetensors")
+    assert load(tmp_path / "m.safetensors").evaluate(X, Y) == network.evaluate(X, Y)

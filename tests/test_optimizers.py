@@ -1,0 +1,317 @@
+"""Each optimizer is its equation, whatever the block size; penalties and limits act on weights alone."""
+
+import copy
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from handgrad import SGD, Adam, AdamW, Dense, HandgradError, Momentum, Nesterov, Network, Tanh, optimizers
+from handgrad.optimizers import OPTIMIZERS
+
+EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, a few roundings apart
+
+
+def make_network(dtype=np.float64, rng=0):
+    return Network([Dense(5, 4), Tanh(), Dense(4, 3)], rng=rng, dtype=dtype)
+
+
+def gradients(network, count=3, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=network.parameters.size).astype(network.dtype) for _ in range(count)]
+
+
+def take_steps(optimizer, network, gs):
+    for g in gs:
+        network.gradient[...] = g
+        optimizer.step(network)
+    return network.parameters.copy()
+
+
+def weight_mask(network):
+    """True where θ holds a weight, False where it holds a bias: 4 x 5, 4, 3 x 4, 3."""
+    mask = np.concatenate([np.ones(20, bool), np.zeros(4, bool), np.ones(12, bool), np.zeros(3, bool)])
+    assert mask.size == network.parameters.size
+    return mask
+
+
+# ---- The equations, restated --------------------------------------------------------------------------------------
+
+
+def sgd(theta, gs, lr):
+    for g in gs:
+        theta = theta - lr * g
+    return theta
+
+
+def momentum(theta, gs, lr, mu):
+    v = 0
+    for g in gs:
+        v = mu * v + g
+        theta = theta - lr * v
+    return theta
+
+
+def nesterov(theta, gs, lr, mu):
+    v = 0
+    for g in gs:
+        v = mu * v + g
+        theta = theta - lr * (g + mu * v)
+    return theta
+
+
+def adam(theta, gs, lr, beta_1, beta_2, epsilon):
+    m, v = 0, 0
+    for t, g in enumerate(gs, start=1):
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
+        theta = theta - lr * m_hat / (np.sqrt(v_hat) + epsilon)
+    return theta
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "equation"),
+    [
+        (SGD(0.3), functools.partial(sgd, lr=0.3)),
+        (Momentum(0.1), functools.partial(momentum, lr=0.1, mu=0.9)),
+        (Momentum(0.1, 0.5), functools.partial(momentum, lr=0.1, mu=0.5)),
+        (Nesterov(0.1), functools.partial(nesterov, lr=0.1, mu=0.9)),
+        (Nesterov(0.1, 0.7), functools.partial(nesterov, lr=0.1, mu=0.7)),
+        (Adam(), functools.partial(adam, lr=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8)),
+        (Adam(0.02, 0.8, 0.95, 1e-3), functools.partial(adam, lr=0.02, beta_1=0.8, beta_2=0.95, epsilon=1e-3)),
+    ],
+    ids=["sgd", "momentum", "momentum-0.5", "nesterov", "nesterov-0.7", "adam", "adam-other"],
+)
+def test_three_steps_are_the_equation(optimizer, equation):
+    network = make_network()
+    before, gs = network.parameters.copy(), gradients(network)
+    np.testing.assert_allclose(take_steps(optimizer, network, gs), equation(before, gs), **EXACT)
+
+
+def test_adams_first_step_is_lr_times_the_sign():
+    network = make_network()
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    after = take_steps(Adam(0.01, epsilon=1e-12), network, [g])
+    np.testing.assert_allclose(after - before, -0.01 * np.sign(g), rtol=1e-8)  # ε / |g| is below 1e-9
+
+
+def test_momentum_of_zero_is_sgd():
+    a, b = make_network(), make_network()
+    gs = gradients(a)
+    np.testing.assert_array_equal(take_steps(SGD(0.1), a, gs), take_steps(Momentum(0.1, 0.0), b, gs))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_lr_of_a_step_goes_before_the_optimizers_own(name):
+    a, b = make_network(), make_network()
+    (g,) = gradients(a, 1)
+    a.gradient[...] = b.gradient[...] = g
+    OPTIMIZERS[name](0.5).step(a, 0.01)
+    OPTIMIZERS[name](0.01).step(b)
+    np.testing.assert_array_equal(a.parameters, b.parameters)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_float32_network_stays_float32_and_near_float64(name):
+    double, single = make_network(), make_network(np.float32)
+    gs = gradients(double)
+    take_steps(OPTIMIZERS[name](0.01), double, gs)
+    optimizer = OPTIMIZERS[name](0.01)
+    take_steps(optimizer, single, gs)
+    assert single.parameters.dtype == optimizer.memory.dtype == np.float32
+    np.testing.assert_allclose(single.parameters, double.parameters, rtol=1e-4, atol=1e-6)
+
+
+# ---- Penalties and limits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "penalty"),
+    [
+        ({"l2": 0.1}, lambda W: 0.1 * W),
+        ({"l1": 0.2}, lambda W: 0.2 * np.sign(W)),
+        ({"l1": 0.2, "l2": 0.1}, lambda W: 0.1 * W + 0.2 * np.sign(W)),
+    ],
+    ids=["l2", "l1", "both"],
+)
+def test_penalties_add_their_derivative_to_weights_alone(options, penalty):
+    network = make_network()
+    network.parameters[...] = np.random.default_rng(3).normal(size=network.parameters.size)  # biases other than 0
+    before, gs = network.parameters.copy(), gradients(network)
+    is_weight, theta = weight_mask(network), before
+    for g in gs:
+        theta = theta - 0.3 * (g + np.where(is_weight, penalty(theta), 0))
+    np.testing.assert_allclose(take_steps(SGD(0.3, **options), network, gs), theta, **EXACT)
+
+
+def test_weight_decay_is_apart_from_the_gradient_and_on_weights_alone():
+    network = make_network()
+    network.parameters[...] = np.random.default_rng(3).normal(size=network.parameters.size)
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    after = take_steps(Adam(0.1, weight_decay=0.5), network, [g])
+    decayed = np.where(weight_mask(network), before * (1 - 0.1 * 0.5), before)
+    np.testing.assert_allclose(after, adam(decayed, [g], 0.1, 0.9, 0.999, 1e-8), **EXACT)
+
+
+def test_adamw_is_adam_with_a_decay_of_a_hundredth():
+    a, b, c = make_network(), make_network(), make_network()
+    gs = gradients(a)
+    after = take_steps(AdamW(0.1), a, gs)
+    np.testing.assert_array_equal(after, take_steps(Adam(0.1, weight_decay=0.01), b, gs))
+    assert not np.array_equal(after, take_steps(Adam(0.1), c, gs))
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_clip_norm_shortens_a_gradient_that_is_too_long_and_no_other(share):
+    network = make_network()
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    after = take_steps(SGD(1.0, clip_norm=share * np.linalg.norm(g)), network, [g])
+    np.testing.assert_allclose(before - after, min(share, 1) * g, rtol=1e-11, atol=1e-13)
+
+
+def test_clip_norm_counts_the_penalties():
+    network = make_network()
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    after = take_steps(SGD(1.0, clip_norm=0.01, l2=5.0), network, [g])
+    whole = g + np.where(weight_mask(network), 5.0 * before, 0)
+    np.testing.assert_allclose(before - after, 0.01 * whole / np.linalg.norm(whole), rtol=1e-10, atol=1e-13)
+
+
+def test_max_norm_scales_back_only_the_rows_that_exceed_it():
+    network = make_network()
+    dense = network.layers[0]
+    dense.W[...] = 0
+    dense.W[0] = [3, 4, 0, 0, 0]  # norm 5
+    dense.W[1] = [0.3, 0.4, 0, 0, 0]  # norm 0.5
+    dense.b[...] = 7
+    take_steps(SGD(0.1, max_norm=1.0), network, [np.zeros(network.parameters.size)])
+    np.testing.assert_allclose(dense.W[0], [0.6, 0.8, 0, 0, 0], rtol=1e-14)
+    np.testing.assert_array_equal(dense.W[1:, :2], [[0.3, 0.4], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(dense.b, 7)
+
+
+def test_max_norm_looks_at_the_weights_after_the_step():
+    network = make_network()
+    take_steps(SGD(10.0, max_norm=0.5), network, gradients(network, 1))
+    for W, _ in network.weights:
+        np.testing.assert_allclose(np.linalg.norm(W, axis=1), 0.5, rtol=1e-12)
+
+
+# ---- Blocks, state, copies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 7, 38, 39])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_block_size_gives_the_same_bits(name, block, monkeypatch):
+    options = {"l2": 0.01, "clip_norm": 1.0, "max_norm": 1.5}
+    a, b = make_network(), make_network()
+    gs = gradients(a)
+    expected = take_steps(OPTIMIZERS[name](0.05, **options), a, gs)
+    monkeypatch.setattr(optimizers, "BLOCK", block)
+    np.testing.assert_array_equal(take_steps(OPTIMIZERS[name](0.05, **options), b, gs), expected)
+
+
+def test_networks_larger_than_a_block_are_walked_to_their_end():
+    network = Network([300, 250, 3], dtype=np.float64, rng=0)
+    assert network.parameters.size > 2 * optimizers.BLOCK
+    before, gs = network.parameters.copy(), gradients(network, 2)
+    after = take_steps(Adam(0.01), network, gs)
+    np.testing.assert_allclose(after, adam(before, gs, 0.01, 0.9, 0.999, 1e-8), **EXACT)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_and_restore_continue_to_the_same_bits(name):
+    network = make_network()
+    gs = gradients(network, 5)
+    optimizer = OPTIMIZERS[name](0.05)
+    take_steps(optimizer, network, gs[:2])
+    state, parameters = optimizer.state(), network.parameters.copy()
+    expected = take_steps(optimizer, network, gs[2:])
+
+    again, fresh = make_network(), OPTIMIZERS[name](0.05)
+    again.parameters[...] = parameters
+    fresh.restore(state)
+    np.testing.assert_array_equal(take_steps(fresh, again, gs[2:]), expected)
+    assert fresh.steps == 5
+
+
+def test_a_restored_optimizer_leaves_the_state_as_it_was():
+    network, optimizer, other = make_network(), Adam(), Adam()
+    gs = gradients(network)
+    take_steps(optimizer, network, gs)
+    state = optimizer.state()
+    kept = state["memory"].copy()
+    other.restore(state)
+    take_steps(other, network, gs)
+    take_steps(optimizer, network, gs)
+    np.testing.assert_array_equal(state["memory"], kept)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_network_starts_afresh(name):
+    used, expected_of = make_network(rng=1), make_network(rng=2)
+    gs = gradients(used)
+    optimizer = OPTIMIZERS[name](0.05)
+    take_steps(optimizer, used, gs)
+    expected = take_steps(OPTIMIZERS[name](0.05), expected_of, gs)
+    np.testing.assert_array_equal(take_steps(optimizer, make_network(rng=2), gs), expected)
+    assert optimizer.steps == 3
+
+
+@pytest.mark.parametrize("network_first", [True, False])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_network_and_its_optimizer_copied_together_continue_apart(name, network_first):
+    network, optimizer = make_network(), OPTIMIZERS[name](0.05)
+    gs = gradients(network, 5)
+    take_steps(optimizer, network, gs[:2])
+    if network_first:
+        twin, its_optimizer = copy.deepcopy((network, optimizer))
+    else:
+        its_optimizer, twin = copy.deepcopy((optimizer, network))
+    before = network.parameters.copy()
+    after = take_steps(its_optimizer, twin, gs[2:])
+    np.testing.assert_array_equal(network.parameters, before)
+    np.testing.assert_array_equal(take_steps(optimizer, network, gs[2:]), after)
+    assert not np.array_equal(after, before)
+
+
+def test_a_penalty_that_is_set_later_acts_from_then_on():
+    network, optimizer = make_network(), SGD(0.5)
+    zero = np.zeros(network.parameters.size)
+    take_steps(optimizer, network, [zero])
+    before, optimizer.l2 = network.layers[0].W.copy(), 0.1
+    take_steps(optimizer, network, [zero])
+    np.testing.assert_allclose(network.layers[0].W, before * (1 - 0.5 * 0.1), rtol=1e-12)
+
+
+# ---- Refusals -----------------------------------------------------------------------------------------------------
+
+NOT_POSITIVE = [0, -1.0, math.inf, math.nan]
+NEGATIVE = [-0.1, math.inf, math.nan]
+NO_SHARE = [-0.1, 1.0, math.nan]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        *((SGD, "lr", v) for v in NOT_POSITIVE),
+        *((functools.partial(SGD, 0.1), name, v) for name in ("clip_norm", "max_norm") for v in NOT_POSITIVE),
+        *((functools.partial(SGD, 0.1), name, v) for name in ("l1", "l2", "weight_decay") for v in NEGATIVE),
+        *((functools.partial(kind, 0.1), "momentum", v) for kind in (Momentum, Nesterov) for v in NO_SHARE),
+        *((Adam, name, v) for name in ("beta_1", "beta_2") for v in NO_SHARE),
+        *((Adam, "epsilon", v) for v in NOT_POSITIVE),
+    ],
+)
+def test_a_bad_argument_is_refused_by_name(make, name, value):
+    with pytest.raises(HandgradError, match=f"^{name} .*expected"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(SGD, Adam), (Adam, Momentum), (Nesterov, SGD)])
+def test_the_state_of_another_kind_of_optimizer_is_refused(theirs, ours):
+    network, optimizer = make_network(), theirs(0.1)
+    take_steps(optimizer, network, gradients(network))
+    with pytest.raises(HandgradError, match="another optimizer"):
+        ours(0.1).restore(optimizer.state())

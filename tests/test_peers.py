@@ -1,0 +1,117 @@
+"""The same network in PyTorch: files, outputs, gradients and steps agree. Needs the extra `peers`: make test-peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import handgrad
+from handgrad import SGD, Adam, AdamW, Momentum, Nesterov, Network, Optimizer
+from handgrad.layers import ACTIVATIONS
+
+pytestmark = pytest.mark.peers
+torch = pytest.importorskip("torch", reason="make test-peers installs it")
+
+MODULES = {
+    "identity": lambda: torch.nn.Identity(),
+    "sigmoid": lambda: torch.nn.Sigmoid(),
+    "tanh": lambda: torch.nn.Tanh(),
+    "relu": lambda: torch.nn.ReLU(),
+    "leaky_relu": lambda: torch.nn.LeakyReLU(),
+    "softplus": lambda: torch.nn.Softplus(),
+    "gelu": lambda: torch.nn.GELU(approximate="tanh"),
+}
+OPTIMIZERS = [
+    (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (Momentum(0.05), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
+    (Nesterov(0.05), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True)),
+    (Adam(0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
+]
+
+
+def twin(network: Network) -> torch.nn.Sequential:
+    """The chain in PyTorch, layer for layer, with the same parameters."""
+    modules = []
+    for layer in network.layers:
+        if isinstance(layer, handgrad.Dense):
+            modules.append(torch.nn.Linear(layer.n_in, layer.n_out))
+        else:
+            name = next(name for name, kind in ACTIVATIONS.items() if type(layer) is kind)
+            modules.append(MODULES[name]())
+    model = torch.nn.Sequential(*modules).to(torch.float64)
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(network.parameters.copy()), model.parameters())
+    return model
+
+
+def losses(z: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
+    return {
+        "quadratic": ((z - t) ** 2).sum() / (2 * len(z)),
+        "cross_entropy": binary,
+        "softmax_cross_entropy": torch.nn.functional.cross_entropy(z, t),
+    }
+
+
+def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((9, 6)), rng.integers(0, 4, 9)
+
+
+@pytest.mark.parametrize("loss", ["quadratic", "cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_loss_and_gradient_are_autograds(activation: str, loss: str) -> None:
+    network = Network([6, 5, 7, 4], activation=activation, loss=loss, init="lecun", rng=0, dtype=np.float64)
+    x, y = batch()
+    t = network.loss.targets(y, 9, 4, np.float64)
+    z = network.backprop(x, t)
+    model = twin(network)
+    theirs = losses(model(torch.from_numpy(x)), torch.from_numpy(t))[loss]
+    theirs.backward()
+    gradient = torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters()]).numpy()
+    np.testing.assert_allclose(network.loss.value(z, t), theirs.item(), rtol=1e-12)
+    np.testing.assert_allclose(network.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", range(len(OPTIMIZERS)))
+def test_a_hundred_steps_end_at_the_same_weights(number: int) -> None:
+    ours, make_theirs = OPTIMIZERS[number]
+    _same_after_steps(ours, make_theirs, decay=0.0)
+
+
+def test_adamw_ends_at_the_same_weights_where_biases_do_not_decay() -> None:
+    def make_theirs(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        weights, biases = parameters[0::2], parameters[1::2]
+        groups = [{"params": weights, "weight_decay": 0.01}, {"params": biases, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=0.01)
+
+    _same_after_steps(AdamW(0.01), make_theirs, decay=0.01)
+
+
+def _same_after_steps(ours: Optimizer, make_theirs: object, decay: float) -> None:
+    network = Network([6, 5, 4], activation="tanh", loss="softmax_cross_entropy", rng=1, dtype=np.float64)
+    model = twin(network)
+    theirs = make_theirs(list(model.parameters()))  # type: ignore[operator]
+    for seed in range(100):
+        x, y = batch(seed)
+        network.backprop(x, network.loss.targets(y, 9, 4, np.float64))
+        ours.step(network)
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        theirs.step()
+    vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
+    np.testing.assert_allclose(network.parameters, vector, rtol=1e-7, atol=1e-9)
+
+
+def test_the_model_file_loads_into_pytorch_with_no_mapping(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    network = Network([784, 30, 10], rng=0)
+    handgrad.save(network, tmp_path / "model.safetensors")
+    model = torch.nn.Sequential(torch.nn.Linear(784, 30), torch.nn.Sigmoid(), torch.nn.Linear(30, 10))
+    model.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    x = np.random.default_rng(0).random((50, 784), np.float32)
+    with torch.no_grad():
+        z = model(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(network.outputs(x), z, rtol=1e-4, atol=1e-4)
