@@ -25,7 +25,10 @@ HALF_DOWN = (1 + math.cos(math.pi / 4)) / 2  # a half cosine, a quarter of the w
         (schedules.warm_up(2, schedules.constant()), {0: 0, 0.5: 0.25, 1: 0.5, 2: 1, 9: 1}),
         (schedules.warm_up(4, schedules.step(2)), {0: 0, 1: 0.25, 2: 0.05, 4: 0.01, 6: 0.001}),
     ],
-    ids="constant step step-half exponential cosine cosine-final one_cycle one_cycle-other warm_up warm_up-step".split(),
+    ids=[
+        *("constant", "step", "step-half", "exponential", "cosine", "cosine-final"),
+        *("one_cycle", "one_cycle-other", "warm_up", "warm_up-step"),
+    ],
 )
 def test_values_worked_out_by_hand(schedule, values):
     for epoch, value in values.items():

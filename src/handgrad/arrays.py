@@ -23,8 +23,11 @@ class Streams(NamedTuple):
 
 
 def streams(rng: Seed) -> Streams:
-    """The streams that `rng` spawns."""
-    return Streams(*np.random.default_rng(rng).spawn(3))
+    """The streams that `rng` spawns, of NumPy's default kind, whose state is a few integers."""
+    seed = np.random.default_rng(rng).bit_generator.seed_seq
+    if not isinstance(seed, np.random.SeedSequence):
+        raise HandgradError("the generator has no SeedSequence to spawn from: expected one of np.random.default_rng")
+    return Streams(*(np.random.default_rng(child) for child in seed.spawn(3)))
 
 
 def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:

@@ -11,8 +11,8 @@ one or the whole new one, never a part.
 from __future__ import annotations
 
 import json
+import math
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .arrays import Array
+from .atomic import replacing
 from .errors import HandgradError, optional, unknown
 from .layers import LAYERS
 from .losses import LOSSES as LOSSES_BY_WORD
@@ -63,10 +64,12 @@ def load(path: str | os.PathLike[str]) -> Network:
         layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
         (dtype,) = {value.dtype for value in arrays.values()}
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
-        network.classes = tuple(description["classes"])
-        network.image_shape = description["image_shape"] and tuple(description["image_shape"])
-    except (HandgradError, KeyError, TypeError, ValueError) as error:
-        raise HandgradError(f"{path} is no handgrad model: its architecture cannot be read: {error}") from error
+        classes, image_shape = tuple(description["classes"]), description["image_shape"]
+        if len(classes) != network.n_out or (image_shape and math.prod(image_shape) != network.n_in):
+            raise HandgradError(f"its classes {classes} and image shape {image_shape} are not those of {network!r}")
+    except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
+        raise HandgradError(f"{path} is no handgrad model: its description does not hold together: {error}") from error
+    network.classes, network.image_shape = classes, image_shape and tuple(image_shape)
 
     expected = _torch_names(network)
     if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
@@ -136,46 +139,42 @@ def _read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays of a file of handgrad's, and what its metadata says of them."""
     safetensors = optional("safetensors")
     try:
-        with path.open("rb") as file:
-            start = file.read(2)
-        if start in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
-            raise HandgradError(
-                f"{path} looks like a pickle, or a zip of them, which can run code when read: handgrad opens none; "
-                "expected a .safetensors file"
-            )
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except OSError as error:
         raise HandgradError(f"cannot read {path}: {error.strerror or error}") from error
+    except (AttributeError, TypeError) as error:  # bfloat16 and its like
+        raise HandgradError(f"{path} holds numbers of a type that NumPy does not have: {error}") from error
     except safetensors.SafetensorError as error:
-        raise HandgradError(f"{path} is no safetensors file, or only a part of one: {error}") from error
+        raise HandgradError(f"{path} {_what_it_is(path)}: {error}") from error
     try:
         description = json.loads(metadata["handgrad"])
-        version = int(description["format"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise HandgradError(
-            f"{path} is a safetensors file, but not one of handgrad's: its metadata does not say so"
-        ) from error
-    if version > FORMAT:
+        version = description["format"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise HandgradError(f"{path} is a safetensors file, but not one of handgrad's: {error!r}") from error
+    if not isinstance(version, int) or version > FORMAT:
         raise HandgradError(f"{path} is of format {version}, and this handgrad reads up to {FORMAT}: update handgrad")
     return arrays, description
+
+
+def _what_it_is(path: Path) -> str:
+    """A file that is no safetensors file, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == b"\x80" or start == b"PK":
+        return "looks like a pickle, or a zip of them, which can run code when read: expected a .safetensors file"
+    return "is no safetensors file, or only a part of one"
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole or not at all. Raises HandgradError where it cannot be written."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise HandgradError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -184,7 +183,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text())
     except OSError as error:
         raise HandgradError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HandgradError(f"{path} is no JSON file, or only a part of one: {error}") from error
 
 

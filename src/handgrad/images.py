@@ -8,6 +8,7 @@ learnt from such digits reads only such digits.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ Grey = NDArray[np.float32]  # (height, width)
 BOX = 20 / 28  # of the field is the digit's; the rest is margin
 FINE = 4  # times the field's resolution, at which strokes are measured
 FAINTEST = 24  # grey levels of 255 between ink and paper, below which a picture is taken to be empty
-THINNEST = 1.6  # pixels of the field: MNIST's strokes are 2 to 3 wide, and far thinner ones are not read
-THICK = 2.2  # pixels, to which those are thickened
+THINNEST = 1.6 / 20  # of the box: MNIST's strokes are 2 to 3 of its 20 pixels wide, and far thinner ones are not read
+THICK = 2.2 / 20  # of the box, to which those are thickened
 
 
 def read_picture(path: str | os.PathLike[str]) -> Grey:
@@ -43,30 +44,34 @@ def read_picture(path: str | os.PathLike[str]) -> Grey:
 def _read_npy(path: Path) -> Grey:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:
         raise HandgradError(f"{path} holds no array of numbers: expected one that numpy.save wrote") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise HandgradError(f"{path} holds several arrays: expected one that numpy.save wrote")
     if array.dtype.kind not in "uifb" or array.ndim not in (2, 3) or 0 in array.shape:
         raise HandgradError(f"{path} holds {array.dtype} of shape {array.shape}: expected one picture (height, width)")
     if array.ndim == 3:
         if array.shape[2] not in (1, 3):
             raise HandgradError(f"{path} has shape {array.shape}: expected (height, width) or (height, width, 3)")
         array = array.mean(axis=2)
+    if not (np.abs(array) < 1e6).all():  # nor is a NaN
+        raise HandgradError(f"{path} holds values that are no grey levels: expected 0 to 255, or floats in [0, 1]")
     grey: Grey = array.astype(np.float32)
-    if not np.isfinite(grey).all():
-        raise HandgradError(f"{path} holds a value that is not a finite number")
     return grey * 255 if array.dtype.kind in "fb" and grey.max() <= 1 else grey
 
 
 def _read_image(path: Path) -> Grey:
     image_module, ops = optional("PIL.Image"), optional("PIL.ImageOps")
     try:
-        with image_module.open(path) as image:
+        with warnings.catch_warnings(), image_module.open(path) as image:
+            warnings.simplefilter("ignore")  # of what is odd in a file that can be read all the same
             image = ops.exif_transpose(image)
             if image.mode.startswith(("I", "F")):  # 16 bits a pixel and more
                 deep = np.asarray(image, np.float32)
                 return deep * (255 / 65535) if deep.max() > 255 else deep
             layers = np.asarray(image.convert("RGBA").convert("LA"), np.float32)
-    except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
+    except image_module.DecompressionBombError as error:
         raise HandgradError(f"{path} is too large a picture: {error}") from error
     except (ValueError, SyntaxError, EOFError) as error:
         raise HandgradError(f"{path} is no picture, or only a part of one: {error}") from error
@@ -87,7 +92,7 @@ def as_digit(picture: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArra
     target = round(BOX * min(shape))
     prepared = picture.shape == shape and 0.8 * target <= max(cut.shape) <= 1.2 * target
     if not prepared:  # a digit of the field's own size that fits it is as it should be: scaling would only blur it
-        cut = _scaled(cut, target / max(cut.shape))
+        cut = _scaled(cut, target)
     return _centred(cut * (255 / cut.max()), shape)
 
 
@@ -95,6 +100,8 @@ def _ink(picture: Grey) -> Grey:
     """0 on paper, 1 in the darkest ink (or the lightest, on dark paper)."""
     if min(picture.shape) < 3:
         raise HandgradError(f"a picture of {picture.shape[1]}x{picture.shape[0]} pixels is too small to hold a digit")
+    if not np.isfinite(picture).all():
+        raise HandgradError("a picture with a value that is not a finite number")
     ink: Grey = picture - _paper(picture)
     if -ink.min() > ink.max():  # the strokes are what differs most from the paper
         ink = -ink
@@ -103,7 +110,7 @@ def _ink(picture: Grey) -> Grey:
     ink /= ink.max()
     # The lowest tenth is what is left of paper, grain and JPEG noise.
     clear: Grey = np.clip((ink - np.float32(0.1)) / np.float32(0.9), 0, 1)
-    return clear
+    return np.pad(clear, 2)  # strokes that run to the rim have an edge as well
 
 
 def _paper(picture: Grey) -> Grey:
@@ -128,29 +135,33 @@ def _box(ink: Grey) -> tuple[int, int, int, int]:
     if 2 * filtered.sum() > strokes.sum():  # else the strokes themselves are a pixel thin
         strokes = filtered
     rows, columns = np.flatnonzero(strokes.any(axis=1)), np.flatnonzero(strokes.any(axis=0))
-    margin = 1 if max(ink.shape) > 20 else 0  # the grey edge of the strokes
-    return (
-        max(int(rows[0]) - margin, 0),
-        int(rows[-1]) + 1 + margin,
-        max(int(columns[0]) - margin, 0),
-        int(columns[-1]) + 1 + margin,
-    )
+    return int(rows[0]) - 1, int(rows[-1]) + 2, int(columns[0]) - 1, int(columns[-1]) + 2  # with their grey edge
 
 
-def _scaled(cut: Grey, scale: float) -> Grey:
-    """The strokes at `scale`, thickened where they would come out too thin to be read."""
+def _scaled(cut: Grey, target: float) -> Grey:
+    """The strokes, `target` pixels in their longer direction; thickened where they would come out too thin to be read."""
     image_module, filters = optional("PIL.Image"), optional("PIL.ImageFilter")
-    height, width = (max(1, round(n * scale)) for n in cut.shape)
-    fine = image_module.fromarray(cut).resize((width * FINE, height * FINE), image_module.Resampling.BICUBIC)
-    strokes = np.asarray(fine) > 0.5 * np.asarray(fine).max()
-    rim = np.pad(strokes, 1)
-    perimeter = int((rim[1:] != rim[:-1]).sum() + (rim[:, 1:] != rim[:, :-1]).sum())
+    fine = _fine(cut, target)
+    strokes = fine > 0.5
+    perimeter = int((strokes[1:] != strokes[:-1]).sum() + (strokes[:, 1:] != strokes[:, :-1]).sum())
     thickness = 2 * int(strokes.sum()) / perimeter / FINE  # of a long stroke: twice its area by its outline
-    levels = image_module.fromarray(np.uint8(np.clip(np.asarray(fine) / np.asarray(fine).max(), 0, 1) * 255))
-    if thickness < THINNEST:
-        levels = levels.filter(filters.MaxFilter(2 * round((THICK - thickness) * FINE / 2) + 1))
-    small: Grey = np.asarray(levels, np.float32).reshape(height, FINE, width, FINE).mean(axis=(1, 3))
+    if thickness < THINNEST * target:
+        growth = max(1, round((THICK * target - thickness) * FINE / 2))  # on either side
+        fine = np.pad(_fine(cut, target - 2 * growth / FINE), FINE)
+        levels = image_module.fromarray(np.uint8(255 * fine))
+        fine = np.asarray(levels.filter(filters.MaxFilter(2 * growth + 1)), np.float32) / 255
+    height, width = (n // FINE for n in fine.shape)
+    small: Grey = fine.reshape(height, FINE, width, FINE).mean(axis=(1, 3))
     return small
+
+
+def _fine(cut: Grey, target: float) -> Grey:
+    """The strokes at FINE times the field's resolution, 0 to 1, a field pixel of paper around them."""
+    image_module = optional("PIL.Image")
+    height, width = (FINE * max(1, round(n * target / max(cut.shape))) for n in cut.shape)
+    scaled = np.asarray(image_module.fromarray(cut).resize((width, height), image_module.Resampling.BICUBIC))
+    padded: Grey = np.pad(np.clip(scaled / scaled.max(), 0, 1), FINE)
+    return padded
 
 
 def _centred(cut: Grey, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic import replacing
 from ..errors import HandgradError, MissingExtraError, optional
 from .dataset import FILES, Dataset, dataset_from, read_payloads, variants
-from .idx import idx_payload, payload_of, read_bytes, replacing
+from .idx import idx_payload, payload_of, read_bytes
 
 logger = logging.getLogger(__name__)  # unless an application says otherwise, warnings are lines on stderr
 

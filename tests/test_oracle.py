@@ -1,0 +1,97 @@
+"""The fast engine against examples/post.py: the same weights and batch, the same gradients and the same step."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handgrad import SGD, Dense, Network
+
+SHAPES = [([784, 30, 10], 10), ([784, 30, 10], 1), ([5, 3], 4), ([3, 1, 2], 3), ([9, 8, 7, 6, 5, 4], 6), ([2, 4, 3], 1)]
+COSTS = {"cross_entropy": "cross-entropy", "quadratic": "quadratic"}
+RTOL = {np.float64: 1e-10, np.float32: 1e-4}  # of each array's largest entry as well: small entries are differences
+
+every_case = [
+    pytest.mark.parametrize("dtype", RTOL),
+    pytest.mark.parametrize("loss", COSTS),
+    pytest.mark.parametrize(("sizes", "batch"), SHAPES, ids=str),
+]
+
+
+def on_every_case(test):
+    for mark in every_case:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def post():
+    spec = importlib.util.spec_from_file_location("post", Path(__file__).parents[1] / "examples" / "post.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def both(post, sizes, batch, loss, dtype):
+    """The post's network and ours with one set of weights; the batch as pairs of columns, and as rows."""
+    rng = np.random.default_rng([batch, *sizes])
+    slow = post.Network(sizes, cost=COSTS[loss], rng=rng)
+    slow.weights = [w / np.sqrt(w.shape[1]) for w in slow.weights]
+    fast = Network(sizes, loss=loss, rng=1, dtype=dtype)
+    for layer, w, b in zip(dense(fast), slow.weights, slow.bias, strict=True):
+        layer.W[...], layer.b[...] = w, b[:, 0]
+    x, y = rng.random((batch, sizes[0])), rng.integers(0, sizes[-1], batch)
+    columns = [(row[:, None], np.eye(sizes[-1])[[label]].T) for row, label in zip(x, y, strict=True)]
+    rows = x.astype(dtype), fast.loss.targets(y, batch, sizes[-1], dtype)
+    return slow, columns, fast, rows
+
+
+def dense(network):
+    return [layer for layer in network.layers if isinstance(layer, Dense)]
+
+
+def assert_same(ours, posts, dtype):
+    assert ours.dtype == dtype
+    assert ours.shape == posts.shape
+    np.testing.assert_allclose(ours, posts, rtol=RTOL[dtype], atol=RTOL[dtype] * np.abs(posts).max())
+
+
+@on_every_case
+def test_gradients_are_the_mean_of_the_posts(post, sizes, batch, loss, dtype):
+    slow, columns, fast, rows = both(post, sizes, batch, loss, dtype)
+    fast.backprop(*rows)
+    gradients = [slow.backprop(x, y) for x, y in columns]
+    for i, layer in enumerate(dense(fast)):
+        assert_same(layer.db, np.mean([b[i][:, 0] for b, _ in gradients], axis=0), dtype)
+        assert_same(layer.dW, np.mean([w[i] for _, w in gradients], axis=0), dtype)
+
+
+@on_every_case
+def test_five_steps_lead_to_the_posts_weights(post, sizes, batch, loss, dtype):
+    slow, columns, fast, rows = both(post, sizes, batch, loss, dtype)
+    born = fast.parameters.copy()
+    optimizer = SGD(lr=0.5)
+    for _ in range(5):
+        slow.update(columns, 0.5)
+        fast.backprop(*rows)
+        optimizer.step(fast)
+    assert not np.allclose(fast.parameters, born, rtol=1e-3)
+    for layer, w, b in zip(dense(fast), slow.weights, slow.bias, strict=True):
+        assert_same(layer.W, w, dtype)
+        assert_same(layer.b, b[:, 0], dtype)
+
+
+@on_every_case
+def test_answers_are_the_posts(post, sizes, batch, loss, dtype):
+    slow, columns, fast, (x, _) = both(post, sizes, batch, loss, dtype)
+    assert_same(fast.probabilities(x), np.array([slow.ff(column)[:, 0] for column, _ in columns]), dtype)
+
+
+@pytest.mark.parametrize("loss", COSTS)
+def test_value_of_the_loss_is_the_posts(post, loss):
+    slow, columns, fast, (x, t) = both(post, [6, 5, 4], 7, loss, np.float64)
+    a = np.hstack([slow.ff(column) for column, _ in columns])
+    y = np.hstack([y for _, y in columns])
+    expected = post.cross_entropy_loss(y, a) if loss == "cross_entropy" else np.sum((a - y) ** 2) / 2 / 7
+    assert fast.evaluate(x, t).loss == pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,181 @@
+"""What the package promises as a whole: NumPy alone, a core to be read in an hour, arrows that only point down."""
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import handgrad
+
+SOURCE = Path(handgrad.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "optimizers", "schedules", "training"]
+CORE += ["gradcheck"]
+ORDER = [*CORE, "files", "data", "images", "plots", "recipes", "cli", "__main__"]  # ground floor first
+MOST_LINES = 1_500  # of code in the core
+
+# ---- NumPy alone ---------------------------------------------------------------------------------------------
+
+
+def loaded_by(statement):
+    """The top-level modules that a fresh interpreter has loaded after `statement`, and had not before."""
+    program = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before), sep='\\n')"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_handgrad_loads_numpy_and_the_standard_library_alone():
+    loaded = loaded_by("import handgrad")
+    assert {"handgrad", "numpy"} <= loaded
+    numpys = loaded_by("import numpy, numpy.random")  # with what NumPy's compiled parts bring along
+    assert loaded - sys.stdlib_module_names - numpys == {"handgrad"}
+
+
+@pytest.mark.parametrize("module", ["tqdm", "click", "matplotlib", "safetensors", "PIL"])
+def test_a_library_of_an_extra_comes_late(module):
+    assert module in loaded_by(f"import {module}")  # it is there to be loaded
+    assert module not in loaded_by("import handgrad")
+
+
+def test_all_names_are_there_and_in_order():
+    assert all(hasattr(handgrad, name) for name in handgrad.__all__)
+    assert len(set(handgrad.__all__)) == len(handgrad.__all__)
+
+
+# ---- A core to be read in an hour ----------------------------------------------------------------------------
+
+
+def lines_of_code(text):
+    """The number of lines that hold code: not blank, not comment, not docstring."""
+    quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in quiet:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str:
+                lines -= set(range(first.lineno, first.end_lineno + 1))
+    return len(lines)
+
+
+def test_the_counter_counts_code_and_nothing_else():
+    text = '"""Doc\n\nstring."""\n\n# comment\nx = 1  # and one\n\n'
+    text += 'def f(\n    a,\n):\n    """Doc."""\n    return """a\nb"""\n'
+    assert lines_of_code(text) == 6  # x = 1; def f(; a,; ):; return; b
+
+
+def test_the_core_is_short():
+    counts = {name: lines_of_code((SOURCE / f"{name}.py").read_text()) for name in CORE}
+    assert min(counts.values()) > 0
+    assert sum(counts.values()) < MOST_LINES, counts
+
+
+# ---- Arrows point down ---------------------------------------------------------------------------------------
+
+
+def room(path):
+    """The room that a file belongs to: `data` for all that lies in data/."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imported(path, text=None):
+    """The rooms that a file imports from, wherever in it the import stands; the package itself is `handgrad`."""
+    package = ["handgrad", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text() if text is None else text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [] if node.level == 0 else package[: len(package) - node.level + 1]
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "handgrad":
+                yield rest[0] if rest and rest[0] in ORDER else "handgrad"
+
+
+def test_imports_of_every_form_are_found():
+    text = (
+        "import handgrad.cli\nfrom handgrad import plots\nfrom . import recipes, __version__\nfrom .files import save\n"
+    )
+    text += "def f():\n    from .network import Network\n    import numpy\n"
+    assert list(imported(SOURCE / "x.py", text)) == ["cli", "plots", "recipes", "handgrad", "files", "network"]
+    inner = "from ..errors import HandgradError\nfrom .idx import read\n"
+    assert list(imported(SOURCE / "data" / "x.py", inner)) == ["errors", "data"]
+
+
+def test_every_file_has_its_place_in_the_order():
+    assert {room(path) for path in FILES} - {"__init__"} <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != SOURCE / "__init__.py"], ids=lambda p: p.stem)
+def test_arrows_only_point_down(path):
+    here = room(path)
+    below = {
+        *ORDER[: ORDER.index(here)],
+        *(["data"] if here == "data" else []),
+        *(["handgrad"] if here == "cli" else []),
+    }
+    assert set(imported(path)) <= below  # of the package itself the command line takes the version
+
+
+# ---- Nothing that runs what it reads, no chance but from a generator -----------------------------------------
+
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "random"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+EXPLICIT_CHANCE = {"default_rng", "Generator", "BitGenerator", "SeedSequence", "PCG64"}
+
+
+def dotted(node):
+    """`a.b.c` of an attribute's node."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def unsafe(text):
+    """What in a file could run what it reads, or draws from the state that all of NumPy shares."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.partition(".")[0] in UNSAFE_MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            if node.module.partition(".")[0] in UNSAFE_MODULES:
+                yield node.module
+            elif node.module == "numpy.random":
+                yield from (a.name for a in node.names if a.name not in EXPLICIT_CHANCE)
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and node.func.id in UNSAFE_CALLS:
+                yield node.func.id
+            for k in node.keywords:
+                if k.arg == "allow_pickle" and not (isinstance(k.value, ast.Constant) and k.value.value is False):
+                    yield "allow_pickle"
+        elif isinstance(node, ast.Attribute):
+            name = dotted(node)
+            if name.startswith(("np.random.", "numpy.random.")) and name.split(".")[2] not in EXPLICIT_CHANCE:
+                yield name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("import pickle", "from pickle import loads", "import random", "eval('1')", "exec('1')", "np.random.seed(0)"),
+        *("x = np.random.rand(3)", "numpy.random.shuffle(x)", "from numpy.random import rand"),
+        "np.load(path, allow_pickle=True)",
+    ],
+)
+def test_what_is_unsafe_is_seen(text):
+    assert len(list(unsafe(text))) == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_unsafe_is_in_the_sources(path):
+    assert list(unsafe(path.read_text())) == []
