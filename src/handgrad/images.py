@@ -119,12 +119,13 @@ def _paper(picture: Grey) -> Grey:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     rim = np.zeros(picture.shape, bool)
     rim[:2], rim[-2:], rim[:, :2], rim[:, -2:] = True, True, True, True
-    level = np.median(picture[rim])
-    near = rim & (np.abs(picture - level) <= 64)  # not where a stroke runs over the rim
     terms = np.stack([np.ones_like(rows), rows / height, columns / width], axis=-1)
-    plane, *_ = np.linalg.lstsq(terms[near], picture[near], rcond=None)
-    fitted: Grey = terms @ plane.astype(np.float32)
-    return fitted
+    paper: Grey = np.full_like(picture, np.median(picture[rim]))
+    for reach in (64, 12):  # grey levels from the last fit: further off is a stroke that runs over the rim, or its edge
+        near = rim & (np.abs(picture - paper) <= reach)
+        plane, *_ = np.linalg.lstsq(terms[near], picture[near], rcond=None)
+        paper = terms @ plane.astype(np.float32)
+    return paper
 
 
 def _box(ink: Grey) -> tuple[int, int, int, int]:
@@ -139,7 +140,7 @@ def _box(ink: Grey) -> tuple[int, int, int, int]:
 
 
 def _scaled(cut: Grey, target: float) -> Grey:
-    """The strokes, `target` pixels in their longer direction; thickened where they would come out too thin to be read."""
+    """The strokes, `target` pixels in their longer direction; thickened where they would be too thin to be read."""
     image_module, filters = optional("PIL.Image"), optional("PIL.ImageFilter")
     fine = _fine(cut, target)
     strokes = fine > 0.5
@@ -149,7 +150,7 @@ def _scaled(cut: Grey, target: float) -> Grey:
         growth = max(1, round((THICK * target - thickness) * FINE / 2))  # on either side
         fine = np.pad(_fine(cut, target - 2 * growth / FINE), FINE)
         levels = image_module.fromarray(np.uint8(255 * fine))
-        fine = np.asarray(levels.filter(filters.MaxFilter(2 * growth + 1)), np.float32) / 255
+        fine = np.float32(1 / 255) * np.asarray(levels.filter(filters.MaxFilter(2 * growth + 1)), np.float32)
     height, width = (n // FINE for n in fine.shape)
     small: Grey = fine.reshape(height, FINE, width, FINE).mean(axis=(1, 3))
     return small
@@ -166,6 +167,7 @@ def _fine(cut: Grey, target: float) -> Grey:
 
 def _centred(cut: Grey, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """The digit in an empty field, its centre of mass within half a pixel of the middle."""
+    cut = cut[cut.any(axis=1)][:, cut.any(axis=0)]
     field = np.zeros(shape, np.uint8)
     place, part = [], []
     for axis, size in enumerate(shape):

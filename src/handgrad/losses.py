@@ -51,6 +51,8 @@ class Loss(ABC):
         t = (1 - ε) y + ε / n_out with ε = label_smoothing: Szegedy et al. (2016), section 7.
         """
         y = np.asarray(y)
+        if y.dtype.kind not in "fiub":
+            raise HandgradError(f"y holds {y.dtype}: expected integer labels, or rows of numbers")
         if y.ndim < 2 and y.dtype.kind in "iub":
             t = one_hot(as_labels(y, n_out, count), n_out, dtype)
         elif y.shape == (count, n_out):

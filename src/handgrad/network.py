@@ -124,8 +124,7 @@ class Network:
 
     def forward(self, x: Array) -> Array:
         """x (batch, n_in) -> z (batch, n_out), up the chain as in training. z is overwritten by the next call."""
-        if len(x) != self._batch:
-            self._allocate(len(x))
+        self._make_room(len(x))
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -145,7 +144,10 @@ class Network:
         self.backward(self.loss.backward(z, t))
         return z
 
-    def _allocate(self, batch: int) -> None:
+    def _make_room(self, batch: int) -> None:
+        """Let every layer have its buffers for batches of this size, unless it has them."""
+        if batch == self._batch:
+            return
         width = self.n_in
         for layer in self.layers:
             layer.allocate(batch, width, self.dtype)
@@ -192,6 +194,7 @@ class Network:
             widths.append(layer.width(widths[-1]))
         kept: list[Array] = [np.empty((len(x), width), self.dtype) for width in widths[1:]]
         for rows, block in self._blocks(x):
+            self._make_room(len(block))
             for layer, a in zip(self.layers, kept, strict=True):
                 block = layer.infer(block)
                 a[rows] = block
@@ -205,8 +208,7 @@ class Network:
             yield rows, as_floats(x[rows], out=room[: rows.stop - first])
 
     def _infer(self, x: Array) -> Array:
-        if len(x) != self._batch:
-            self._allocate(len(x))
+        self._make_room(len(x))
         for layer in self.layers:
             x = layer.infer(x)
         return x

@@ -70,7 +70,7 @@ class Optimizer(ABC):
         if network.parameters is not self._parameters:
             self._attach(network)
         self.steps += 1
-        if self._shapes_gradient:
+        if self.l2 or self.l1 or self.clip_norm:
             self._shape(network.gradient)
         if self.weight_decay:
             for W, _ in self._weights:
@@ -103,7 +103,6 @@ class Optimizer(ABC):
         cuts = [slice(first, first + BLOCK) for first in range(0, theta.size, BLOCK)]
         self._blocks = [(theta[c], g[c], [m[c] for m in self.memory], scratch[: theta[c].size]) for c in cuts]
         self._weights = network.weights
-        self._shapes_gradient = bool(self.l2 or self.l1 or self.clip_norm)
         self._network, self._parameters = network, theta
 
     def state(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ An epoch is every example once, in an order drawn anew. `fit` goes on from where
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -162,11 +163,16 @@ class Trainer:
         while self.epoch < epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
-            loss, accuracy = self._train_epoch(x, t)
-            numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
-            if validation is not None:
-                self.validation = network.evaluate(*validation)
-                numbers |= {"val_loss": self.validation.loss, "val_accuracy": self.validation.accuracy}
+            self._last_good = network.parameters.copy()
+            with np.errstate(over="ignore", invalid="ignore"):  # one that diverges is told of in one line, not in many
+                loss, accuracy = self._train_epoch(x, t)
+                numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
+                if validation is not None:
+                    self.validation = network.evaluate(*validation)
+                    numbers |= {"val_loss": self.validation.loss, "val_accuracy": self.validation.accuracy}
+                size = float(np.vdot(network.parameters, network.parameters))
+            if not math.isfinite(sum(numbers.values()) + size):
+                self._diverged(self.batch)
             numbers["seconds"] = time.perf_counter() - begin
             for name, value in numbers.items():
                 self.history.setdefault(name, []).append(value)
@@ -179,29 +185,25 @@ class Trainer:
         """One epoch; the mean loss and the accuracy of its batches, each as it was before its step."""
         network, optimizer, batch_size = self.network, self.optimizer, self.batch_size
         watching = [c.on_batch_end for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
-        last_good = network.parameters.copy()
         loss_sum, correct = 0.0, 0
-        with np.errstate(over="ignore", invalid="ignore"):  # a network that diverges is told of in one line, not many
-            for x_block, t_block in self._shuffled_blocks(x, t):
-                begin, z_block = self.batch, np.empty_like(t_block)
-                for first in range(0, len(x_block), batch_size):
-                    rows = slice(first, first + batch_size)
-                    z_block[rows] = network.backprop(x_block[rows], t_block[rows])
-                    optimizer.step(network, self._lr())
-                    self.batch += 1
-                    for on_batch_end in watching:
-                        on_batch_end(self)
-                finite = np.isfinite(z_block).all(axis=1)
-                if not finite.all():
-                    self._diverged(begin + int(finite.argmin()) // batch_size, last_good)
-                loss_sum += network.loss.value(z_block, t_block) * len(z_block)
-                correct += int((z_block.argmax(axis=1) == t_block.argmax(axis=1)).sum())
-            if not np.isfinite(np.dot(network.parameters, network.parameters)):
-                self._diverged(self.batch, last_good)
+        for x_block, t_block in self._shuffled_blocks(x, t):
+            begin, z_block = self.batch, np.empty_like(t_block)
+            for first in range(0, len(x_block), batch_size):
+                rows = slice(first, first + batch_size)
+                z_block[rows] = network.backprop(x_block[rows], t_block[rows])
+                optimizer.step(network, self._lr())
+                self.batch += 1
+                for on_batch_end in watching:
+                    on_batch_end(self)
+            finite = np.isfinite(z_block).all(axis=1)
+            if not finite.all():
+                self._diverged(begin + int(finite.argmin()) // batch_size)
+            loss_sum += network.loss.value(z_block, t_block) * len(z_block)
+            correct += int((z_block.argmax(axis=1) == t_block.argmax(axis=1)).sum())
         return loss_sum / len(x), correct / len(x)
 
-    def _diverged(self, step: int, last_good: Array) -> NoReturn:
-        self.network.parameters[...] = last_good
+    def _diverged(self, step: int) -> NoReturn:
+        self.network.parameters[...] = self._last_good
         raise DivergedError(
             f"training diverged by step {step} of epoch {self.epoch + 1}: its weights give no finite outputs; "
             f"those from before the epoch are back; try a learning rate below {self.optimizer.lr:g}"

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from handgrad.data.idx import gunzipped, idx_payload, parse_idx, payload_of, read_idx, replacing, write_idx
+from handgrad.atomic import replacing
+from handgrad.data.idx import gunzipped, idx_payload, parse_idx, payload_of, read_idx, write_idx
 from handgrad.errors import HandgradError
 
 TYPES = ("uint8", "int8", "int16", "int32", "float32", "float64")

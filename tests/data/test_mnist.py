@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -365,6 +366,37 @@ def test_where_all_mirrors_are_bad_nothing_is_left_behind(source, serve, bad):
     assert files_in(mnist.cache_directory()) == set()
 
 
+@pytest.mark.parametrize("bad", ["silent", "stalls", "drips"])
+def test_no_more_time_is_lost_than_was_given(source, serve, bad):
+    start = time.monotonic()
+    with pytest.raises(MnistNotFoundError):
+        mnist.fetch_mnist(source=served_by(source, serve(BAD[bad][0])), timeout=0.1)
+    assert time.monotonic() - start < 3  # a busy machine's share in it
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:bad/", "http://[bad/", "http://127.0.0.1/a b/", "http://127.0.0.1/é/"]
+)
+def test_an_address_that_is_none_is_passed_over(source, serve, monkeypatch, address):
+    monkeypatch.setenv("HANDGRAD_MNIST_MIRROR", address)
+    assert mnist.fetch_mnist(source=served_by(source, serve())).whole
+
+
+def test_hosts_are_told_who_asks(source, serve):
+    agents = []
+
+    def answer(name, payload):
+        def send(handler):
+            agents.append(handler.headers["User-Agent"])
+            begin(handler, len(payload))
+            handler.wfile.write(payload)
+
+        return send
+
+    mnist.fetch_mnist(source=served_by(source, serve(answer)))
+    assert agents == ["handgrad"] * 4
+
+
 def test_a_failure_says_all_that_was_tried_and_what_to_do(source, serve, dead, monkeypatch):
     monkeypatch.setenv("HANDGRAD_MNIST_MIRROR", "http://127.0.0.1:bad")
     missing = serve(refusing(404))
@@ -408,7 +440,7 @@ def test_the_users_mirror_is_asked_first(source, serve, monkeypatch, slash):
     assert public.asked == []
 
 
-@pytest.mark.parametrize("address", ["/home/me/mnist", "ftp://host/mnist/", "host/mnist", "file:///mnist/"])
+@pytest.mark.parametrize("address", ["/home/me/mnist", "ftp://host/mnist/", "host/mnist", "file:///mnist/", "http://"])
 def test_the_users_mirror_must_be_an_address(source, monkeypatch, address):
     monkeypatch.setenv("HANDGRAD_MNIST_MIRROR", address)
     with pytest.raises(HandgradError, match=f"HANDGRAD_MNIST_MIRROR is '{address}': expected"):
@@ -486,7 +518,7 @@ def test_a_cache_that_cannot_be_written_to(source, serve, monkeypatch):
     def read_only(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("handgrad.data.idx.open", read_only, raising=False)
+    monkeypatch.setattr("handgrad.atomic.open", read_only, raising=False)
     mirror = serve()
     with pytest.raises(MnistNotFoundError, match=r"raw cannot be written to \(Permission denied\)"):
         mnist.fetch_mnist(source=served_by(source, mirror))
@@ -684,7 +716,7 @@ def test_a_cache_that_cannot_be_mended_is_no_reason_to_fail(tmp_path, source, mo
     def read_only(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("handgrad.data.idx.open", read_only, raising=False)
+    monkeypatch.setattr("handgrad.atomic.open", read_only, raising=False)
     assert_is_the_set(mnist.load_mnist(source=source))
     assert "cannot be written to (Permission denied)" in caplog.messages[-1]
 
@@ -736,10 +768,11 @@ def test_a_set_that_is_mnist_is_called_so(tmp_path, source):
     assert mnist.load_mnist(tmp_path / "digits", source=source).name == "digits"
 
 
-def test_a_directory_with_nothing_in_it_is_an_error_and_not_made_up_for(tmp_path, source):
+@pytest.mark.parametrize("directory", ["", ".", "gone"])
+def test_a_directory_with_nothing_in_it_is_an_error_and_not_made_up_for(source, directory):
     put(mnist.cache_directory())
     with pytest.raises(HandgradError, match="holds no IDX files: expected train-images-idx3-ubyte") as caught:
-        mnist.load_mnist(tmp_path, source=source)
+        mnist.load_mnist(directory, source=source)
     assert not isinstance(caught.value, MnistNotFoundError)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -100,8 +101,8 @@ def load_mnist(
     reported, one in the cache mended. Raises HandgradError where `directory` holds no whole set, MnistNotFoundError
     where MNIST is nowhere.
     """
-    own = os.environ.get("HANDGRAD_DATA") if directory is None else directory
-    if own:
+    own = (os.environ.get("HANDGRAD_DATA") or None) if directory is None else directory
+    if own is not None:
         place = _with_idx_files(Path(own))
         if place is not None:
             return _load_own(place, source)
@@ -344,7 +345,7 @@ def _own_mirror() -> tuple[str, ...]:
     own = os.environ.get("HANDGRAD_MNIST_MIRROR")
     if not own:
         return ()
-    if not own.startswith(("https://", "http://")):
+    if not re.match(r"https?://[^/]", own):
         raise HandgradError(f"HANDGRAD_MNIST_MIRROR is '{own}': expected the address of a directory, https://...")
     return (own.removesuffix("/") + "/",)
 
@@ -363,8 +364,8 @@ def download(url: str, limit: int, timeout: float) -> bytes:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(url, headers={"User-Agent": "handgrad"})  # some hosts refuse Python's own name
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "handgrad"})  # some hosts refuse Python's own name
         with urllib.request.urlopen(request, timeout=timeout) as response:
             length: int | None = response.length
             if length is not None and length > limit:

@@ -1,0 +1,501 @@
+"""The chain over one vector: what it is made of, what it answers, how it is copied, what it refuses."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handgrad import (
+    SGD,
+    Dense,
+    Dropout,
+    Evaluation,
+    Identity,
+    Layer,
+    LeakyRelu,
+    Network,
+    Quadratic,
+    Relu,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Tanh,
+    check_gradient,
+    network,
+    one_hot,
+)
+from handgrad.layers import ACTIVATIONS
+from handgrad.losses import LOSSES
+
+X = np.random.default_rng(0).random((9, 6))
+Y = np.arange(9) % 4
+CLOSE = {"rtol": 1e-12, "atol": 1e-14}
+
+
+def kinds(network):
+    return [type(layer) for layer in network.layers]
+
+
+def assert_views(network):
+    """Every parameter and derivative lies in the network's two vectors, in the order of the chain."""
+    for vector, prefix in ((network.parameters, ""), (network.gradient, "d")):
+        vector[...] = np.arange(vector.size)
+        parts = [getattr(layer, prefix + name) for layer in network.layers for name in layer.shapes]
+        assert all(np.shares_memory(part, vector) for part in parts)
+        np.testing.assert_array_equal(np.concatenate([part.ravel() for part in parts]), vector)
+        assert vector.flags.c_contiguous
+
+
+# ---- What it is made of ---------------------------------------------------------------------------------------------
+
+
+def test_the_posts_network_has_its_number_of_parameters():
+    post = Network([784, 30, 10], rng=0)
+    assert post.parameters.size == post.gradient.size == 23_860  # 784·30 + 30 + 30·10 + 10
+    assert kinds(post) == [Dense, Sigmoid, Dense]
+    assert repr(post.loss) == "CrossEntropy()"
+    assert [layer.init for layer in post.layers[::2]] == ["normal", "normal"]
+    assert post.parameters.dtype == np.float32
+
+
+def test_the_vector_holds_w1_b1_w2_b2():
+    small = Network([2, 3, 1], rng=0)
+    small.parameters[...] = np.arange(13)
+    first, second = small.layers[0], small.layers[2]
+    np.testing.assert_array_equal(first.W, [[0, 1], [2, 3], [4, 5]])
+    np.testing.assert_array_equal(first.b, [6, 7, 8])
+    np.testing.assert_array_equal(second.W, [[9, 10, 11]])
+    np.testing.assert_array_equal(second.b, [12])
+
+
+@pytest.mark.parametrize("layers", [[3, 2], [5, 4, 3, 2], [Dropout(), Dense(3, 4), Tanh(), Dropout(), Dense(4, 2)]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_parameter_is_a_view(layers, dtype):
+    made = Network(layers, rng=0, dtype=dtype)
+    assert made.parameters.dtype == made.gradient.dtype == dtype
+    assert_views(made)
+
+
+def test_parameters_by_name():
+    named = Network([Dropout(), Dense(3, 4), Tanh(), Dense(4, 2)], rng=0).named_parameters
+    shapes = {"1.W": (4, 3), "1.b": (4,), "3.W": (2, 4), "3.b": (2,)}
+    assert {name: p.shape for name, p in named.items()} == shapes
+    assert list(named) == list(shapes)
+
+
+def test_weights_are_the_matrices_and_their_derivatives():
+    made = Network([3, 4, 2], rng=0)
+    expected = [(layer.W, layer.dW) for layer in (made.layers[0], made.layers[2])]
+    assert all(W is V and dW is dV for (W, dW), (V, dV) in zip(made.weights, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"activation": "relu"}, [Dense, Relu, Dense, Relu, Dense]),
+        ({"activation": ["tanh", "leaky_relu"]}, [Dense, Tanh, Dense, LeakyRelu, Dense]),
+        ({"activation": ["identity", "relu"]}, [Dense, Dense, Relu, Dense]),
+        ({"activation": "relu", "loss": "quadratic"}, [Dense, Relu, Dense, Relu, Dense, Sigmoid]),
+        ({"activation": "relu", "loss": Quadratic()}, [Dense, Relu, Dense, Relu, Dense, Sigmoid]),
+        ({"loss": "softmax_cross_entropy"}, [Dense, Sigmoid, Dense, Sigmoid, Dense]),
+    ],
+)
+def test_sizes_and_activations_make_the_chain(arguments, expected):
+    made = Network([6, 5, 4, 3], rng=0, **arguments)
+    assert kinds(made) == expected
+    assert [(layer.n_in, layer.n_out) for layer in made.layers if isinstance(layer, Dense)] == [(6, 5), (5, 4), (4, 3)]
+
+
+@pytest.mark.parametrize(
+    ("activation", "init"),
+    [("sigmoid", "normal"), ("tanh", "xavier_normal"), ("relu", "kaiming_normal"), ("gelu", "kaiming_normal")],
+)
+def test_the_activation_calls_for_its_initializer_where_none_is_named(activation, init):
+    assert Network([4, 3, 2], activation=activation, rng=0).layers[0].init == init
+    named = Network([4, 3, 2], activation=activation, init="lecun", rng=0)
+    assert {layer.init for layer in named.layers if isinstance(layer, Dense)} == {"lecun"}
+
+
+def test_two_sizes_are_a_single_layer():
+    assert kinds(Network([4, 3], rng=0)) == [Dense]
+
+
+def test_the_seed_decides():
+    first, again, other = (Network([4, 3, 2], rng=seed).parameters for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_repr_says_what_it_is():
+    made = Network([Dense(784, 30, "lecun"), Tanh(), Dense(30, 10)], loss=SoftmaxCrossEntropy(0.1), rng=0)
+    assert repr(made) == (
+        "Network([Dense(n_in=784, n_out=30, init='lecun'), Tanh(), Dense(n_in=30, n_out=10, init='kaiming_normal')], "
+        "loss=SoftmaxCrossEntropy(label_smoothing=0.1)): 23,860 parameters, float32"
+    )
+
+
+# ---- Forward and backward -------------------------------------------------------------------------------------------
+
+
+def test_forward_is_the_equations():
+    made = Network([6, 5, 4], activation="tanh", rng=0, dtype=np.float64)
+    made.parameters[...] = np.random.default_rng(1).standard_normal(made.parameters.size)
+    first, second = made.layers[0], made.layers[2]
+    expected = np.tanh(X @ first.W.T + first.b) @ second.W.T + second.b
+    np.testing.assert_allclose(made.forward(X), expected, **CLOSE)
+    np.testing.assert_allclose(made.outputs(X), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gradient_of_a_batch_is_the_mean_of_its_examples(loss):
+    made = Network([6, 5, 4], loss=loss, rng=0, dtype=np.float64)
+    t = one_hot(Y, 4, np.float64)
+    alone = []
+    for i in range(9):
+        made.backprop(X[i : i + 1], t[i : i + 1])
+        alone.append(made.gradient.copy())
+    made.backprop(X, t)
+    np.testing.assert_allclose(made.gradient, np.mean(alone, axis=0), **CLOSE)
+
+
+def test_backprop_leaves_the_parameters_and_returns_the_outputs():
+    made = Network([6, 5, 4], rng=0, dtype=np.float64)
+    before = made.parameters.copy()
+    z = made.backprop(X, one_hot(Y, 4, np.float64)).copy()
+    np.testing.assert_array_equal(made.parameters, before)
+    np.testing.assert_array_equal(z, made.forward(X))
+
+
+def test_nothing_of_one_batch_is_left_in_the_next():
+    made, fresh = (Network([6, 5, 4], rng=0, dtype=np.float64) for _ in range(2))
+    t = one_hot(Y, 4, np.float64)
+    for rows in (slice(0, 5), slice(0, 9), slice(2, 3)):
+        made.backprop(X[rows], t[rows])
+    made.evaluate(X, Y)
+    made.backprop(X[5:], t[5:])
+    fresh.backprop(X[5:], t[5:])
+    np.testing.assert_array_equal(made.gradient, fresh.gradient)
+
+
+@pytest.mark.parametrize("below", [[Dropout(0.3)], [Identity()], [Dropout(0.2), Tanh()], []])
+def test_the_layers_below_the_first_parameters_change_no_gradient_of_theirs(below):
+    """Backward stops at the first parameters, wherever they stand."""
+    made = Network([*below, Dense(6, 5), Tanh(), Dense(5, 4)], rng=0, dtype=np.float64)
+    checks = check_gradient(made, X, Y)
+    assert [check.name.split()[-1] for check in checks] == ["dW", "db", "dW", "db"]
+
+
+def test_dropout_acts_in_training_and_not_in_answers():
+    plain = Network([Dense(6, 50), Tanh(), Dense(50, 4)], rng=3)
+    noisy = Network([Dense(6, 50), Tanh(), Dropout(0.5), Dense(50, 4)], rng=3)
+    x = X.astype(np.float32)
+    np.testing.assert_array_equal(noisy.outputs(x), plain.outputs(x))
+    first = noisy.forward(x).copy()
+    assert (first != plain.outputs(x)).mean() > 0.9
+    assert (first != noisy.forward(x)).mean() > 0.9
+    np.testing.assert_array_equal(noisy.outputs(x), noisy.outputs(x))
+
+
+def test_answers_draw_nothing():
+    made = Network([Dense(6, 5), Dropout(), Dense(5, 4)], rng=0)
+    state = made.layers[1].rng.bit_generator.state
+    made.predict(X), made.evaluate(X, Y), made.probabilities(X), made.activations(X)
+    assert made.layers[1].rng.bit_generator.state == state
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    batch=st.integers(1, 12),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    loss=st.sampled_from(sorted(LOSSES)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 1000),
+)
+def test_any_sizes_give_shapes_that_fit_and_finite_numbers(sizes, batch, activation, loss, dtype, seed):
+    rng = np.random.default_rng(seed)
+    made = Network(sizes, activation=activation, loss=loss, rng=rng, dtype=dtype)
+    x, y = rng.standard_normal((batch, sizes[0])), rng.integers(0, sizes[-1], batch)
+    made.gradient[...] = np.nan  # each entry must be written
+    z = made.backprop(x.astype(dtype), one_hot(y, sizes[-1], dtype))
+    assert z.shape == made.outputs(x).shape == (batch, sizes[-1])
+    assert made.parameters.size == sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert np.isfinite(z).all()
+    assert np.isfinite(made.gradient).all()
+    assert [a.shape[0] for a in made.activations(x)] == [batch] * len(made.layers)
+    assert 0 <= made.evaluate(x, y).accuracy <= 1
+
+
+# ---- Answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=LOSSES)
+def any_loss(request):
+    made = Network([6, 5, 4], activation="tanh", loss=request.param, rng=0, dtype=np.float64)
+    made.parameters[...] = np.random.default_rng(1).standard_normal(made.parameters.size)
+    return made
+
+
+def test_answers_agree_with_each_other_and_with_plain_numpy(any_loss):
+    layers = [layer for layer in any_loss.layers if isinstance(layer, Dense)]
+    z = np.tanh(X @ layers[0].W.T + layers[0].b) @ layers[1].W.T + layers[1].b
+    sigma = 1 / (1 + np.exp(-z))
+    p, loss = {
+        "Quadratic": (sigma, ((sigma - np.eye(4)[Y]) ** 2).sum(axis=1).mean() / 2),
+        "CrossEntropy": (sigma, -np.log(np.where(np.eye(4)[Y] == 1, sigma, 1 - sigma)).sum(axis=1).mean()),
+        "SoftmaxCrossEntropy": (
+            np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
+            -np.log(np.exp(z)[np.arange(9), Y] / np.exp(z).sum(axis=1)).mean(),
+        ),
+    }[type(any_loss.loss).__name__]
+    labels = p.argmax(axis=1)
+    matrix = np.zeros((4, 4), int)
+    for true, answer in zip(Y, labels, strict=True):
+        matrix[true, answer] += 1
+
+    np.testing.assert_allclose(any_loss.probabilities(X), p, **CLOSE)
+    np.testing.assert_array_equal(any_loss.predict(X), labels)
+    np.testing.assert_array_equal(any_loss.confusion_matrix(X, Y), matrix)
+    evaluation = any_loss.evaluate(X, Y)
+    assert evaluation == Evaluation(pytest.approx(loss, rel=1e-12), np.trace(matrix), 9)
+    assert evaluation.accuracy == np.mean(labels == Y)
+    assert 0 < evaluation.correct < 9  # some right, some wrong: the comparison saw both
+
+
+def test_rows_and_labels_are_evaluated_alike(any_loss):
+    assert any_loss.evaluate(X, Y) == any_loss.evaluate(X, np.eye(4)[Y]) == any_loss.evaluate(X.tolist(), Y.tolist())
+
+
+@pytest.mark.parametrize("block", [1, 4, 9, 1000])
+def test_blocks_change_no_answer(any_loss, block, monkeypatch):
+    whole = any_loss.outputs(X), any_loss.activations(X), any_loss.evaluate(X, Y)
+    monkeypatch.setattr(network, "BLOCK", block)
+    np.testing.assert_allclose(any_loss.outputs(X), whole[0], **CLOSE)
+    for a, b in zip(any_loss.activations(X), whole[1], strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE)
+    assert any_loss.evaluate(X, Y).loss == pytest.approx(whole[2].loss, rel=1e-12)
+    assert any_loss.confusion_matrix(X, Y).sum() == 9
+
+
+def test_more_rows_than_a_block_are_all_answered():
+    made = Network([3, 4], rng=0, dtype=np.float64)
+    x = np.random.default_rng(0).random((2 * network.BLOCK + 3, 3))
+    W, b = made.layers[0].W, made.layers[0].b
+    np.testing.assert_allclose(made.outputs(x), x @ W.T + b, **CLOSE)
+    assert made.confusion_matrix(x, np.zeros(len(x), int)).sum() == len(x)
+
+
+def test_activations_are_what_every_layer_makes(any_loss):
+    kept = any_loss.activations(X)
+    assert [a.shape for a in kept] == [
+        (9, layer.width(n)) for layer, n in zip(any_loss.layers, [6, 5, 5, 4], strict=False)
+    ]
+    first = any_loss.layers[0]
+    np.testing.assert_allclose(kept[0], X @ first.W.T + first.b, **CLOSE)
+    np.testing.assert_allclose(kept[1], np.tanh(kept[0]), **CLOSE)
+    np.testing.assert_array_equal(kept[-1], any_loss.outputs(X))
+
+
+def test_answers_are_arrays_of_their_own(any_loss):
+    z, p, kept = any_loss.outputs(X), any_loss.probabilities(X), any_loss.activations(X)
+    copies = z.copy(), p.copy(), [a.copy() for a in kept]
+    any_loss.outputs(2 * X), any_loss.probabilities(2 * X), any_loss.activations(2 * X)
+    np.testing.assert_array_equal(z, copies[0])
+    np.testing.assert_array_equal(p, copies[1])
+    for a, b in zip(kept, copies[2], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_answer_that_is_known_stands_in_the_matrix_where_it_should():
+    """Weights that pass x through: the answer is the largest input."""
+    made = Network([Dense(3, 3)], rng=0)
+    made.layers[0].W[...] = np.eye(3)
+    x = np.eye(3)[[0, 1, 1, 2]]
+    np.testing.assert_array_equal(made.confusion_matrix(x, [0, 1, 2, 0]), [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
+
+
+def test_images_and_rows_of_bytes_and_of_floats_are_the_same_examples():
+    made = Network([784, 30, 10], rng=0)
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    expected = made.outputs(images.reshape(5, 784) / 255)
+    for x in (images, images.reshape(5, 784), images / 255, (images / 255).astype(np.float32)):
+        np.testing.assert_allclose(made.outputs(x), expected, rtol=1e-4, atol=1e-4)  # float32, sums of 784
+    np.testing.assert_array_equal(made.outputs(images), made.outputs(images.reshape(5, 784)))
+
+
+def test_only_bytes_are_pixels_other_integers_are_numbers():
+    made = Network([3, 2], rng=0, dtype=np.float64)
+    x = np.array([[0, 128, 255]])
+    np.testing.assert_array_equal(made.outputs(x), made.outputs(x.astype(float)))
+    np.testing.assert_allclose(made.outputs(x.astype(np.uint8)), made.outputs(x / 255), **CLOSE)
+
+
+# ---- Copies ---------------------------------------------------------------------------------------------------------
+
+
+def pickled(network):
+    return pickle.loads(pickle.dumps(network))
+
+
+def as_float64(network):
+    return network.astype(np.float64)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled, copy.copy, as_float64])
+def test_a_copy_is_a_network_apart(copied):
+    made = Network([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], loss="softmax_cross_entropy", rng=0)
+    made.classes, made.image_shape = ("a", "b", "c", "d"), (2, 3)
+    z = made.outputs(X)
+    twin = copied(made)
+    np.testing.assert_allclose(twin.outputs(X), z, rtol=1e-5, atol=1e-6)
+    assert (twin.classes, twin.image_shape, repr(twin.loss)) == (made.classes, made.image_shape, repr(made.loss))
+    assert_views(twin)  # fills its two vectors
+    assert not np.shares_memory(twin.parameters, made.parameters)
+    np.testing.assert_array_equal(made.outputs(X), z)
+    assert_views(made)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_made_in_training_goes_on_to_the_same_bits(copied):
+    made = Network([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], rng=0)
+    x, t = X.astype(np.float32), one_hot(Y, 4)
+    made.backprop(x, t)
+    twin = copied(made)
+    for each in (made, twin):
+        for _ in range(3):
+            each.backprop(x, t)
+            SGD(0.1).step(each)
+    np.testing.assert_array_equal(made.parameters, twin.parameters)
+
+
+def test_astype_there_and_back_changes_no_bit():
+    made = Network([6, 5, 4], rng=0)
+    double = made.astype(np.float64)
+    assert double.dtype == double.parameters.dtype == double.outputs(X).dtype == np.float64
+    np.testing.assert_array_equal(double.astype(np.float32).parameters, made.parameters)
+    assert made.dtype == made.parameters.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, complex, np.uint8])
+def test_dtypes_that_no_network_has_are_refused(dtype, refused):
+    with refused("dtype"):
+        Network([3, 2], dtype=dtype)
+    made = Network([3, 2], rng=0)
+    with refused("dtype"):
+        made.astype(dtype)
+
+
+@pytest.mark.parametrize("part", [0, 1, "loss"])
+def test_checking_a_part_of_a_network_leaves_the_network_whole(part):
+    made = Network([6, 5, 4], rng=0)
+    x, t = X.astype(np.float32), one_hot(Y, 4)
+    made.backprop(x, t)
+    gradient, parameters = made.gradient.copy(), made.parameters.copy()
+    if part == "loss":
+        check_gradient(made.loss, np.ones((3, 4)), [0, 1, 2])
+    else:
+        check_gradient(made.layers[part], np.ones((3, 6 - part)) + np.arange(6 - part))
+    np.testing.assert_array_equal(made.parameters, parameters)
+    made.backprop(x, t)
+    np.testing.assert_array_equal(made.gradient, gradient)
+    assert_views(made)
+
+
+# ---- Refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layers", "arguments", "says"),
+    [
+        ([], {}, "expected two sizes or more"),
+        ([784], {}, "expected two sizes or more"),
+        ([784, "30", 10], {}, "expected two sizes or more"),
+        ([784, 30.0, 10], {}, "expected two sizes or more"),
+        ([784, Dense(784, 10)], {}, "expected two sizes or more"),
+        ([784, 0, 10], {}, "size 0"),
+        ([784, -30, 10], {}, "size -30"),
+        ([Sigmoid(), Tanh()], {}, "nothing to learn"),
+        ([Dense(4, 3), Dense(4, 2)], {}, r"layer 1, Dense\(n_in=4, n_out=2.*takes 4 inputs, and 3 come to it"),
+        ([4, 3, 2], {"activation": "sigmoyd"}, "unknown activation 'sigmoyd': did you mean 'sigmoid'"),
+        ([4, 3, 2], {"activation": ["leaky-relu"]}, "did you mean 'leaky_relu'"),
+        ([4, 3, 2], {"activation": "qqq"}, "the activations are gelu, identity"),
+        ([4, 2], {"activation": "sigmoyd"}, "did you mean 'sigmoid'"),
+        ([4, 3, 2], {"activation": ["tanh", "tanh"]}, "2 activations for 1 hidden layers"),
+        ([4, 3, 3, 2], {"activation": ["tanh"]}, "1 activations for 2 hidden layers"),
+        ([4, 3, 2], {"loss": "cross-entropy"}, "unknown loss 'cross-entropy': did you mean 'cross_entropy'"),
+        ([4, 3, 2], {"init": "norml"}, "unknown initializer 'norml': did you mean 'normal'"),
+    ],
+)
+def test_a_chain_that_is_none_is_refused(layers, arguments, says, refused):
+    with refused(says):
+        Network(layers, rng=0, **arguments)
+
+
+def test_one_layer_in_two_places_is_refused(refused):
+    layer = Dense(3, 3)
+    with refused("stands twice"):
+        Network([layer, Tanh(), layer])
+
+
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy, 3, None])
+def test_a_loss_that_is_none_is_refused(loss, refused):
+    with refused("loss"):
+        Network([3, 2], loss=loss)
+
+
+BAD_X = [
+    (np.ones(6), r"shape \(6,\).*x\[None\]"),
+    (np.ones((2, 3)), r"shape \(6,\)|shape \(2, 3\).*x\[None\]"),  # one picture alone
+    (np.ones((9, 5)), r"shape \(9, 5\): expected \(examples, 6\)"),
+    (np.ones((9, 7)), r"shape \(9, 7\): expected \(examples, 6\)"),
+    (np.ones((9, 2, 2)), r"shape \(9, 2, 2\)"),
+    (3.0, "shape"),
+    (np.ones((0, 6)), "no example"),
+    (np.where(np.arange(54).reshape(9, 6) == 33, np.nan, X), r"x\[5, 3\] is nan"),
+    (np.where(np.arange(54).reshape(9, 6) == 33, -np.inf, X), r"x\[5, 3\] is -inf"),
+    (np.full((9, 6), "a"), "expected numbers"),
+    (np.full((9, 6), None), "expected numbers"),
+    (np.ones((9, 6), complex), "expected numbers"),
+    ([[1, 2, 3, 4, 5, 6], [1]], "x"),
+    (np.full((9, 6), 1e300), "1e\\+300|finite|large"),  # infinite in float32
+]
+
+
+@pytest.mark.parametrize(("x", "says"), BAD_X, ids=[str(i) for i in range(len(BAD_X))])
+@pytest.mark.parametrize("answer", ["outputs", "predict", "probabilities", "activations"])
+def test_inputs_that_are_none_are_refused(answer, x, says, refused):
+    with refused(says):
+        getattr(Network([6, 4], rng=0), answer)(x)
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        (Y[:-1], r"y has shape \(8,\)"),
+        (Y + 1, "label 4: of 4 classes the labels are 0 to 3"),
+        (Y - 1, "label -1"),
+        (Y.astype(float), "integer"),
+        (Y[:, None], r"shape \(9, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("answer", ["evaluate", "confusion_matrix"])
+def test_labels_that_are_none_are_refused(answer, y, says, refused):
+    with refused(says):
+        getattr(Network([6, 4], rng=0), answer)(X, y)
+
+
+def test_a_layer_of_ones_own_needs_forward_and_backward_and_nothing_else():
+    class Double(Layer):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, dy):
+            return 2 * dy
+
+    made = Network([Dense(6, 5), Double(), Dense(5, 4)], rng=0, dtype=np.float64)
+    first, last = made.layers[0], made.layers[2]
+    np.testing.assert_allclose(made.outputs(X), 2 * (X @ first.W.T + first.b) @ last.W.T + last.b, **CLOSE)
+    assert math.isfinite(made.evaluate(X, Y).loss)
