@@ -11,7 +11,6 @@ measure. Nothing was tuned: the settings are the book's. Writes nielsen.md and n
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import sys
 from pathlib import Path
@@ -50,15 +49,15 @@ def main(seeds: int) -> None:
         seconds = statistics.median(run["seconds"] for run in runs)
         results.append({"hidden": hidden, "loss": loss, "lr": lr, "book": book, "runs": runs})
         rows.append(
-            f"| 784-{hidden}-10 | {loss} | {lr:g} | {book:.2%} | {best:.2%} | {statistics.mean(last):.2%} ± {spread:.2%} "
-            f"| {min(last):.2%} to {max(last):.2%} | {seconds:.0f} s |"
+            f"| 784-{hidden}-10 | {loss} | {lr:g} | {book:.2%} | {best:.2%} "
+            f"| {statistics.mean(last):.2%} ± {spread:.2%} | {min(last):.2%} to {max(last):.2%} | {seconds:.0f} s |"
         )
         print(rows[-1], flush=True)
     head = [
-        "| network | cost | lr | the book: best epoch | here: best epoch, best of 3 | last epoch, mean ± sd | range | time |",
+        "| network | cost | lr | the book | here, best epoch of 3 runs | last epoch, mean ± sd | range | time |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    title = f"{seeds} seeds, 30 epochs, batch 10, trained on 50,000 digits; NumPy {np.__version__}, {platform.machine()}"
+    title = f"{seeds} seeds, 30 epochs, batch 10, 50,000 digits to train on; NumPy {np.__version__}"
     (here / "nielsen.md").write_text("\n".join([title, "", *head, *rows, ""]))
     (here / "nielsen.json").write_text(json.dumps(results, indent=1) + "\n")
 

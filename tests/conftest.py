@@ -43,5 +43,5 @@ def _refused(match):
 
 @pytest.fixture
 def refused():
-    """`with refused("what it says"):` HandgradError, in one line."""
+    """A context for pytest.raises's place: it demands a HandgradError that says so, in one line."""
     return _refused

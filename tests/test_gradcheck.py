@@ -225,6 +225,22 @@ def test_a_forgotten_derivative_of_the_activation_is_caught(base):
         check_gradient(planted(base, lambda layer, dy, dx: dy), X)
 
 
+class Adding(Scale):
+    """A Scale whose derivative is added to the one of the batch before, as other libraries have it."""
+
+    def backward(self, dy):
+        self.ds += (dy * self.x).sum(axis=0)
+        return dy * self.s
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"), [(Adding(5), "Adding ds"), (Network([Adding(5), Dense(5, 3)], rng=0), "layer 0 Adding ds")]
+)
+def test_a_derivative_that_is_added_and_not_written_is_caught(subject, name):
+    with caught(name):
+        check_gradient(subject, X, LABELS)
+
+
 def test_a_mask_drawn_anew_for_backward_is_caught():
     def redraw(layer, dy, dx):
         return dy * (layer.rng.random(dy.shape) >= layer.rate) / (1 - layer.rate)

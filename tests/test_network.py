@@ -1,6 +1,7 @@
 """The chain over one vector: what it is made of, what it answers, how it is copied, what it refuses."""
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -222,7 +223,7 @@ def test_any_sizes_give_shapes_that_fit_and_finite_numbers(sizes, batch, activat
     made.gradient[...] = np.nan  # each entry must be written
     z = made.backprop(x.astype(dtype), one_hot(y, sizes[-1], dtype))
     assert z.shape == made.outputs(x).shape == (batch, sizes[-1])
-    assert made.parameters.size == sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert made.parameters.size == sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     assert np.isfinite(z).all()
     assert np.isfinite(made.gradient).all()
     assert [a.shape[0] for a in made.activations(x)] == [batch] * len(made.layers)
@@ -474,7 +475,7 @@ def test_inputs_that_are_none_are_refused(answer, x, says, refused):
 @pytest.mark.parametrize(
     ("y", "says"),
     [
-        (Y[:-1], r"y has shape \(8,\)"),
+        (Y[:-1], r"shape \(8,\)"),
         (Y + 1, "label 4: of 4 classes the labels are 0 to 3"),
         (Y - 1, "label -1"),
         (Y.astype(float), "integer"),

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handgrad import SGD, Dense, Network
+from handgrad import SGD, Dense, Network, Trainer
+from handgrad.arrays import streams
 
 SHAPES = [([784, 30, 10], 10), ([784, 30, 10], 1), ([5, 3], 4), ([3, 1, 2], 3), ([9, 8, 7, 6, 5, 4], 6), ([2, 4, 3], 1)]
 COSTS = {"cross_entropy": "cross-entropy", "quadratic": "quadratic"}
@@ -95,3 +96,17 @@ def test_value_of_the_loss_is_the_posts(post, loss):
     y = np.hstack([y for _, y in columns])
     expected = post.cross_entropy_loss(y, a) if loss == "cross_entropy" else np.sum((a - y) ** 2) / 2 / 7
     assert fast.evaluate(x, t).loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", COSTS)
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_a_training_is_the_posts_training(post, loss, batch_size, capsys):
+    """Two epochs from the same weights, in the same order; of batches of 4 the last has 2."""
+    slow, columns, fast, (x, t) = both(post, [6, 5, 4], 10, loss, np.float64)
+    slow.rng = streams(3).shuffling
+    slow.sgd(2, batch_size, 0.5, columns)
+    Trainer(fast, SGD(lr=0.5), batch_size=batch_size, rng=3).fit(x, t, epochs=2)
+    assert capsys.readouterr().out.split("\n") == ["Epoch 0 complete", "Epoch 1 complete", ""]
+    for layer, w, b in zip(dense(fast), slow.weights, slow.bias, strict=True):
+        assert_same(layer.W, w, np.float64)
+        assert_same(layer.b, b[:, 0], np.float64)

@@ -184,7 +184,7 @@ def test_a_grid_shows_every_digit(tmp_path: Path, count: int, shape: tuple[int, 
     assert min(before.shape) >= 100
     assert 0.1 < inked(before) < 1
     changed = np.zeros(before.shape, bool)
-    for k in range(count):
+    for k in sorted({0, count // 2, count - 1}):
         lit = dark.copy()
         lit[k] = 255
         digit_grid(path, lit, captions)

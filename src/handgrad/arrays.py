@@ -36,24 +36,24 @@ def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:
     x (count, n_in) or (count, height, width) with height * width = n_in, of any real type.
     Raises HandgradError for other shapes, no examples, and values that are not finite numbers.
     """
-    x = np.asarray(x)
+    x = as_array("x", x)
     if x.dtype.kind not in "fiub":
         raise HandgradError(f"x holds {x.dtype}: expected numbers, pixels as uint8 or floats in [0, 1]")
+    if x.ndim >= 2 and len(x) == 0:
+        raise HandgradError(f"x has shape {x.shape}: there is no example in it")
     if x.ndim < 2 or x[0:1].size != n_in:
         raise HandgradError(
             f"x has shape {x.shape}: expected (examples, {n_in}), or images of {n_in} pixels each; "
             "one example alone is x[None]"
         )
-    if len(x) == 0:
-        raise HandgradError(f"x has shape {x.shape}: there is no example in it")
     x = x.reshape(len(x), n_in)
     if x.dtype.kind == "f":
         for first in range(0, len(x), 4096):  # a block at a time: the mask of the whole would be memory for nothing
-            bad = ~np.isfinite(x[first : first + 4096])
+            with np.errstate(over="ignore"):
+                bad = ~np.isfinite(x[first : first + 4096].astype(np.float32, copy=False))
             if bad.any():
-                row, column = np.argwhere(bad)[0]
-                value = x[first + row, column]
-                raise HandgradError(f"x[{first + row}, {column}] is {value}: every input must be a finite number")
+                row, column = np.argwhere(bad)[0] + (first, 0)
+                raise HandgradError(f"x[{row}, {column}] is {x[row, column]}: every input must be a finite float32")
     return x
 
 
@@ -68,7 +68,7 @@ def as_floats(x: NDArray[Any], out: Array) -> Array:
 
 def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
     """y as (count,) integers in 0 ... n_out - 1. Raises HandgradError where they are anything else."""
-    y = np.asarray(y)
+    y = as_array("y", y)
     if y.ndim != 1 or len(y) != (len(y) if count is None else count):
         expected = "(count,)" if count is None else f"({count},), one label for each example in x"
         raise HandgradError(f"y has shape {y.shape}: expected {expected}")
@@ -78,3 +78,11 @@ def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
     if wrong.size:
         raise HandgradError(f"y holds the label {wrong[0]}: of {n_out} classes the labels are 0 to {n_out - 1}")
     return y.astype(np.intp, copy=False)
+
+
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """`value` as an array. Raises HandgradError, calling it `name`, where it is none."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise HandgradError(f"{name} is no array: its rows are of different lengths") from error

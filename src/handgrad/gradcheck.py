@@ -11,6 +11,7 @@ and by rounding of O(ε / h): with h = 1e-5 in float64 both leave about ten digi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def gradient_errors(
 ) -> Iterator[Check]:
     """What `check_gradient` raises for, as it comes, right or wrong."""
     rng = np.random.default_rng(rng)
-    x = np.array(x, np.float64)
+    x, subject = np.array(x, np.float64), copy.deepcopy(subject)  # it may be part of a network, which must stay whole
     if isinstance(subject, Layer):
         yield from _layer(subject, x, rng)
     elif y is None:
@@ -95,7 +96,8 @@ def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
         return float(np.vdot(w, layer.forward(x)))
 
     value()
-    dx = layer.backward(w).copy()
+    with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported, not warned of
+        dx = layer.backward(w).copy()
     derived = {name: getattr(layer, f"d{name}").copy() for name in layer.shapes}
     kind = type(layer).__name__
     yield Check(f"{kind} dx", _error(value, x, dx, rng))
@@ -106,7 +108,8 @@ def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
 def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
     t = loss.targets(y, len(z), z.shape[1], z.dtype)
     loss.allocate(len(z), z.shape[1], z.dtype)
-    dz = loss.backward(z, t).copy()
+    with np.errstate(all="ignore"):
+        dz = loss.backward(z, t).copy()
     yield Check(f"{type(loss).__name__} dz", _error(lambda: loss.value(z, t), z, dz, rng))
 
 
@@ -121,7 +124,8 @@ def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator)
         return network.loss.value(network.forward(x), t)
 
     rewind()
-    network.backprop(x, t)
+    with np.errstate(all="ignore"):
+        network.backprop(x, t)
     derived = network.gradient.copy()
     first = 0
     for name, p in network.named_parameters.items():
@@ -146,9 +150,11 @@ def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Gener
         below = value()
         p[...] = original
         numerical = (above - below) / (2 * STEP)
-        difference = abs(numerical - float(np.vdot(dp, v)))
-        if difference:
-            worst = float(np.maximum(worst, difference / max(float(np.linalg.norm(dp)), abs(numerical))))  # keeps a NaN
+        with np.errstate(all="ignore"):
+            difference = abs(numerical - float(np.vdot(dp, v)))
+            if difference:
+                scale = max(float(np.linalg.norm(dp)), abs(numerical))
+                worst = float(np.maximum(worst, np.divide(difference, scale)))  # keeps a NaN
     return worst
 
 

@@ -34,11 +34,14 @@ def read_picture(path: str | os.PathLike[str]) -> Grey:
     """
     path = Path(path)
     try:
-        return _read_npy(path) if path.suffix == ".npy" else _read_image(path)
+        grey = _read_npy(path) if path.suffix == ".npy" else _read_image(path)
     except OSError as error:
         raise HandgradError(
             f"cannot read {path}: {error.strerror or 'it is no picture, or only a part of one'}"
         ) from error
+    if not np.isfinite(grey).all():
+        raise HandgradError(f"{path} holds a value that is not a finite number")
+    return grey
 
 
 def _read_npy(path: Path) -> Grey:
@@ -64,14 +67,16 @@ def _read_npy(path: Path) -> Grey:
 def _read_image(path: Path) -> Grey:
     image_module, ops = optional("PIL.Image"), optional("PIL.ImageOps")
     try:
-        with warnings.catch_warnings(), image_module.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is odd in a file that can be read all the same
-            image = ops.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):  # 16 bits a pixel and more
-                deep = np.asarray(image, np.float32)
-                return deep * (255 / 65535) if deep.max() > 255 else deep
-            layers = np.asarray(image.convert("RGBA").convert("LA"), np.float32)
-    except image_module.DecompressionBombError as error:
+            warnings.simplefilter("error", image_module.DecompressionBombWarning)
+            with image_module.open(path) as image:
+                image = ops.exif_transpose(image)
+                if image.mode.startswith(("I", "F")):  # 16 bits a pixel and more
+                    deep = np.asarray(image, np.float32)
+                    return deep * np.float32(255 / 65535 if deep.max() > 255 else 1)
+                layers = np.asarray(image.convert("RGBA").convert("LA"), np.float32)
+    except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
         raise HandgradError(f"{path} is too large a picture: {error}") from error
     except (ValueError, SyntaxError, EOFError) as error:
         raise HandgradError(f"{path} is no picture, or only a part of one: {error}") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, as_labels
+from .arrays import Array, as_array, as_labels
 from .errors import HandgradError
 from .layers import sigmoid
 
@@ -50,16 +50,15 @@ class Loss(ABC):
 
         t = (1 - ε) y + ε / n_out with ε = label_smoothing: Szegedy et al. (2016), section 7.
         """
-        y = np.asarray(y)
-        if y.dtype.kind not in "fiub":
-            raise HandgradError(f"y holds {y.dtype}: expected integer labels, or rows of numbers")
+        y = as_array("y", y)
         if y.ndim < 2 and y.dtype.kind in "iub":
             t = one_hot(as_labels(y, n_out, count), n_out, dtype)
-        elif y.shape == (count, n_out):
+        elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
             t = np.array(y, dtype)
         else:
             raise HandgradError(
-                f"y has shape {y.shape}: expected ({count},) integer labels, or ({count}, {n_out}) one row an example"
+                f"y holds {y.dtype} of shape {y.shape}: expected ({count},) integer labels, "
+                f"or ({count}, {n_out}) one row an example"
             )
         if not np.isfinite(t).all():
             raise HandgradError("y holds a value that is not a finite number")

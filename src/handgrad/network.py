@@ -72,12 +72,12 @@ class Network:
         rng: Seed = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise HandgradError(f"dtype {self.dtype}: expected float32 to train or float64 to check")
+        self.dtype = _float_type(dtype)
         if isinstance(loss, str) and loss not in LOSSES:
             raise unknown("loss", loss, LOSSES)
-        self.loss: Loss = LOSSES[loss]() if isinstance(loss, str) else loss
+        self.loss = LOSSES[loss]() if isinstance(loss, str) else loss
+        if not isinstance(self.loss, Loss):
+            raise HandgradError(f"loss {loss!r}: expected a Loss, or one of {', '.join(LOSSES)}")
         self.layers = _chain(layers, activation, self.loss, init)
 
         self.n_in, self.n_out = _widths(self.layers)
@@ -109,9 +109,13 @@ class Network:
     def astype(self, dtype: DTypeLike) -> Network:
         """A copy of the network, its parameters and all that it computes in `dtype`."""
         twin = copy.deepcopy(self)
-        twin.dtype = np.dtype(dtype)
+        twin.dtype = _float_type(dtype)
         twin.__setstate__(twin.__dict__)
         return twin
+
+    def __copy__(self) -> Network:
+        """A copy has vectors of its own: with layers that two networks share, neither would be whole."""
+        return copy.deepcopy(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied or unpickled network: its arrays came apart from its two vectors, so lay them out anew."""
@@ -236,6 +240,12 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
             setattr(layer, f"d{name}", gradient[first:last].reshape(shape))
             first = last
     return parameters, gradient
+
+
+def _float_type(dtype: DTypeLike) -> np.dtype[Any]:
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise HandgradError(f"dtype {np.dtype(dtype)}: expected float32 to train or float64 to check")
+    return np.dtype(dtype)
 
 
 def _widths(layers: Sequence[Layer]) -> tuple[int, int]:

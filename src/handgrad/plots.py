@@ -18,6 +18,7 @@ from .layers import Dense
 from .network import Network, confusion_matrix
 from .training import History
 
+CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 INK, QUIET, TRAIN, HELD_OUT = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"
 MOST_UNITS = 60  # weight images in a report; of more hidden units, those with the largest weights
 MISTAKES = 32
@@ -34,7 +35,7 @@ def report(
     z, labels = network.outputs(x), as_labels(y, network.n_out, len(x))
     right = int((z.argmax(axis=1) == labels).sum())
     headline = f"{title}\ntest {right / len(z):.2%}: {right:,} of {len(z):,}"
-    figure.text(0.02, 0.98, headline, fontsize=15, color=INK, va="top")
+    figure.text(0.02, 0.98, headline, fontsize=15, color=INK, va="top", parse_math=False)
     # Places by hand (left, bottom, width, height): matplotlib's own layout takes two seconds to find as good ones.
     _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
     _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy, %", scale=100)
@@ -92,8 +93,8 @@ def _confusion(axes: Any, network: Network, z: Array, labels: Labels) -> None:
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
     names, ticks = network.classes, np.arange(len(counts))
-    axes.set_xticks(ticks, names)
-    axes.set_yticks(ticks, names)
+    axes.set_xticks(ticks, names, parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set_title("truth by row, answer by column", fontsize=11, color=INK, loc="left")
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
@@ -130,7 +131,7 @@ def _pictures(axes: Any, pictures: NDArray[Any], columns: int, captions: Sequenc
         top, left = (k // columns) * (above + height + gap) + above, (k % columns) * (width + gap)
         mosaic[top : top + height, left : left + width] = picture
         if captions:
-            axes.text(left + width / 2, top - 0.1 * height, captions[k], ha="center", fontsize=9, color=INK)
+            axes.text(left + width / 2, top - 0.1 * height, captions[k], **CAPTION)
     axes.imshow(mosaic, interpolation="nearest", **look)
 
 
