@@ -223,7 +223,7 @@ def test_label_smoothing_outside_its_range_is_refused(refused, smoothing):
         ([0], r"shape \(1,\)"),
         (1, r"shape \(\)"),
         ([0.0, 1.0], r"\(2,\) integer labels"),
-        (["0", "1"], "holds <U1: expected integer labels"),
+        (["0", "1"], r"holds <U1 of shape \(2,\): expected \(2,\) integer labels"),
         (np.eye(2), r"shape \(2, 2\)"),
         (np.eye(3), r"shape \(3, 3\)"),
         ([[0, 1, math.nan], [0, 0, 1]], "not a finite number"),

@@ -84,7 +84,8 @@ def gradient_errors(
 
 
 def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
-    theta, _ = bind([layer], x.dtype)
+    theta, gradient = bind([layer], x.dtype)
+    gradient[...] = np.nan  # backward writes all of it, and adds to none
     layer.initialize(streams(rng))
     theta += rng.standard_normal(theta.shape)  # no parameter at a special value, such as a bias of 0
     layer.allocate(len(x), x.shape[1], x.dtype)
@@ -124,6 +125,7 @@ def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator)
         return network.loss.value(network.forward(x), t)
 
     rewind()
+    network.gradient[...] = np.nan
     with np.errstate(all="ignore"):
         network.backprop(x, t)
     derived = network.gradient.copy()

@@ -72,6 +72,12 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.best_epoch = 0
         self.best_parameters: Array | None = None
+        self._last_parameters: Array | None = None
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Go on from the last epoch, not from the best one that an earlier `fit` ended with."""
+        if self._last_parameters is not None:
+            trainer.network.parameters[...] = self._last_parameters
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Compare, keep the best, stop."""
@@ -92,6 +98,7 @@ class EarlyStopping(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Go back to the best epoch's weights."""
         if self.best_parameters is not None:
+            self._last_parameters = trainer.network.parameters.copy()
             trainer.network.parameters[...] = self.best_parameters
 
     def state(self) -> dict[str, Any]:
@@ -125,8 +132,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         rng: Seed = None,
     ) -> None:
-        if batch_size < 1:
-            raise HandgradError(f"batch_size {batch_size}: expected 1 or more")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise HandgradError(f"batch_size {batch_size!r}: expected 1 or more")
         self.network, self.optimizer, self.batch_size = network, optimizer, batch_size
         self.schedule = schedule or constant()
         self.callbacks = list(callbacks)
@@ -148,6 +155,8 @@ class Trainer:
         rows. The history's loss and accuracy are those of each batch as training saw it, before its step; those of
         `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
         """
+        if not isinstance(epochs, int) or epochs < 0:
+            raise HandgradError(f"epochs {epochs!r}: expected 0 or more")
         network = self.network
         x = as_examples(x, network.n_in)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
@@ -163,7 +172,7 @@ class Trainer:
         while self.epoch < epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
-            self._last_good = network.parameters.copy()
+            self._last_good = network.parameters.copy(), self.optimizer.state()
             with np.errstate(over="ignore", invalid="ignore"):  # one that diverges is told of in one line, not in many
                 loss, accuracy = self._train_epoch(x, t)
                 numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
@@ -203,7 +212,8 @@ class Trainer:
         return loss_sum / len(x), correct / len(x)
 
     def _diverged(self, step: int) -> NoReturn:
-        self.network.parameters[...] = self._last_good
+        self.network.parameters[...], memory = self._last_good
+        self.optimizer.restore(memory)
         raise DivergedError(
             f"training diverged by step {step} of epoch {self.epoch + 1}: its weights give no finite outputs; "
             f"those from before the epoch are back; try a learning rate below {self.optimizer.lr:g}"
@@ -260,6 +270,9 @@ class Trainer:
                 f"the checkpoint is of another network: it holds {theirs.size:,} parameters in {theirs.dtype}, "
                 f"this one has {ours.size:,} in {ours.dtype}"
             )
+        lacking = sorted(set(self.state()) - set(state))
+        if lacking:
+            raise HandgradError(f"the checkpoint is of another training: it lacks {', '.join(lacking)}")
         for name, part in self._parts().items():
             part.restore({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
         for name, rng in self._dropout_streams().items():
