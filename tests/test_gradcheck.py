@@ -195,9 +195,9 @@ def test_a_wrong_derivative_by_a_parameter_is_caught(derivative, how):
 
 
 @every_way
-@pytest.mark.parametrize("base", [Dense, Sigmoid, Tanh, Relu, Dropout, Swish])
+@pytest.mark.parametrize("base", [Dense, Sigmoid, Tanh, Relu, Dropout, Swish, Scale])
 def test_a_wrong_dx_is_caught(base, how):
-    arguments = {Dense: (5, 4), Dropout: (0.1,)}.get(base, ())
+    arguments = {Dense: (5, 4), Dropout: (0.1,), Scale: (5,)}.get(base, ())
     with caught("Planted dx"):
         check_gradient(planted(base, lambda layer, dy, dx: how(dx.copy()), *arguments), X)
 

@@ -120,6 +120,11 @@ def test_the_activation_calls_for_its_initializer_where_none_is_named(activation
     assert {layer.init for layer in named.layers if isinstance(layer, Dense)} == {"lecun"}
 
 
+def test_each_layer_is_born_as_the_activation_above_it_wants_the_last_as_the_one_below():
+    made = Network([5, 4, 3, 2], activation=["tanh", "relu"], rng=0)
+    assert [layer.init for layer in made.layers[::2]] == ["xavier_normal", "kaiming_normal", "kaiming_normal"]
+
+
 def test_two_sizes_are_a_single_layer():
     assert kinds(Network([4, 3], rng=0)) == [Dense]
 
