@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handgrad.data.drawn import drawn_digits
 from PIL import Image
 
 import handgrad
 import handgrad.data
+from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
