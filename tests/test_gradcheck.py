@@ -329,3 +329,19 @@ def test_a_gradient_error_is_a_handgrad_error():
 def test_a_check_without_targets_is_refused(refused, subject):
     with refused("without y: expected labels or rows of targets"):
         check_gradient(subject, X)
+
+
+@pytest.mark.parametrize(
+    ("subject", "x", "y"),
+    [
+        (Dense(5, 3), np.ones(5), None),
+        (Dense(5, 3), np.ones((2, 4)), None),
+        (Dense(5, 3), np.full((2, 5), "a"), None),
+        (CrossEntropy(), np.ones(3), [0]),
+        (CrossEntropy(), Z, LABELS[:-1]),
+        (Network([5, 4, 3], rng=0), X[:, :4], LABELS),
+    ],
+)
+def test_inputs_that_are_none_are_refused(refused, subject, x, y):
+    with refused("expected"):
+        check_gradient(subject, x, y)

@@ -118,7 +118,7 @@ def test_dense_gradient_replaces_the_last_one_and_does_not_add_to_it():
 def test_dense_refuses_a_size_that_is_no_whole_number_from_1(refused, n, place):
     sizes = [4, 4]
     sizes[place] = n
-    with refused("sizes are whole numbers from 1 on"):
+    with refused("expected a whole number, 1 or more"):
         Dense(*sizes)
 
 

@@ -1,5 +1,6 @@
 """The chain over one vector: what it is made of, what it answers, how it is copied, what it refuses."""
 
+import contextlib
 import copy
 import itertools
 import math
@@ -15,6 +16,7 @@ from handgrad import (
     Dense,
     Dropout,
     Evaluation,
+    HandgradError,
     Identity,
     Layer,
     LeakyRelu,
@@ -75,7 +77,7 @@ def test_the_vector_holds_w1_b1_w2_b2():
 @pytest.mark.parametrize("layers", [[3, 2], [5, 4, 3, 2], [Dropout(), Dense(3, 4), Tanh(), Dropout(), Dense(4, 2)]])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_parameter_is_a_view(layers, dtype):
-    made = Network(layers, rng=0, dtype=dtype)
+    made = Network(copy.deepcopy(layers), rng=0, dtype=dtype)
     assert made.parameters.dtype == made.gradient.dtype == dtype
     assert_views(made)
 
@@ -418,6 +420,7 @@ def test_checking_a_part_of_a_network_leaves_the_network_whole(part):
     [
         ([], {}, "expected two sizes or more"),
         ([784], {}, "expected two sizes or more"),
+        (784, {}, "expected two sizes or more"),
         ([784, "30", 10], {}, "expected two sizes or more"),
         ([784, 30.0, 10], {}, "expected two sizes or more"),
         ([784, Dense(784, 10)], {}, "expected two sizes or more"),
@@ -427,6 +430,7 @@ def test_checking_a_part_of_a_network_leaves_the_network_whole(part):
         ([Dense(4, 3), Dense(4, 2)], {}, r"layer 1, Dense\(n_in=4, n_out=2.*takes 4 inputs, and 3 come to it"),
         ([4, 3, 2], {"activation": "sigmoyd"}, "unknown activation 'sigmoyd': did you mean 'sigmoid'"),
         ([4, 3, 2], {"activation": ["leaky-relu"]}, "did you mean 'leaky_relu'"),
+        ([4, 3, 2], {"activation": None}, "activation"),
         ([4, 3, 2], {"activation": "qqq"}, "the activations are gelu, identity"),
         ([4, 2], {"activation": "sigmoyd"}, "did you mean 'sigmoid'"),
         ([4, 3, 2], {"activation": ["tanh", "tanh"]}, "2 activations for 1 hidden layers"),
@@ -491,6 +495,17 @@ def test_inputs_that_are_none_are_refused(answer, x, says, refused):
 def test_labels_that_are_none_are_refused(answer, y, says, refused):
     with refused(says):
         getattr(Network([6, 4], rng=0), answer)(X, y)
+
+
+def test_a_layer_of_one_network_is_not_lost_to_another():
+    """Refused, or a copy taken; but never two networks, one of whose layers computes with the other's weights."""
+    layer = Dense(6, 4)
+    made = Network([layer], rng=0)
+    z = made.outputs(X)
+    with contextlib.suppress(HandgradError):
+        Network([layer], rng=1)
+    np.testing.assert_array_equal(made.outputs(X), z)
+    assert_views(made)
 
 
 def test_a_layer_of_ones_own_needs_forward_and_backward_and_nothing_else():

@@ -277,6 +277,16 @@ def test_a_network_and_its_optimizer_copied_together_continue_apart(name, networ
     assert not np.array_equal(after, before)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_network_and_its_optimizer_copied_one_by_one_continue_too(name):
+    network, optimizer = make_network(), OPTIMIZERS[name](0.05)
+    gs = gradients(network, 5)
+    take_steps(optimizer, network, gs[:2])
+    twin, its_optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
+    expected = take_steps(optimizer, network, gs[2:])
+    np.testing.assert_array_equal(take_steps(its_optimizer, twin, gs[2:]), expected)
+
+
 def test_a_penalty_that_is_set_later_acts_from_then_on():
     network, optimizer = make_network(), SGD(0.5)
     zero = np.zeros(network.parameters.size)
@@ -315,3 +325,12 @@ def test_the_state_of_another_kind_of_optimizer_is_refused(theirs, ours):
     take_steps(optimizer, network, gradients(network))
     with pytest.raises(HandgradError, match="another optimizer"):
         ours(0.1).restore(optimizer.state())
+
+
+def test_the_state_of_another_size_is_refused():
+    theirs, network = make_network(), Network([3, 2], rng=0, dtype=np.float64)
+    optimizer, other = Momentum(0.1), Momentum(0.1)
+    take_steps(optimizer, theirs, gradients(theirs))
+    other.restore(optimizer.state())
+    with pytest.raises(HandgradError, match="memor"):  # its network is known only now
+        other.step(network)

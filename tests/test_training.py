@@ -445,11 +445,9 @@ def test_a_training_cut_off_in_mid_epoch_is_resumed_to_the_same_bits(optimizer, 
     history = comparable(resumed.fit(X, Y, **data))
     assert history == expected
     np.testing.assert_array_equal(resumed.network.parameters, never_cut.network.parameters)
-    assert resumed.callbacks[0].state().keys() == {"best", "best_epoch", "best_parameters"}
-    assert (resumed.callbacks[0].best, resumed.callbacks[0].best_epoch) == (
-        never_cut.callbacks[0].best,
-        never_cut.callbacks[0].best_epoch,
-    )
+    ours, theirs = resumed.callbacks[0], never_cut.callbacks[0]
+    assert (ours.best, ours.best_epoch) == (theirs.best, theirs.best_epoch)
+    np.testing.assert_array_equal(ours.best_parameters, theirs.best_parameters)
     np.testing.assert_array_equal(resumed.network.outputs(X), never_cut.network.outputs(X))
 
 
@@ -486,23 +484,65 @@ def test_a_second_fit_goes_on_as_if_there_had_been_one(optimizer):
     assert comparable(once.history) == comparable(twice.history)
 
 
-@pytest.mark.parametrize("ends", [[2, 4], [1, 3, 4]])
-def test_a_second_fit_with_early_stopping_goes_on_as_if_there_had_been_one(ends):
-    """At the end of a fit the best weights are back; the next must go on from the last ones, as the optimizer does."""
+def rising(trainer):
+    """The first epoch stays the best."""
+    trainer.history["loss"][-1] = float(trainer.epoch)
 
-    def last_weights(ends):
-        thetas = []
 
-        def worse_each_time(trainer):  # the first epoch stays the best
-            trainer.history["loss"][-1] = float(trainer.epoch)
-            thetas.append(trainer.network.parameters.copy())
+def with_early_stopping():
+    return make(optimizer=Momentum(0.1), callbacks=[Each(at_epoch=rising), EarlyStopping("loss", patience=9)])
 
-        trainer = make(callbacks=[Each(at_epoch=worse_each_time), EarlyStopping("loss", patience=9)])
-        for epochs in ends:
-            trainer.fit(X, Y, epochs=epochs)
-        return thetas[-1]
 
-    np.testing.assert_array_equal(last_weights(ends), last_weights([4]))
+def test_a_state_taken_between_two_fits_goes_on_as_the_second_fit_does():
+    """The best weights are back in the network; the state must hold the last ones too."""
+    trainer, other = with_early_stopping(), with_early_stopping()
+    trainer.fit(X, Y, epochs=3)
+    other.restore(trainer.state())
+    states = []
+    for each in (trainer, other):
+        each.callbacks.append(Each(at_epoch=lambda t: states.append(t.network.parameters.copy())))
+        each.fit(X, Y, epochs=4)
+    np.testing.assert_array_equal(states[0], states[1])
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_trainer_can_go_back_to_a_state_of_its_own(epochs):
+    trainer, never_further = with_early_stopping(), with_early_stopping()
+    states = {}
+    for each in (trainer, never_further):
+        each.callbacks.append(Each(at_epoch=lambda t: states.update({(id(t), t.epoch): t.network.parameters.copy()})))
+        each.fit(X, Y, epochs=epochs)
+    state = trainer.state()
+    trainer.fit(X, Y, epochs=5)
+    trainer.restore(state)
+    assert trainer.epoch == epochs
+    trainer.fit(X, Y, epochs=epochs + 1)
+    never_further.fit(X, Y, epochs=epochs + 1)
+    np.testing.assert_array_equal(states[id(trainer), epochs + 1], states[id(never_further), epochs + 1])
+
+
+@pytest.mark.parametrize("layers", [[4, 5, 3], [4, 3]])
+def test_early_stopping_begins_anew_with_another_training(layers):
+    """What it kept is another network's: of the same size it would be taken silently."""
+    stopping = EarlyStopping("loss", patience=9)
+    make(optimizer=SGD(1.0), callbacks=[stopping]).fit(X, Y, epochs=30)
+    with_used, with_fresh = (
+        make(layers, rng=7, callbacks=[stopping]),
+        make(layers, rng=7, callbacks=[EarlyStopping("loss")]),
+    )
+    with_used.fit(X, Y, epochs=2)
+    with_fresh.fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(with_used.network.parameters, with_fresh.network.parameters)
+    assert stopping.best_epoch == with_fresh.callbacks[0].best_epoch <= 2
+
+
+def test_weights_that_are_set_between_two_fits_are_trained_from():
+    """What was set is what the next step starts from, early stopping or not."""
+    trainer = make(optimizer=SGD(1e-300), callbacks=[EarlyStopping("loss", patience=9)])
+    trainer.fit(X, Y, epochs=1)
+    trainer.network.parameters[...] = 0.25
+    trainer.fit(X, Y, epochs=2)
+    assert trainer.history["loss"][1] == pytest.approx(math.log(3), rel=1e-12)  # all outputs alike
 
 
 def test_the_state_is_a_copy():
@@ -683,6 +723,13 @@ def test_a_batch_size_that_is_none_is_refused(batch_size, refused):
 def test_a_number_of_epochs_that_is_none_is_refused(epochs, refused):
     with refused("epochs"):
         make().fit(X, Y, epochs=epochs)
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    n = np.int64
+    network = Network([n(4), n(5), n(3)], rng=0)
+    trainer = Trainer(network, SGD(0.1), batch_size=n(5))
+    assert len(trainer.fit(X, Y, epochs=n(2))["loss"]) == 2
 
 
 def test_an_error_of_ones_own_callback_is_not_hidden():

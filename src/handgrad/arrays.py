@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import operator
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,6 +79,17 @@ def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
     if wrong.size:
         raise HandgradError(f"y holds the label {wrong[0]}: of {n_out} classes the labels are 0 to {n_out - 1}")
     return y.astype(np.intp, copy=False)
+
+
+def as_whole(name: str, value: SupportsIndex, least: int) -> int:
+    """`value` as an int. Raises HandgradError, calling it `name`, below `least` or for no whole number."""
+    try:
+        n = operator.index(value)
+    except TypeError:
+        n = least - 1
+    if n < least:
+        raise HandgradError(f"{name} {value!r}: expected a whole number, {least} or more")
+    return n
 
 
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:

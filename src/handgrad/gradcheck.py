@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Array, Seed, as_examples, streams
+from .arrays import Array, Seed, as_array, as_examples, streams
 from .errors import HandgradError
 from .layers import ACTIVATIONS, Dense, Dropout, Layer
 from .losses import LOSSES, Loss
@@ -72,7 +72,10 @@ def gradient_errors(
 ) -> Iterator[Check]:
     """What `check_gradient` raises for, as it comes, right or wrong."""
     rng = np.random.default_rng(rng)
-    x, subject = np.array(x, np.float64), copy.deepcopy(subject)  # it may be part of a network, which must stay whole
+    x = as_array("x", x)
+    n_in = subject.n_in if isinstance(subject, Layer | Network) else None
+    x = as_examples(x, n_in or (x.shape[1] if x.ndim == 2 else 1)).astype(np.float64)
+    subject = copy.deepcopy(subject)  # it may be part of a network, which must stay whole
     if isinstance(subject, Layer):
         yield from _layer(subject, x, rng)
     elif y is None:
@@ -116,7 +119,6 @@ def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Itera
 
 def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
     network = network.astype(np.float64)
-    x = as_examples(x, network.n_in)
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     rewind = _rewind(network.layers)
 

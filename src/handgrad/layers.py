@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .arrays import Array, Streams
+from .arrays import Array, Streams, as_whole
 from .errors import HandgradError, unknown
 from .initializers import INITIALIZERS
 
@@ -83,9 +83,7 @@ class Dense(Layer):
     db: Array
 
     def __init__(self, n_in: int, n_out: int, init: str = "kaiming_normal") -> None:
-        for n in (n_in, n_out):
-            if not isinstance(n, int) or n < 1:
-                raise HandgradError(f"a layer of size {n!r}: sizes are whole numbers from 1 on")
+        n_in, n_out = as_whole("a layer of size", n_in, 1), as_whole("a layer of size", n_out, 1)
         if init not in INITIALIZERS:
             raise unknown("initializer", init, INITIALIZERS)
         self.n_in, self.n_out, self.init = n_in, n_out, init

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .arrays import Array, Labels, Seed, as_examples, as_floats, as_labels, streams
+from .arrays import Array, Labels, Seed, as_examples, as_floats, as_labels, as_whole, streams
 from .errors import HandgradError, unknown
 from .layers import ACTIVATIONS, Dense, Layer
 from .losses import LOSSES, Loss, Quadratic
@@ -265,23 +265,26 @@ def _chain(
     layers: Sequence[int] | Sequence[Layer], activation: str | Sequence[str], loss: Loss, init: str | None
 ) -> list[Layer]:
     """The layers that a list of sizes, or of layers, stands for."""
-    if layers and all(isinstance(layer, Layer) for layer in layers):
-        if len({id(layer) for layer in layers}) < len(layers):
+    given = list(layers) if isinstance(layers, Iterable) else []
+    links = [layer for layer in given if isinstance(layer, Layer)]
+    if links and len(links) == len(given):
+        if len({id(layer) for layer in links}) < len(links):
             raise HandgradError("a layer stands twice in the chain: expected one object for each place")
-        return [layer for layer in layers if isinstance(layer, Layer)]
-    sizes = [n for n in layers if isinstance(n, int)]
-    if len(sizes) != len(layers) or len(sizes) < 2:
-        raise HandgradError(
-            f"layers {list(layers)!r}: expected two sizes or more, as in [784, 30, 10], or a list of layers"
-        )
+        for i, layer in enumerate(links):
+            if any(hasattr(layer, name) for name in layer.shapes):
+                raise HandgradError(f"layer {i}, {layer!r}, has its parameters in a network already: give a new one")
+        return links
+    sizes = [as_whole("a layer of size", n, 1) for n in given if isinstance(n, SupportsIndex)]
+    if len(sizes) != len(given) or len(sizes) < 2:
+        raise HandgradError(f"layers {layers!r}: expected two sizes or more, as in [784, 30, 10], or a list of layers")
 
     hidden = len(sizes) - 2
-    names = [activation] * hidden if isinstance(activation, str) else list(activation)
+    names = [activation] * hidden if isinstance(activation, str) else list(activation or [])
     if len(names) != hidden:
         raise HandgradError(
             f"{len(names)} activations for {hidden} hidden layers: expected one for each, or one for all"
         )
-    for name in {*names, activation} if isinstance(activation, str) else names:
+    for name in [activation] if isinstance(activation, str) else names:
         if name not in ACTIVATIONS:
             raise unknown("activation", name, ACTIVATIONS)
     called_for = [INITIALIZER_FOR.get(name, "kaiming_normal") for name in names + names[-1:]] or ["normal"]

@@ -99,11 +99,19 @@ class Optimizer(ABC):
         theta, g = network.parameters, network.gradient
         if self._network not in (None, network) or self.memory.shape[1] == 0:
             self.memory, self.steps = np.zeros((self.memories, theta.size), theta.dtype), 0
+        elif self.memory.shape[1] != theta.size:
+            raise HandgradError(
+                f"the optimizer's memory is of {self.memory.shape[1]:,} parameters, the network has {theta.size:,}"
+            )
         scratch = np.empty(min(BLOCK, theta.size), theta.dtype)
         cuts = [slice(first, first + BLOCK) for first in range(0, theta.size, BLOCK)]
         self._blocks = [(theta[c], g[c], [m[c] for m in self.memory], scratch[: theta[c].size]) for c in cuts]
         self._weights = network.weights
         self._network, self._parameters = network, theta
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy comes without the network, and goes on with the one that it is given."""
+        return self.__dict__ | {"_network": None, "_parameters": None, "_blocks": [], "_weights": []}
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to continue: the memories (memories, size) and the number of steps."""

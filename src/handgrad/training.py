@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, Seed, as_examples, as_floats, streams
+from .arrays import Array, Seed, as_examples, as_floats, as_whole, streams
 from .errors import HandgradError
 from .network import Evaluation, Network
 from .optimizers import Optimizer
@@ -72,12 +72,11 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.best_epoch = 0
         self.best_parameters: Array | None = None
-        self._last_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Go on from the last epoch, not from the best one that an earlier `fit` ended with."""
-        if self._last_parameters is not None:
-            trainer.network.parameters[...] = self._last_parameters
+        """Forget what another training left."""
+        if trainer.epoch == 0:
+            self.best, self.best_epoch, self.best_parameters = None, 0, None
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Compare, keep the best, stop."""
@@ -96,20 +95,18 @@ class EarlyStopping(Callback):
             trainer.stop = True
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Go back to the best epoch's weights."""
+        """Go back to the best epoch's weights; another `fit` goes on from there."""
         if self.best_parameters is not None:
-            self._last_parameters = trainer.network.parameters.copy()
             trainer.network.parameters[...] = self.best_parameters
 
     def state(self) -> dict[str, Any]:
         """The best so far."""
-        best: dict[str, Any] = {"best": self.best, "best_epoch": self.best_epoch}
-        return best if self.best_parameters is None else best | {"best_parameters": self.best_parameters}
+        return {"best": self.best, "best_epoch": self.best_epoch, "best_parameters": self.best_parameters}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the best so far from a checkpoint."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.best_parameters = state.get("best_parameters")
+        self.best_parameters = state["best_parameters"]
 
 
 class Trainer:
@@ -132,9 +129,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         rng: Seed = None,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise HandgradError(f"batch_size {batch_size!r}: expected 1 or more")
-        self.network, self.optimizer, self.batch_size = network, optimizer, batch_size
+        self.network, self.optimizer = network, optimizer
+        self.batch_size = as_whole("batch_size", batch_size, 1)
         self.schedule = schedule or constant()
         self.callbacks = list(callbacks)
         self.shuffling = streams(rng).shuffling
@@ -155,9 +151,7 @@ class Trainer:
         rows. The history's loss and accuracy are those of each batch as training saw it, before its step; those of
         `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
         """
-        if not isinstance(epochs, int) or epochs < 0:
-            raise HandgradError(f"epochs {epochs!r}: expected 0 or more")
-        network = self.network
+        self.epochs, network = as_whole("epochs", epochs, 0), self.network
         x = as_examples(x, network.n_in)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         if validation is not None:  # now, not after the first epoch
@@ -167,9 +161,8 @@ class Trainer:
         if self.batch_size > len(x):
             raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
         self.batches = -(-len(x) // self.batch_size)
-        self.epochs = epochs
         self._tell("on_train_begin")
-        while self.epoch < epochs and not self.stop:
+        while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
             self._last_good = network.parameters.copy(), self.optimizer.state()
