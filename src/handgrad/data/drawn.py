@@ -1,12 +1,12 @@
 """Digits drawn by formula: training images in MNIST's format where MNIST itself is out of reach.
 
-    hand ──► control points ──► pen path ──► 20x20 box ──► ink ──► centred in 28x28
-             jitter, bend,      x = C c      longer side     brush,     centre of mass
-             lean, turn                      fills it        grey edge  on pixel 14
+    hand ──► control points ──► pen path ──► 20x20 box ──► ink ──────► 28x28 field
+             jitter, bend,      x = c C      longer side   separable   centre of mass
+             lean, turn                      fills it      brush       on pixel (14, 14)
 
-A hand is one way to write a digit: a few strokes, each a smooth curve through a few control points. Every image bends
-its hand a little, and from the control points to the ink a block of images is three batched matrix products. The box
-and the centring are MNIST's (LeCun et al. 1998, section III.A). The hands are nobody's data: they are a table below.
+A hand is one way to write a digit: a few strokes, each a smooth curve through a few control points. They are written
+down in the table below; no pixel comes from anywhere else. Every image jitters and bends its hand anew. The box and the
+centring are MNIST's (LeCun, Bottou, Bengio & Haffner 1998, section III.A).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handgrad.errors import HandgradError
+from ..errors import HandgradError
 
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
@@ -28,6 +28,7 @@ Bytes = NDArray[np.uint8]
 
 # The hands of each digit, parted by two spaces or more. A word is a control point: x to the right, y down, in ninths.
 # The pen runs through them smoothly, turns sharply at a point marked ', and is lifted between strokes at a /.
+# Every hand of a digit is equally likely; the bare 1, which most people write, stands four times.
 HANDS = (
     """
     50 21 05 28 59 88 95 81 50           50 12 06 29 59 87 93 71 40           60 22 06 18 49 87 94 81 60
@@ -105,13 +106,13 @@ HANDS = (
 # What varies from image to image is uniform, a middle ± a reach. Tuned by networks that train on drawn digits alone and
 # read a validation split of MNIST's training set; proportion, lean and pen start from what is measured there.
 PROPORTION = np.array([0.9, 0.9, 0.9, 0.8, 0.75, 0.9, 0.7, 0.8, 0.75, 0.7], np.float32)  # width / height of each digit
-LEAN = np.array([0.2, 0.25, 0.05, 0.1, 0.17, 0.12, 0.1, 0.1, 0.07, 0.02], np.float32)  # of each digit, forward, dx / dy
+LEAN = np.array([0.2, 0.25, 0.05, 0.1, 0.17, 0.12, 0.1, 0.1, 0.07, 0.02], np.float32)  # forward, of each digit
 STRETCH = 0.35  # ± log of the proportion
-SHEAR = 0.47  # ± lean
+SHEAR = 0.47  # ± lean, width per height
 TURN = 0.17  # ± radians
 BEND = 0.64  # ± each coefficient of x², xy and y² that is added to x and to y, in heights
 JITTER = 0.07  # ± each coordinate of each control point, in heights
-PEN = 1.35  # pixels, half the width of a stroke no longer than the digit is high
+PEN = 1.35  # pixels, half the width of a stroke as long as the digit is high
 PEN_SPREAD = 0.48  # ± log of the pen
 SLIMMING = 0.2  # pen ∝ path length ^ -SLIMMING: the pen of a 1 would fill the loops of an 8
 PRESSURE = 0.52  # ± change of ink from the middle of the path to its end, and the opposite to its beginning
@@ -120,7 +121,7 @@ BOX, FIELD, CENTRE = 20, 28, 14  # pixels
 EDGE = 1.1  # pixels from paper to full ink: the anti-aliasing
 CAP = 0.4  # ink that a resting pen adds at either end of a stroke; the line itself has 1
 SAMPLES = 60  # points of a pen path, a pixel apart on a long one
-BLOCK = 500  # images drawn at once: their largest array is 3.8 MB; the blocks leave no trace in the images
+BLOCK = 256  # images drawn at once; their largest array is 2.5 MB
 
 
 def drawn_digits(train: int = 60_000, test: int = 10_000, *, seed: int = 0) -> tuple[Bytes, Bytes, Bytes, Bytes]:
@@ -210,41 +211,33 @@ def _compile(hand: str, n_points: int) -> tuple[Double, Double, Double, Double]:
     tangent *= step / np.linalg.norm(tangent @ control, axis=-1, keepdims=True)
 
     pen = np.array([-1, *np.array(stroke_of)[segment], -1])
-    change = pen[1:] != pen[:-1]
-    ends = change[1:] | change[:-1]
+    lifted = pen[1:] != pen[:-1]
+    ends = lifted[1:] | lifted[:-1]
     return control.T, curve.T, tangent.T, ends.astype(float)
 
 
 def _draw_block(images: Bytes, labels: Bytes, rng: np.random.Generator) -> None:
-    """Fill images (n, 28, 28), which are blank, and labels (n,).
-
-    The ink of a path of samples xₚ, a separable brush and so one product of matrices per image:
-
-        g(r, c) = Σₚ mₚ exp(-(r - yₚ)² / 2s²) exp(-(c - xₚ)² / 2s²),    mₚ = |dxₚ| / (s √2π),
-
-    which beside a long line is exp(-u² / 2s²) at the distance u. With half the stroke width w the grey is
-
-        ½ + (g - g(w)) s² / (w g(w) EDGE)    in [0, 1]:
-
-    half ink at u = w, where it falls by 1 / EDGE per pixel, and from s² >= w EDGE / 2 on no ink on blank paper.
-    """
+    """Fill labels (n,) and images (n, 28, 28), which come blank."""
     n = len(images)
     control, curve, tangent, ends, first = templates()
     n_points = control.shape[2]
-    chance = rng.random((n, 13 + 2 * n_points), dtype=np.float32)  # one row per image
-    digit = (10 * chance[:, 0].astype(np.float64)).astype(np.intp)
-    hand = (first[digit] + chance[:, 1].astype(np.float64) * (first[digit + 1] - first[digit])).astype(np.intp)
-    vary = 2 * chance - 1  # in [-1, 1)
+    chance = rng.random((n, 13 + 2 * n_points), dtype=np.float32)  # in [0, 1), one row per image
+    which_digit, which_hand = chance[:, :2].T.astype(np.float64)  # in float32, 10 times the largest chance is 10
+    labels[:] = digit = (10 * which_digit).astype(np.intp)
+    hand = (first[digit] + which_hand * (first[digit + 1] - first[digit])).astype(np.intp)
+    vary = 2 * chance[:, 2:] - 1
+    stretch, shear, turn, pen, press = vary[:, :5].T
+    bend, jitter = vary[:, 5:11].reshape(n, 2, 3), vary[:, 11:].reshape(n, 2, n_points)
 
     # Control points: jittered, bent, then stretched, slanted and turned.
-    c = control[hand] + JITTER * vary[:, 13:].reshape(n, 2, n_points)
+    c = control[hand] + JITTER * jitter  # (n, 2, K)
     x, y = c[:, :1], c[:, 1:]
-    c += (BEND * vary[:, 7:13]).reshape(n, 2, 3) @ np.concatenate([x * x, x * y, y * y], axis=1)
-    width = PROPORTION[digit] * np.exp(STRETCH * vary[:, 2])
-    lean = LEAN[digit] + SHEAR * vary[:, 3]
-    cos, sin = np.cos(TURN * vary[:, 4]), np.sin(TURN * vary[:, 4])
-    A = np.array([[width * cos, -lean * cos - sin], [width * sin, -lean * sin + cos]]).transpose(2, 0, 1)
-    c = A @ c
+    c += BEND * bend @ np.concatenate([x * x, x * y, y * y], axis=1)
+    width = PROPORTION[digit] * np.exp(STRETCH * stretch)
+    lean = LEAN[digit] + SHEAR * shear  # y points down: forward is x - lean y
+    cos, sin = np.cos(TURN * turn), np.sin(TURN * turn)
+    A = np.array([[width * cos, -lean * cos - sin], [width * sin, -lean * sin + cos]])
+    c = A.transpose(2, 0, 1) @ c
 
     # Path, and a pen of half the width w, scaled so that the longer side of the inked box is 20 pixels.
     path = c @ curve[hand]  # (n, 2, P)
@@ -252,29 +245,52 @@ def _draw_block(images: Bytes, labels: Bytes, rng: np.random.Generator) -> None:
     length = np.sqrt(dx * dx + dy * dy)  # (n, P)
     low, high = path.min(axis=2, keepdims=True), path.max(axis=2, keepdims=True)
     side = (high - low).max(axis=(1, 2))
-    w = PEN * np.exp(PEN_SPREAD * vary[:, 5]) * (side / length.sum(axis=1)) ** SLIMMING
+    w = PEN * np.exp(PEN_SPREAD * pen) * (side / length.sum(axis=1)) ** SLIMMING
     scale = (BOX - 2 * w) / side
     path = (path - (low + high) / 2) * scale[:, None, None] + (BOX - 1) / 2
+    pressure = 1 + PRESSURE * press[:, None] * np.linspace(-1, 1, SAMPLES, dtype=np.float32)
+    _place(_ink(path, length * scale[:, None], ends[hand], pressure, w), images)
 
-    # Ink and grey, as above; steepness, shared out to the samples, leaves the large arrays one addition.
-    s = np.sqrt(np.maximum(w * w, EDGE * w) / 2)
-    steepness = 255 * s * s / (w * EDGE)
-    pressure = 1 + PRESSURE * vary[:, 6, None] * np.linspace(-1, 1, SAMPLES, dtype=np.float32)
-    m = (length * (scale / (math.sqrt(2 * math.pi) * s))[:, None] + CAP * ends[hand]) * pressure
-    m *= (steepness * np.exp(w * w / (2 * s * s)))[:, None]
+
+def _ink(path: Float, length: Float, ends: Float, pressure: Float, w: Float) -> Float:
+    """Grey (n, 20, 20), paper 0 to ink 255, of paths (n, 2, P) whose samples are `length` (n, P) long, all in pixels.
+
+    ends (n, P) is 1 where a stroke begins or ends; pressure (n, P) is 1 on average; w (n,) is half the line's width.
+
+    The brush is separable, so the ink of an image is one product of two matrices:
+
+        g(r, c) = Σₚ mₚ exp(-(r - yₚ)² / 2s²) exp(-(c - xₚ)² / 2s²)
+        mₚ = (lengthₚ / (s √2π) + CAP endsₚ) pressureₚ
+
+    Beside a long line that is g(u) = exp(-u² / 2s²) at the distance u. Where half the stroke is w wide, the grey is
+
+        255 (½ + (g - g(w)) s² / (w g(w) EDGE)) = slope g / g(w) + 255/2 - slope,    slope = 255 s² / (w EDGE),
+
+    cut off at 0 and 255: half grey at u = w, falling there by 1 / EDGE per pixel; no g is no grey if s² >= w EDGE / 2.
+    """
+    s = np.sqrt(np.maximum(w * w, w * EDGE) / 2)
+    slope = 255 * s * s / (w * EDGE)
+    m = (length / (math.sqrt(2 * math.pi) * s)[:, None] + CAP * ends) * pressure
+    m *= (slope * np.exp(w * w / (2 * s * s)))[:, None]  # slope / g(w)
     pixel = np.arange(BOX, dtype=np.float32)
-    brush = path[:, :, None] - pixel[:, None]  # (n, 2, 20, P), in place from here on: half of the time
+    brush = path[:, :, None] - pixel[:, None]  # (n, 2, 20, P), in place from here on: the function takes half the time
     brush *= brush
     brush *= (-0.5 / (s * s))[:, None, None, None]
     np.exp(brush, out=brush)
-    grey = (brush[:, 1] * m[:, None]) @ brush[:, 0].swapaxes(1, 2)  # (n, 20, 20)
-    grey += (255 / 2 - steepness)[:, None, None]
-    np.clip(grey, 0, 255, out=grey)
+    across, down = brush[:, 0], brush[:, 1]
+    grey: Float = (down * m[:, None]) @ across.swapaxes(1, 2)
+    grey += (255 / 2 - slope)[:, None, None]
+    return np.clip(grey, 0, 255, out=grey)
 
-    # The centre of mass to pixel (14, 14), by whole pixels.
-    columns, rows = grey.sum(axis=1), grey.sum(axis=2)
+
+def _place(grey: Float, images: Bytes) -> None:
+    """Copy grey (n, 20, 20) into images (n, 28, 28), by whole pixels, the centre of mass to pixel (14, 14).
+
+    It comes within half a pixel, unless the box would leave the field: then the box lies at the field's edge.
+    """
+    pixel = np.arange(BOX, dtype=np.float32)
+    rows, columns = grey.sum(axis=2), grey.sum(axis=1)
     centre = np.stack([rows @ pixel, columns @ pixel]) / rows.sum(axis=1)
     top, left = np.rint(CENTRE - centre).clip(0, FIELD - BOX).astype(int).tolist()
     for image, ink, i, j in zip(images, np.rint(grey).astype(np.uint8), top, left, strict=True):
         image[i : i + BOX, j : j + BOX] = ink
-    labels[:] = digit
