@@ -14,7 +14,7 @@ from handgrad.data.mnist import find_mnist
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
-    """A directory with the four files of MNIST, every hash checked; without it the test is skipped."""
+    """A directory of MNIST's four files, or Keras's mnist.npz, every hash checked; without it the test is skipped."""
     place = find_mnist()
     if place is None:
         pytest.skip("MNIST is not on this machine: handgrad data fetch")

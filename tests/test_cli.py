@@ -209,19 +209,31 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
         (["train", "--init", "kaiming"], "kaiming_normal"),
         (["train", "--recipe", "pots"], "did you mean 'post'"),
         (["train", "--sizes", "784"], "expected two sizes or more"),
-        (["train", "--sizes", "784,0,10"], "sizes are whole numbers from 1 on"),
+        (["train", "--sizes", "784,0,10"], "expected a whole number, 1 or more"),
         (["train", "--sizes", "784;30"], "as in 784,30,10"),
         (["train", "--sizes", "700,30,10"], "expected --sizes 784,...,10"),
         (["train", "--lr", "-1"], "lr -1.0: expected a finite number above 0"),
         (["train", "--lr", "nan"], "expected a finite number above 0"),
-        (["train", "--batch-size", "0"], "expected 1 or more"),
+        (["train", "--batch-size", "0"], "batch_size 0: expected a whole number, 1 or more"),
         (["train", "--batch-size", "5000"], "expected at most the 1500 examples"),
         (["train", "--epochs", "0"], "expected 1 or more"),
         (["train", "--validation", "1500"], "expected 1 to 1499"),
         (["train", "--validation", "-1"], "expected"),
         (["train", "--resume", "nowhere"], "cannot read nowhere"),
-        (["train", "--resume", "nowhere", "--lr", "1"], "leave out lr"),
-        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere", "--lr", "1", "--batch-size", "2"], "leave out --lr, --batch-size"),
+        (["train", "--resume", "nowhere", "--recipe", "post"], "leave out --recipe"),
+        (["train", "--resume", "nowhere", "--data", "drawn"], "leave out --data"),
+        (["train", "--data", "nowhere"], "nowhere holds no IDX files"),
+        (["train", "--data", ""], ". holds no IDX files"),
+        (["train", "--sizes", "784,99999999999,10"], "not enough memory"),
+        (["train", "--epochs", "1.5"], "'1.5' is not a valid integer: see "),
+        (["train", "--seed", "-1"], "seed -1: expected 0 or more"),
+        (["train", "--epoch-count", "1"], "No such option"),
+        (["train", "extra"], "unexpected extra argument (extra)"),
+        (["check", "--seed", "-1"], "-1 is not in the range"),
+        (["predict"], "Missing argument 'MODEL'"),
+        (["tran"], "No such command 'tran'"),
+        (["data", "show"], "handgrad data --help"),
         (["evaluate", "nothing.safetensors"], "cannot read nothing.safetensors"),
         (["predict", "nothing.safetensors", "x.png"], "cannot read nothing.safetensors"),
     ],
@@ -234,10 +246,10 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
         if "--validation" not in arguments:
             arguments += ["--validation", "0"]
     done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("handgrad: ")
     assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -249,6 +261,8 @@ def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], tmp_path: 
     for arguments, expected in [
         (("predict", "cut.safetensors", "blank.png"), "only a part of one"),
         (("predict", "pickled.safetensors", "blank.png"), "pickle"),
+        (("evaluate", "cut.safetensors"), "only a part of one"),
+        (("evaluate", model.parent), "Is a directory"),
         (("predict", model, "text.png"), "text.png"),
         (("predict", model, "blank.png"), "blank.png"),
         (("predict", model, "missing.png"), "missing.png"),
@@ -266,6 +280,33 @@ def test_a_run_is_never_overwritten(digits: Path, tmp_path: Path) -> None:
     refused = run(*arguments, "--out", "runs/post", cwd=tmp_path)
     assert refused.returncode == 2
     assert "--resume runs/post" in refused.stderr
+
+
+def test_of_two_runs_that_begin_at_once_one_has_the_directory(digits: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "handgrad", "train", "--data", digits, "--validation", "0", "--epochs", "3"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(arguments, cwd=tmp_path, env=_environment(tmp_path, {}), **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=60) for process in both]
+    places = {stdout.partition("results in ")[2].partition(":")[0] for stdout, _ in said}
+    refusals = [stderr for _, stderr in said if stderr]
+    assert len(places) == 2, said
+    assert len(refusals) == 0 or refusals == ["handgrad: cannot begin a run in runs/post: File exists\n"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["", "[]", "null", {"epochs": "3"}, {"lr": None}, {"sizes": 784}, {"sizes": ["784", "10"]}, {"more": 1}],
+    ids=str,
+)
+def test_the_configuration_of_no_run_is_one_line(
+    trained: tuple[Path, str], config: str | dict[str, object], tmp_path: Path
+) -> None:
+    if isinstance(config, dict):
+        config = json.dumps(json.loads((trained[0] / "config.json").read_text()) | config)
+    (tmp_path / "config.json").write_text(config)
+    done = run("train", "--resume", ".", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_diverging_run_stops_in_one_line(digits: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,33 @@ def test_classes_and_image_shape_are_kept(image_shape, tmp_path):
     assert (again.classes, again.image_shape) == (network.classes, image_shape)
 
 
+@pytest.mark.parametrize("classes", [["0", "1", "2"], np.array(["0", "1", "2"])], ids=["list", "array"])
+@pytest.mark.parametrize("image_shape", [[2, 2], (np.int64(2), np.int64(2))])
+def test_classes_and_image_shape_may_be_set_as_any_sequence(classes, image_shape, tmp_path):
+    network = small()
+    network.classes, network.image_shape = classes, image_shape
+    save(network, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert (again.classes, again.image_shape) == (("0", "1", "2"), (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("classes", "image_shape"),
+    [
+        (("ant", "bee"), None),
+        (None, None),
+        *((("ant", "bee", "cat"), shape) for shape in [(3, 2), (-2, -2), (4,), (4, 1, 1), (2.0, 2.0), 4, ()]),
+    ],
+)
+def test_classes_and_image_shape_that_do_not_fit_are_not_saved(classes, image_shape, tmp_path, refused):
+    """What `load` would refuse must be refused while the network is still there."""
+    network = small()
+    network.classes, network.image_shape = classes, image_shape
+    with refused("classes"):
+        save(network, tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
 def test_a_header_whose_length_begins_like_a_pickle_is_read(length, tmp_path):
     network, path = small(), tmp_path / "m.safetensors"
@@ -272,8 +300,8 @@ def put(where, value):
     [
         (put(["format"], FORMAT + 1), "update handgrad"),
         (put(["layers", 0, "n_out"], 6), "."),
-        (put(["layers", 0, "n_out"], -1), "sizes"),
-        (put(["layers", 0, "n_out"], 1.5), "sizes"),
+        (put(["layers", 0, "n_out"], -1), "whole number"),
+        (put(["layers", 0, "n_out"], 1.5), "whole number"),
         (put(["layers", 0, "n_in"], 7), "damaged"),
         (put(["layers", 0], {"type": "Dense", "n_in": 10**5, "n_out": 5}), "damaged"),
         (put(["layers", 0], {"type": "Dense", "n_in": 10**18, "n_out": 5}), "."),
@@ -360,6 +388,7 @@ PLACES = {
     "a-directory": a_directory,
     "in-no-directory": lambda tmp_path: tmp_path / "none" / "m.safetensors",
     "long-name": lambda tmp_path: tmp_path / ("m" * 300),
+    "no-name": lambda tmp_path: Path(),
 }
 
 

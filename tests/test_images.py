@@ -207,6 +207,31 @@ def test_the_picture_given_is_left_as_it_was() -> None:
     np.testing.assert_array_equal(picture, before)
 
 
+def coloured(red: int, green: int, blue: int) -> NDArray[np.uint8]:
+    """The digit in that colour on white."""
+    ink = 1 - drawn()[..., None] / 255
+    return np.rint(255 - ink * (255 - np.array([red, green, blue]))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("picture", [coloured(0, 0, 0), coloured(0, 0, 200)], ids=["black", "blue"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_an_array_of_colours_is_read_as_a_picture_of_them_is(
+    tmp_path: Path, picture: NDArray[np.uint8], alpha: bool
+) -> None:
+    if alpha:
+        picture = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+        picture[:20] = 0  # nothing is there, and so paper
+    Image.fromarray(picture).save(tmp_path / "colour.png")
+    np.testing.assert_array_equal(as_digit(picture), as_digit(read_picture(tmp_path / "colour.png")))
+    assert unlike(as_digit(picture), as_digit(drawn())) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(28,), (28, 28, 2), (28, 28, 5), (3, 28, 28), (1, 28, 28, 1), ()])
+def test_an_array_that_is_no_picture_is_refused_in_one_line(shape: tuple[int, ...]) -> None:
+    with pytest.raises(HandgradError, match=r"\Aan array of shape .*: expected a picture, \(height, width\) or .*\Z"):
+        as_digit(np.zeros(shape, np.uint8))
+
+
 # ---- read_picture ----------------------------------------------------------------------------------------------------
 
 
@@ -299,8 +324,12 @@ def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path: Path, orientati
         drawn()[..., None],
         np.stack([drawn()] * 3, axis=-1),
         np.stack([drawn() / 255] * 3, axis=-1),
+        np.asarray(stroke((0, 0, 0))),
     ],
-    ids=["bytes", "float64", "float32", "float-bytes", "int64", "one-channel", "three-channels", "three-of-floats"],
+    ids=[
+        *("bytes", "float64", "float32", "float-bytes", "int64"),
+        *("one-channel", "three-channels", "three-of-floats", "four-channels"),
+    ],
 )
 def test_an_npy_file_gives_its_grey_levels(tmp_path: Path, array: NDArray[Any]) -> None:
     path = tmp_path / "digit.npy"
@@ -344,7 +373,7 @@ def a_claim_of_more_than_there_is() -> bytes:
         npy(np.full((9, 9), 1e300)),
         npy(np.zeros(9)),
         npy(np.zeros((2, 3, 4, 5))),
-        npy(np.zeros((9, 9, 4))),
+        npy(np.zeros((9, 9, 5))),
         npy(np.zeros((0, 9))),
         npy(np.zeros((9, 9), complex)),
         npy(np.full((9, 9), "a")),
@@ -362,7 +391,7 @@ def a_claim_of_more_than_there_is() -> bytes:
         "beyond-float32",
         "one-axis",
         "four-axes",
-        "four-channels",
+        "five-channels",
         "no-rows",
         "complex",
         "text",

@@ -194,6 +194,14 @@ def test_a_grid_shows_every_digit(tmp_path: Path, count: int, shape: tuple[int, 
         changed |= lighter
 
 
+def test_a_grid_of_nothing_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        HandgradError, match=r"\Acannot write [^\n]*: there is no digit to show, expected one or more\Z"
+    ):
+        digit_grid(tmp_path / "grid.png", np.zeros((0, 28, 28), np.uint8), [])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("caption", ["$^$  51.0%", "handwritten numeral seven  99.9%"], ids=["dollars", "long"])
 def test_a_grid_shows_classes_of_any_name(tmp_path: Path, caption: str) -> None:
     path = tmp_path / "grid.png"

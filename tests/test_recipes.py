@@ -59,6 +59,15 @@ def test_a_configuration_with_a_value_too_many_is_refused_by_name():
         Recipe.from_config({**POST.config(), "momentum": 0.9})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sizes", 5), ("lr", "0.5"), ("epochs", 1.5), ("seed", None), ("init", 3), ("loss", ["quadratic"])],
+)
+def test_a_configuration_with_a_value_of_another_kind_is_refused_by_name(name, value, refused):
+    with refused(f"its {name} is "):
+        Recipe.from_config({**POST.config(), name: value})
+
+
 def test_choices_that_are_none_leave_the_recipes_own():
     changed = POST.with_choices(lr=0.1, seed=0, batch_size=None, epochs=None)
     assert (changed.lr, changed.batch_size, changed.epochs) == (0.1, 10, 30)

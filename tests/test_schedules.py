@@ -63,24 +63,48 @@ def test_one_cycle_is_whole_at_its_peak():
     assert max(schedule(k / 1000 * EPOCHS, EPOCHS) for k in range(1000)) == pytest.approx(1, rel=1e-12)
 
 
-@pytest.mark.parametrize("bad", [0, -1, math.nan])
+def one_line(match):
+    return pytest.raises(HandgradError, match=rf"\Aa schedule with {match}: expected [^\n]*\Z")
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf])
 @pytest.mark.parametrize(
-    "make",
+    ("name", "make"),
     [
-        schedules.step,
-        lambda bad: schedules.step(1, factor=bad),
-        schedules.exponential,
-        lambda bad: schedules.warm_up(bad, schedules.constant()),
-        lambda bad: schedules.one_cycle(rise=bad),
+        ("every", schedules.step),
+        ("factor", lambda bad: schedules.step(1, factor=bad)),
+        ("factor", schedules.exponential),
+        ("epochs_of_rise", lambda bad: schedules.warm_up(bad, schedules.constant())),
     ],
-    ids=["every", "factor", "exponential", "warm_up", "rise"],
+    ids=["step-every", "step-factor", "exponential", "warm_up"],
 )
-def test_what_is_not_above_zero_is_refused(make, bad):
-    with pytest.raises(HandgradError, match="expected"):
+def test_what_is_no_finite_number_above_zero_is_refused(name, make, bad):
+    with one_line(f"{name} {bad}"):
         make(bad)
 
 
-@pytest.mark.parametrize("rise", [1, 1.5, math.inf])
-def test_a_rise_as_long_as_the_run_is_refused(rise):
-    with pytest.raises(HandgradError, match="rise"):
+@pytest.mark.parametrize("bad", [-1e-9, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("final", schedules.cosine),
+        ("final", lambda bad: schedules.one_cycle(final=bad)),
+        ("start", lambda bad: schedules.one_cycle(start=bad)),
+    ],
+    ids=["cosine", "one_cycle-final", "one_cycle-start"],
+)
+def test_a_factor_below_zero_or_without_end_is_refused(name, make, bad):
+    """It would be a step up the loss."""
+    with one_line(f"{name} {bad}"):
+        make(bad)
+
+
+@pytest.mark.parametrize("rise", [-1, 0, 1, 1.5, math.nan, math.inf])
+def test_a_rise_that_is_no_part_of_the_run_is_refused(rise):
+    with one_line(f"rise {rise}"):
         schedules.one_cycle(rise=rise)
+
+
+def test_a_warm_up_before_a_number_is_refused():
+    with one_line("then 0.5"):
+        schedules.warm_up(2, 0.5)

@@ -33,11 +33,18 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         logging.basicConfig(format="handgrad: %(message)s")
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its warnings are of its own cache
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            path = (error.ctx or ctx).command_path
+            line = f"{error.format_message().rstrip('.')}: see {path} --help"
+        except MemoryError as error:
+            line = f"not enough memory: {error}"
         except HandgradError as error:
-            click.echo(f"handgrad: {error}", err=True)
-            ctx.exit(2)
+            line = str(error)
+        click.echo(f"handgrad: {line}", err=True)
+        raise SystemExit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +70,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @handgrad.command()
-@click.option("--recipe", default="post", show_default=True, help="The named training to start from.")
+@click.option("--recipe", help="The named training to start from.  [default: post]")
 @click.option(
     "--sizes", metavar="N,N,...", callback=_sizes, help="Width of the input, of each hidden layer, and of the output."
 )
@@ -83,7 +90,13 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--quiet", is_flag=True, help="Print the result alone.")
 @json_option
 def train(
-    recipe: str, data: str | None, out: Path | None, resume: Path | None, quiet: bool, as_json: bool, **choices: Any
+    recipe: str | None,
+    data: str | None,
+    out: Path | None,
+    resume: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Train a network, and leave a model, its history and a report behind.
 
@@ -91,12 +104,12 @@ def train(
     """
     tell = Teller(quiet=quiet, as_json=as_json)
     if resume is None:
-        chosen, run = _new(recipe, out, choices)
+        chosen, run = _new("post" if recipe is None else recipe, out, choices)
     else:
-        chosen, run, data = _again(resume, choices | {"data": data, "out": out})
+        chosen, run, data = _again(resume, choices | {"recipe": recipe, "data": data, "out": out})
     trainer = chosen.trainer()
     network = trainer.network
-    dataset, data = _dataset(data or "mnist", tell)
+    dataset, data = _dataset("mnist" if data is None else data, tell)
     _fit_together(network, dataset)
     if chosen.validation:
         (x, y), validation, test = dataset.split(chosen.validation)
@@ -106,7 +119,7 @@ def train(
     tell.what = _told(chosen, network, dataset, len(x))
     checkpoint = run / "checkpoint.safetensors"
     config = {**chosen.config(), "data": data, "handgrad": __version__}
-    trainer.callbacks = [_Directory(run, config), tell, Checkpoint(checkpoint)]
+    trainer.callbacks = [_Directory(run, config, new=resume is None), tell, Checkpoint(checkpoint)]
     if resume is not None and checkpoint.exists():
         resume_from(trainer, checkpoint)
     try:
@@ -143,15 +156,18 @@ def _new(recipe: str, out: Path | None, choices: dict[str, Any]) -> tuple[Recipe
 
 def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
     """The recipe and the data of a run that is there."""
-    others = sorted(name for name, value in choices.items() if value is not None and name != "epochs")
+    others = [
+        f"--{name.replace('_', '-')}" for name, value in choices.items() if value is not None and name != "epochs"
+    ]
     if others:
         raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(others)}")
     config = read_json(run / "config.json")
     try:
         data, _ = config.pop("data"), config.pop("handgrad")
-        return Recipe.from_config(config).with_choices(epochs=choices["epochs"]), run, str(data)
+        recipe: Recipe = _named(run / "config.json", Recipe.from_config, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{run / 'config.json'} is not as handgrad train writes it: {error}") from error
+    return recipe.with_choices(epochs=choices["epochs"]), run, str(data)
 
 
 def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
@@ -182,15 +198,17 @@ def _fit_together(network: Network, dataset: Dataset) -> None:
 class _Directory(Callback):
     """The directory of a run: made when all is seen to be well, its history kept up to date."""
 
-    def __init__(self, run: Path, config: dict[str, Any]) -> None:
-        self.run, self.config = run, config
+    def __init__(self, run: Path, config: dict[str, Any], *, new: bool) -> None:
+        self.run, self.config, self.new = run, config, new
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Make it, and say in config.json what the run is."""
         try:
             self.run.mkdir(parents=True, exist_ok=True)
+            if self.new:  # of two runs that begin at once, one has it
+                (self.run / "config.json").touch(exist_ok=False)
         except OSError as error:
-            raise HandgradError(f"cannot make the directory {self.run}: {error.strerror}") from error
+            raise HandgradError(f"cannot begin a run in {self.run}: {error.strerror}") from error
         write_json(self.run / "config.json", self.config)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
@@ -267,7 +285,8 @@ class Teller(Callback):
             result = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
             click.echo(json.dumps({"test": result, "epochs": trainer.epoch, "seconds": seconds, "run": str(run)}))
             return
-        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {trainer.epoch} epochs in {seconds:.1f} s")
+        epochs = f"{trainer.epoch} epoch{'s' if trainer.epoch > 1 else ''}"
+        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {epochs} in {seconds:.1f} s")
         click.echo(f"results in {run}: model.safetensors, history.json, config.json, report.png")
         click.echo(f"try: handgrad predict {run / 'model.safetensors'} PICTURE.png")
 
@@ -286,7 +305,7 @@ def _count(evaluation: Evaluation) -> str:
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Read the test set with a model: its loss, its right answers, and what it takes for what."""
     network = load_model(model)
-    dataset = load(data or "mnist")
+    dataset = load("mnist" if data is None else data)
     result = network.evaluate(dataset.x_test, dataset.y_test)
     confusion = network.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:
@@ -320,15 +339,14 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
     probabilities = network.probabilities(digits)
     captions = []
     for path, p in zip(pictures, probabilities, strict=True):
-        first, second = np.argsort(p)[::-1][:2]
-        captions.append(f"{network.classes[first]}  {p[first]:.1%}")
+        likeliest = np.argsort(p)[::-1][:2]
+        answer = network.classes[likeliest[0]]
+        captions.append(f"{answer}  {p.max():.1%}")
         if as_json:
             named = {name: float(value) for name, value in zip(network.classes, p, strict=True)}
-            click.echo(json.dumps({"file": str(path), "answer": network.classes[first], "probabilities": named}))
+            click.echo(json.dumps({"file": str(path), "answer": answer, "probabilities": named}))
         else:
-            click.echo(
-                f"{path}: {network.classes[first]} ({p[first]:.1%}), or {network.classes[second]} ({p[second]:.1%})"
-            )
+            click.echo(f"{path}: " + ", or ".join(f"{network.classes[k]} ({p[k]:.1%})" for k in likeliest))
     if show is not None:
         from .plots import digit_grid
 
@@ -349,7 +367,9 @@ def _named(path: Path, function: Any, *arguments: Any) -> Any:
 
 
 @handgrad.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs and directions tried.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs and directions tried."
+)
 def check(seed: int) -> None:
     """Check every hand-derived gradient against finite differences.
 

@@ -21,7 +21,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HandgradError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return HandgradError(f"unknown {kind} '{name}': {hint}the {kind}s are {', '.join(known)}")
+    plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return HandgradError(f"unknown {kind} '{name}': {hint}the {plural} are {', '.join(known)}")
 
 
 def optional(module: str, extra: str = "app") -> Any:

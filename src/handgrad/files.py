@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,20 +38,25 @@ Made = TypeVar("Made")
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write a model file. Raises HandgradError for layers that handgrad does not know, and places not to be written."""
+    """Write a model file.
+
+    Raises HandgradError for layers that handgrad does not know, for classes and an image shape that are not the
+    network's, and for places that cannot be written.
+    """
     for part in (*network.layers, network.loss):
         if type(part) not in (*LAYERS.values(), *LOSSES.values()):
             raise HandgradError(
                 f"a model file cannot hold {type(part).__name__}, a class of your own: "
                 "keep network.parameters with numpy.save, and build the network again from your code"
             )
+    classes, image_shape = _labelled(network, network.classes, network.image_shape)
     description = {
         "format": FORMAT,
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
         "preprocessing": {"uint8": "x / 255"},
-        "image_shape": network.image_shape,
-        "classes": network.classes,
+        "image_shape": image_shape,
+        "classes": classes,
     }
     _write_arrays(Path(path), _torch_names(network), description)
 
@@ -67,12 +73,10 @@ def load(path: str | os.PathLike[str]) -> Network:
         if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
-        classes, image_shape = tuple(description["classes"]), description["image_shape"]
-        if len(classes) != network.n_out or (image_shape and math.prod(image_shape) != network.n_in):
-            raise HandgradError(f"its classes {classes} and image shape {image_shape} are not those of {network!r}")
+        labelled = _labelled(network, description["classes"], description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise HandgradError(f"{path} is no handgrad model: its description does not hold together: {error}") from error
-    network.classes, network.image_shape = classes, image_shape and tuple(image_shape)
+    network.classes, network.image_shape = labelled
 
     expected = _torch_names(network)
     if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
@@ -81,6 +85,26 @@ def load(path: str | os.PathLike[str]) -> Network:
     for name, p in expected.items():
         p[...] = arrays[name]
     return network
+
+
+def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[str, ...], tuple[int, int] | None]:
+    """The names of the network's outputs and the size of its pictures as plain values, whatever sequences they came as.
+
+    Raises HandgradError where they are not n_out names and either None or a height and width of n_in pixels.
+    """
+    names: tuple[str, ...] = ()
+    try:
+        names = tuple(map(str, classes))
+        height, width = (1, network.n_in) if image_shape is None else map(operator.index, image_shape)
+        fits = len(names) == network.n_out and height > 0 and height * width == network.n_in
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise HandgradError(
+            f"{len(names)} classes and the image shape {image_shape}: expected the names of {network.n_out} classes, "
+            f"and (height, width) of {network.n_in} pixels or None"
+        )
+    return names, None if image_shape is None else (height, width)
 
 
 def _torch_names(network: Network) -> dict[str, Array]:
@@ -142,6 +166,7 @@ def _read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """The arrays of a file of handgrad's, and what its metadata says of them."""
     safetensors = optional("safetensors")
     try:
+        path.open("rb").close()  # of a directory safetensors only says "No such device"
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)

@@ -24,13 +24,14 @@ FINE = 4  # times the field's resolution, at which strokes are measured
 FAINTEST = 24  # grey levels of 255 between ink and paper, below which a picture is taken to be empty
 THINNEST = 1.6 / 20  # of the box: MNIST's strokes are 2 to 3 of its 20 pixels wide, and far thinner ones are not read
 THICK = 2.2 / 20  # of the box, to which those are thickened
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # red, green and blue as the eye weighs them: ITU-R BT.601
 
 
 def read_picture(path: str | os.PathLike[str]) -> Grey:
     """The grey levels, 0 to 255, of a picture file: PNG, JPEG, what else Pillow reads, or npy.
 
-    Transparent parts are paper: white under dark strokes, black under light ones. An npy file holds (height, width) or
-    (height, width, channels), bytes or floats in [0, 1]. Raises HandgradError for what is no picture.
+    An npy file holds (height, width) or (height, width, channels), bytes or floats in [0, 1].
+    Raises HandgradError for what is no picture.
     """
     path = Path(path)
     try:
@@ -52,16 +53,14 @@ def _read_npy(path: Path) -> Grey:
     if not isinstance(array, np.ndarray):
         array.close()
         raise HandgradError(f"{path} holds several arrays: expected one that numpy.save wrote")
-    if array.dtype.kind not in "uifb" or array.ndim not in (2, 3) or 0 in array.shape:
+    if array.dtype.kind not in "uifb" or 0 in array.shape:
         raise HandgradError(f"{path} holds {array.dtype} of shape {array.shape}: expected one picture (height, width)")
-    if array.ndim == 3:
-        if array.shape[2] not in (1, 3):
-            raise HandgradError(f"{path} has shape {array.shape}: expected (height, width) or (height, width, 3)")
-        array = array.mean(axis=2)
     if not (np.abs(array) < 1e6).all():  # nor is a NaN
         raise HandgradError(f"{path} holds values that are no grey levels: expected 0 to 255, or floats in [0, 1]")
-    grey: Grey = array.astype(np.float32)
-    return grey * 255 if array.dtype.kind in "fb" and grey.max() <= 1 else grey
+    try:
+        return _grey(array * 255.0 if array.dtype.kind in "fb" and array.max() <= 1 else array)
+    except HandgradError as error:
+        raise HandgradError(f"{path} holds {error}") from error
 
 
 def _read_image(path: Path) -> Grey:
@@ -75,27 +74,52 @@ def _read_image(path: Path) -> Grey:
                 if image.mode.startswith(("I", "F")):  # 16 bits a pixel and more
                     deep = np.asarray(image, np.float32)
                     return deep * np.float32(255 / 65535 if deep.max() > 255 else 1)
-                layers = np.asarray(image.convert("RGBA").convert("LA"), np.float32)
+                return _grey(np.asarray(image.convert("RGBA")))
     except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
         raise HandgradError(f"{path} is too large a picture: {error}") from error
     except (ValueError, SyntaxError, EOFError) as error:
         raise HandgradError(f"{path} is no picture, or only a part of one: {error}") from error
-    grey, alpha = layers[..., 0], layers[..., 1] / 255
-    light_strokes = alpha.any() and np.average(grey, weights=alpha) >= 128
-    paper = 0 if light_strokes else 255
+
+
+def _grey(picture: NDArray[Any]) -> Grey:
+    """The grey levels (height, width) of a picture (height, width), or with 1, 3 or 4 channels: grey, RGB, RGBA.
+
+    Transparent parts are paper: that of the rest, or where only strokes are to be seen, white under dark ones and black
+    under light ones.
+    """
+    levels = np.asarray(picture, np.float32)
+    channels = levels.shape[2] if levels.ndim == 3 else 1
+    if levels.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise HandgradError(
+            f"an array of shape {levels.shape}: expected a picture, (height, width) or (height, width, channels) with "
+            "1, 3 or 4 channels"
+        )
+    if channels == 1:
+        return levels.reshape(levels.shape[:2])
+    grey: Grey = levels[..., :3] @ LUMA
+    if channels == 3:
+        return grey
+    alpha = levels[..., 3] / 255
+    seen = grey[alpha > 0.5]
+    if 2 * seen.size > grey.size:
+        paper = float(np.median(seen))
+    else:
+        paper = 0.0 if alpha.any() and np.average(grey, weights=alpha) >= 128 else 255.0
     return np.asarray(alpha * grey + (1 - alpha) * paper, np.float32)
 
 
 def as_digit(picture: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
-    """The digit in a picture (height, width), dark on light or light on dark, as (height, width) = `shape`, ink 255.
+    """The digit in a picture, dark on light or light on dark, as (height, width) = `shape`, ink 255.
 
-    Raises HandgradError where there is no ink to be seen.
+    picture: levels of 0 to 255, (height, width), or (height, width, channels) of 1 grey, 3 RGB or 4 RGBA.
+    Raises HandgradError for another shape, and where there is no ink to be seen.
     """
-    ink = _ink(np.asarray(picture, np.float32))
+    grey = _grey(picture)
+    ink = _ink(grey)
     top, bottom, left, right = _box(ink)
     cut = ink[top:bottom, left:right]
     target = round(BOX * min(shape))
-    prepared = picture.shape == shape and 0.8 * target <= max(cut.shape) <= 1.2 * target
+    prepared = grey.shape == shape and 0.8 * target <= max(cut.shape) <= 1.2 * target
     if not prepared:  # a digit of the field's own size that fits it is as it should be: scaling would only blur it
         cut = _scaled(cut, target)
     return _centred(cut * (255 / cut.max()), shape)
@@ -111,7 +135,7 @@ def _ink(picture: Grey) -> Grey:
     if -ink.min() > ink.max():  # the strokes are what differs most from the paper
         ink = -ink
     if ink.max() < FAINTEST:
-        raise HandgradError("there is no digit in it: ink and paper have nearly the same grey")
+        raise HandgradError("there is no digit in it: ink and paper have nearly the same grey, of 0 to 255")
     ink /= ink.max()
     # The lowest tenth is what is left of paper, grain and JPEG noise.
     clear: Grey = np.clip((ink - np.float32(0.1)) / np.float32(0.9), 0, 1)

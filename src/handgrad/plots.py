@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
-from .errors import optional
+from .errors import HandgradError, optional
 from .files import replace_file
 from .layers import Dense
 from .network import Network, confusion_matrix
@@ -48,7 +48,9 @@ def report(
 
 
 def digit_grid(path: str | os.PathLike[str], digits: NDArray[np.uint8], captions: Sequence[str]) -> None:
-    """Write digits (count, height, width) as one picture, each under its caption."""
+    """Write digits (count, height, width) as one picture, each under its caption. HandgradError: there are none."""
+    if len(digits) == 0:
+        raise HandgradError(f"cannot write {path}: there is no digit to show, expected one or more")
     columns = min(len(digits), 8)
     rows = math.ceil(len(digits) / columns)
     figure = optional("matplotlib.figure").Figure(figsize=(1.6 * columns, 2.1 * rows), layout="constrained")

@@ -6,8 +6,8 @@ the run's config.json holds them, so that a run says what it was.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -41,8 +41,9 @@ class Recipe:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
-        if self.epochs < 1 or self.seed < 0:
-            raise HandgradError(f"epochs {self.epochs}, seed {self.seed}: expected 1 or more, and 0 or more")
+        for name, value, least in (("epochs", self.epochs, 1), ("seed", self.seed, 0)):
+            if value < least:
+                raise HandgradError(f"{name} {value}: expected {least} or more")
         rng = np.random.default_rng(self.seed)
         activation = self.activation.split(",") if "," in self.activation else self.activation
         network = Network(list(self.sizes), activation=activation, loss=self.loss, init=self.init, rng=rng)
@@ -65,11 +66,14 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Recipe:
-        """The recipe that `config` gave. Raises HandgradError where something is missing or too much."""
-        names = {field.name for field in fields(cls)}
-        if set(config) != names:
-            wrong = ", ".join(sorted(set(config) ^ names))
+        """The recipe that gave `config`. Raises HandgradError where a value is missing, too many or of another kind."""
+        kinds = get_type_hints(cls) | {"sizes": list | tuple, "lr": int | float}
+        if set(config) != set(kinds):
+            wrong = ", ".join(sorted(set(config) ^ set(kinds)))
             raise HandgradError(f"the configuration is not this handgrad's: {wrong} is missing or not known")
+        for name, kind in kinds.items():
+            if not isinstance(config[name], kind):
+                raise HandgradError(f"the configuration is not this handgrad's: its {name} is {config[name]!r}")
         return cls(**{**config, "sizes": tuple(config["sizes"])})
 
 

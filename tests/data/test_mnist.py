@@ -768,7 +768,23 @@ def test_a_set_that_is_mnist_is_called_so(tmp_path, source):
     assert mnist.load_mnist(tmp_path / "digits", source=source).name == "digits"
 
 
-@pytest.mark.parametrize("directory", ["", ".", "gone"])
+@pytest.mark.parametrize("how", ["directory", "HANDGRAD_DATA"])
+def test_an_npz_of_the_users(tmp_path, source, monkeypatch, caplog, how):
+    """What `find_mnist` gives can be loaded, a file as well as a directory."""
+    place = put(tmp_path / "keras" / "mnist.npz")
+    monkeypatch.setenv("HANDGRAD_DATA", str(place))
+    assert mnist.find_mnist(source) == place
+    dataset = mnist.load_mnist(str(place) if how == "directory" else None, fetch=False, source=source)
+    assert_is_the_set(dataset)
+    assert dataset.name == "TINY"
+    assert not caplog.messages
+    place.write_bytes(flipped(NPZ))
+    put(mnist.cache_directory())
+    with pytest.raises(HandgradError, match=r"mnist\.npz is damaged or another file"):
+        mnist.load_mnist(str(place) if how == "directory" else None, fetch=False, source=source)
+
+
+@pytest.mark.parametrize("directory", ["", ".", "gone", "gone.npz"])
 def test_a_directory_with_nothing_in_it_is_an_error_and_not_made_up_for(source, directory):
     put(mnist.cache_directory())
     with pytest.raises(HandgradError, match="holds no IDX files: expected train-images-idx3-ubyte") as caught:

@@ -8,7 +8,7 @@ __all__ = ["Dataset", "Split", "load", "read_dataset"]
 
 
 def load(name: str) -> Dataset:
-    """The set of that name: "mnist", "drawn", or a directory of four IDX files."""
+    """The set of that name: "mnist", "drawn", or a directory of four IDX files (or Keras's mnist.npz)."""
     if name == "drawn":
         from .drawn import drawn_digits
 

@@ -97,35 +97,41 @@ def load_mnist(
 ) -> Dataset:
     """The set in `directory` or HANDGRAD_DATA, whichever set of four IDX files that is; else MNIST, wherever it is.
 
-    Where no copy of MNIST is found whole it is fetched into the cache, unless `fetch` is False. A damaged copy is
-    reported, one in the cache mended. Raises HandgradError where `directory` holds no whole set, MnistNotFoundError
-    where MNIST is nowhere.
+    Either may be the path of Keras's mnist.npz as well. Where no copy of MNIST is found whole it is fetched into the
+    cache, unless `fetch` is False. A damaged copy is reported, one in the cache mended. Raises HandgradError where
+    `directory` holds no whole set, MnistNotFoundError where MNIST is nowhere.
     """
     own = (os.environ.get("HANDGRAD_DATA") or None) if directory is None else directory
     if own is not None:
-        place = _with_idx_files(Path(own))
-        if place is not None:
-            return _load_own(place, source)
+        dataset = _own_set(Path(own), source)
+        if dataset is not None:
+            return dataset
         if directory is not None:
-            raise HandgradError(f"{directory} holds no IDX files: expected {', '.join(FILES.values())}, gzipped or not")
+            raise HandgradError(
+                f"{Path(directory)} holds no IDX files: expected {', '.join(FILES.values())}, gzipped or not; "
+                "or the path of Keras's mnist.npz"
+            )
         logger.warning("HANDGRAD_DATA is %s, which holds no IDX files: looking elsewhere", own)
     return dataset_from(_whole_copy(fetch, source).payloads, source.name)
 
 
 def find_mnist(source: Source = MNIST) -> Path | None:
-    """The first place that holds a whole copy, every hash checked; None where there is none."""
+    """The first place that holds a whole copy, a directory or an .npz file, every hash checked; None: there is none."""
     return next((copy.place for copy in survey(source) if copy.whole), None)
 
 
-def _with_idx_files(directory: Path) -> Path | None:
-    return next((place for place in _within(directory) if any(variants(place, name) for name in FILES.values())), None)
-
-
-def _load_own(place: Path, source: Source) -> Dataset:
-    """The user's own set. It is called MNIST if it is, and by its directory if it is another."""
-    payloads = read_payloads(place)
-    known = all(hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items())
-    return dataset_from(payloads, source.name if known else place.resolve().name)
+def _own_set(own: Path, source: Source) -> Dataset | None:
+    """The set that is there, or None. It is called MNIST if it is MNIST, and by its directory if it is another."""
+    if own.suffix == ".npz" and own.is_file():
+        return dataset_from(_npz_payloads(read_bytes(own), str(own), source), source.name)
+    for place in _within(own):
+        if any(variants(place, name) for name in FILES.values()):
+            payloads = read_payloads(place)
+            known = all(
+                hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items()
+            )
+            return dataset_from(payloads, source.name if known else place.resolve().name)
+    return None
 
 
 def _whole_copy(fetch: bool, source: Source) -> Copy:
