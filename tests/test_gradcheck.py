@@ -254,8 +254,8 @@ def test_a_mask_drawn_anew_for_backward_is_caught():
 
 def planted_loss(base, how):
     class Planted(base):
-        def backward(self, z, t):
-            return how(super().backward(z, t).copy())
+        def backward(self, z, t, weight):
+            return how(super().backward(z, t, weight).copy())
 
     return Planted()
 

@@ -113,7 +113,7 @@ def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Itera
     t = loss.targets(y, len(z), z.shape[1], z.dtype)
     loss.allocate(len(z), z.shape[1], z.dtype)
     with np.errstate(all="ignore"):
-        dz = loss.backward(z, t).copy()
+        dz = loss.backward(z, t, 1 / len(z)).copy()
     yield Check(f"{type(loss).__name__} dz", _error(lambda: loss.value(z, t), z, dz, rng))
 
 

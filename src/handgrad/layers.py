@@ -19,18 +19,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .arrays import Array, Streams, as_whole
+from .arrays import LARGE, Array, Streams, as_whole, buffer
 from .errors import HandgradError, unknown
 from .initializers import INITIALIZERS
+
+# Numbers as arrays of no dimension, exact in both types: a Python number is converted at every call, which takes as
+# long, 0.3 us, as all else in a call on a small batch, nine times in a step of the post's network.
+ZERO, HALF, ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
 
 
 class Layer(ABC):
     """What every layer is to the network. `forward` keeps what `backward` will need, so the two go in pairs."""
 
     n_in: int | None = None  # the width of x that the layer takes, None: any
-    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType(
-        {}
-    )  # parameters by name; a matrix (n_out, n_in) is a weight, a vector a bias
+    # The parameters by name: a matrix (n_out, n_in) is a weight, a vector a bias.
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     rng: np.random.Generator | None = None  # the stream of a layer that draws while it trains
 
     @abstractmethod
@@ -91,17 +94,17 @@ class Dense(Layer):
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        np.matmul(x, self.W.T, out=self.z)  # z = x Wᵀ
-        self.z += self.b  #                       + b
+        self.dot(x, self.W.T, out=self.z)  # z = x Wᵀ
+        self.z += self.b  #                      + b
         return self.z
 
     def backward(self, dz: Array) -> Array:
         self.backward_parameters(dz)
-        return np.matmul(dz, self.W, out=self.dx)  # dL/dx = dz W
+        return self.dot(dz, self.W, out=self.dx)  # dL/dx = dz W
 
     def backward_parameters(self, dz: Array) -> None:
-        np.matmul(dz.T, self.x, out=self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
-        np.matmul(self.ones, dz, out=self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
+        np.dot(dz.T, self.x, out=self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
+        np.dot(self.ones, dz, out=self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
 
     def width(self, n_in: int) -> int:
         return self.n_out
@@ -110,9 +113,10 @@ class Dense(Layer):
         INITIALIZERS[self.init](self.W, self.b, streams.initialization)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.z = np.empty((batch, self.n_out), dtype)
-        self.dx = np.empty((batch, self.n_in), dtype)
+        self.z = buffer(batch, self.n_out, dtype)
+        self.dx = buffer(batch, self.n_in, dtype)
         self.ones = np.ones(batch, dtype)
+        self.dot = np.dot if batch < LARGE else np.matmul  # np.dot begins 0.4 us sooner, but writes by rows alone
 
     def config(self) -> dict[str, Any]:
         return {"n_in": self.n_in, "n_out": self.n_out, "init": self.init}
@@ -135,8 +139,8 @@ class _Activation(Layer):
     """Two buffers of the batch's shape: `a` for forward, `dz` for backward."""
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.a = np.empty((batch, n_in), dtype)
-        self.dz = np.empty((batch, n_in), dtype)
+        self.a = buffer(batch, n_in, dtype)
+        self.dz = buffer(batch, n_in, dtype)
 
 
 class Sigmoid(_Activation):
@@ -146,7 +150,7 @@ class Sigmoid(_Activation):
         return sigmoid(z, out=self.a)
 
     def backward(self, da: Array) -> Array:
-        dz = np.subtract(1, self.a, out=self.dz)
+        dz = np.subtract(ONE, self.a, out=self.dz)
         dz *= self.a  # da/dz = a (1 - a)
         dz *= da
         return dz
@@ -160,7 +164,7 @@ class Tanh(_Activation):
 
     def backward(self, da: Array) -> Array:
         dz = np.multiply(self.a, self.a, out=self.dz)
-        np.subtract(1, dz, out=dz)  # da/dz = 1 - a²
+        np.subtract(ONE, dz, out=dz)  # da/dz = 1 - a²
         dz *= da
         return dz
 
@@ -169,12 +173,11 @@ class Relu(_Activation):
     """a = max(z, 0). At the kink, z = 0, the derivative is taken to be 0."""
 
     def forward(self, z: Array) -> Array:
-        return np.maximum(z, 0, out=self.a)
+        return np.maximum(z, ZERO, out=self.a)
 
     def backward(self, da: Array) -> Array:
-        return np.multiply(
-            da, self.a > 0, out=self.dz
-        )  # da/dz = [z > 0]; the mask as a factor, 6 times an index's speed
+        # da/dz = [z > 0]; the mask as a factor, not as an index: 6 times the speed
+        return np.multiply(da, self.a > ZERO, out=self.dz)
 
 
 class LeakyRelu(_Activation):
@@ -240,10 +243,10 @@ class Gelu(_Activation):
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
     """σ(z) = (1 + tanh(z / 2)) / 2: no exponential that could overflow, and no division."""
-    a = np.multiply(z, 0.5, out=out)
+    a = np.multiply(z, HALF, out=out)
     np.tanh(a, out=a)
-    a *= 0.5
-    a += 0.5
+    a *= HALF
+    a += HALF
     return a
 
 
@@ -279,9 +282,9 @@ class Dropout(Layer):
         (self.rng,) = streams.dropout.spawn(1)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.m = np.empty((batch, n_in), dtype)
-        self.y = np.empty((batch, n_in), dtype)
-        self.dx = np.empty((batch, n_in), dtype)
+        self.m = buffer(batch, n_in, dtype)
+        self.y = buffer(batch, n_in, dtype)
+        self.dx = buffer(batch, n_in, dtype)
 
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, as_array, as_labels
+from .arrays import Array, as_array, as_labels, buffer
 from .errors import HandgradError
 from .layers import sigmoid
 
@@ -34,8 +34,11 @@ class Loss(ABC):
         """The mean loss of a batch."""
 
     @abstractmethod
-    def backward(self, z: Array, t: Array) -> Array:
-        """dz = d(mean loss)/dz (batch, n_out)."""
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        """dz (batch, n_out) of Σᵢ weightᵢ Lᵢ, Lᵢ the loss of example i: 1 / batch makes it the mean's.
+
+        weight is a number, or (batch, 1), one for each example.
+        """
 
     @abstractmethod
     def probabilities(self, z: Array) -> Array:
@@ -43,7 +46,7 @@ class Loss(ABC):
 
     def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
         """Make the buffer that `backward` writes into."""
-        self.dz = np.empty((batch, n_out), dtype)
+        self.dz = buffer(batch, n_out, dtype)
 
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         """y, `count` integer labels or rows (count, n_out) of one-hot or any other targets, as smoothed rows.
@@ -85,9 +88,9 @@ class Quadratic(Loss):
         e = a - t
         return float(np.vdot(e, e)) / (2 * len(a))
 
-    def backward(self, a: Array, t: Array) -> Array:
-        da = np.subtract(a, t, out=self.dz)  # dL/da = (a - t) / batch
-        da *= 1 / len(a)
+    def backward(self, a: Array, t: Array, weight: float | Array) -> Array:
+        da = np.subtract(a, t, out=self.dz)  # dL/da = a - t
+        da *= weight
         return da
 
     def probabilities(self, a: Array) -> Array:
@@ -103,10 +106,10 @@ class CrossEntropy(Loss):
     def value(self, z: Array, t: Array) -> float:
         return float(np.sum(np.logaddexp(0, z) - t * z)) / len(z)  # softplus(z) = ln(e⁰ + eᶻ)
 
-    def backward(self, z: Array, t: Array) -> Array:
-        dz = sigmoid(z, out=self.dz)  # dL/dz = (a - t) / batch: the a (1 - a) of da/dz cancels
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        dz = sigmoid(z, out=self.dz)  # dL/dz = a - t: the a (1 - a) of da/dz cancels
         dz -= t
-        dz *= 1 / len(z)
+        dz *= weight
         return dz
 
     def probabilities(self, z: Array) -> Array:
@@ -124,10 +127,10 @@ class SoftmaxCrossEntropy(Loss):
         log_sum = np.log(np.exp(shifted).sum(axis=1))
         return float(log_sum.sum() - np.vdot(t, shifted)) / len(z)
 
-    def backward(self, z: Array, t: Array) -> Array:
-        dz = softmax(z, out=self.dz)  # dL/dz = (p - t) / batch
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        dz = softmax(z, out=self.dz)  # dL/dz = p - t
         dz -= t
-        dz *= 1 / len(z)
+        dz *= weight
         return dz
 
     def probabilities(self, z: Array) -> Array:

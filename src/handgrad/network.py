@@ -60,7 +60,7 @@ class Network:
     """
 
     parameters: Array  # θ
-    gradient: Array  # dθ, of the mean loss: what the last `backprop` left
+    gradient: Array  # dθ, what the last `backprop` left: after a step of `Trainer` with plain SGD, lr dθ
 
     def __init__(
         self,
@@ -129,6 +129,7 @@ class Network:
     def forward(self, x: Array) -> Array:
         """x (batch, n_in) -> z (batch, n_out), up the chain as in training. z is overwritten by the next call."""
         self._make_room(len(x))
+        x = np.asarray(x, self.dtype)
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -139,13 +140,14 @@ class Network:
             dz = layer.backward(dz)
         self.layers[self._first].backward_parameters(dz)
 
-    def backprop(self, x: Array, t: Array) -> Array:
-        """Leave in `gradient` the derivative by θ of the mean loss on one batch; return the outputs z.
+    def backprop(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
+        """Leave in `gradient` the derivative by θ of Σᵢ weightᵢ Lᵢ on one batch; return the outputs z.
 
-        x (batch, n_in) in the network's dtype, t (batch, n_out) rows as `loss.targets` makes them.
+        x (batch, n_in) floats, t (batch, n_out) rows as `loss.targets` makes them; `weight` a number or (batch, 1),
+        one for each example: where none is given 1 / batch, for the mean loss.
         """
         z = self.forward(x)
-        self.backward(self.loss.backward(z, t))
+        self.backward(self.loss.backward(z, t, self._mean if weight is None else weight))
         return z
 
     def _make_room(self, batch: int) -> None:
@@ -157,7 +159,7 @@ class Network:
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
         self.loss.allocate(batch, width, self.dtype)
-        self._batch = batch
+        self._batch, self._mean = batch, np.array(1 / batch, self.dtype)
 
     # ---- Answering ---------------------------------------------------------------------------------------------------
 

@@ -192,8 +192,7 @@ class Trainer:
             begin, z_block = self.batch, np.empty_like(t_block)
             for first in range(0, len(x_block), batch_size):
                 rows = slice(first, first + batch_size)
-                z_block[rows] = network.backprop(x_block[rows], t_block[rows])
-                optimizer.step(network, self._lr())
+                z_block[rows] = optimizer.learn(network, x_block[rows], t_block[rows], self._lr())
                 self.batch += 1
                 for on_batch_end in watching:
                     on_batch_end(self)
