@@ -7,15 +7,19 @@ Trainer(network, SGD(lr=0.5), batch_size=10, rng=0).fit(x, y, epochs=30)
 network.predict(x)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import schedules
 from .errors import HandgradError
-from .files import load, save
 from .gradcheck import check_gradient
 from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
 from .optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
 from .training import Callback, EarlyStopping, Trainer
+
+if TYPE_CHECKING:
+    from .files import load, save
 
 __version__ = "0.1.0"
 
@@ -52,3 +56,12 @@ __all__ = [
     "save",
     "schedules",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`load` and `save` with what they stand on, when they are first asked for: it is most of the time of an import."""
+    if name in ("load", "save"):
+        from . import files
+
+        return getattr(files, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

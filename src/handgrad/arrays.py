@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,8 +12,12 @@ from .errors import HandgradError
 
 Array = NDArray[np.floating[Any]]  # float32 to train, float64 to check: one of the two in the whole of a network
 Labels = NDArray[np.integer[Any]]  # (count,) classes 0, 1, ..., n_out - 1
-Seed = np.random.Generator | int | None  # whatever np.random.default_rng takes: None is a new draw at every run
+# Whatever np.random.default_rng takes; None is a new draw at every run. As a string, for NumPy loads its random numbers
+# when they are first named, and that takes longer than all of handgrad.
+Seed: TypeAlias = "np.random.Generator | int | None"
 
+PIXEL = np.array(1 / 255)
+FLOAT32_MAX = np.finfo(np.float32).max
 LARGE = 32  # examples from which on a batch is computed with by columns: see `buffer`
 
 
@@ -52,10 +56,12 @@ def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:
     x = x.reshape(len(x), n_in)
     if x.dtype.kind == "f":
         for first in range(0, len(x), 4096):  # a block at a time: the mask of the whole would be memory for nothing
-            with np.errstate(over="ignore"):
-                bad = ~np.isfinite(x[first : first + 4096].astype(np.float32, copy=False))
-            if bad.any():
-                row, column = np.argwhere(bad)[0] + (first, 0)
+            block = x[first : first + 4096]
+            if np.vdot(block, block) <= FLOAT32_MAX:  # a third of the time of looking at each; no NaN or infinity passes
+                continue
+            good = np.abs(block) <= FLOAT32_MAX
+            if not good.all():
+                row, column = np.argwhere(~good)[0] + (first, 0)
                 raise HandgradError(f"x[{row}, {column}] is {x[row, column]}: every input must be a finite float32")
     return x
 
@@ -72,7 +78,7 @@ def buffer(batch: int, width: int, dtype: DTypeLike) -> Array:
 def as_floats(x: NDArray[Any], out: Array) -> Array:
     """x as the network computes with it, written into `out`: bytes are pixels, p / 255 in [0, 1]; all else as it is."""
     if x.dtype == np.uint8:
-        np.multiply(x, 1 / 255, out=out, dtype=out.dtype)
+        np.multiply(x, PIXEL, out=out, dtype=out.dtype)
     else:
         np.copyto(out, x, casting="unsafe")
     return out

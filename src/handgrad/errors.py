@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +17,8 @@ class MissingExtraError(HandgradError, ImportError):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HandgradError:
     """The error for a name that is not one of `known`, with the nearest of them where one is near."""
+    import difflib  # for a slip alone: it takes as long to load as the layers
+
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""

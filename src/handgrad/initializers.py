@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays import Array
 
-Initializer = Callable[[Array, Array, np.random.Generator], None]
+Initializer = Callable[[Array, Array, "np.random.Generator"], None]
 
 
 def normal(W: Array, b: Array, rng: np.random.Generator) -> None:

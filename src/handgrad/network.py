@@ -207,11 +207,11 @@ class Network:
         return kept
 
     def _blocks(self, x: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
-        """(rows, those rows as floats) of x, one block after the other through the same memory."""
-        room: Array = np.empty((min(len(x), BLOCK), self.n_in), self.dtype)
+        """(rows, those rows in the network's dtype) of x, one block after the other through the same memory."""
+        room = None if x.dtype == self.dtype else np.empty((min(len(x), BLOCK), self.n_in), self.dtype)
         for first in range(0, len(x), BLOCK):
-            rows = slice(first, min(first + BLOCK, len(x)))
-            yield rows, as_floats(x[rows], out=room[: rows.stop - first])
+            rows = slice(first, first + BLOCK)
+            yield rows, x[rows] if room is None else as_floats(x[rows], out=room[: len(x) - first])
 
     def _infer(self, x: Array) -> Array:
         self._make_room(len(x))

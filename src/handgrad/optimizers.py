@@ -198,7 +198,7 @@ class Adam(Optimizer):
     """m ← β₁ m + g,  v ← β₂ v + g²,  θ ← θ - lr m̂ / (√v̂ + ε)
 
     with m̂ = m (1 - β₁) / (1 - β₁ᵗ), v̂ = v (1 - β₂) / (1 - β₂ᵗ) at step t = 1, 2, ...: Kingma & Ba (2015), Algorithm 1,
-    its 1 - β taken out of the sums m and v. With v̂ = k² v the step is lr m̂ / k over √v + ε / k: ten passes for fourteen.
+    its 1 - β taken out of the sums m and v. With v̂ = k² v the step is lr m̂ / k over √v + ε / k: 10 passes, not 14.
     """
 
     memories = 2
