@@ -57,7 +57,9 @@ def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:
     if x.dtype.kind == "f":
         for first in range(0, len(x), 4096):  # a block at a time: the mask of the whole would be memory for nothing
             block = x[first : first + 4096]
-            if np.vdot(block, block) <= FLOAT32_MAX:  # a third of the time of looking at each; no NaN or infinity passes
+            if (
+                np.vdot(block, block) <= FLOAT32_MAX
+            ):  # a third of the time of looking at each; no NaN or infinity passes
                 continue
             good = np.abs(block) <= FLOAT32_MAX
             if not good.all():
