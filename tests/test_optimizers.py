@@ -213,7 +213,8 @@ def test_any_block_size_gives_the_same_bits(name, block, monkeypatch):
     np.testing.assert_array_equal(take_steps(OPTIMIZERS[name](0.05, **options), b, gs), expected)
 
 
-def test_networks_larger_than_a_block_are_walked_to_their_end():
+def test_networks_larger_than_a_block_are_walked_to_their_end(monkeypatch):
+    monkeypatch.setattr(optimizers, "BLOCK", 30_000)
     network = Network([300, 250, 3], dtype=np.float64, rng=0)
     assert network.parameters.size > 2 * optimizers.BLOCK
     before, gs = network.parameters.copy(), gradients(network, 2)
