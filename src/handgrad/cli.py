@@ -24,6 +24,7 @@ from .files import resume as resume_from
 from .gradcheck import TOLERANCE, check_all
 from .network import Evaluation, Network
 from .recipes import RECIPES, Recipe
+from .threads import blas_threads
 from .training import Callback, Trainer
 
 
@@ -123,7 +124,8 @@ def train(
     if resume is not None and checkpoint.exists():
         resume_from(trainer, checkpoint)
     try:
-        trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
+        with blas_threads(network, chosen.batch_size):
+            trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
     except KeyboardInterrupt:
         tell.stop()
         done = f"{trainer.epoch} of {chosen.epochs} epochs are done and kept"
