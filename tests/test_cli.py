@@ -231,6 +231,13 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
         (["train", "--epoch-count", "1"], "No such option"),
         (["train", "extra"], "unexpected extra argument (extra)"),
         (["check", "--seed", "-1"], "-1 is not in the range"),
+        (["profile", "--recipe", "pots"], "did you mean 'post'"),
+        (["profile", "--optimizer", "sdg"], "did you mean 'sgd'"),
+        (["profile", "--sizes", "784"], "expected two sizes or more"),
+        (["profile", "--batch-size", "0"], "batch_size 0: expected a whole number, 1 or more"),
+        (["profile", "--batch-size", "99999999999999999999"], "not enough memory"),
+        (["profile", "--seconds", "nan"], "seconds nan: expected a finite number, 0 or more"),
+        (["profile", "model.safetensors"], "unexpected extra argument"),
         (["predict"], "Missing argument 'MODEL'"),
         (["tran"], "No such command 'tran'"),
         (["data", "show"], "handgrad data --help"),
@@ -348,7 +355,38 @@ def test_check_exits_1_at_the_first_wrong_gradient(tmp_path: Path) -> None:
     assert "Tanh" in done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["check"], ["data"], ["data", "fetch"]])
+def test_profile_prints_a_table_of_the_step_that_was_asked_for(tmp_path: Path) -> None:
+    chosen = ("--sizes", "20,8,6,5", "--activation", "relu,tanh", "--loss", "softmax_cross_entropy")
+    chosen += ("--init", "lecun", "--optimizer", "adam", "--batch-size", 7, "--seconds", 0)
+    done = run("profile", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    what, header, *rows, sum_of_parts, between, step, rate = done.stdout.splitlines()
+    assert "[20, 8, 6, 5]" in what
+    assert "batches of 7" in what
+    assert header.split() == ["part", "us", "of", "the", "step", "floor", "us", "x", "floor"]
+    assert [row[:32].strip() for row in rows] == [
+        *("0 Dense forward", "1 Relu forward", "2 Dense forward", "3 Tanh forward", "4 Dense forward"),
+        *("SoftmaxCrossEntropy backward", "4 Dense backward", "3 Tanh backward", "2 Dense backward"),
+        *("1 Relu backward", "0 Dense backward", "Adam update"),
+    ]
+    assert sum_of_parts.startswith("sum of the parts")
+    assert between.startswith("between them")
+    assert step.split()[-1] == "100.0%"
+    assert "examples/s" in rate
+    assert not list(tmp_path.iterdir())
+
+
+def test_profile_prints_only_json_where_asked(tmp_path: Path) -> None:
+    done = run("profile", "--seconds", 0, "--json", cwd=tmp_path)
+    *parts, whole = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(parts) == 8
+    assert sum(part["floor"] for part in parts) == pytest.approx(whole["floor"])
+    assert whole["flops_per_second"] * whole["step"] == pytest.approx(sum(part["flops"] for part in parts))
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["predict"], ["check"], ["profile"], ["data"], ["data", "fetch"]]
+)
 def test_every_command_has_help(command: list[str], tmp_path: Path) -> None:
     done = run(*command, "--help", cwd=tmp_path)
     assert done.returncode == 0

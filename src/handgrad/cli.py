@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | check | data.
+"""The command line: handgrad train | evaluate | predict | check | profile | data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .files import load as load_model
 from .files import resume as resume_from
 from .gradcheck import TOLERANCE, check_all
 from .network import Evaluation, Network
+from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
 from .threads import blas_threads
 from .training import Callback, Trainer
@@ -60,9 +62,6 @@ data_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each thing told.")
 
 
-# ---- train -----------------------------------------------------------------------------------------------------------
-
-
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     try:
         return None if value is None else tuple(int(n) for n in value.split(","))
@@ -70,19 +69,34 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 784,30,10") from None
 
 
-@handgrad.command()
-@click.option("--recipe", help="The named training to start from.  [default: post]")
-@click.option(
-    "--sizes", metavar="N,N,...", callback=_sizes, help="Width of the input, of each hidden layer, and of the output."
+_choices = (
+    click.option("--recipe", help="The named training to start from.  [default: post]"),
+    click.option(
+        "--sizes", metavar="N,N,...", callback=_sizes, help="Width of the input, of each hidden layer, of the output."
+    ),
+    click.option("--activation", help="Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu."),
+    click.option("--loss", help="quadratic, cross_entropy (the outputs sigmoids) or softmax_cross_entropy."),
+    click.option("--init", help="normal, lecun, xavier_normal, ...; by default what the activation needs."),
+    click.option("--optimizer", help="sgd, momentum, nesterov, adam or adamw."),
+    click.option("--batch-size", type=int, help="Examples in a mini-batch."),
 )
-@click.option("--activation", help="Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
-@click.option("--loss", help="quadratic, cross_entropy (the outputs sigmoids) or softmax_cross_entropy.")
-@click.option("--init", help="normal, lecun, xavier_normal, kaiming_normal, ...; by default what the activation needs.")
-@click.option("--optimizer", help="sgd, momentum, nesterov, adam or adamw.")
+
+
+def step_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a training step is."""
+    for option in reversed(_choices):
+        command = option(command)
+    return command
+
+
+# ---- train -----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@step_options
 @click.option("--lr", type=float, help="Learning rate, a step on the mean loss.")
 @click.option("--schedule", help="constant, cosine or one_cycle.")
 @click.option("--epochs", type=int, help="Times through the training set, those before --resume included.")
-@click.option("--batch-size", type=int, help="Examples in a mini-batch.")
 @click.option("--validation", type=int, help="Examples held out of the training set to watch it by.")
 @click.option("--seed", type=int, help="Of the first weights and the order of the examples.")
 @data_option
@@ -145,15 +159,20 @@ def train(
 
 def _new(recipe: str, out: Path | None, choices: dict[str, Any]) -> tuple[Recipe, Path]:
     """The recipe as the flags have it, and a directory that holds no run yet."""
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
+    chosen = _recipe(recipe, choices)
     if out is not None and (out / "config.json").exists():
         raise HandgradError(f"{out} holds a run: go on with it by --resume {out}, or name another directory")
     number, run = 1, out or Path("runs") / recipe
     while out is None and run.exists():
         number += 1
         run = run.with_name(f"{recipe}-{number}")
-    return RECIPES[recipe].with_choices(**choices), run
+    return chosen, run
+
+
+def _recipe(name: str, choices: dict[str, Any]) -> Recipe:
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name].with_choices(**choices)
 
 
 def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
@@ -222,9 +241,15 @@ def _told(recipe: Recipe, network: Network, dataset: Dataset, count: int) -> str
     """What is about to be trained, on what."""
     held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
     return (
-        f"{recipe.name}: {list(recipe.sizes)}, {network.parameters.size:,} parameters, {recipe.activation}, "
-        f"{recipe.loss}, {recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}\n"
+        f"{_told_of(recipe, network)}\n"
         f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
+    )
+
+
+def _told_of(recipe: Recipe, network: Network) -> str:
+    return (
+        f"{recipe.name}: {list(recipe.sizes)}, {network.parameters.size:,} parameters, {recipe.activation}, "
+        f"{recipe.loss}, {recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}"
     )
 
 
@@ -385,6 +410,44 @@ def check(seed: int) -> None:
             click.echo(f"handgrad: {result.name}: the error is above {TOLERANCE:.0e}", err=True)
             raise SystemExit(1)
     click.echo(f"{count} gradients are the derivatives they claim to be, to {TOLERANCE:.0e} or better")
+
+
+# ---- profile ---------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@step_options
+@click.option("--seconds", type=float, default=2, show_default=True, help="Time to take steps for.")
+@json_option
+def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -> None:
+    """Show where the time of a training step goes, layer by layer, against what this machine allows.
+
+    The floor of a part is the time of its products at the speed of a large one, or of its bytes at the speed of the
+    cache that they fit into, whichever is longer. BLAS has the threads that it has in handgrad train.
+    """
+    chosen = _recipe("post" if recipe is None else recipe, choices)
+    trainer = chosen.trainer()
+    with blas_threads(trainer.network, trainer.batch_size):
+        measured = profile_step(trainer.network, trainer.optimizer, trainer.batch_size, seconds=seconds)
+    step, total, peak = measured.step, measured.total, measured.peak
+    examples, flops = measured.batch_size / step, total.flops / step
+    if as_json:
+        for part in measured.parts:
+            click.echo(json.dumps(part._asdict()))
+        numbers = {"step": step, "sum": total.seconds, "floor": total.floor, "examples_per_second": examples}
+        click.echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
+        return
+    click.echo(_told_of(chosen, trainer.network))
+    click.echo(f"{'part':32}{'us':>12}{'of the step':>14}{'floor us':>12}{'x floor':>10}")
+    for name, took, floor, *_ in [*measured.parts, total]:
+        times = f"{took / floor:.1f}" if floor else "-"
+        click.echo(f"{name:32}{took * 1e6:12,.2f}{took / step:14.1%}{floor * 1e6:12,.2f}{times:>10}")
+    click.echo(f"{'between them':32}{(step - total.seconds) * 1e6:12,.2f}{1 - total.seconds / step:14.1%}")
+    click.echo(f"{'the step, measured as a whole':32}{step * 1e6:12,.2f}{1:14.1%}")
+    click.echo(
+        f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} "
+        "that a large product reaches here"
+    )
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

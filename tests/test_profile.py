@@ -1,0 +1,209 @@
+"""The profile of a step: every part in its place, floors by hand, a clock of our own; never how fast a machine is."""
+
+import types
+
+import numpy as np
+import pytest
+
+from handgrad import SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, Relu, Trainer
+from handgrad import profile as module
+from handgrad.profile import profile
+
+
+@pytest.fixture(autouse=True)
+def _small_product(monkeypatch):
+    monkeypatch.setattr(module, "PEAK", 64)
+
+
+def names(profile):
+    return [part.name for part in profile.parts]
+
+
+# ---- The parts -------------------------------------------------------------------------------------------------------
+
+
+def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
+    assert names(profile(Network([784, 30, 10], rng=0), SGD(0.5), 10, seconds=0)) == [
+        *("0 Dense forward", "1 Sigmoid forward", "2 Dense forward"),
+        *("CrossEntropy backward", "2 Dense backward", "1 Sigmoid backward", "0 Dense backward"),
+        "SGD update",
+    ]
+
+
+def test_below_the_first_parameters_nothing_goes_backward():
+    chain = [Dropout(0.2), Relu(), Dense(8, 6), Dropout(0.5), Dense(6, 3)]
+    measured = profile(Network(chain, rng=0), Adam(), 4, seconds=0)
+    assert names(measured) == [
+        *("0 Dropout forward", "1 Relu forward", "2 Dense forward", "3 Dropout forward", "4 Dense forward"),
+        *("CrossEntropy backward", "4 Dense backward", "3 Dropout backward", "2 Dense backward"),
+        "Adam update",
+    ]
+    for part in measured.parts:
+        assert part.seconds >= 0
+        assert 0 < part.floor < 1
+
+
+def test_the_sum_is_that_of_the_parts():
+    measured = profile(Network([9, 5, 4], rng=0), Momentum(0.1), 3, seconds=0)
+    for field in ("seconds", "floor", "flops", "bytes"):
+        assert getattr(measured.total, field) == pytest.approx(sum(getattr(part, field) for part in measured.parts))
+    assert measured.step > 0
+    assert measured.peak > 0
+    assert measured.batch_size == 3
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 4), (np.float64, 8)])
+def test_flops_and_bytes_are_those_counted_by_hand(dtype, size):
+    measured = profile(Network([784, 30, 10], rng=0, dtype=dtype), SGD(0.5), 10, seconds=0)
+    W1, W2 = 784 * 30, 30 * 10
+    assert [part.flops for part in measured.parts] == [20 * W1, 0, 20 * W2, 0, 40 * W2, 0, 20 * W1, 0]
+    theta1, theta2 = W1 + 30, W2 + 10
+    assert [part.bytes / size for part in measured.parts] == [
+        7840 + theta1 + 300,  # x, θ -> z
+        300 + 300,
+        300 + theta2 + 100,
+        3 * 100,  # z, t -> dz
+        100 + 300 + 300 + 2 * theta2,  # dz, x, W -> dx, dW
+        3 * 300,  # da, a -> dz
+        300 + 7840 + theta1,  # dz, x -> dW
+        3 * (theta1 + theta2),  # θ, g -> θ
+    ]
+
+
+@pytest.mark.parametrize(("optimizer", "vectors"), [(SGD, 3), (Momentum, 5), (Nesterov, 5), (Adam, 7)])
+def test_an_update_reads_and_writes_its_memories(optimizer, vectors):
+    network = Network([6, 4, 3], rng=0)
+    update = profile(network, optimizer(0.1), 2, seconds=0).parts[-1]
+    assert update.bytes == 4 * vectors * network.parameters.size
+
+
+def test_a_floor_is_the_larger_of_its_two(monkeypatch):
+    monkeypatch.setattr(module, "_peak", lambda dtype: 1000.0)
+    monkeypatch.setattr(module, "_bandwidth", lambda size, dtype: 100.0)
+    forward, *_, update = profile(Network([6, 4], rng=0), SGD(0.1), 5, seconds=0).parts
+    assert forward.floor == max(2 * 5 * 6 * 4 / 1000, 4 * (30 + 28 + 20) / 100)
+    assert update.floor == 4 * 3 * 28 / 100
+    monkeypatch.setattr(module, "_peak", lambda dtype: 10.0)
+    assert profile(Network([6, 4], rng=0), SGD(0.1), 5, seconds=0).parts[0].floor == 24.0
+
+
+def test_what_does_nothing_has_no_floor():
+    chain = [Dense(6, 4), Identity(), Dense(4, 3)]
+    parts = {part.name: part for part in profile(Network(chain, rng=0), SGD(0.1), 5, seconds=0).parts}
+    assert [parts[f"1 Identity {way}"].floor for way in ("forward", "backward")] == [0, 0]
+
+
+# ---- The times, on a clock of our own --------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    @classmethod
+    def perf_counter(cls):
+        return cls.now
+
+
+class Slow(Layer):
+    """y = s x. Forward takes 3 s, backward 5."""
+
+    def __init__(self, n):
+        self.n_in = n
+        self.shapes = {"s": (n,)}
+
+    def forward(self, x):
+        Clock.now += 3
+        self.x = x
+        return x * self.s
+
+    def backward(self, dy):
+        Clock.now += 5
+        self.ds[...] = (dy * self.x).sum(axis=0)
+        return dy * self.s
+
+
+class SlowSGD(SGD):
+    """An update takes 7 s, and to begin 2: a time that belongs to no part."""
+
+    def learn(self, network, x, t, lr):
+        Clock.now += 2
+        return super().learn(network, x, t, lr)
+
+    def update(self, theta, g, memory, scratch, lr):
+        Clock.now += 7
+        super().update(theta, g, memory, scratch, lr)
+
+
+def test_each_part_has_the_time_that_passes_in_it(monkeypatch):
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=Clock.perf_counter))
+    measured = profile(Network([Slow(4), Dense(4, 4), Slow(4)], rng=0), SlowSGD(0.1), 3, seconds=100)
+    assert {part.name: part.seconds for part in measured.parts if part.seconds} == {
+        "0 Slow forward": 3,
+        "2 Slow forward": 3,
+        "2 Slow backward": 5,
+        "0 Slow backward": 5,
+        "SlowSGD update": 7,
+    }
+    assert measured.total.seconds == 23
+    assert measured.step == 25
+
+
+# ---- A copy is measured, as training would train it ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_the_network_and_the_optimizer_stay_as_they_are(make, digits):
+    x, y, *_ = digits
+    network, optimizer = Network([Dense(64, 12), Dropout(0.5), Dense(12, 10)], rng=0), make(0.01)
+    Trainer(network, optimizer, batch_size=20, rng=0).fit(x, y, epochs=1)
+
+    def state():
+        drawn = network.layers[1].rng.bit_generator.state
+        kept = [network.parameters, network.gradient, network.layers[0].z, optimizer.state()["memory"]]
+        return [array.tobytes() for array in kept], optimizer.state()["steps"], drawn, [*map(vars, network.layers)]
+
+    before = repr(state())
+    profile(network, optimizer, 7, seconds=0)
+    assert repr(state()) == before
+
+
+class Spy(SGD):
+    """Tells what it is given to learn from."""
+
+    seen: list = []  # noqa: RUF012 (of the class: the optimizer is copied)
+
+    def learn(self, network, x, t, lr):
+        self.seen.append((x, t))
+        return super().learn(network, x, t, lr)
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, 100), (10, 51), (128, 3), (600, 1)])
+def test_batches_lie_in_memory_as_those_of_training(batch_size, batches):
+    Spy.seen = []
+    profile(Network([784, 3, 2], rng=0), Spy(0.1), batch_size, seconds=0)
+    assert len(Spy.seen) == 3 * batches  # one turn to warm up, one with watches, one without
+    for x, t in Spy.seen:
+        assert (x.shape, t.shape, x.dtype, t.dtype) == ((batch_size, 784), (batch_size, 2), np.float32, np.float32)
+        assert x.base is not None
+    assert len({x.ctypes.data for x, _ in Spy.seen}) == batches
+    assert all(np.array_equal(t.sum(axis=1), np.ones(batch_size)) for _, t in Spy.seen)
+
+
+# ---- Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+def test_a_batch_of_no_examples_is_refused(batch_size, refused):
+    with refused("batch_size .*: expected a whole number, 1 or more"):
+        profile(Network([4, 3], rng=0), SGD(0.1), batch_size)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_no_time_is_refused(seconds, refused):
+    with refused("seconds .*: expected a finite number, 0 or more"):
+        profile(Network([4, 3], rng=0), SGD(0.1), 2, seconds=seconds)
+
+
+def test_a_batch_that_no_memory_holds_is_an_error_of_memory():
+    with pytest.raises(MemoryError, match="a batch of"):
+        profile(Network([4, 3], rng=0), SGD(0.1), 10**18)
