@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .arrays import Array, Labels, Seed, as_examples, as_floats, as_labels, as_whole, streams
+from .arrays import Array, Labels, Seed, aligned, as_examples, as_floats, as_labels, as_whole, streams
 from .errors import HandgradError, unknown
 from .layers import ACTIVATIONS, Dense, Layer
 from .losses import LOSSES, Loss, Quadratic
@@ -208,7 +208,9 @@ class Network:
 
     def _blocks(self, x: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
         """(rows, those rows in the network's dtype) of x, one block after the other through the same memory."""
-        room = None if x.dtype == self.dtype else np.empty((min(len(x), BLOCK), self.n_in), self.dtype)
+        room = None
+        if x.dtype != self.dtype:
+            room = aligned(min(len(x), BLOCK) * self.n_in, self.dtype).reshape(-1, self.n_in)
         for first in range(0, len(x), BLOCK):
             rows = slice(first, first + BLOCK)
             yield rows, x[rows] if room is None else as_floats(x[rows], out=room[: len(x) - first])
@@ -232,8 +234,8 @@ def confusion_matrix(labels: Labels, answers: Labels, n_out: int) -> NDArray[np.
 def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
     """Lay out θ and dθ for a chain, and give each layer its W, b and dW, db as views into them."""
     size = sum(math.prod(shape) for layer in layers for shape in layer.shapes.values())
-    parameters: Array = np.zeros(size, dtype)
-    gradient: Array = np.zeros(size, dtype)
+    parameters, gradient = aligned(size, dtype), aligned(size, dtype)
+    parameters[...] = gradient[...] = 0
     first = 0
     for layer in layers:
         for name, shape in layer.shapes.items():

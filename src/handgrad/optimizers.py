@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, aligned
 from .errors import HandgradError
 from .network import Network
 
@@ -107,12 +107,13 @@ class Optimizer(ABC):
         """Cut θ, g and the memories into blocks; another network than before starts without memories."""
         theta, g = network.parameters, network.gradient
         if self._network not in (None, network) or self.memory.shape[1] == 0:
-            self.memory, self.steps = np.zeros((self.memories, theta.size), theta.dtype), 0
+            self.memory = aligned(self.memories * theta.size, theta.dtype).reshape(self.memories, theta.size)
+            self.memory[...] = self.steps = 0
         elif self.memory.shape[1] != theta.size:
             raise HandgradError(
                 f"the optimizer's memory is of {self.memory.shape[1]:,} parameters, the network has {theta.size:,}"
             )
-        scratch = np.empty(min(BLOCK, theta.size), theta.dtype)
+        scratch = aligned(min(BLOCK, theta.size), theta.dtype)
         cuts = [slice(first, first + BLOCK) for first in range(0, theta.size, BLOCK)]
         self._blocks = [(theta[c], g[c], [m[c] for m in self.memory], scratch[: theta[c].size]) for c in cuts]
         self._weights = network.weights

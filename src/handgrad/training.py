@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, Seed, as_examples, as_floats, as_whole, streams
+from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, streams
 from .errors import HandgradError
 from .network import Evaluation, Network
 from .optimizers import Optimizer
@@ -217,7 +217,7 @@ class Trainer:
         block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
         dtype = self.network.dtype
         x_raw = np.empty((min(block, len(x)), x.shape[1]), x.dtype)
-        x_block = x_raw if x.dtype == dtype else np.empty(x_raw.shape, dtype)
+        x_block = x_raw if x.dtype == dtype else aligned(x_raw.size, dtype).reshape(x_raw.shape)
         t_block = np.empty((len(x_raw), t.shape[1]), dtype)
         for first in range(0, len(x), block):
             chosen = order[first : first + block]
