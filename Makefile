@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NEAR := ../shared/mnist
 
-.PHONY: train test test-peers lint reproduce clean
+.PHONY: train test test-peers lint reproduce bench clean
 
 train: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
@@ -26,6 +26,15 @@ lint: .venv/dev
 # The tables of Nielsen's book for this network, over five seeds each: about ten minutes.
 reproduce: .venv/app
 	$(BIN)/python reproductions/nielsen.py
+
+# Every peer side by side: eleven minutes for the steps, six for the rest. Leave the machine alone meanwhile.
+bench: .venv/peers
+	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
+	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.resources
+	$(BIN)/python -m benchmarks.growth
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.ladder
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.roads
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "handgrad needs Python 3.11 or later")'

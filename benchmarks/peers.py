@@ -1,0 +1,695 @@
+"""What races, and over which course: the cases, and each peer as its own good users would write it.
+
+Every peer trains the same network from the same weights on the same batches. `Peer` says what a peer must do; each
+class below says which of its library's ways were tried, and which was the fastest.
+
+Libraries are imported where a peer is made, so that each worker process holds its own alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handgrad import Network, Trainer
+from handgrad.arrays import aligned, as_floats, streams
+from handgrad.data import load
+from handgrad.data.mnist import MnistNotFoundError, load_mnist
+from handgrad.optimizers import OPTIMIZERS
+
+Floats = NDArray[np.float32]
+
+EXAMPLES = 60_000  # an epoch
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, everywhere
+
+# Where a library counts the steps in float32, 1 - βᵗ is written -expm1(t ln β): the plain difference is 1.3e-5 off at
+# the first step, from which 20 steps on 2,048 relus make 1e-2 of the weights' change.
+
+
+# ---- The course ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its batches: sigmoids and cross-entropy, or relu and softmax_cross_entropy.
+
+    batches   how many batches lie in memory for the steps to go round
+    targets   peer's time over handgrad's, to be reached
+    share     of the machine's sgemm peak, to be reached
+    """
+
+    sizes: tuple[int, ...]
+    batch: int
+    batches: int
+    softmax: bool = False
+    targets: Mapping[str, float] = field(default_factory=dict)
+    share: float | None = None
+
+    @property
+    def name(self) -> str:
+        """784-30-10/64: the sizes, then the batch size."""
+        return "-".join(map(str, self.sizes)) + f"/{self.batch}"
+
+    @property
+    def weights(self) -> int:
+        """Σ n_in n_out: a forward pass is twice as many floating-point operations for each example."""
+        return sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.sizes))
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of a step's matrix products: three a layer, but two in the first, which has no dx.
+
+        2 batch (3 Σ n_in n_out - n_in₁ n_out₁)
+        """
+        return 2 * self.batch * (3 * self.weights - self.sizes[0] * self.sizes[1])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case and the optimizer that it is trained with: one race."""
+
+    case: Case
+    optimizer: str  # "sgd" or "adam"
+    lr: float
+
+    def network(self) -> Network:
+        """The network at the start."""
+        activation, loss = ("relu", "softmax_cross_entropy") if self.case.softmax else ("sigmoid", "cross_entropy")
+        return Network(list(self.case.sizes), activation=activation, loss=loss, rng=0)
+
+    def batches(self, order: NDArray[np.int64] | None = None) -> list[tuple[Floats, Floats]]:
+        """x in [0, 1] and one-hot t: the batches that the steps go round, the set's first; or those of an order."""
+        x, t = floats()
+        if order is None:
+            x, t = (a[: self.case.batch * self.case.batches] for a in (x, t))
+        else:
+            x, t = x[order], t[order]
+        rows = [slice(first, first + self.case.batch) for first in range(0, len(x), self.case.batch)]
+        return [(x[r], t[r]) for r in rows]
+
+    def pairs(self, theta: Floats) -> list[tuple[Floats, Floats]]:
+        """(W, b) of each layer, views into θ."""
+        found, first = [], 0
+        for n_in, n_out in itertools.pairwise(self.case.sizes):
+            middle, last = first + n_in * n_out, first + n_in * n_out + n_out
+            found.append((theta[first:middle].reshape(n_out, n_in), theta[middle:last]))
+            first = last
+        return found
+
+
+CASES = (
+    Case(
+        (784, 30, 10),
+        10,
+        500,
+        targets={"torch": 10, "torch-compile": 8, "jax-scan": 1.4, "sklearn": 5, "post": 12},
+    ),
+    Case(
+        (784, 100, 10),
+        10,
+        500,
+        targets={"torch": 6, "torch-compile": 5, "jax-scan": 1.5, "sklearn": 4.5, "post": 10},
+    ),
+    Case((784, 30, 10), 64, 100, targets={"torch": 4, "torch-compile": 3.5, "jax-scan": 1.6, "sklearn": 3.5}),
+    Case(
+        (784, 512, 512, 10),
+        128,
+        20,
+        softmax=True,
+        targets={"torch": 1.6, "torch-compile": 1.4, "jax-scan": 1.1, "sklearn": 2},
+        share=0.8,
+    ),
+    Case(
+        (784, 2048, 2048, 10),
+        256,
+        2,
+        softmax=True,
+        targets={"torch": 1.3, "torch-compile": 1.3, "jax-scan": 1.0, "sklearn": 1.6},
+        share=0.88,
+    ),
+)
+
+
+def tasks() -> list[Task]:
+    """Every case with plain SGD and with Adam."""
+    return [task_of(case, optimizer) for case in CASES for optimizer in ("sgd", "adam")]
+
+
+def task_of(case: Case, optimizer: str) -> Task:
+    """The race of a case, with a learning rate that it learns with: the post's for its own network."""
+    return Task(case, optimizer, 1e-3 if optimizer == "adam" else 0.05 if case.softmax else 0.5)
+
+
+@functools.cache
+def pixels() -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+    """(x, y, name): MNIST's training set where it is on this machine, else as many digits that handgrad draws."""
+    try:
+        digits = load_mnist(fetch=False)
+    except MnistNotFoundError:
+        digits = load("drawn")
+    return digits.x_train.reshape(len(digits.x_train), -1)[:EXAMPLES], digits.y_train[:EXAMPLES], digits.name
+
+
+@functools.cache
+def floats() -> tuple[Floats, Floats]:
+    """(x, t): the same set as a network computes with it, x in [0, 1], t one-hot."""
+    x, y, _ = pixels()
+    return as_floats(x, out=aligned(x.size, np.float32).reshape(x.shape)), np.eye(10, dtype=np.float32)[y]
+
+
+def order_of(count: int, seed: int) -> NDArray[np.int64]:
+    """The order of an epoch over the first `count` examples: the one that a Trainer with this seed takes first."""
+    return streams(seed).shuffling.permutation(count)
+
+
+# ---- The peers -------------------------------------------------------------------------------------------------------
+
+
+class Peer(ABC):
+    """A way to train the network of one task.
+
+    `load` puts it at given weights with a new optimizer; `steps` and `epoch` train, `predict` answers, and all return
+    when all is computed; `parameters` gives the weights as handgrad lays them out.
+    """
+
+    most: ClassVar[int] = EXAMPLES  # examples that an epoch may take
+    forms: ClassVar[tuple[str, ...]] = ("",)  # ways to write it, of which the fastest is kept for each task
+    needs: ClassVar[str] = "numpy"  # the package that it trains with
+    epsilon_inside = False  # Adam divides by √v + ε before the bias of v is mended, not by √v̂ + ε after
+
+    def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
+        self.task, self.batch = task, task.case.batch
+
+    @staticmethod
+    def enters(task: Task) -> bool:
+        """Whether the peer takes part in a task."""
+        return True
+
+    @abstractmethod
+    def load(self, theta: Floats) -> None:
+        """Start anew from the weights θ."""
+
+    @abstractmethod
+    def steps(self, count: int) -> None:
+        """`count` steps, round the batches in memory, from the first."""
+
+    @abstractmethod
+    def epoch(self, count: int, seed: int) -> None:
+        """Every one of the first `count` examples once, in the order of `order_of(count, seed)`.
+
+        Drawing the order and gathering its batches is part of it.
+        """
+
+    @abstractmethod
+    def parameters(self) -> Floats:
+        """The weights θ as they are now."""
+
+    @abstractmethod
+    def pictures(self, count: int) -> Any:
+        """The first `count` examples in the form that `predict` takes: float32 where the library computes."""
+
+    @abstractmethod
+    def predict(self, pictures: Any) -> Any:
+        """The class of each picture."""
+
+
+class Handgrad(Peer):
+    """The public interface: `Optimizer.learn`, a step; for an epoch Trainer.fit, from bytes, as from handgrad.data.
+
+    So an epoch of handgrad's also turns bytes into floats, checks for divergence, and reports loss and accuracy, which
+    no peer here but scikit-learn does (its loss).
+    """
+
+    def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
+        super().__init__(task)
+        self.network = task.network()
+        self.x, self.y, _ = pixels()
+
+    @functools.cached_property
+    def batches(self) -> list[tuple[Floats, Floats]]:
+        """Made when asked for: an epoch does without."""
+        return self.task.batches()
+
+    def load(self, theta: Floats) -> None:
+        self.network.parameters[...] = theta
+        self.optimizer = OPTIMIZERS[self.task.optimizer](self.task.lr)
+
+    def steps(self, count: int) -> None:
+        network, optimizer, lr = self.network, self.optimizer, self.task.lr
+        for x, t in itertools.islice(itertools.cycle(self.batches), count):
+            optimizer.learn(network, x, t, lr)
+
+    def epoch(self, count: int, seed: int) -> None:
+        trainer = Trainer(self.network, self.optimizer, batch_size=self.batch, rng=seed)
+        trainer.fit(self.x[:count], self.y[:count], epochs=1)
+
+    def parameters(self) -> Floats:
+        return self.network.parameters.copy()
+
+    def pictures(self, count: int) -> Floats:
+        return as_floats(self.x[:count], out=np.empty((count, self.x.shape[1]), np.float32))
+
+    def predict(self, pictures: Floats) -> Any:
+        return self.network.predict(pictures)
+
+
+class Torch(Peer):
+    """PyTorch, eager: Sequential, the loss on logits, torch.optim.
+
+    Of the optimizer's implementations "fused" and "foreach" are tried. The batches of an epoch are views into blocks
+    of 512 examples gathered by index_select into one buffer: measured on a batch size of 10, 29 ms an epoch, against
+    104 ms for x[rows] batch by batch and 143 ms for x[order] at once.
+    """
+
+    forms: ClassVar[tuple[str, ...]] = ("fused", "foreach")
+    needs = "torch"
+
+    def __init__(self, task: Task, form: str = "fused", threads: int = 1) -> None:
+        super().__init__(task)
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch, self.form = torch, form
+        x, t = floats()
+        self.x = torch.from_numpy(x)
+        self.t = torch.from_numpy(t.argmax(axis=1) if task.case.softmax else t)  # classes, where the loss takes them
+        held = self.batch * task.case.batches
+        self.batches = list(
+            zip(self.x[:held].split(self.batch), self.t[:held].split(self.batch), strict=True),
+        )
+        self.block = max(1, 512 // self.batch) * self.batch
+        self.x_block = torch.empty(self.block, *self.x.shape[1:])
+        self.t_block = torch.empty(self.block, *self.t.shape[1:], dtype=self.t.dtype)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make the model."""
+        nn, sizes = self.torch.nn, self.task.case.sizes
+        chain: list[Any] = []
+        for n_in, n_out in itertools.pairwise(sizes):
+            chain += [nn.Linear(n_in, n_out), nn.ReLU() if self.task.case.softmax else nn.Sigmoid()]
+        self.model = nn.Sequential(*chain[:-1])
+
+    def loss(self, z: Any, t: Any) -> Any:
+        """The mean over the batch of what handgrad's losses sum over the outputs."""
+        functional = self.torch.nn.functional
+        if self.task.case.softmax:
+            return functional.cross_entropy(z, t)
+        return functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
+
+    def load(self, theta: Floats) -> None:
+        torch = self.torch
+        with torch.no_grad():
+            for ours, theirs in zip(itertools.chain(*self.task.pairs(theta)), self.model.parameters(), strict=True):
+                theirs.copy_(torch.from_numpy(np.array(ours)))
+        kind = torch.optim.Adam if self.task.optimizer == "adam" else torch.optim.SGD
+        self.optimizer = kind(self.model.parameters(), lr=self.task.lr, **{self.form: True})
+
+    def step(self, x: Any, t: Any) -> None:
+        """One step."""
+        self.optimizer.zero_grad()
+        self.loss(self.model(x), t).backward()
+        self.optimizer.step()
+
+    def steps(self, count: int) -> None:
+        for x, t in itertools.islice(itertools.cycle(self.batches), count):
+            self.step(x, t)
+
+    def epoch(self, count: int, seed: int) -> None:
+        gather = self.torch.index_select
+        for rows in self.torch.from_numpy(order_of(count, seed)).split(self.block):
+            x = gather(self.x, 0, rows, out=self.x_block[: len(rows)])
+            t = gather(self.t, 0, rows, out=self.t_block[: len(rows)])
+            for x_batch, t_batch in zip(x.split(self.batch), t.split(self.batch), strict=True):
+                self.step(x_batch, t_batch)
+
+    def parameters(self) -> Floats:
+        return np.concatenate([p.detach().numpy().ravel() for p in self.model.parameters()])
+
+    def pictures(self, count: int) -> Any:
+        return self.x[:count]
+
+    def predict(self, pictures: Any) -> Any:
+        with self.torch.inference_mode():
+            return self.model(pictures).argmax(1)
+
+
+class TorchCompile(Torch):
+    """PyTorch, torch.compile: the whole step one graph, the derivatives by torch.func.grad, the update in place.
+
+    The C++ wrapper, and no guards, since no shape ever changes. Measured on 784-30-10, batch 10, one thread: 62 µs;
+    with guards 87 µs, and with the Python wrapper 92 µs; loss.backward() and torch.optim in the compiled function with
+    trace_autograd_ops 138 µs, without it (the graph breaks) 303 µs; the eager step 258 µs.
+    """
+
+    forms = ("",)
+
+    def prepare(self) -> None:
+        torch, case = self.torch, self.task.case
+        functional = torch.nn.functional
+        lr, adam = self.task.lr, self.task.optimizer == "adam"
+        activation = torch.relu if case.softmax else torch.sigmoid
+        self.theta = [(torch.zeros(n_out, n_in), torch.zeros(n_out)) for n_in, n_out in itertools.pairwise(case.sizes)]
+        flat = list(itertools.chain(*self.theta))
+        self.memory = [[torch.zeros_like(p) for p in flat] for _ in range(2)] if adam else [[], []]
+        self.count = torch.zeros(())
+
+        def outputs(theta: Any, x: Any) -> Any:
+            for W, b in theta[:-1]:
+                x = activation(functional.linear(x, W, b))
+            return functional.linear(x, *theta[-1])
+
+        def loss(theta: Any, x: Any, t: Any) -> Any:
+            return self.loss(outputs(theta, x), t)
+
+        def step(theta: Any, memory: Any, count: Any, x: Any, t: Any) -> None:
+            gradient = itertools.chain(*torch.func.grad(loss)(theta, x, t))
+            flat = itertools.chain(*theta)
+            if not adam:
+                for p, g in zip(flat, gradient, strict=True):
+                    p.sub_(g, alpha=lr)
+                return
+            count.add_(1)
+            mend_1, mend_2 = (-torch.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
+            for p, g, m, v in zip(flat, gradient, *memory, strict=True):
+                m.lerp_(g, 1 - BETA_1)
+                v.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
+                p.sub_(lr * (m / mend_1) / ((v / mend_2).sqrt() + EPSILON))
+
+        torch.compiler.reset()  # without guards, what was compiled for another network would be taken for this one
+        options = {"cpp_wrapper": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        self.compiled = torch.compile(step, fullgraph=True, options=options)
+        self.answer = torch.compile(lambda theta, x: outputs(theta, x).argmax(1), dynamic=False)
+
+    def load(self, theta: Floats) -> None:
+        for ours, theirs in zip(self.task.pairs(theta), self.theta, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                b.copy_(self.torch.from_numpy(np.array(a)))
+        for tensor in (self.count, *itertools.chain(*self.memory)):
+            tensor.zero_()
+
+    def step(self, x: Any, t: Any) -> None:
+        self.compiled(self.theta, self.memory, self.count, x, t)
+
+    def parameters(self) -> Floats:
+        return np.concatenate([p.numpy().ravel() for p in itertools.chain(*self.theta)])
+
+    def predict(self, pictures: Any) -> Any:
+        return self.answer(self.theta, pictures)
+
+
+class JaxScan(Peer):
+    """JAX: one jitted lax.scan over all the steps, the state donated; an epoch gathers each batch in the scan's body.
+
+    Both layouts of W are tried: measured on 784-30-10, batch 10, x Wᵀ takes 25 µs a step, x W 32 µs; one picture
+    through 784-2048-2048-10 takes x Wᵀ 3.7 ms, x W 0.4 ms. Unrolling the scan 4 times gains nothing. Gathering a whole
+    epoch before the scan takes 40 % longer than in its body.
+    """
+
+    needs = "jax"
+    forms = ("x Wᵀ", "x W")
+
+    def __init__(self, task: Task, form: str = "x Wᵀ", threads: int = 1) -> None:
+        super().__init__(task)
+        self.columns = form == "x W"
+        import jax
+        import jax.numpy as jnp
+
+        self.jax, self.jnp = jax, jnp
+        step, batch = self.step, self.batch
+        x, y, _ = pixels()
+        self.examples = jnp.array(x) * jnp.float32(1 / 255), jax.nn.one_hot(y, 10, dtype=jnp.float32)
+        held = batch * task.case.batches
+        self.held = tuple(a[:held].reshape(-1, batch, a.shape[1]) for a in self.examples)
+
+        def scan(state: Any, batches: Any) -> Any:
+            return jax.lax.scan(lambda state, b: (step(state, *b), None), state, batches)[0]
+
+        def scan_rows(state: Any, x: Any, t: Any, order: Any) -> Any:
+            order = order.reshape(-1, batch)
+            return jax.lax.scan(lambda state, rows: (step(state, x[rows], t[rows]), None), state, order)[0]
+
+        self.scan, self.scan_rows = jax.jit(scan, donate_argnums=0), jax.jit(scan_rows, donate_argnums=0)
+        self.answer = jax.jit(lambda theta, x: self.outputs(theta, x).argmax(1))
+
+    def outputs(self, theta: Any, x: Any) -> Any:
+        """z of a batch."""
+        activation = self.jax.nn.relu if self.task.case.softmax else self.jax.nn.sigmoid
+        for number, (W, b) in enumerate(theta, start=1):
+            x = x @ (W if self.columns else W.T) + b
+            if number < len(theta):
+                x = activation(x)
+        return x
+
+    def loss(self, theta: Any, x: Any, t: Any) -> Any:
+        """The mean over the batch of what handgrad's losses sum over the outputs."""
+        z = self.outputs(theta, x)
+        each = -t * self.jax.nn.log_softmax(z) if self.task.case.softmax else self.jnp.logaddexp(0, z) - t * z
+        return each.sum() / len(x)
+
+    def step(self, state: Any, x: Any, t: Any) -> Any:
+        """One step, state to state."""
+        jnp, each, lr = self.jnp, self.jax.tree.map, self.task.lr
+        theta, *memory = state
+        gradient = self.jax.grad(self.loss)(theta, x, t)
+        if not memory:
+            return [each(lambda p, g: p - lr * g, theta, gradient)]
+        m, v, count = memory
+        count = count + 1
+        m = each(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, m, gradient)
+        v = each(lambda v, g: BETA_2 * v + (1 - BETA_2) * g * g, v, gradient)
+        mend_1, mend_2 = (-jnp.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
+        theta = each(lambda p, m, v: p - lr * (m / mend_1) / (jnp.sqrt(v / mend_2) + EPSILON), theta, m, v)
+        return [theta, m, v, count]
+
+    def load(self, theta: Floats) -> None:
+        jnp, each = self.jnp, self.jax.tree.map
+        start = [(jnp.array(W.T if self.columns else W), jnp.array(b)) for W, b in self.task.pairs(theta)]
+        self.state = [start]
+        if self.task.optimizer == "adam":
+            self.state += [each(jnp.zeros_like, start), each(jnp.zeros_like, start), jnp.zeros((), jnp.float32)]
+        self.jax.block_until_ready(self.state)
+
+    def steps(self, count: int) -> None:
+        rounds, rest = divmod(count, self.task.case.batches)
+        for _ in range(rounds):
+            self.state = self.scan(self.state, self.held)
+        if rest:
+            self.state = self.scan(self.state, tuple(a[:rest] for a in self.held))
+        self.jax.block_until_ready(self.state)
+
+    def epoch(self, count: int, seed: int) -> None:
+        self.state = self.scan_rows(self.state, *self.examples, self.jnp.array(order_of(count, seed), self.jnp.int32))
+        self.jax.block_until_ready(self.state)
+
+    def parameters(self) -> Floats:
+        pairs = ((W.T if self.columns else W, b) for W, b in self.state[0])
+        return np.concatenate([np.ravel(p) for pair in pairs for p in pair])
+
+    def pictures(self, count: int) -> Any:
+        return self.examples[0][:count]
+
+    def predict(self, pictures: Any) -> Any:
+        return self.answer(self.state[0], pictures).block_until_ready()
+
+
+class JaxStep(JaxScan):
+    """JAX: one step jitted, its state donated; an epoch's step gathers its batch itself, the order on the device."""
+
+    def __init__(self, task: Task, form: str = "x Wᵀ", threads: int = 1) -> None:
+        super().__init__(task, form)
+        jax = self.jax
+        self.batches = list(zip(*(map(self.jnp.array, a) for a in map(np.asarray, self.held)), strict=True))
+        step, batch = self.step, self.batch
+
+        def step_rows(state: Any, number: Any, x: Any, t: Any, order: Any) -> Any:
+            rows = jax.lax.dynamic_slice_in_dim(order, number * batch, batch)
+            return step(state, x[rows], t[rows]), number + 1
+
+        self.jitted, self.jitted_rows = jax.jit(step, donate_argnums=0), jax.jit(step_rows, donate_argnums=(0, 1))
+
+    def steps(self, count: int) -> None:
+        jitted, state = self.jitted, self.state
+        for x, t in itertools.islice(itertools.cycle(self.batches), count):
+            state = jitted(state, x, t)
+        self.state = self.jax.block_until_ready(state)
+
+    def epoch(self, count: int, seed: int) -> None:
+        jitted, state, (x, t) = self.jitted_rows, self.state, self.examples
+        order = self.jnp.array(order_of(count, seed), self.jnp.int32)
+        number = self.jnp.zeros((), self.jnp.int32)
+        for _ in range(count // self.batch):
+            state, number = jitted(state, number, x, t, order)
+        self.state = self.jax.block_until_ready(state)
+
+
+class Sklearn(Peer):
+    """scikit-learn: MLPClassifier without penalty and momentum, float32, by partial_fit over all batches of a pass.
+
+    One-hot rows, which it takes for labels that exclude nothing, give it logistic outputs and handgrad's cross_entropy;
+    classes give it softmax. It sums up the loss of each batch as it goes, which cannot be turned off.
+    """
+
+    needs = "sklearn"
+    epsilon_inside = True
+
+    def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
+        super().__init__(task)
+        from sklearn.neural_network import MLPClassifier
+
+        case = task.case
+        self.x, t = floats()
+        self.y = t.argmax(axis=1) if case.softmax else t.astype(int)
+        self.model = MLPClassifier(
+            case.sizes[1:-1],
+            activation="relu" if case.softmax else "logistic",
+            solver=task.optimizer,
+            alpha=0,
+            batch_size=case.batch,
+            learning_rate_init=task.lr,
+            shuffle=False,  # the order comes from outside
+            momentum=0,
+            nesterovs_momentum=False,
+            beta_1=BETA_1,
+            beta_2=BETA_2,
+            epsilon=EPSILON,
+        )
+        self.model.partial_fit(self.x[: case.batch], self.y[: case.batch], classes=np.arange(10))
+
+    def load(self, theta: Floats) -> None:
+        for (W, b), coefficient, intercept in zip(
+            self.task.pairs(theta), self.model.coefs_, self.model.intercepts_, strict=True
+        ):
+            coefficient[...], intercept[...] = W.T, b
+        vars(self.model).pop("_optimizer", None)  # the next partial_fit makes a new one
+
+    def steps(self, count: int) -> None:
+        rounds, rest = divmod(count, self.task.case.batches)
+        for batches in [self.task.case.batches] * rounds + [rest] * bool(rest):
+            self.fit(self.x[: batches * self.batch], self.y[: batches * self.batch])
+
+    def epoch(self, count: int, seed: int) -> None:
+        order = order_of(count, seed)
+        self.fit(self.x[order], self.y[order])
+
+    def fit(self, x: Any, y: Any) -> None:
+        """Once over the batches of x."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self.model.partial_fit(x, y)
+
+    def parameters(self) -> Floats:
+        pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
+        return np.concatenate([part for W, b in pairs for part in (W.T.ravel(), b)])
+
+    def pictures(self, count: int) -> Floats:
+        return self.x[:count]
+
+    def predict(self, pictures: Floats) -> Any:
+        if self.task.case.softmax:
+            return self.model.predict(pictures)
+        return self.model.predict_proba(pictures).argmax(1)  # predict would give every output above a half
+
+
+class Post(Peer):
+    """examples/post.py: the post's listing, one example at a time, float64 columns."""
+
+    most = 6_000  # columns held, 38 MB
+
+    def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
+        super().__init__(task)
+        path = Path(__file__).parents[1] / "examples" / "post.py"
+        spec = importlib.util.spec_from_file_location("post", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is not there")
+        post = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(post)
+        self.network = post.Network(list(task.case.sizes), rng=0)
+        x, t = floats()
+        self.pairs = [(x[i][:, None].astype(float), t[i][:, None].astype(float)) for i in range(self.most)]
+        batches = range(0, self.batch * task.case.batches, self.batch)
+        self.batches = [self.pairs[first : first + self.batch] for first in batches]
+
+    @staticmethod
+    def enters(task: Task) -> bool:
+        return task.case.batch == 10 and task.optimizer == "sgd" and not task.case.softmax
+
+    def load(self, theta: Floats) -> None:
+        pairs = self.task.pairs(theta)
+        self.network.weights = [W.astype(float) for W, _ in pairs]
+        self.network.bias = [b[:, None].astype(float) for _, b in pairs]
+
+    def steps(self, count: int) -> None:
+        for batch in itertools.islice(itertools.cycle(self.batches), count):
+            self.network.update(batch, self.task.lr)
+
+    def epoch(self, count: int, seed: int) -> None:
+        shuffled = [self.pairs[i] for i in order_of(count, seed)]
+        for first in range(0, count, self.batch):
+            self.network.update(shuffled[first : first + self.batch], self.task.lr)
+
+    def parameters(self) -> Floats:
+        pairs = zip(self.network.weights, self.network.bias, strict=True)
+        return np.concatenate([part.ravel() for pair in pairs for part in pair]).astype(np.float32)
+
+    def pictures(self, count: int) -> list[Any]:
+        return [x for x, _ in self.pairs[:count]]
+
+    def predict(self, pictures: list[Any]) -> list[Any]:
+        return [np.argmax(self.network.ff(x)) for x in pictures]
+
+
+PEERS: dict[str, type[Peer]] = {
+    "handgrad": Handgrad,
+    "torch": Torch,
+    "torch-compile": TorchCompile,
+    "jax-step": JaxStep,
+    "jax-scan": JaxScan,
+    "sklearn": Sklearn,
+    "post": Post,
+}
+
+
+# ---- Agreement -------------------------------------------------------------------------------------------------------
+
+# Of the weights' change, what rounding in float32 may make; a learning rate 1 % off makes 1e-2. After 20 steps it is
+# 3e-6 with SGD on sigmoids, 1e-3 on 2,048 relus, where one z is 0 for one and not for the other; with Adam 3e-3, once
+# 6e-3 on 2,048 relus, as it divides by its own size even a gradient that is little but rounding: from the same steps in
+# float64, handgrad is 2.9e-3 off, PyTorch 2.0e-3.
+TOLERANCE = 7e-3
+
+
+def reference(task: Task, count: int, epsilon_inside: bool, seed: int | None = None) -> Floats:
+    """handgrad's weights after `count` steps round the batches; with a seed, after those of an epoch in its order.
+
+    With `epsilon_inside`, those of scikit-learn's Adam: lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε) is handgrad's
+    lr m̂ / (√v̂ + ε') with ε' = ε / √(1 - β₂ᵗ), 32 times ε at the first step. So handgrad takes that ε' at step t,
+    and the tolerance need not be widened for it: with ε as it is, the two would be 5e-2 apart.
+    """
+    ours = Handgrad(task)
+    ours.load(ours.parameters())
+    batches = task.batches() if seed is None else task.batches(order_of(count * task.case.batch, seed))
+    for number, (x, t) in enumerate(itertools.islice(itertools.cycle(batches), count), start=1):
+        if epsilon_inside and task.optimizer == "adam":
+            ours.optimizer.epsilon = EPSILON / math.sqrt(1 - BETA_2**number)  # type: ignore[attr-defined]
+        ours.network.backprop(x, t)
+        ours.optimizer.step(ours.network)
+    return ours.parameters()
+
+
+def disagreement(task: Task, theirs: Floats, ours: Floats) -> float:
+    """‖θ - θ'‖ over ‖θ' - θ₀‖, of that W or b which differs most: 0 where both went the same way."""
+    start = task.network().parameters
+    triples = zip(*(itertools.chain(*task.pairs(theta)) for theta in (theirs, ours, start)), strict=True)
+    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b - c)) for a, b, c in triples)

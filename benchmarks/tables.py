@@ -1,0 +1,104 @@
+"""How results are told: tables, the machine, the versions; and where they are kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .peers import PEERS, pixels
+from .workers import cores
+
+RESULTS = Path(__file__).parent / "results"
+PART = RESULTS / "part"  # of a run that was not the whole one: git ignores it
+DISTRIBUTIONS = ("handgrad", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
+INSTALLED_AS = {"sklearn": "scikit-learn"}
+
+# A marker for each peer, so that no figure needs its colours to be read. They are Okabe & Ito's, which the colour-blind
+# tell apart.
+STYLES = {
+    "handgrad": ("o", "#000000"),
+    "torch": ("s", "#D55E00"),
+    "torch-compile": ("D", "#E69F00"),
+    "jax-step": ("^", "#0072B2"),
+    "jax-scan": ("v", "#56B4E9"),
+    "sklearn": ("P", "#009E73"),
+    "post": ("X", "#CC79A7"),
+}
+
+
+def machine() -> dict[str, Any]:
+    """What every figure depends on: processor, cores, system, versions, BLAS, data, date."""
+    versions = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _processor(),
+        "cores": cores(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of others, before the run
+        "system": platform.platform(),
+        "versions": versions,
+        "numpy_blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"],
+        "data": pixels()[2],
+    }
+
+
+def _processor() -> str:
+    """The processor's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def about(machine: dict[str, Any]) -> str:
+    """The machine in a line."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['processor']}, {machine['cores']} cores; {versions}; {machine['data']}; {machine['date']}"
+
+
+def missing(peers: Sequence[str]) -> list[str]:
+    """The packages that these peers need and that are not here."""
+    needs = {PEERS[peer].needs for peer in peers}
+    return sorted(INSTALLED_AS.get(name, name) for name in needs if importlib.util.find_spec(name) is None)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns stand straight on a terminal too; all but the first to the right."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs)) + " |"
+        for pairs in (list(zip(row, widths, strict=True)) for row in (head, *rows))
+    ]
+    rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def save(path: Path, text: str) -> None:
+    """Replace a file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Replace a file whole."""
+    save(path, json.dumps(value, indent=1) + "\n")
