@@ -168,6 +168,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(digits: Path, tmp_pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     end = time.monotonic() + 60
     while not (tmp_path / "runs/post/checkpoint.safetensors").exists() and time.monotonic() < end:
