@@ -44,14 +44,15 @@ def machine() -> dict[str, Any]:
     for name in DISTRIBUTIONS:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of others, before the run
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,
-        "numpy_blas": np.show_config(mode="dicts")["Build Dependencies"]["blas"],
+        "numpy_blas": {key: blas[key] for key in ("name", "version")},
         "data": pixels()[2],
     }
 

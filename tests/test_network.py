@@ -26,6 +26,7 @@ from handgrad import (
     Sigmoid,
     SoftmaxCrossEntropy,
     Tanh,
+    arrays,
     check_gradient,
     network,
     one_hot,
@@ -520,3 +521,62 @@ def test_a_layer_of_ones_own_needs_forward_and_backward_and_nothing_else():
     first, last = made.layers[0], made.layers[2]
     np.testing.assert_allclose(made.outputs(X), 2 * (X @ first.W.T + first.b) @ last.W.T + last.b, **CLOSE)
     assert math.isfinite(made.evaluate(X, Y).loss)
+
+
+# ---- Memory: rows and columns, lines of the cache --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 25, 26, 31, 32, 33, 200])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_gradient_is_the_same_by_rows_and_by_columns(activation, loss, batch, monkeypatch):
+    """Buffers of more than LARGE numbers lie by columns: 26 x 40 are."""
+    rng = np.random.default_rng(batch)
+    x, t = rng.normal(size=(batch, 6)), np.eye(3)[rng.integers(0, 3, batch)]
+    made = Network([6, 40, 3], activation=activation, loss=loss, rng=0, dtype=np.float64)
+    z = made.backprop(x, t).copy()
+    assert made.layers[0].z.flags.c_contiguous == (batch * 40 <= arrays.LARGE)
+    monkeypatch.setattr(arrays, "LARGE", 10**9)
+    by_rows = Network([6, 40, 3], activation=activation, loss=loss, rng=0, dtype=np.float64)
+    np.testing.assert_allclose(z, by_rows.backprop(x, t), **CLOSE)
+    np.testing.assert_allclose(made.gradient, by_rows.gradient, **CLOSE)
+
+
+def test_weights_of_examples_are_those_of_their_losses():
+    """Twice an example's weight is the example twice; a number is every example's weight."""
+    made = Network([6, 5, 4], rng=0, dtype=np.float64)
+    t = one_hot(Y, 4, np.float64)
+    twice = np.r_[0, np.arange(9)]
+    made.backprop(X[twice], t[twice], 0.1)
+    expected = made.gradient.copy()
+    weight = np.full((9, 1), 0.1)
+    weight[0] = 0.2
+    made.backprop(X, t, weight)
+    np.testing.assert_allclose(made.gradient, expected, **CLOSE)
+    made.backprop(X, t, 1 / 9)
+    mean = made.gradient.copy()
+    made.backprop(X, t)
+    np.testing.assert_allclose(made.gradient, mean, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda n: n.astype(np.float64), lambda n: pickle.loads(pickle.dumps(n))]
+)
+def test_every_array_of_a_step_begins_at_a_line_of_the_cache(again):
+    for made in (Network([6, 5, 4], activation="relu", rng=0), again(Network([6, 5, 4], activation="relu", rng=0))):
+        made.backprop(X.astype(made.dtype), one_hot(Y, 4, made.dtype))
+        arrays_of = [made.parameters, made.gradient, made.layers[0].z, made.layers[1].a, made.layers[1].zeros]
+        assert [a.ctypes.data % 64 for a in arrays_of] == [0] * 5
+
+
+def test_inference_keeps_nothing_of_the_users():
+    made, x = Network([6, 5, 4], rng=0), X.astype(np.float32)
+    before = x.copy()
+    made.predict(x)
+    assert not any(
+        np.shares_memory(value, x)
+        for layer in made.layers
+        for value in vars(layer).values()
+        if isinstance(value, np.ndarray)
+    )
+    np.testing.assert_array_equal(x, before)

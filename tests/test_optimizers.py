@@ -297,6 +297,70 @@ def test_a_penalty_that_is_set_later_acts_from_then_on():
     np.testing.assert_allclose(network.layers[0].W, before * (1 - 0.5 * 0.1), rtol=1e-12)
 
 
+# ---- learn: what training calls --------------------------------------------------------------------------------------
+
+
+class ByTheStep(SGD):
+    """Of another type than SGD, so that its `learn` is every optimizer's."""
+
+
+BATCH = np.random.default_rng(3).normal(size=(7, 5)), np.eye(3)[np.arange(7) % 3]
+
+
+def learn_steps(optimizer, network, lrs):
+    for lr in lrs:
+        optimizer.learn(network, *BATCH, lr)
+    return network.parameters.copy()
+
+
+def test_sgd_learns_the_same_whether_the_loss_or_the_update_carries_lr():
+    rates = [0.5, 0.1, 0.0, 0.3]
+    folded, plain = SGD(1.0), ByTheStep(1.0)
+    ours, theirs = learn_steps(folded, make_network(), rates), learn_steps(plain, make_network(), rates)
+    np.testing.assert_allclose(ours, theirs, **EXACT)
+    assert folded.steps == plain.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("penalty", "value"), [("l2", 0.5), ("l1", 0.5), ("clip_norm", 0.01), ("weight_decay", 0.5), ("max_norm", 0.1)]
+)
+def test_a_penalty_that_is_set_later_acts_in_training_too(penalty, value):
+    late = SGD(0.5)
+    setattr(late, penalty, value)
+    ours = learn_steps(late, make_network(), [0.5] * 3)
+    np.testing.assert_array_equal(ours, learn_steps(SGD(0.5, **{penalty: value}), make_network(), [0.5] * 3))
+    assert (ours != learn_steps(SGD(0.5), make_network(), [0.5] * 3)).any()
+
+
+def test_a_subclass_of_sgd_learns_by_its_own_update():
+    class Uphill(SGD):
+        def update(self, theta, g, memory, scratch, lr):
+            theta += lr * g
+
+    network, twin = make_network(), make_network()
+    before = network.parameters.copy()
+    learn_steps(Uphill(0.5), network, [0.5])
+    np.testing.assert_allclose(network.parameters - before, before - learn_steps(SGD(0.5), twin, [0.5]), **EXACT)
+
+
+def test_steps_are_counted_for_the_network_that_they_were_taken_on():
+    optimizer, network = SGD(0.5), make_network()
+    learn_steps(optimizer, network, [0.5] * 5)
+    optimizer.step(network)
+    assert optimizer.steps == 6
+    learn_steps(optimizer, make_network(rng=1), [0.5])
+    assert optimizer.steps == 1
+
+
+def test_a_copy_of_an_optimizer_has_memories_of_its_own():
+    optimizer, network = Adam(), make_network()
+    take_steps(optimizer, network, gradients(network))
+    twin = copy.copy(optimizer)
+    kept = twin.memory.copy()
+    take_steps(optimizer, network, gradients(network))
+    np.testing.assert_array_equal(twin.memory, kept)
+
+
 # ---- Refusals -----------------------------------------------------------------------------------------------------
 
 NOT_POSITIVE = [0, -1.0, math.inf, math.nan]

@@ -30,6 +30,18 @@ def loaded_by(statement):
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 
+def test_numpys_random_numbers_and_the_files_are_loaded_late():
+    """They take longer than the rest of an import."""
+    program = (
+        "import sys, handgrad; print('numpy.random' in sys.modules, 'handgrad.files' in sys.modules); handgrad.load"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    import handgrad
+
+    assert {"load", "save", "Network"} <= set(dir(handgrad))
+
+
 def test_importing_handgrad_loads_numpy_and_the_standard_library_alone():
     loaded = loaded_by("import handgrad")
     assert {"handgrad", "numpy"} <= loaded

@@ -536,6 +536,17 @@ def test_early_stopping_begins_anew_with_another_training(layers):
     assert stopping.best_epoch == with_fresh.callbacks[0].best_epoch <= 2
 
 
+def test_early_stopping_forgets_another_training_that_has_begun_without_it():
+    stopping = EarlyStopping("loss", patience=9)
+    make(optimizer=SGD(1.0), callbacks=[stopping]).fit(X, Y, epochs=30)
+    late, fresh = make(rng=7), make(rng=7)
+    for trainer, callback in ((late, stopping), (fresh, EarlyStopping("loss"))):
+        trainer.fit(X, Y, epochs=1)
+        trainer.callbacks = [callback]
+        trainer.fit(X, Y, epochs=3)
+    np.testing.assert_array_equal(late.network.parameters, fresh.network.parameters)
+
+
 def test_weights_that_are_set_between_two_fits_are_trained_from():
     """What was set is what the next step starts from, early stopping or not."""
     trainer = make(optimizer=SGD(1e-300), callbacks=[EarlyStopping("loss", patience=9)])

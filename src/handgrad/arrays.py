@@ -19,7 +19,7 @@ Seed: TypeAlias = "np.random.Generator | int | None"
 PIXEL = np.array(1 / 255)
 FLOAT32_MAX = np.finfo(np.float32).max
 CACHE_LINE = 64  # bytes
-LARGE = 32  # examples from which on a batch is computed with by columns: see `buffer`
+LARGE = 1024  # numbers above which a buffer lies by columns
 
 
 class Streams(NamedTuple):
@@ -83,12 +83,12 @@ def aligned(count: int, dtype: DTypeLike) -> Array:
 
 
 def buffer(batch: int, width: int, dtype: DTypeLike) -> Array:
-    """Room for (batch, width) numbers; for a batch of LARGE or more it lies in memory column by column.
+    """Room for (batch, width) numbers; for more than LARGE of them it lies in memory column by column.
 
-    Then z = x Wᵀ and dx = dz W reach 95 % of what the processor can do instead of 85 %, as BLAS need not transpose W
-    to walk it; for a small batch it is the other way round.
+    Then BLAS need not transpose W to walk it for z = x Wᵀ and dx = dz W: a product of 16 x 784 x 256 takes half of the
+    time, one of 128 x 512 x 512 a seventh less. Few numbers are faster by rows, as all else walks along them.
     """
-    return aligned(batch * width, dtype).reshape((batch, width), order="F" if batch >= LARGE else "C")
+    return aligned(batch * width, dtype).reshape((batch, width), order="F" if batch * width > LARGE else "C")
 
 
 def as_floats(x: NDArray[Any], out: Array) -> Array:

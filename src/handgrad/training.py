@@ -4,7 +4,8 @@
     history = trainer.fit(x, y, epochs=30, validation=(x_held_out, y_held_out))
 
 An epoch is every example once, in an order drawn anew. `fit` goes on from where the trainer stands, so a second
-`fit`, or one after `restore`, continues; the bits are those of a run that never stopped.
+`fit`, or one after `restore`, continues; the bits are those of a run that never stopped. Only where EarlyStopping
+brought the best weights back at the end of a `fit` does the next one go on from those.
 """
 
 from __future__ import annotations
@@ -72,11 +73,13 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.best_epoch = 0
         self.best_parameters: Array | None = None
+        self._trainer: Trainer | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Forget what another training left."""
-        if trainer.epoch == 0:
+        if self._trainer not in (None, trainer):
             self.best, self.best_epoch, self.best_parameters = None, 0, None
+        self._trainer = trainer
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Compare, keep the best, stop."""
@@ -107,6 +110,7 @@ class EarlyStopping(Callback):
         """Take the best so far from a checkpoint."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.best_parameters = state["best_parameters"]
+        self._trainer = None
 
 
 class Trainer:
@@ -216,9 +220,9 @@ class Trainer:
         order = self.shuffling.permutation(len(x))
         block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
         dtype = self.network.dtype
-        x_raw = np.empty((min(block, len(x)), x.shape[1]), x.dtype)
-        x_block = x_raw if x.dtype == dtype else aligned(x_raw.size, dtype).reshape(x_raw.shape)
-        t_block = np.empty((len(x_raw), t.shape[1]), dtype)
+        rows = min(block, len(x))
+        x_block, t_block = (aligned(rows * a.shape[1], dtype).reshape(rows, -1) for a in (x, t))
+        x_raw = x_block if x.dtype == dtype else np.empty(x_block.shape, x.dtype)
         for first in range(0, len(x), block):
             chosen = order[first : first + block]
             count = len(chosen)

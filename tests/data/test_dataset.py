@@ -120,3 +120,9 @@ def test_a_dataset_stays_as_it_is(arrays):
     dataset = Dataset(**arrays, name="kinds", classes=("0", "1", "2"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         dataset.name = "other"
+
+
+def test_a_set_says_what_it_is_in_a_line() -> None:
+    images, labels = np.zeros((3, 4, 5), np.uint8), np.zeros(3, np.uint8)
+    said = repr(Dataset(images, labels, images[:2], labels[:2], "mine", ("a", "b")))
+    assert said == "mine: 3 images to train on, 2 to test on, 4x5, 2 classes"

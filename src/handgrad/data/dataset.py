@@ -32,7 +32,7 @@ class Split(NamedTuple):
     test: tuple[Bytes, Bytes]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images and their labels, all of one height and width.
 
@@ -55,6 +55,11 @@ class Dataset:
                 f"{self.name}: the images to train on are {_by(self.x_train)} and those to test on {_by(self.x_test)}: "
                 "expected one size"
             )
+
+    def __repr__(self) -> str:
+        train, test = len(self.x_train), len(self.x_test)
+        size = _by(self.x_train)
+        return f"{self.name}: {train:,} images to train on, {test:,} to test on, {size}, {len(self.classes)} classes"
 
     def split(self, validation: int = 10_000) -> Split:
         """The last `validation` of the training set held out, the rest to train on.
