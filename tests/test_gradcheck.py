@@ -36,7 +36,16 @@ def test_the_whole_library_passes():
     checks = list(check_all())
     wrong = [check for check in checks if not check.passed]
     assert wrong == []
-    for part in [*LOSSES, *ACTIVATIONS, "Dense dW", "Dense db", "Dense dx", "Dropout dx", "[784, 30, 10]"]:
+    for part in [
+        *LOSSES,
+        *ACTIVATIONS,
+        "temperature 4",
+        "Dense dW",
+        "Dense db",
+        "Dense dx",
+        "Dropout dx",
+        "[784, 30, 10]",
+    ]:
         assert any(part in check.name or part in check.name.lower().replace(" ", "_") for check in checks)
 
 
@@ -258,6 +267,16 @@ def planted_loss(base, how):
             return how(super().backward(z, t, weight).copy())
 
     return Planted()
+
+
+@pytest.mark.parametrize("power", [-1, 1])
+def test_a_temperature_too_many_or_too_few_is_caught(power):
+    class Planted(SoftmaxCrossEntropy):
+        def backward(self, z, t, weight):
+            return super().backward(z, t, weight) * self.temperature**power
+
+    with caught("Planted dz"):
+        check_gradient(Planted(temperature=3), Z, LABELS)
 
 
 @every_way

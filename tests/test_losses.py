@@ -156,6 +156,110 @@ def test_softmax_rows_sum_to_one_and_ignore_a_shift(scale):
     np.testing.assert_allclose(softmax(z + 7), p, rtol=1e-9, atol=1e-300)
 
 
+# ---- From probabilities back to outputs ------------------------------------------------------------------------------
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outputs_are_those_of_which_the_probabilities_are_p(name, dtype):
+    loss, p = LOSSES[name](), softmax(batch(50, 10, dtype=dtype)[0])
+    before = p.copy()
+    z = loss.outputs(p)
+    assert z.dtype == dtype
+    assert not np.shares_memory(z, p)
+    np.testing.assert_array_equal(p, before)
+    eps = np.finfo(dtype).eps  # a sigmoid is good to it, a softmax to as much of each p
+    np.testing.assert_allclose(loss.probabilities(z), p, rtol=20 * eps, atol=2 * eps if name == "cross_entropy" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "z"),
+    [
+        ("quadratic", [[0.25, 0.5]], [[0.25, 0.5]]),
+        ("cross_entropy", [[0.25, 0.5]], [[-LN3, 0]]),
+        ("softmax_cross_entropy", [[0.25, 0.75]], [[-LN4, LN3 - LN4]]),
+    ],
+)
+def test_outputs_worked_by_hand(name, p, z):
+    np.testing.assert_allclose(LOSSES[name]().outputs(np.array(p)), z, rtol=1e-14)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outputs_of_certainty_are_finite_and_the_loss_of_them_too(name, dtype):
+    loss, eps = LOSSES[name](), np.finfo(dtype).eps
+    p = np.array([[0, 1, 0], [np.finfo(dtype).smallest_subnormal, 1 + eps, 0]], dtype)  # a mean may round above 1
+    z = loss.outputs(p)
+    assert z.dtype == dtype
+    assert np.isfinite(z).all()
+    np.testing.assert_array_equal(z.argmax(axis=1), [1, 1])
+    np.testing.assert_allclose(loss.probabilities(z), p, atol=2 * eps)
+    assert math.isfinite(loss.value(z, np.roll(p, 1, axis=1)))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 24 * LN2), (np.float64, 53 * LN2)])
+def test_a_sigmoid_that_rounds_to_0_or_1_is_taken_for_the_nearest_that_does_not(dtype, most):
+    """Not for the smallest number there is, of which the loss were 88 where z was -18."""
+    z = CrossEntropy().outputs(CrossEntropy().probabilities(np.array([[-99, -40, 40, 99]], dtype)))
+    np.testing.assert_allclose(z, [[-most, -most, most, most]], rtol=1e-6)
+
+
+# ---- Temperature -----------------------------------------------------------------------------------------------------
+
+
+def test_a_temperature_worked_by_hand():
+    # z / 2 = (0, ln 3): p = (1/4, 3/4), L = 4 ln 4, dz = 2 (p - t)
+    loss, z, t = SoftmaxCrossEntropy(temperature=2), np.array([[0, 2 * LN3]]), np.array([[1.0, 0.0]])
+    assert loss.value(z, t) == pytest.approx(4 * LN4, rel=1e-14)
+    np.testing.assert_allclose(backward(loss, z, t), [[-1.5, 1.5]], rtol=1e-14)
+    np.testing.assert_allclose(loss.probabilities(z), [[0.1, 0.9]], rtol=1e-14)  # at temperature 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1, 4])
+def test_a_temperature_is_the_plain_loss_of_cooler_outputs(temperature):
+    """L_T(z) = T² L(z / T), and so dz = T dz'."""
+    hot, plain = SoftmaxCrossEntropy(temperature=temperature), SoftmaxCrossEntropy()
+    z, _ = batch(9)
+    before, t, weight = z.copy(), softmax(batch(9, scale=1)[0][::-1]), np.linspace(0.1, 2, 9)[:, None]
+    assert hot.value(z, t) == pytest.approx(temperature**2 * plain.value(z / temperature, t), rel=1e-13)
+    for loss in (hot, plain):
+        loss.allocate(9, 4, z.dtype)
+    for each in (1 / 9, np.array(1 / 9), weight):
+        expected = temperature * plain.backward(z / temperature, t, each)
+        np.testing.assert_allclose(hot.backward(z, t, each), expected, rtol=1e-13)
+    np.testing.assert_array_equal(z, before)
+    np.testing.assert_array_equal(weight, np.linspace(0.1, 2, 9)[:, None])
+
+
+def test_the_gradient_keeps_its_size_where_the_temperature_rises():
+    """For z far smaller than T, p - t is (z - v)/(n T), v the outputs that t was made of: Hinton et al. (2015), (4)."""
+    z, v = (rows - rows.mean(axis=1, keepdims=True) for rows in (batch(9)[0], batch(8)[0][[0, *range(8)]]))
+    T = 1e5
+    dz = backward(SoftmaxCrossEntropy(temperature=T), z, softmax(v / T))
+    np.testing.assert_allclose(dz, (z - v) / (4 * 9), rtol=1e-3)
+
+
+def test_a_temperature_leaks_no_float64():
+    loss = SoftmaxCrossEntropy(0.1, np.float64(3))
+    z, y = batch(5, dtype=np.float32)
+    loss.allocate(*z.shape, z.dtype)
+    assert loss.backward(z, loss.targets(y, 5, 4, np.float32), np.array(0.2, np.float32)).dtype == np.float32
+    assert type(loss.value(z, loss.targets(y, 5, 4, np.float32))) is float
+    assert type(loss.temperature) is float
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
+def test_a_temperature_that_is_none_is_refused(temperature, refused):
+    with refused("temperature .* above 0"):
+        SoftmaxCrossEntropy(temperature=temperature)
+
+
+def test_a_temperature_of_one_is_not_told():
+    assert SoftmaxCrossEntropy(0.1, 4).config() == {"label_smoothing": 0.1, "temperature": 4}
+    assert SoftmaxCrossEntropy(temperature=1).config() == {}
+    assert repr(SoftmaxCrossEntropy(temperature=4)) == "SoftmaxCrossEntropy(temperature=4.0)"
+
+
 # ---- Targets ---------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from .arrays import Array, Seed, as_array, as_examples, streams
 from .errors import HandgradError
 from .layers import ACTIVATIONS, Dense, Dropout, Layer
-from .losses import LOSSES, Loss
+from .losses import LOSSES, Loss, SoftmaxCrossEntropy, softmax
 from .network import Network, bind
 
 STEP = 1e-5  # h
@@ -191,6 +191,11 @@ def check_all(rng: Seed = 0) -> Iterator[Check]:
                 z, y = 3 * rng.standard_normal((batch, 4)), rng.integers(0, 4, batch)
                 for check in gradient_errors(make_loss(smoothing), z, y, rng=rng):
                     yield check._replace(name=f"{name} dz, batch {batch}, label smoothing {smoothing:g}")
+
+    for temperature in (0.5, 4.0):
+        z, rows = 3 * rng.standard_normal((7, 4)), softmax(rng.standard_normal((7, 4)))
+        for check in gradient_errors(SoftmaxCrossEntropy(0.1, temperature), z, rows, rng=rng):
+            yield check._replace(name=f"softmax_cross_entropy dz, soft rows, temperature {temperature:g}")
 
     for activation in ACTIVATIONS:
         for loss in LOSSES:

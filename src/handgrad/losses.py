@@ -44,6 +44,13 @@ class Loss(ABC):
     def probabilities(self, z: Array) -> Array:
         """The outputs as the loss reads them: each class's probability, in an array of its own."""
 
+    @abstractmethod
+    def outputs(self, p: Array) -> Array:
+        """Outputs z, in an array of their own, of which `probabilities` are p (count, n_out), to rounding.
+
+        Where they would be infinite they are as large as the dtype can tell from there: the loss of them is finite.
+        """
+
     def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
         """Make the buffer that `backward` writes into."""
         self.dz = buffer(batch, n_out, dtype)
@@ -96,6 +103,9 @@ class Quadratic(Loss):
     def probabilities(self, a: Array) -> Array:
         return a.copy()
 
+    def outputs(self, p: Array) -> Array:
+        return p.copy()
+
 
 class CrossEntropy(Loss):
     """L = mean over the batch of -Σⱼ [tⱼ ln aⱼ + (1 - tⱼ) ln(1 - aⱼ)], a = σ(z): each output a yes or no of its own.
@@ -115,26 +125,52 @@ class CrossEntropy(Loss):
     def probabilities(self, z: Array) -> Array:
         return sigmoid(z)
 
+    def outputs(self, p: Array) -> Array:
+        rounding = np.finfo(p.dtype).epsneg  # of σ(z) in its dtype: nearer to 0 or 1 it tells nothing
+        a = np.clip(p, rounding, 1 - rounding)
+        z: Array = np.log(a) - np.log1p(-a)  # σ⁻¹(a) = ln a/(1 - a)
+        return z
+
 
 class SoftmaxCrossEntropy(Loss):
-    """L = mean over the batch of -Σⱼ tⱼ ln pⱼ, p = softmax(z): one class of n_out, and the rows of t sum to 1.
+    """L = mean over the batch of -T² Σⱼ tⱼ ln pⱼ, p = softmax(z / T): one class of n_out, the rows of t sum to 1.
 
     With ln pⱼ = zⱼ - ln Σₖ e^{zₖ} it is ln Σₖ e^{zₖ} - Σⱼ tⱼ zⱼ, each row's largest z taken out of the exponentials.
+
+    T = temperature is for learning from another's `soft_labels` of the same T: T² leaves the gradient at its size, for
+    dz = T (p - t), and p - t shrinks as 1/T. Hinton, Vinyals and Dean (2015), section 2. `probabilities` are at T = 1.
     """
 
+    def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0) -> None:
+        super().__init__(label_smoothing)
+        self.temperature = as_temperature(temperature)
+
     def value(self, z: Array, t: Array) -> float:
+        T = self.temperature
         shifted = z - z.max(axis=1, keepdims=True)
+        if T != 1:
+            shifted /= T
         log_sum = np.log(np.exp(shifted).sum(axis=1))
-        return float(log_sum.sum() - np.vdot(t, shifted)) / len(z)
+        return T**2 * float(log_sum.sum() - np.vdot(t, shifted)) / len(z)
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
-        dz = softmax(z, out=self.dz)  # dL/dz = p - t
+        T = self.temperature
+        if T != 1:
+            z, weight = np.divide(z, T, out=self.dz), T * weight
+        dz = softmax(z, out=self.dz)  # dL/dz = T² (p - t) / T
         dz -= t
         dz *= weight
         return dz
 
     def probabilities(self, z: Array) -> Array:
         return softmax(z)
+
+    def outputs(self, p: Array) -> Array:
+        z: Array = np.maximum(p, np.finfo(p.dtype).tiny)
+        return np.log(z, out=z)  # softmax takes no notice of what is the same in all of a row
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | ({"temperature": self.temperature} if self.temperature != 1 else {})
 
 
 def softmax(z: Array, out: Array | None = None) -> Array:
@@ -143,6 +179,13 @@ def softmax(z: Array, out: Array | None = None) -> Array:
     np.exp(p, out=p)
     p /= p.sum(axis=1, keepdims=True)
     return p
+
+
+def as_temperature(temperature: float) -> float:
+    """The temperature T of a softmax(z / T). Raises HandgradError where it is none."""
+    if not 0 < temperature < np.inf:
+        raise HandgradError(f"temperature {temperature}: expected a finite number above 0")
+    return float(temperature)
 
 
 def one_hot(y: ArrayLike, n_out: int, dtype: DTypeLike = np.float32) -> Array:
