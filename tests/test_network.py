@@ -274,6 +274,27 @@ def test_answers_agree_with_each_other_and_with_plain_numpy(any_loss):
     assert 0 < evaluation.correct < 9  # some right, some wrong: the comparison saw both
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1, 4])
+def test_soft_labels_are_the_softmax_of_cooler_outputs(any_loss, temperature):
+    e = np.exp(any_loss.outputs(X) / temperature)
+    soft = any_loss.soft_labels(X, temperature)
+    np.testing.assert_allclose(soft, e / e.sum(axis=1, keepdims=True), **CLOSE)
+    assert any_loss.astype(np.float32).soft_labels(X, np.float64(temperature)).dtype == np.float32
+    any_loss.backprop(X, any_loss.loss.targets(soft, 9, 4, np.float64))  # they are targets
+
+
+def test_a_network_has_nothing_to_learn_from_its_own_soft_labels():
+    made = Network([6, 5, 4], loss=SoftmaxCrossEntropy(temperature=3), rng=0, dtype=np.float64)
+    made.backprop(X, made.soft_labels(X, 3))
+    np.testing.assert_allclose(made.gradient, 0, atol=1e-14)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
+def test_soft_labels_of_no_temperature_are_refused(temperature, refused):
+    with refused("temperature .* above 0"):
+        Network([6, 4], rng=0).soft_labels(X, temperature)
+
+
 def test_rows_and_labels_are_evaluated_alike(any_loss):
     assert any_loss.evaluate(X, Y) == any_loss.evaluate(X, np.eye(4)[Y]) == any_loss.evaluate(X.tolist(), Y.tolist())
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .arrays import Array, Labels, Seed, aligned, as_examples, as_floats, as_labels, as_whole, streams
 from .errors import HandgradError, unknown
 from .layers import ACTIVATIONS, Dense, Layer
-from .losses import LOSSES, Loss, Quadratic
+from .losses import LOSSES, Loss, Quadratic, as_temperature, softmax
 
 # The initializer an activation calls for, where none is named. The post draws N(0, 1) for its sigmoids.
 INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xavier_normal"}
@@ -46,7 +47,52 @@ class Evaluation(NamedTuple):
         return self.correct / self.total
 
 
-class Network:
+class Classifier(ABC):
+    """Whatever gives outputs z that a loss can read: all its answers follow from them."""
+
+    loss: Loss
+    n_in: int
+    n_out: int
+    dtype: np.dtype[Any]
+    classes: tuple[str, ...]  # the names of the outputs
+    image_shape: tuple[int, int] | None  # (height, width) where the inputs are pictures
+
+    @abstractmethod
+    def outputs(self, x: ArrayLike) -> Array:
+        """z (count, n_out) of any number of examples, in an array of its own."""
+
+    def probabilities(self, x: ArrayLike) -> Array:
+        """Each class's probability (count, n_out), as the loss reads the outputs: a softmax's rows sum to 1."""
+        return self.loss.probabilities(self.outputs(x))
+
+    def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
+        """softmax(z / T) (count, n_out): targets that tell another network which wrong classes are nearly right.
+
+        The higher the temperature T, the more evenly they are spread. Hinton, Vinyals and Dean (2015), section 2.
+        """
+        z = self.outputs(x)
+        z /= as_temperature(temperature)
+        return softmax(z, out=z)
+
+    def predict(self, x: ArrayLike) -> Labels:
+        """The most probable class (count,) of each example."""
+        labels: Labels = self.outputs(x).argmax(axis=1)
+        return labels
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+        """The mean loss and the number of right answers. y (count,) labels, or (count, n_out) rows."""
+        x = as_examples(x, self.n_in)
+        t = self.loss.targets(y, len(x), self.n_out, self.dtype)
+        z = self.outputs(x)
+        return Evaluation(self.loss.value(z, t), int((z.argmax(axis=1) == t.argmax(axis=1)).sum()), len(x))
+
+    def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
+        """(n_out, n_out) counts: row the true class, column the answer."""
+        answers = self.predict(x)
+        return confusion_matrix(as_labels(y, self.n_out, len(answers)), answers, self.n_out)
+
+
+class Network(Classifier):
     """A chain of layers, a loss at its end.
 
     Network([784, 30, 10]) is the post's: two Dense layers, a sigmoid after each, cross-entropy, N(0, 1) weights.
@@ -170,27 +216,6 @@ class Network:
         for rows, block in self._blocks(x):
             z[rows] = self._infer(block)
         return z
-
-    def probabilities(self, x: ArrayLike) -> Array:
-        """Each class's probability (count, n_out), as the loss reads the outputs: a softmax's rows sum to 1."""
-        return self.loss.probabilities(self.outputs(x))
-
-    def predict(self, x: ArrayLike) -> Labels:
-        """The most probable class (count,) of each example."""
-        labels: Labels = self.outputs(x).argmax(axis=1)
-        return labels
-
-    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """The mean loss and the number of right answers. y (count,) labels, or (count, n_out) rows."""
-        x = as_examples(x, self.n_in)
-        t = self.loss.targets(y, len(x), self.n_out, self.dtype)
-        z = self.outputs(x)
-        return Evaluation(self.loss.value(z, t), int((z.argmax(axis=1) == t.argmax(axis=1)).sum()), len(x))
-
-    def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
-        """(n_out, n_out) counts: row the true class, column the answer."""
-        answers = self.predict(x)
-        return confusion_matrix(as_labels(y, self.n_out, len(answers)), answers, self.n_out)
 
     def activations(self, x: ArrayLike) -> list[Array]:
         """What every layer makes of x: one array (count, width) for each layer, the last one z."""
