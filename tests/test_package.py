@@ -17,7 +17,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "optimizers", "schedules", "training"]
 CORE += ["gradcheck"]
 # Ground floor first.
-ORDER = [*CORE, "augmentation", "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "cli", "__main__"]
+ORDER = [*CORE, "committee", "augmentation", "threads", "profile", "atomic", "files", "data", "images", "plots"]
+ORDER += ["recipes", "cli", "__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ network.predict(x)
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
+from .committee import Committee
 from .errors import HandgradError
 from .gradcheck import check_gradient
 from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
@@ -28,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Callback",
+    "Committee",
     "CrossEntropy",
     "Dense",
     "Dropout",
