@@ -16,6 +16,7 @@ import safetensors.numpy
 from handgrad import (
     SGD,
     Adam,
+    Committee,
     CrossEntropy,
     Dense,
     Dropout,
@@ -51,7 +52,7 @@ NETWORKS = {
             *(Dense(4, 6, "lecun"), Relu(), Dense(6, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 5), Gelu()),
             *(Dense(5, 4), Softplus(), Dense(4, 4), Tanh(), Dense(4, 4), Sigmoid(), Dense(4, 3), Identity()),
         ],
-        loss=SoftmaxCrossEntropy(label_smoothing=0.1),
+        loss=SoftmaxCrossEntropy(label_smoothing=0.1, temperature=3),
         rng=2,
         dtype=dtype,
     ),
@@ -142,7 +143,7 @@ def test_the_metadata_is_json_that_says_what_the_model_is(tmp_path):
         metadata = file.metadata()
     assert set(metadata) == {"handgrad"}
     description = json.loads(metadata["handgrad"])
-    assert description["format"] == FORMAT
+    assert description["format"] == 1  # every handgrad there has been reads it
     assert description["classes"] == ["ant", "bee", "cat ü"]
     assert description["image_shape"] == [2, 2]
     assert [layer["type"] for layer in description["layers"]] == ["Dense", "Sigmoid", "Dense"]
@@ -220,6 +221,104 @@ def test_a_class_of_ones_own_is_refused_by_name(network, name, tmp_path):
     with pytest.raises(HandgradError, match=name) as caught:
         save(network, tmp_path / "m.safetensors")
     one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- Committees ---------------------------------------------------------------------------------------------
+
+
+def three(dtype=np.float32):
+    """A committee of networks that are alike in nothing but the question."""
+    chains = [[Dense(4, 5), Sigmoid(), Dense(5, 3)], [Dense(4, 3)], [Dense(4, 2), Relu(), Dropout(), Dense(2, 3)]]
+    losses = [SoftmaxCrossEntropy(temperature=2), SoftmaxCrossEntropy(0.1), SoftmaxCrossEntropy()]
+    members = [
+        Network(c, loss=loss, rng=i, dtype=dtype) for i, (c, loss) in enumerate(zip(chains, losses, strict=True))
+    ]
+    for member in members:
+        member.classes, member.image_shape = ("ant", "bee", "cat ü"), (2, 2)
+    return Committee(members)
+
+
+def committee_file(path, change=lambda description, arrays: None):
+    """The file of three, its description and arrays changed before they are written."""
+    save(three(), path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        description = json.loads(file.metadata()["handgrad"])
+    arrays = safetensors.numpy.load_file(path)
+    change(description, arrays)
+    path.write_bytes(safetensors.numpy.save(arrays, {"handgrad": json.dumps(description)}))
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_committee_comes_back_as_it_was(dtype, tmp_path):
+    committee = three(dtype)
+    save(committee, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert isinstance(again, Committee)
+    assert repr(again) == repr(committee)
+    assert (again.classes, again.image_shape, again.dtype) == (("ant", "bee", "cat ü"), (2, 2), dtype)
+    for member, before in zip(again.members, committee.members, strict=True):
+        np.testing.assert_array_equal(member.parameters, before.parameters)
+    np.testing.assert_array_equal(again.outputs(X), committee.outputs(X))
+    assert again.evaluate(X, Y) == committee.evaluate(X, Y)
+
+
+def test_a_committee_of_one_stays_a_committee(tmp_path):
+    save(Committee([small()]), tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert isinstance(again, Committee)
+    assert len(again.members) == 1
+
+
+def test_more_than_ten_members_keep_their_order(tmp_path):
+    committee = Committee([Network([4, 3], rng=i) for i in range(12)])
+    save(committee, tmp_path / "m.safetensors")
+    for member, before in zip(load(tmp_path / "m.safetensors").members, committee.members, strict=True):
+        np.testing.assert_array_equal(member.parameters, before.parameters)
+
+
+def test_a_committees_arrays_have_the_names_of_a_module_list(tmp_path):
+    committee = three()
+    save(committee, tmp_path / "m.safetensors")
+    arrays = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+    assert sorted(arrays) == sorted(
+        f"{name}.{kind}" for name in ("0.0", "0.2", "1.0", "2.0", "2.3") for kind in ("weight", "bias")
+    )
+    np.testing.assert_array_equal(arrays["2.3.weight"], committee.members[2].layers[3].W)
+
+
+def test_each_member_is_described_as_in_a_file_of_its_own(tmp_path):
+    committee, descriptions = three(), []
+    for network in (committee, *committee.members):
+        save(network, tmp_path / "m.safetensors")
+        with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+            descriptions.append(json.loads(file.metadata()["handgrad"]))
+    whole, *members = descriptions
+    assert whole == {"format": 2, "members": members}  # 2: earlier readers find no layers in it
+
+
+def test_what_a_committee_calls_its_classes_is_kept(tmp_path):
+    committee = three()
+    committee.classes, committee.image_shape = ["a", "b", "c"], [4, 1]
+    save(committee, tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert {(each.classes, each.image_shape) for each in (again, *again.members)} == {(("a", "b", "c"), (4, 1))}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: setattr(c, "classes", ("ant", "bee")),
+        lambda c: setattr(c, "image_shape", (3, 3)),
+        lambda c: c.members[2].layers.append(Cubic()),
+    ],
+)
+def test_a_committee_that_no_file_can_hold_is_refused(spoil, tmp_path, refused):
+    committee = three()
+    spoil(committee)
+    with refused("classes|Cubic"):
+        save(committee, tmp_path / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -329,6 +428,51 @@ def put(where, value):
 )
 def test_a_model_file_that_does_not_hold_together_is_refused(change, match, tmp_path):
     assert_refused(model_file(tmp_path / "m.safetensors", change), match=match)
+
+
+def without_arrays(prefix):
+    def change(description, arrays):
+        for name in [name for name in arrays if name.startswith(prefix)]:
+            del arrays[name]
+
+    return change
+
+
+def resized(description, arrays):
+    """Member 1 holds together, and answers another question than member 0."""
+    description["members"][1].update(
+        layers=[{"type": "Dense", "n_in": 9, "n_out": 3}], image_shape=[3, 3], classes=["ant", "bee", "cat ü"]
+    )
+    arrays.update({"1.0.weight": np.zeros((3, 9), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (put(["format"], FORMAT + 1), "update handgrad"),
+        (lambda d, a: d["members"].pop(), "describes 2 members, and none has 2.0.bias, 2.0.weight"),
+        (lambda d, a: d["members"].append(d["members"][0]), "member 3 of .* damaged"),
+        (without_arrays("1."), "member 1 of .* damaged"),
+        (without_arrays("2.3.bias"), "member 2 of .* damaged"),
+        (lambda d, a: a.update({"0.0.weight": a["0.0.weight"].T.copy()}), "member 0 of .* damaged"),
+        (lambda d, a: a.update({"01.weight": a["0.0.weight"]}), "none has 01.weight"),
+        (lambda d, a: a.update({"weight": a["0.0.weight"]}), "none has weight"),
+        (lambda d, a: a.update({"1.0.bias": a["1.0.bias"].astype(np.float64)}), "member 1"),
+        (lambda d, a: a.update({n: v.astype(float) for n, v in a.items() if n[0] == "1"}), "member 1 .* dtype float64"),
+        (resized, "member 1 of the committee has n_in 9, and member 0 4"),
+        (put(["members", 1, "loss", "type"], "CrossEntropy"), "member 1 of the committee has loss CrossEntropy"),
+        (put(["members", 1, "loss", "temperature"], 0), "member 1 of .* temperature 0"),
+        (put(["members", 1, "classes"], ["one", "two", "three"]), "member 1 of the committee has classes"),
+        (put(["members", 1, "image_shape"], [1, 4]), "member 1 of the committee has image_shape"),
+        (put(["members", 1, "layers", 0, "n_out"], 10**6), "member 1 of .* damaged"),
+        (put(["members", 1], None), "member 1 of .* no layers"),
+        (put(["members", 1], ["layers"]), "member 1 of .* no layers"),
+        *((put(["members"], value), ".") for value in (None, 5, "ab", {}, [], [[]], {"0": {}})),
+        (lambda d, a: (a.clear(), put(["members"], [])(d, a)), "expected one Network or more"),
+    ],
+)
+def test_a_committees_file_that_does_not_hold_together_is_refused(change, match, tmp_path):
+    assert_refused(committee_file(tmp_path / "m.safetensors", change), match=match)
 
 
 @pytest.mark.parametrize("read", [load, lambda path: resume(Trainer(small(), SGD(0.1)), path), read_json])

@@ -115,3 +115,33 @@ def test_the_model_file_loads_into_pytorch_with_no_mapping(tmp_path: Path) -> No
     with torch.no_grad():
         z = model(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(network.outputs(x), z, rtol=1e-4, atol=1e-4)
+
+
+def test_a_committees_file_loads_into_a_module_list_with_no_mapping(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    networks = [Network([8, n, 3], loss="softmax_cross_entropy", rng=n, dtype=np.float64) for n in (5, 6, 7)]
+    committee = handgrad.Committee(networks)
+    handgrad.save(committee, tmp_path / "committee.safetensors")
+    chains = [torch.nn.Sequential(torch.nn.Linear(8, n), torch.nn.Sigmoid(), torch.nn.Linear(n, 3)) for n in (5, 6, 7)]
+    models = torch.nn.ModuleList(chains).to(torch.float64)
+    models.load_state_dict(load_file(tmp_path / "committee.safetensors"))
+    x = np.random.default_rng(0).random((50, 8))
+    with torch.no_grad():
+        p = torch.stack([model(torch.from_numpy(x)).softmax(dim=1) for model in models]).mean(dim=0).numpy()
+    np.testing.assert_allclose(committee.probabilities(x), p, rtol=1e-12)
+
+
+def test_loss_and_gradient_at_a_temperature_are_autograds() -> None:
+    """T² times the cross-entropy of z / T with the teacher's soft labels, as distillation is written in PyTorch."""
+    loss = handgrad.SoftmaxCrossEntropy(temperature=4)
+    network = Network([6, 5, 4], activation="tanh", loss=loss, rng=0, dtype=np.float64)
+    x, _ = batch()
+    t = Network([6, 7, 4], loss="softmax_cross_entropy", rng=1, dtype=np.float64).soft_labels(x, 4)
+    z = network.backprop(x, t)
+    model = twin(network)
+    theirs = 16 * torch.nn.functional.cross_entropy(model(torch.from_numpy(x)) / 4, torch.from_numpy(t))
+    theirs.backward()
+    gradient = torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters()]).numpy()
+    np.testing.assert_allclose(loss.value(z, t), theirs.item(), rtol=1e-12)
+    np.testing.assert_allclose(network.gradient, gradient, rtol=1e-9, atol=1e-12)

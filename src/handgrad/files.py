@@ -4,6 +4,9 @@ A model file holds PyTorch's names and layout, `0.weight` (n_out, n_in), `0.bias
 `load_state_dict` of the matching Sequential takes it with no mapping. Its metadata has, under "handgrad", the
 architecture, the loss, what was done to the inputs, and the names of the classes.
 
+A committee's file holds its members one after the other, `0.0.weight`, `0.2.bias`, `1.0.weight`, ...: the names of a
+ModuleList of such Sequentials. Its metadata has, under "members", what each one's own file would have.
+
 Every file is written beside its place under a temporary name, flushed to the disk and renamed: there is the whole old
 one or the whole new one, never a part.
 """
@@ -22,13 +25,15 @@ import numpy as np
 
 from .arrays import Array
 from .atomic import replacing
+from .committee import Committee
 from .errors import HandgradError, optional, unknown
 from .layers import LAYERS
 from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
 from .training import Callback, Trainer
 
-FORMAT = 1  # of the metadata; a reader takes its own and all earlier ones
+FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
+FORMAT_OF_ONE = 1  # a network's and a checkpoint's: each file is of the earliest format that can say what it holds
 
 TORCH_NAME = {"W": "weight", "b": "bias"}
 
@@ -37,51 +42,85 @@ LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # in a file 
 Made = TypeVar("Made")
 
 
-def save(network: Network, path: str | os.PathLike[str]) -> None:
+def save(network: Network | Committee, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
     Raises HandgradError for layers that handgrad does not know, for classes and an image shape that are not the
     network's, and for places that cannot be written.
     """
+    if isinstance(network, Committee):
+        labels = network.classes, network.image_shape
+        members = [_describe(member, *labels) for member in network.members]
+        arrays = {f"{i}.{name}": p for i, member in enumerate(network.members) for name, p in _arrays(member).items()}
+        _write_arrays(Path(path), arrays, {"format": FORMAT, "members": members})
+    else:
+        description = _describe(network, network.classes, network.image_shape)
+        _write_arrays(Path(path), _arrays(network), description)
+
+
+def load(path: str | os.PathLike[str]) -> Network | Committee:
+    """Read a model file. Raises HandgradError for what is no such file, is damaged, or of a later format."""
+    arrays, description = _read_arrays(Path(path))
+    if "members" not in description:
+        return _build(str(path), arrays, description)
+    members = description["members"]
+    if not isinstance(members, list):
+        raise HandgradError(f"{path} is no handgrad model: its metadata has no list of members, but {members!r}")
+    networks, strays = [], dict(arrays)
+    for i, member in enumerate(members):
+        names = [name for name in arrays if name.startswith(f"{i}.")]
+        own = {name.removeprefix(f"{i}."): strays.pop(name) for name in names}
+        networks.append(_build(f"member {i} of {path}", own, member))
+    if strays:
+        raise HandgradError(f"{path} is damaged: it describes {len(members)} members, and none has {', '.join(strays)}")
+    try:
+        return Committee(networks)
+    except HandgradError as error:
+        raise HandgradError(f"{path} is no handgrad model: {error}") from error
+
+
+# ---- One network of a file -------------------------------------------------------------------------------------------
+
+
+def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any]:
+    """All that a network is but for its arrays. HandgradError: no file can say it."""
     for part in (*network.layers, network.loss):
         if type(part) not in (*LAYERS.values(), *LOSSES.values()):
             raise HandgradError(
                 f"a model file cannot hold {type(part).__name__}, a class of your own: "
                 "keep network.parameters with numpy.save, and build the network again from your code"
             )
-    classes, image_shape = _labelled(network, network.classes, network.image_shape)
-    description = {
-        "format": FORMAT,
+    classes, image_shape = _labelled(network, classes, image_shape)
+    return {
+        "format": FORMAT_OF_ONE,
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
         "preprocessing": {"uint8": "x / 255"},
         "image_shape": image_shape,
         "classes": classes,
     }
-    _write_arrays(Path(path), _torch_names(network), description)
 
 
-def load(path: str | os.PathLike[str]) -> Network:
-    """Read a model file. Raises HandgradError for what is no such file, is damaged, or of a later format."""
-    arrays, description = _read_arrays(Path(path))
-    if "layers" not in description:
-        raise HandgradError(f"{path} is no handgrad model: its metadata describes no layers")
+def _build(what: str, arrays: dict[str, Array], description: Any) -> Network:
+    """The network that is described, with these arrays. HandgradError, calling it `what`: they do not fit together."""
+    if not isinstance(description, dict) or "layers" not in description:
+        raise HandgradError(f"{what} is no handgrad model: its metadata describes no layers")
     try:
         layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
-        (dtype,) = {value.dtype for value in arrays.values()}
         described = sum(math.prod(shape) for layer in layers for shape in layer.shapes.values())
         if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
+        (dtype,) = {value.dtype for value in arrays.values()}
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         labelled = _labelled(network, description["classes"], description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
-        raise HandgradError(f"{path} is no handgrad model: its description does not hold together: {error}") from error
+        raise HandgradError(f"{what} is no handgrad model: its description does not hold together: {error}") from error
     network.classes, network.image_shape = labelled
 
-    expected = _torch_names(network)
+    expected = _arrays(network)
     if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
         have = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-        raise HandgradError(f"{path} is damaged: its arrays are {have}, and not those of {network!r}")
+        raise HandgradError(f"{what} is damaged: its arrays are {have}, and not those of {network!r}")
     for name, p in expected.items():
         p[...] = arrays[name]
     return network
@@ -107,8 +146,8 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     return names, None if image_shape is None else (height, width)
 
 
-def _torch_names(network: Network) -> dict[str, Array]:
-    """The network's parameters, "0.W" as "0.weight"."""
+def _arrays(network: Network) -> dict[str, Array]:
+    """The network's parameters by the names that PyTorch has for them, "0.W" as "0.weight"."""
     named = {}
     for name, p in network.named_parameters.items():
         place, _, symbol = name.partition(".")
@@ -139,7 +178,7 @@ class Checkpoint(Callback):
         state = trainer.state()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         values = {name: value for name, value in state.items() if name not in arrays}
-        _write_arrays(self.path, arrays, {"format": FORMAT, "state": values})
+        _write_arrays(self.path, arrays, {"format": FORMAT_OF_ONE, "state": values})
 
 
 def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
