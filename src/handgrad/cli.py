@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import numpy as np
@@ -23,7 +25,8 @@ from .files import Checkpoint, read_json, save, write_json
 from .files import load as load_model
 from .files import resume as resume_from
 from .gradcheck import TOLERANCE, check_all
-from .network import Evaluation, Network
+from .network import Classifier, Evaluation, Network
+from .preprocessing import Deskew
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
 from .threads import blas_threads
@@ -62,43 +65,42 @@ data_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each thing told.")
 
 
-def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def _widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     try:
-        return None if value is None else tuple(int(n) for n in value.split(","))
+        return None if value is None else tuple(int(n) for n in value.split(",") if value)
     except ValueError:
-        raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 784,30,10") from None
+        raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 512,512") from None
 
 
-_choices = (
-    click.option("--recipe", help="The named training to start from.  [default: post]"),
-    click.option(
-        "--sizes", metavar="N,N,...", callback=_sizes, help="Width of the input, of each hidden layer, of the output."
-    ),
-    click.option("--activation", help="Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu."),
-    click.option("--loss", help="quadratic, cross_entropy (the outputs sigmoids) or softmax_cross_entropy."),
-    click.option("--init", help="normal, lecun, xavier_normal, ...; by default what the activation needs."),
-    click.option("--optimizer", help="sgd, momentum, nesterov, adam or adamw."),
-    click.option("--batch-size", type=int, help="Examples in a mini-batch."),
-)
+def choices(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--recipe, and an option for each of these fields of it, with the field's own help; for all where none is named."""
+    kinds, options = get_type_hints(Recipe), []
+    for choice in fields(Recipe):
+        flag, words = f"--{choice.name.replace('_', '-')}", choice.metadata.get("help")
+        if words is None or choice.name not in (names or kinds):
+            continue
+        if choice.name == "hidden":
+            options.append(click.option(flag, metavar="N,N,...", callback=_widths, help=words))
+        elif kinds[choice.name] is bool:
+            options.append(click.option(f"{flag}/--no-{flag[2:]}", default=None, help=words))
+        else:
+            kind = kinds[choice.name] if kinds[choice.name] in (int, float) else str
+            options.append(click.option(flag, type=kind, help=words))
+    start = click.option("--recipe", help=f"The training to start from: {', '.join(RECIPES)}.  [default: post]")
 
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed([start, *options]):
+            command = option(command)
+        return command
 
-def step_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a training step is."""
-    for option in reversed(_choices):
-        command = option(command)
-    return command
+    return decorate
 
 
 # ---- train -----------------------------------------------------------------------------------------------------------
 
 
 @handgrad.command()
-@step_options
-@click.option("--lr", type=float, help="Learning rate, a step on the mean loss.")
-@click.option("--schedule", help="constant, cosine or one_cycle.")
-@click.option("--epochs", type=int, help="Times through the training set, those before --resume included.")
-@click.option("--validation", type=int, help="Examples held out of the training set to watch it by.")
-@click.option("--seed", type=int, help="Of the first weights and the order of the examples.")
+@choices()
 @data_option
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for the results.  [default: runs/RECIPE]")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
@@ -119,42 +121,63 @@ def train(
     """
     tell = Teller(quiet=quiet, as_json=as_json)
     if resume is None:
-        chosen, run = _new("post" if recipe is None else recipe, out, choices)
+        chosen, place = _new("post" if recipe is None else recipe, out, choices)
     else:
-        chosen, run, data = _again(resume, choices | {"recipe": recipe, "data": data, "out": out})
-    trainer = chosen.trainer()
-    network = trainer.network
+        chosen, place, data = _again(resume, choices | {"recipe": recipe, "data": data, "out": out})
     dataset, data = _dataset("mnist" if data is None else data, tell)
-    _fit_together(network, dataset)
-    if chosen.validation:
-        (x, y), validation, test = dataset.split(chosen.validation)
-    else:
-        (x, y), validation, test = (dataset.x_train, dataset.y_train), None, (dataset.x_test, dataset.y_test)
-
-    tell.what = _told(chosen, network, dataset, len(x))
-    checkpoint = run / "checkpoint.safetensors"
-    config = {**chosen.config(), "data": data, "handgrad": __version__}
-    trainer.callbacks = [_Directory(run, config, new=resume is None), tell, Checkpoint(checkpoint)]
-    if resume is not None and checkpoint.exists():
-        resume_from(trainer, checkpoint)
+    run = Run(place, {**chosen.config(), "data": data, "handgrad": __version__}, new=resume is None)
     try:
-        with blas_threads(network, chosen.batch_size):
-            trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
+        classifier, trainers = _train(chosen, dataset, run, tell)
     except KeyboardInterrupt:
         tell.stop()
-        done = f"{trainer.epoch} of {chosen.epochs} epochs are done and kept"
-        click.echo(f"stopped: {done}; go on with: handgrad train --resume {run}", err=True)
+        click.echo(f"stopped: {tell.kept()}; go on with: handgrad train --resume {place}", err=True)
         raise SystemExit(130) from None
     finally:
         tell.stop()
-
-    result = network.evaluate(*test)
-    save(network, run / "model.safetensors")
+    result = classifier.evaluate(dataset.x_test, dataset.y_test)
     from .plots import report  # late: matplotlib takes longer to import than an epoch does to train
 
-    title = f"{chosen.name}: {list(chosen.sizes)} on {dataset.name}"
-    report(run / "report.png", network, trainer.history, *test, title=title)
-    tell.result(result, trainer, run)
+    title, history = f"{chosen.name}: {_sizes(trainers[-1].network)} on {dataset.name}", trainers[-1].history
+    report(place / "report.png", classifier, history, dataset.x_test, dataset.y_test, title=title)
+    tell.result(result, trainers, place)
+
+
+def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Classifier, list[Trainer]]:
+    """Train all that the recipe says, its teacher first, and save it: what answers, and a trainer for each member."""
+    (x, y), validation = (dataset.x_train, dataset.y_train), None
+    if chosen.validation:
+        (x, y), validation, _ = dataset.split(chosen.validation)
+    height, width = x.shape[1:]
+    teacher = None if chosen.teacher is None else _teacher(chosen, dataset, run, tell)
+    trainers = []
+    for member in range(chosen.members):
+        trainer = chosen.trainer((height, width), len(dataset.classes), member=member, teacher=teacher)
+        trainer.network.classes = dataset.classes
+        suffix = f"-{member + 1}" if chosen.members > 1 else ""
+        checkpoint = Checkpoint(run.place / f"checkpoint{suffix}.safetensors")
+        tell.begin(chosen, trainer, dataset, len(x), checkpoint, member)
+        trainer.callbacks += [Keeper(run, suffix), tell, GrowingReport(run, chosen.name, validation), checkpoint]
+        if not run.new and checkpoint.path.exists():
+            resume_from(trainer, checkpoint.path)
+        with blas_threads(trainer.network, chosen.batch_size):
+            trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
+        trainers.append(trainer)
+    classifier = chosen.classifier([trainer.network for trainer in trainers])
+    save(classifier, run.place / "model.safetensors")
+    return classifier, trainers
+
+
+def _teacher(pupil: Recipe, dataset: Dataset, run: Run, tell: Teller) -> Classifier:
+    """The model that the pupil's recipe names: a file's, or a recipe's, trained in the pupil's own directory, once."""
+    if pupil.teacher not in RECIPES:
+        return load_model(str(pupil.teacher))
+    place = run.place / "teacher"
+    if not run.new and (place / "model.safetensors").exists():
+        return load_model(place / "model.safetensors")
+    chosen = RECIPES[pupil.teacher].with_choices(validation=pupil.validation, seed=pupil.seed)
+    known = not run.new and (place / "config.json").exists()
+    config = run.config | chosen.config()
+    return _train(chosen, dataset, Run(place, config, new=not known), tell)[0]
 
 
 def _new(recipe: str, out: Path | None, choices: dict[str, Any]) -> tuple[Recipe, Path]:
@@ -204,53 +227,81 @@ def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
         return load("drawn"), "drawn"
 
 
-def _fit_together(network: Network, dataset: Dataset) -> None:
-    """Let the network know the pictures and the classes. Raises HandgradError where its sizes are not theirs."""
-    height, width = dataset.x_train.shape[1:]
-    n_in, n_out = height * width, len(dataset.classes)
-    if (network.n_in, network.n_out) != (n_in, n_out):
-        raise HandgradError(
-            f"the network has {network.n_in} inputs and {network.n_out} outputs, {dataset.name} has pictures of "
-            f"{height}x{width} in {n_out} classes: expected --sizes {n_in},...,{n_out}"
-        )
-    network.image_shape, network.classes = (height, width), dataset.classes
+class Run:
+    """The directory of a run, made when all is seen to be well: config.json says what the run is."""
+
+    def __init__(self, place: Path, config: dict[str, Any], *, new: bool) -> None:
+        self.place, self.config, self.new, self.begun = place, config, new, False
+
+    def begin(self) -> None:
+        """Make it, once."""
+        if self.begun:
+            return
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            if self.new:  # of two runs that begin at once, one has it
+                (self.place / "config.json").touch(exist_ok=False)
+        except OSError as error:
+            raise HandgradError(f"cannot begin a run in {self.place}: {error.strerror}") from error
+        write_json(self.place / "config.json", self.config)
+        self.begun = True
 
 
-class _Directory(Callback):
-    """The directory of a run: made when all is seen to be well, its history kept up to date."""
+class Keeper(Callback):
+    """Keeps the history of a member in the run's directory."""
 
-    def __init__(self, run: Path, config: dict[str, Any], *, new: bool) -> None:
-        self.run, self.config, self.new = run, config, new
+    def __init__(self, run: Run, suffix: str) -> None:
+        self.run, self.name = run, f"history{suffix}.json"
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Make it, and say in config.json what the run is."""
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            if self.new:  # of two runs that begin at once, one has it
-                (self.run / "config.json").touch(exist_ok=False)
-        except OSError as error:
-            raise HandgradError(f"cannot begin a run in {self.run}: {error.strerror}") from error
-        write_json(self.run / "config.json", self.config)
+        """Let there be a directory."""
+        self.run.begin()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """Write history.json anew."""
-        write_json(self.run / "history.json", trainer.history)
+        """Write it anew."""
+        write_json(self.run.place / self.name, trainer.history)
 
 
-def _told(recipe: Recipe, network: Network, dataset: Dataset, count: int) -> str:
-    """What is about to be trained, on what."""
-    held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
-    return (
-        f"{_told_of(recipe, network)}\n"
-        f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
-    )
+class GrowingReport(Callback):
+    """In a long run, a report every minute: of the held-out set, or where there is none of the curves alone."""
+
+    def __init__(self, run: Run, name: str, held_out: tuple[Any, Any] | None) -> None:
+        self.run, self.name, self.held_out = run, name, held_out or ()
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """The first is due in a minute."""
+        self.last = time.monotonic()
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Write report.png anew, where the last one is a minute old."""
+        if time.monotonic() - self.last < 60 or trainer.epoch == trainer.epochs:
+            return
+        from .plots import report
+
+        title = f"{self.name}: after {trainer.epoch} of {trainer.epochs} epochs"
+        place = self.run.place / "report.png"
+        report(place, trainer.network, trainer.history, *self.held_out, title=title, part="validation")
+        self.last = time.monotonic()
+
+
+def _sizes(network: Network) -> list[int]:
+    return [network.n_in, *(len(W) for W, _ in network.weights)]
 
 
 def _told_of(recipe: Recipe, network: Network) -> str:
-    return (
-        f"{recipe.name}: {list(recipe.sizes)}, {network.parameters.size:,} parameters, {recipe.activation}, "
+    """The network and its training, in a line or two."""
+    line = (
+        f"{recipe.name}: {_sizes(network)}, {network.parameters.size:,} parameters, {recipe.activation}, "
         f"{recipe.loss}, {recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}"
     )
+    plain = {choice.name: choice.default for choice in fields(Recipe)}
+    told = ("name", "hidden", "activation", "loss", "optimizer", "lr", "batch_size", "seed", "epochs", "validation")
+    more = [
+        name.replace("_", " ") + ("" if value is True else f" {value}")
+        for name, value in recipe.config().items()
+        if name not in told and value != plain[name]
+    ]
+    return f"{line}\nwith {', '.join(more)}" if more else line
 
 
 class Teller(Callback):
@@ -261,10 +312,32 @@ class Teller(Callback):
         self.epochs_as_json = as_json and not quiet
         self.what = ""  # the lines to begin with
         self.bar: Any = None
+        self.trainer: Trainer | None = None
+        self.checkpoint: Checkpoint | None = None
 
     def loud(self, line: str) -> None:
         """One line that must be seen, on stderr even when quiet."""
         click.secho(f"*** {line} ***", err=True, bold=True, fg="yellow")
+
+    def begin(
+        self, recipe: Recipe, trainer: Trainer, dataset: Dataset, count: int, checkpoint: Checkpoint, member: int
+    ) -> None:
+        """Know what is about to be trained, on what."""
+        self.stop()
+        self.trainer, self.checkpoint = trainer, checkpoint
+        held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
+        self.what = (
+            f"{_told_of(recipe, trainer.network)}\n"
+            f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
+        )
+        if member:
+            self.what = f"member {member + 1} of {recipe.members}"
+
+    def kept(self) -> str:
+        """What a run that is stopped now can go on from."""
+        if self.trainer is None or self.checkpoint is None:
+            return "nothing is done yet"
+        return f"{self.checkpoint.epoch} of {self.trainer.epochs} epochs are done and kept"
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Open the bar, which shows itself on a terminal only and at most ten times a second."""
@@ -274,12 +347,13 @@ class Teller(Callback):
                 click.echo(f"going on after epoch {trainer.epoch}")
             from tqdm import tqdm
 
-            self.bar = tqdm(total=trainer.batches, unit="batch", leave=False, disable=None, file=sys.stderr)
+            done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
+            self.bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None, file=sys.stderr)
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        """Move the bar, now and then."""
+        """Move the bar, now and then: it tells the time that is left."""
         if self.bar is not None and trainer.batch % 100 == 0:
-            self.bar.update(trainer.batch - self.bar.n)
+            self.bar.update(trainer.epoch * trainer.batches + trainer.batch - self.bar.n)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """The epoch's numbers."""
@@ -297,7 +371,7 @@ class Teller(Callback):
             self.bar.clear()
         click.echo(line)
         if self.bar is not None:
-            self.bar.reset(total=trainer.batches)
+            self.bar.update(trainer.epoch * trainer.batches - self.bar.n)
 
     def stop(self) -> None:
         """Close the bar."""
@@ -305,15 +379,16 @@ class Teller(Callback):
             self.bar.close()
             self.bar = None
 
-    def result(self, test: Evaluation, trainer: Trainer, run: Path) -> None:
+    def result(self, test: Evaluation, trainers: list[Trainer], run: Path) -> None:
         """What came out, and where it is."""
-        seconds = sum(trainer.history["seconds"])
+        epochs = sum(trainer.epoch for trainer in trainers)
+        seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
         if self.as_json:
             result = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
-            click.echo(json.dumps({"test": result, "epochs": trainer.epoch, "seconds": seconds, "run": str(run)}))
+            click.echo(json.dumps({"test": result, "epochs": epochs, "seconds": seconds, "run": str(run)}))
             return
-        epochs = f"{trainer.epoch} epoch{'s' if trainer.epoch > 1 else ''}"
-        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {epochs} in {seconds:.1f} s")
+        told = f"{epochs} epoch{'s' if epochs > 1 else ''} in {seconds:.1f} s"
+        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {told}")
         click.echo(f"results in {run}: model.safetensors, history.json, config.json, report.png")
         click.echo(f"try: handgrad predict {run / 'model.safetensors'} PICTURE.png")
 
@@ -390,6 +465,33 @@ def _named(path: Path, function: Any, *arguments: Any) -> Any:
         raise HandgradError(f"{path}: {error}") from error
 
 
+# ---- show-augmentation -----------------------------------------------------------------------------------------------
+
+
+@handgrad.command("show-augmentation")
+@choices("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "seed")
+@data_option
+@click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="How many to show.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="PNG", default="augmentation.png", show_default=True, help="Where."
+)
+def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Path, **choices: Any) -> None:
+    """Draw what a recipe makes of the pictures that it learns from: each as it is, and eleven times anew."""
+    from .plots import augmentation_grid
+
+    chosen = _recipe("minute" if recipe is None else recipe, choices)
+    dataset, _ = _dataset("mnist" if data is None else data, Teller(quiet=True, as_json=False))
+    x = dataset.x_train[:digits]
+    count, height, width = x.shape
+    augment = chosen.augmentation((height, width))
+    if augment is None:
+        raise HandgradError(f"the recipe {chosen.name} shows pictures as they are: give --rotation, --elastic, ...")
+    if chosen.deskew:
+        x = Deskew(height, width)(x)
+    augmentation_grid(out, x, augment, np.random.default_rng(chosen.seed))
+    click.echo(f"{count} of {dataset.name}, made anew as {chosen.name} has it: {out}")
+
+
 # ---- check -----------------------------------------------------------------------------------------------------------
 
 
@@ -416,7 +518,7 @@ def check(seed: int) -> None:
 
 
 @handgrad.command()
-@step_options
+@choices("hidden", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
 @click.option("--seconds", type=float, default=2, show_default=True, help="Time to take steps for.")
 @json_option
 def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -> None:

@@ -17,6 +17,7 @@ import json
 import math
 import operator
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ from .training import Callback, Trainer
 
 FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
 FORMAT_OF_ONE = 1  # a network's and a checkpoint's: each file is of the earliest format that can say what it holds
+
+SHARE = 0.05  # of the time, that writing checkpoints may take
 
 TORCH_NAME = {"W": "weight", "b": "bias"}
 
@@ -168,17 +171,32 @@ def _make(known: Mapping[str, Callable[..., Made]], kind: str, config: dict[str,
 
 
 class Checkpoint(Callback):
-    """After every epoch, write all that the next one depends on. It goes last: it holds the other callbacks' states."""
+    """After an epoch, write all that the next one depends on. It goes last: it holds the other callbacks' states.
+
+    It is written after the last epoch, and after each whose end comes so late that writing has taken no more than SHARE
+    of the time: a small network's after every epoch, of 100 MB every few seconds. `epoch` is the last one that is kept.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.epoch = 0
+        self.due = 0.0  # on the clock
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Where a run goes on, what it goes on from is kept."""
+        self.epoch, self.due = trainer.epoch, 0.0
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Replace the file."""
+        begin = time.monotonic()
+        if begin < self.due and trainer.epoch < trainer.epochs and not trainer.stop:
+            return
         state = trainer.state()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         values = {name: value for name, value in state.items() if name not in arrays}
         _write_arrays(self.path, arrays, {"format": FORMAT_OF_ONE, "state": values})
+        self.epoch, end = trainer.epoch, time.monotonic()
+        self.due = end + (end - begin) / SHARE
 
 
 def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:

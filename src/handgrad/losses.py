@@ -24,6 +24,8 @@ from .layers import sigmoid
 class Loss(ABC):
     """What every loss is to the network."""
 
+    temperature = 1.0  # of the soft labels that it learns from
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
             raise HandgradError(f"label_smoothing {label_smoothing}: expected a number from 0 up to, but not, 1")

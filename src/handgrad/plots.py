@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
+from .augmentation import Augmentation
+from .committee import Committee
 from .errors import HandgradError, optional
 from .files import replace_file
 from .layers import Dense
-from .network import Network, confusion_matrix
+from .network import Classifier, Network, confusion_matrix
 from .training import History
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
@@ -25,25 +27,53 @@ MISTAKES = 32
 
 
 def report(
-    path: str | os.PathLike[str], network: Network, history: History, x: NDArray[Any], y: NDArray[Any], *, title: str
+    path: str | os.PathLike[str],
+    classifier: Classifier,
+    history: History,
+    x: NDArray[Any] | None = None,
+    y: NDArray[Any] | None = None,
+    *,
+    title: str,
+    part: str = "test",
 ) -> None:
     """Write report.png: loss and accuracy by epoch, first-layer weights, the confusion matrix, the worst mistakes.
 
-    x, y are the examples that it reports on. Panels of pictures are left out where the network was not trained on any.
+    x, y are the examples that it reports on, the `part` of a set; without them it has the curves and the weights alone.
+    The weights are a committee's first member's. Pictures are left out where the network was not trained on any.
     """
     figure = optional("matplotlib.figure").Figure(figsize=(14, 10.5))
-    z, labels = network.outputs(x), as_labels(y, network.n_out, len(x))
-    right = int((z.argmax(axis=1) == labels).sum())
-    headline = f"{title}\ntest {right / len(z):.2%}: {right:,} of {len(z):,}"
-    figure.text(0.02, 0.98, headline, fontsize=15, color=INK, va="top", parse_math=False)
+    shape = classifier.image_shape
     # Places by hand (left, bottom, width, height): matplotlib's own layout takes two seconds to find as good ones.
     _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
     _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy, %", scale=100)
-    _confusion(figure.add_axes((0.03, 0.03, 0.42, 0.44)), network, z, labels)
-    if network.image_shape is not None:
-        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, network.image_shape)
-        pictures = as_examples(x, network.n_in).reshape(-1, *network.image_shape)
-        _mistakes(figure.add_axes((0.48, 0.02, 0.51, 0.45)), network, z, labels, pictures)
+    if shape is not None:
+        network = classifier.members[0] if isinstance(classifier, Committee) else classifier
+        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, shape)
+    headline = title
+    if x is not None and y is not None:
+        z, labels = classifier.outputs(x), as_labels(y, classifier.n_out, len(x))
+        right = int((z.argmax(axis=1) == labels).sum())
+        headline += f"\n{part} {right / len(z):.2%}: {right:,} of {len(z):,}"
+        _confusion(figure.add_axes((0.03, 0.03, 0.42, 0.44)), classifier, z, labels)
+        if shape is not None:
+            pictures = as_examples(x, classifier.n_in).reshape(-1, *shape)
+            _mistakes(figure.add_axes((0.48, 0.02, 0.51, 0.45)), classifier, z, labels, pictures)
+    figure.text(0.02, 0.98, headline, fontsize=15, color=INK, va="top", parse_math=False)
+    _write(path, figure)
+
+
+def augmentation_grid(
+    path: str | os.PathLike[str], digits: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
+) -> None:
+    """Write digits (count, height, width) as rows of one picture: each as it is, then made anew eleven times."""
+    count, height, width = digits.shape
+    flat, rows = digits.reshape(count, -1), [digits / 255]
+    for _ in range(11):
+        rows.append(augment(flat, rng, np.empty(flat.shape, np.float32)).reshape(digits.shape))
+    figure = optional("matplotlib.figure").Figure(figsize=(12, 1 + 0.95 * count), layout="constrained")
+    axes = figure.subplots()
+    _pictures(axes, np.stack(rows, axis=1).reshape(-1, height, width), len(rows), cmap="gray_r", vmin=0, vmax=1)
+    axes.set_title("as it is, and as training sees it", fontsize=11, color=INK, loc="left")
     _write(path, figure)
 
 
@@ -74,9 +104,9 @@ def _curve(axes: Any, history: History, name: str, word: str, scale: float = 1) 
     axes.grid(axis="y", color="#eeeeee")
 
 
-def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
+def _weights(axes: Any, network: Classifier, shape: tuple[int, int]) -> None:
     """Each first-layer unit's weights as a picture of the input: red where ink speaks for it, blue against."""
-    first = next(layer for layer in network.layers if layer.shapes)
+    first = next((layer for layer in network.layers if layer.shapes), None) if isinstance(network, Network) else None
     if not isinstance(first, Dense):
         axes.set_axis_off()
         return
@@ -89,7 +119,7 @@ def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
     axes.set_title(f"weights of the first layer{several}", fontsize=11, color=INK, loc="left")
 
 
-def _confusion(axes: Any, network: Network, z: Array, labels: Labels) -> None:
+def _confusion(axes: Any, network: Classifier, z: Array, labels: Labels) -> None:
     """Counts by truth and answer, coloured by the mistakes alone: the diagonal would drown them."""
     counts = confusion_matrix(labels, z.argmax(axis=1), network.n_out)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
@@ -105,7 +135,7 @@ def _confusion(axes: Any, network: Network, z: Array, labels: Labels) -> None:
             axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9, color=QUIET if i == j else INK)
 
 
-def _mistakes(axes: Any, network: Network, z: Array, labels: Labels, pictures: NDArray[Any]) -> None:
+def _mistakes(axes: Any, network: Classifier, z: Array, labels: Labels, pictures: NDArray[Any]) -> None:
     """The wrong answers that the network was surest of."""
     probabilities, answers = network.loss.probabilities(z), z.argmax(axis=1)
     wrong = np.flatnonzero(answers != labels)

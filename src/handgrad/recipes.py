@@ -1,60 +1,148 @@
 """Named trainings with known results.
 
 A recipe is every choice that a training makes, as plain values: the command line's flags override them one by one, and
-the run's config.json holds them, so that a run says what it was.
+the run's config.json holds them, so that a run says what it was. It knows neither the pictures' size nor the number of
+classes: its lengths are in pixels of pictures 28 high, MNIST's, and are scaled to those it meets.
+
+`records/` has what each reaches, over seeds, on MNIST's test set; docs/records.md tells how they were found.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 import numpy as np
 
+from .adversarial import Adversarial
+from .augmentation import Augmentation
+from .averaging import ExponentialAverage
+from .committee import Committee
 from .errors import HandgradError, unknown
-from .network import Network
+from .losses import LOSSES
+from .network import Classifier, Network
 from .optimizers import OPTIMIZERS
+from .preprocessing import Deskew
 from .schedules import SCHEDULES
 from .training import Callback, Trainer
 
+HEIGHT = 28  # of the pictures in whose pixels a recipe's lengths are
 
-@dataclass(frozen=True)
+
+def _choice(default: Any, words: str) -> Any:
+    """A field with its help, which the command line prints for the flag of the same name."""
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A network and its training. `lr` is the learning rate, a step on the mean loss."""
+    """A network and its training."""
 
     name: str
-    sizes: tuple[int, ...]
-    activation: str  # of the hidden layers: one name for all, or one for each with commas between
-    loss: str
-    init: str | None  # None: the one that the activation calls for
-    optimizer: str
-    lr: float
-    schedule: str
-    batch_size: int
-    epochs: int
-    validation: int  # examples held out of the end of the training set
-    seed: int = 0
+    hidden: tuple[int, ...] = _choice((30,), "Width of each hidden layer.")
+    activation: str = _choice("relu", "Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
+    loss: str = _choice("softmax_cross_entropy", "quadratic, cross_entropy (outputs sigmoids) or softmax_cross_entropy.")
+    init: str | None = _choice(None, "normal, lecun, xavier_normal, ...; by default what the activation needs.")
+    batch_norm: bool = _choice(False, "Normalise each hidden layer's units over the batch.")
+    dropout: float = _choice(0.0, "Share of the hidden units that each step leaves out.")
+    label_smoothing: float = _choice(0.0, "Share of each label that is spread over all classes.")
+    optimizer: str = _choice("adam", "sgd, momentum, nesterov, adam, adamw or muon.")
+    lr: float = _choice(1e-3, "Learning rate, a step on the mean loss.")
+    weight_decay: float = _choice(0.0, "W becomes smaller by lr times this share at each step.")
+    schedule: str = _choice("one_cycle", "constant, cosine or one_cycle.")
+    batch_size: int = _choice(128, "Examples in a mini-batch.")
+    epochs: int = _choice(10, "Times through the training set, those before --resume included.")
+    average: float = _choice(0.0, "End with the average of the weights: what it keeps of itself at each step, 0.999 say.")
+    validation: int = _choice(0, "Examples held out of the training set to watch it by.")
+    deskew: bool = _choice(False, "Set every picture upright, and its ink in the middle.")
+    rotation: float = _choice(0.0, "Turn pictures, by up to so many degrees.")
+    scale: float = _choice(0.0, "Make pictures taller and wider, or less so, by up to this share.")
+    shear: float = _choice(0.0, "Slant pictures, by up to so many pixels a pixel of height.")
+    shift: float = _choice(0.0, "Shift pictures, by up to so many pixels of a picture 28 high.")
+    elastic: float = _choice(0.0, "Bend pictures: by so many pixels of a picture 28 high, root mean square.")
+    smoothness: float = _choice(5.0, "Pixels of a picture 28 high over which the bending is smooth.")
+    adversarial: float = _choice(0.0, "Move half of each batch against its labels: by an L2 norm of so much.")
+    views: int = _choice(1, "Answer by the mean over so many shifts of a picture: 1, 5 or 9.")
+    members: int = _choice(1, "Train so many networks, and let the mean of their probabilities answer.")
+    teacher: str | None = _choice(None, "Learn from the answers of this: a model file, or a recipe, trained first.")
+    temperature: float = _choice(1.0, "Of the teacher's answers: above 1 they are softer.")
+    seed: int = _choice(0, "Of the first weights, the order of the examples, and all else that is drawn.")
 
-    def trainer(self, callbacks: tuple[Callback, ...] = ()) -> Trainer:
-        """A new network and its trainer, both from the recipe's seed."""
+    def trainer(
+        self,
+        image_shape: tuple[int, int] = (HEIGHT, HEIGHT),
+        n_out: int = 10,
+        *,
+        member: int = 0,
+        teacher: Classifier | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Trainer:
+        """A new network for pictures (height, width) in n_out classes, and its trainer, from the recipe's seed.
+
+        `member` counts the networks of a committee from 0: each is drawn from a seed of its own.
+        """
         if self.optimizer not in OPTIMIZERS:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
-        for name, value, least in (("epochs", self.epochs, 1), ("seed", self.seed, 0)):
-            if value < least:
-                raise HandgradError(f"{name} {value}: expected {least} or more")
-        rng = np.random.default_rng(self.seed)
-        activation = self.activation.split(",") if "," in self.activation else self.activation
-        network = Network(list(self.sizes), activation=activation, loss=self.loss, init=self.init, rng=rng)
+        for name, least in (("epochs", 1), ("seed", 0), ("members", 1)):
+            if getattr(self, name) < least:
+                raise HandgradError(f"{name} {getattr(self, name)}: expected {least} or more")
+        rng = np.random.default_rng(self.seed if member == 0 else (self.seed, member))
+        network = self._network(image_shape, n_out, rng)
+        averaging = [ExponentialAverage(self.average)] if self.average else []
         return Trainer(
             network,
-            OPTIMIZERS[self.optimizer](self.lr),
+            OPTIMIZERS[self.optimizer](self.lr, weight_decay=self.weight_decay),
             batch_size=self.batch_size,
             schedule=SCHEDULES[self.schedule](),
-            callbacks=callbacks,
+            callbacks=[*averaging, *callbacks],
+            augment=self.augmentation(image_shape),
+            perturb=Adversarial(self.adversarial) if self.adversarial else None,
+            teacher=teacher,
             rng=rng,
         )
+
+    def augmentation(self, image_shape: tuple[int, int]) -> Augmentation | None:
+        """How it makes new pictures of this size, None where it makes none."""
+        pixel = image_shape[0] / HEIGHT
+        strengths = {
+            "rotation": self.rotation,
+            "scale": self.scale,
+            "shear": self.shear,
+            "shift": self.shift * pixel,
+            "elastic": self.elastic * pixel,
+        }
+        if not any(strengths.values()):
+            return None
+        return Augmentation(*image_shape, **strengths, smoothness=self.smoothness * pixel)
+
+    def classifier(self, networks: Sequence[Network]) -> Classifier:
+        """What answers once the members are trained: batch normalisation folded away, views and members averaged."""
+        answering = [network.folded() for network in networks]
+        for network in answering:
+            network.views = self.views
+        return answering[0] if len(answering) == 1 else Committee(answering)
+
+    def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.Generator) -> Network:
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
+        options = {"label_smoothing": self.label_smoothing} | (
+            {"temperature": self.temperature} if self.temperature != 1 else {}
+        )
+        network = Network(
+            [image_shape[0] * image_shape[1], *self.hidden, n_out],
+            activation=self.activation.split(",") if "," in self.activation else self.activation,
+            loss=LOSSES[self.loss](**options),
+            init=self.init,
+            batch_norm=self.batch_norm,
+            dropout=self.dropout,
+            preprocessing=Deskew(*image_shape) if self.deskew else None,
+            rng=rng,
+        )
+        network.image_shape = image_shape
+        return network
 
     def with_choices(self, **choices: Any) -> Recipe:
         """The recipe with those of `choices` that are not None in place of its own."""
@@ -67,23 +155,22 @@ class Recipe:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Recipe:
         """The recipe that gave `config`. Raises HandgradError where a value is missing, too many or of another kind."""
-        kinds = get_type_hints(cls) | {"sizes": list | tuple, "lr": int | float}
+        kinds = get_type_hints(cls) | {"hidden": list | tuple}
         if set(config) != set(kinds):
             wrong = ", ".join(sorted(set(config) ^ set(kinds)))
             raise HandgradError(f"the configuration is not this handgrad's: {wrong} is missing or not known")
         for name, kind in kinds.items():
-            if not isinstance(config[name], kind):
+            if not isinstance(config[name], int | float if kind is float else kind):
                 raise HandgradError(f"the configuration is not this handgrad's: its {name} is {config[name]!r}")
-        return cls(**{**config, "sizes": tuple(config["sizes"])})
+        return cls(**{**config, "hidden": tuple(config["hidden"])})
 
 
 # The post's network, with the settings of Nielsen's book, chapter 3, for the same: 50,000 digits to train on.
 POST = Recipe(
     name="post",
-    sizes=(784, 30, 10),
+    hidden=(30,),
     activation="sigmoid",
     loss="cross_entropy",
-    init=None,
     optimizer="sgd",
     lr=0.5,
     schedule="constant",

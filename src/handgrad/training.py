@@ -12,23 +12,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, streams
 from .errors import HandgradError
-from .network import Evaluation, Network
+from .network import Classifier, Evaluation, Network
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
+
+# (pictures as bytes, stream, out) -> out, new pictures made of those: see `handgrad.augmentation`.
+Augment = Callable[[NDArray[Any], "np.random.Generator", Array], Array]
 
 History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds": a number an epoch
 
 # Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
 # in float32), many enough that the cost of a call vanishes. The set itself is never copied.
 BLOCK = 400_000
+
+
+class Perturb(Protocol):
+    """What changes a batch before its step: see `handgrad.adversarial`."""
+
+    def __call__(self, network: Network, x: Array, t: Array) -> tuple[Array, Array]:
+        """x (batch, n_in), t (batch, n_out) -> those to learn from instead."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to continue: values that JSON can hold."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
 
 
 class DivergedError(HandgradError):
@@ -120,7 +136,10 @@ class Trainer:
                  gradient is the mean over the examples it has
     schedule     the learning rate over the run: see `handgrad.schedules`
     callbacks    told of each step and epoch, in this order
-    rng          seed or generator of the shuffling
+    augment      makes new pictures of the examples at each epoch, in a thread of its own, a block ahead of the steps
+    teacher      labels the examples, in place of y, at the temperature of the network's loss
+    perturb      changes a batch before its step
+    rng          seed or generator of the shuffling, and of what `augment` draws
     """
 
     def __init__(
@@ -131,13 +150,18 @@ class Trainer:
         batch_size: int = 10,
         schedule: Schedule | None = None,
         callbacks: Sequence[Callback] = (),
+        augment: Augment | None = None,
+        teacher: Classifier | None = None,
+        perturb: Perturb | None = None,
         rng: Seed = None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
+        self.augment, self.teacher, self.perturb = augment, teacher, perturb
         self.batch_size = as_whole("batch_size", batch_size, 1)
         self.schedule = schedule or constant()
         self.callbacks = list(callbacks)
         self.shuffling = streams(rng).shuffling
+        (self.augmenting,) = self.shuffling.spawn(1)
         self.history: History = {}
         self.validation: Evaluation | None = None  # the last epoch's
         self.epoch = 0  # epochs done
@@ -196,7 +220,10 @@ class Trainer:
             begin, z_block = self.batch, np.empty_like(t_block)
             for first in range(0, len(x_block), batch_size):
                 rows = slice(first, first + batch_size)
-                z_block[rows] = optimizer.learn(network, x_block[rows], t_block[rows], self._lr())
+                batch = x_block[rows], t_block[rows]
+                if self.perturb is not None:
+                    batch = self.perturb(network, *batch)
+                z_block[rows] = optimizer.learn(network, *batch, self._lr())
                 self.batch += 1
                 for on_batch_end in watching:
                     on_batch_end(self)
@@ -219,19 +246,30 @@ class Trainer:
         """The examples and targets in a new order, some whole batches at a time, through the same memory."""
         order = self.shuffling.permutation(len(x))
         block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
-        dtype = self.network.dtype
-        rows = min(block, len(x))
-        x_block, t_block = (aligned(rows * a.shape[1], dtype).reshape(rows, -1) for a in (x, t))
-        x_raw = x_block if x.dtype == dtype else np.empty(x_block.shape, x.dtype)
-        for first in range(0, len(x), block):
-            chosen = order[first : first + block]
-            count = len(chosen)
+        dtype, rows, count = self.network.dtype, min(block, len(x)), -(-len(x) // block)
+        made = self.augment is not None or self.teacher is not None
+        rooms = [
+            [aligned(rows * a.shape[1], dtype).reshape(rows, -1) for a in (x, t)] for _ in range(1 + made)
+        ]  # one to use and one to fill
+        raw = np.empty((rows, x.shape[1]), x.dtype) if x.dtype != dtype else None
+
+        def fill(number: int) -> tuple[Array, Array]:
+            chosen = order[number * block : (number + 1) * block]
+            x_block, t_block = (room[: len(chosen)] for room in rooms[number % len(rooms)])
+            x_raw = x_block if raw is None else raw[: len(chosen)]
             # mode="clip": the indices are right, and with the default mode `out` would be written through a buffer
-            np.take(x, chosen, axis=0, out=x_raw[:count], mode="clip")
-            np.take(t, chosen, axis=0, out=t_block[:count], mode="clip")
-            if x_block is not x_raw:
-                as_floats(x_raw[:count], out=x_block[:count])
-            yield x_block[:count], t_block[:count]
+            np.take(x, chosen, axis=0, out=x_raw, mode="clip")
+            if self.augment is not None:
+                self.augment(x_raw, self.augmenting, x_block)
+            elif raw is not None:
+                as_floats(x_raw, out=x_block)
+            if self.teacher is not None:
+                t_block[...] = self.teacher.soft_labels(x_block, self.network.loss.temperature)
+            else:
+                np.take(t, chosen, axis=0, out=t_block, mode="clip")
+            return x_block, t_block
+
+        return _one_ahead(fill, count) if made else map(fill, range(count))
 
     def _lr(self) -> float:
         """The learning rate of the next step."""
@@ -247,14 +285,13 @@ class Trainer:
         """Everything that the next epoch depends on: arrays, and values that JSON can hold, under flat names."""
         state: dict[str, Any] = {
             "parameters": self.network.parameters.copy(),
-            "shuffling": self.shuffling.bit_generator.state,
             "epoch": self.epoch,
             "stop": self.stop,
             "history": {name: list(values) for name, values in self.history.items()},
         }
         for name, part in self._parts().items():
             state |= {f"{name}.{key}": value for key, value in part.state().items()}
-        for name, rng in self._dropout_streams().items():
+        for name, rng in self._streams().items():
             state[name] = rng.bit_generator.state
         return state
 
@@ -271,15 +308,31 @@ class Trainer:
             raise HandgradError(f"the checkpoint is of another training: it lacks {', '.join(lacking)}")
         for name, part in self._parts().items():
             part.restore({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
-        for name, rng in self._dropout_streams().items():
+        for name, rng in self._streams().items():
             rng.bit_generator.state = state[name]
         ours[...] = theirs
-        self.shuffling.bit_generator.state = state["shuffling"]
         self.epoch, self.stop = state["epoch"], state["stop"]
         self.history = {name: list(values) for name, values in state["history"].items()}
 
-    def _parts(self) -> dict[str, Optimizer | Callback]:
-        return {"optimizer": self.optimizer} | {f"callbacks.{i}": c for i, c in enumerate(self.callbacks)}
+    def _parts(self) -> dict[str, Optimizer | Callback | Perturb]:
+        parts: dict[str, Optimizer | Callback | Perturb] = {"optimizer": self.optimizer}
+        if self.perturb is not None:
+            parts["perturb"] = self.perturb
+        return parts | {f"callbacks.{i}": callback for i, callback in enumerate(self.callbacks)}
 
-    def _dropout_streams(self) -> dict[str, np.random.Generator]:
-        return {f"layers.{i}.rng": layer.rng for i, layer in enumerate(self.network.layers) if layer.rng is not None}
+    def _streams(self) -> dict[str, np.random.Generator]:
+        layers = {f"layers.{i}.rng": layer.rng for i, layer in enumerate(self.network.layers) if layer.rng is not None}
+        return {"shuffling": self.shuffling, "augmenting": self.augmenting, **layers}
+
+
+def _one_ahead(make: Callable[[int], tuple[Array, Array]], count: int) -> Iterator[tuple[Array, Array]]:
+    """make(0), make(1), ..., make(count - 1), each made in a thread of its own while the one before it is used."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as background:
+        coming = background.submit(make, 0)
+        for number in range(count):
+            block = coming.result()
+            if number + 1 < count:
+                coming = background.submit(make, number + 1)
+            yield block
