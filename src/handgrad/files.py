@@ -1,8 +1,9 @@
 """Models and checkpoints as safetensors files: arrays with names, and a JSON text beside them. Nothing in them runs.
 
 A model file holds PyTorch's names and layout, `0.weight` (n_out, n_in), `0.bias` (n_out,), `2.weight`, ...: a
-`load_state_dict` of the matching Sequential takes it with no mapping. Its metadata has, under "handgrad", the
-architecture, the loss, what was done to the inputs, and the names of the classes.
+`load_state_dict` of the matching Sequential takes it with no mapping. For a BatchNorm1d there are `running_mean` and
+`running_var` too, and `num_batches_tracked`, always 0: it counts for nothing where a momentum is given. The metadata
+has, under "handgrad", the architecture, the loss, what was done to the inputs, and the names of the classes.
 
 Every file is written beside its place under a temporary name, flushed to the disk and renamed: there is the whole old
 one or the whole new one, never a part.
@@ -19,18 +20,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays import Array
 from .atomic import replacing
 from .errors import HandgradError, optional, unknown
-from .layers import LAYERS
+from .layers import LAYERS, BatchNorm
 from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
 from .training import Callback, Trainer
 
 FORMAT = 1  # of the metadata; a reader takes its own and all earlier ones
 
-TORCH_NAME = {"W": "weight", "b": "bias"}
+TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # all else is called there as it is here
+COUNT = "num_batches_tracked"
 
 LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # in a file as in code: CrossEntropy
 
@@ -68,9 +70,10 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise HandgradError(f"{path} is no handgrad model: its metadata describes no layers")
     try:
         layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
-        (dtype,) = {value.dtype for value in arrays.values()}
+        parameters = [value for name, value in arrays.items() if not name.endswith(COUNT)]
+        (dtype,) = {value.dtype for value in parameters}
         described = sum(math.prod(shape) for layer in layers for shape in layer.shapes.values())
-        if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
+        if described != sum(value.size for value in parameters):  # before so much memory is taken
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         labelled = _labelled(network, description["classes"], description["image_shape"])
@@ -107,12 +110,14 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     return names, None if image_shape is None else (height, width)
 
 
-def _torch_names(network: Network) -> dict[str, Array]:
-    """The network's parameters, "0.W" as "0.weight"."""
-    named = {}
-    for name, p in network.named_parameters.items():
-        place, _, symbol = name.partition(".")
-        named[f"{place}.{TORCH_NAME[symbol]}"] = p
+def _torch_names(network: Network) -> dict[str, NDArray[Any]]:
+    """The network's parameters, "0.W" as "0.weight", and for each BatchNorm a count."""
+    named: dict[str, NDArray[Any]] = {}
+    for i, layer in enumerate(network.layers):
+        for symbol in layer.shapes:
+            named[f"{i}.{TORCH_NAME.get(symbol, symbol)}"] = getattr(layer, symbol)
+        if isinstance(layer, BatchNorm):
+            named[f"{i}.{COUNT}"] = np.zeros((), np.int64)
     return named
 
 
@@ -156,13 +161,13 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
 # ---- Safetensors, and replacing a file whole -------------------------------------------------------------------------
 
 
-def _write_arrays(path: Path, arrays: dict[str, Array], description: dict[str, Any]) -> None:
+def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -> None:
     safetensors = optional("safetensors.numpy")
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     replace_file(path, safetensors.save(contiguous, {"handgrad": json.dumps(description)}))
 
 
-def _read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays of a file of handgrad's, and what its metadata says of them."""
     safetensors = optional("safetensors")
     try:
