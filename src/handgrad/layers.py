@@ -312,6 +312,7 @@ class BatchNorm(Layer):
     Once trained, μ and σ² are the running statistics: running ← running + momentum (the batch's - running), the
     batch's variance taken over batch - 1 there, as in PyTorch. They live in θ, with derivative 0, so copies,
     checkpoints, a best epoch brought back and averaged weights hold them, and no optimizer moves them; `forward` does.
+    (PyTorch keeps them apart from its parameters: here θ is longer by them.)
     One example alone has no spread: it gives y = b and dx = 0, and leaves the running statistics as they are.
 
     With c = x - μ and dx̂ = g dy, sums and means over the batch:
@@ -347,7 +348,7 @@ class BatchNorm(Layer):
         batch, c, y = len(x), self.c, self.y
         mu = np.dot(self.ones, x)
         mu *= 1 / batch  # μ = mean(x)
-        np.subtract(_lain_as(c, x), mu, out=c)  # c = x - μ
+        np.subtract(_in_order_of(c, x), mu, out=c)  # c = x - μ
         var = np.dot(self.ones, np.multiply(c, c, out=y))  # in y, which has nothing yet
         var *= 1 / batch  # mean(c²)
         if batch > 1:
@@ -376,7 +377,7 @@ class BatchNorm(Layer):
 
     def infer(self, x: Array) -> Array:
         s, t = self.affine()
-        np.multiply(_lain_as(self.y, x), s, out=self.y)
+        np.multiply(_in_order_of(self.y, x), s, out=self.y)
         self.y += t
         return self.y
 
@@ -399,7 +400,7 @@ class BatchNorm(Layer):
         return {"n": self.n_in, "momentum": self.momentum, "epsilon": self.epsilon}
 
 
-def _lain_as(room: Array, x: Array) -> Array:
+def _in_order_of(room: Array, x: Array) -> Array:
     """x, where it lies in memory as `room` does, by rows or by columns; else x copied into `room`.
 
     A picture comes by rows. NumPy turns them into columns six times as fast where it copies as where it computes.
