@@ -16,6 +16,7 @@ import safetensors.numpy
 from handgrad import (
     SGD,
     Adam,
+    BatchNorm,
     Committee,
     CrossEntropy,
     Dense,
@@ -51,6 +52,7 @@ NETWORKS = {
         [
             *(Dense(4, 6, "lecun"), Relu(), Dense(6, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 5), Gelu()),
             *(Dense(5, 4), Softplus(), Dense(4, 4), Tanh(), Dense(4, 4), Sigmoid(), Dense(4, 3), Identity()),
+            BatchNorm(3, 0.2, 1e-3),
         ],
         loss=SoftmaxCrossEntropy(label_smoothing=0.1, temperature=3),
         rng=2,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import handgrad
-from handgrad import SGD, Adam, AdamW, Momentum, Nesterov, Network, Optimizer
+from handgrad import SGD, Adam, AdamW, BatchNorm, Dense, Momentum, Nesterov, Network, Optimizer, Tanh
 from handgrad.layers import ACTIVATIONS
 
 pytestmark = pytest.mark.peers
@@ -145,3 +145,37 @@ def test_loss_and_gradient_at_a_temperature_are_autograds() -> None:
     gradient = torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters()]).numpy()
     np.testing.assert_allclose(loss.value(z, t), theirs.item(), rtol=1e-12)
     np.testing.assert_allclose(network.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_learns_and_answers_as_pytorchs(tmp_path: Path) -> None:
+    """The file loads strictly, and after twenty steps the parameters, the running statistics and the answers agree."""
+    from safetensors.torch import load_file
+
+    chain = [BatchNorm(6), Dense(6, 5), BatchNorm(5, 0.3, 1e-3), Tanh(), Dense(5, 4)]
+    network = Network(chain, loss="softmax_cross_entropy", rng=0, dtype=np.float64)
+    nn = torch.nn
+    first, second = nn.BatchNorm1d(6), nn.BatchNorm1d(5, eps=1e-3, momentum=0.3)
+    model = nn.Sequential(first, nn.Linear(6, 5), second, nn.Tanh(), nn.Linear(5, 4)).to(torch.float64)
+    handgrad.save(network, tmp_path / "model.safetensors")
+    model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+
+    ours, theirs = SGD(0.1), torch.optim.SGD(model.parameters(), lr=0.1)
+    for seed in range(20):
+        x, y = batch(seed)
+        ours.learn(network, x, network.loss.targets(y, 9, 4, np.float64), 0.1)
+        theirs.zero_grad()
+        nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        theirs.step()
+    handgrad.save(network, tmp_path / "model.safetensors")
+    saved = load_file(tmp_path / "model.safetensors")
+    assert set(saved) == set(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert saved[name].shape == value.shape
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_allclose(saved[name].numpy(), value.numpy(), rtol=1e-9, atol=1e-12)
+    model.eval()
+    x, _ = batch(100)
+    with torch.no_grad():
+        z = model(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(network.outputs(x), z, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(network.folded().outputs(x), z, rtol=1e-9, atol=1e-12)

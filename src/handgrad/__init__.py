@@ -13,7 +13,7 @@ from . import schedules
 from .committee import Committee
 from .errors import HandgradError
 from .gradcheck import check_gradient
-from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
+from .layers import BatchNorm, Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
 from .optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
@@ -28,6 +28,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BatchNorm",
     "Callback",
     "Committee",
     "CrossEntropy",

@@ -1,8 +1,9 @@
 """Models and checkpoints as safetensors files: arrays with names, and a JSON text beside them. Nothing in them runs.
 
 A model file holds PyTorch's names and layout, `0.weight` (n_out, n_in), `0.bias` (n_out,), `2.weight`, ...: a
-`load_state_dict` of the matching Sequential takes it with no mapping. Its metadata has, under "handgrad", the
-architecture, the loss, what was done to the inputs, and the names of the classes.
+`load_state_dict` of the matching Sequential takes it with no mapping. For a BatchNorm1d there are `running_mean` and
+`running_var` too, and `num_batches_tracked`, always 0: it counts for nothing where a momentum is given. The metadata
+has, under "handgrad", the architecture, the loss, what was done to the inputs, and the names of the classes.
 
 A committee's file holds its members one after the other, `0.0.weight`, `0.2.bias`, `1.0.weight`, ...: the names of a
 ModuleList of such Sequentials. Its metadata has, under "members", what each one's own file would have.
@@ -23,12 +24,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arrays import Array
 from .atomic import replacing
 from .committee import Committee
 from .errors import HandgradError, optional, unknown
-from .layers import LAYERS
+from .layers import LAYERS, BatchNorm
 from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
 from .training import Callback, Trainer
@@ -38,7 +39,8 @@ FORMAT_OF_ONE = 1  # a network's and a checkpoint's: each file is of the earlies
 
 SHARE = 0.05  # of the time, that writing checkpoints may take
 
-TORCH_NAME = {"W": "weight", "b": "bias"}
+TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # all else is called there as it is here
+COUNT = "num_batches_tracked"
 
 LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # in a file as in code: CrossEntropy
 
@@ -104,16 +106,17 @@ def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any
     }
 
 
-def _build(what: str, arrays: dict[str, Array], description: Any) -> Network:
+def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Network:
     """The network that is described, with these arrays. HandgradError, calling it `what`: they do not fit together."""
     if not isinstance(description, dict) or "layers" not in description:
         raise HandgradError(f"{what} is no handgrad model: its metadata describes no layers")
     try:
         layers = [_make(LAYERS, "layer", config) for config in description["layers"]]
+        parameters = [value for name, value in arrays.items() if not name.endswith(COUNT)]
         described = sum(math.prod(shape) for layer in layers for shape in layer.shapes.values())
-        if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
+        if described != sum(value.size for value in parameters):  # before so much memory is taken
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
-        (dtype,) = {value.dtype for value in arrays.values()}
+        (dtype,) = {value.dtype for value in parameters}
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         labelled = _labelled(network, description["classes"], description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
@@ -149,12 +152,14 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     return names, None if image_shape is None else (height, width)
 
 
-def _arrays(network: Network) -> dict[str, Array]:
-    """The network's parameters by the names that PyTorch has for them, "0.W" as "0.weight"."""
-    named = {}
-    for name, p in network.named_parameters.items():
-        place, _, symbol = name.partition(".")
-        named[f"{place}.{TORCH_NAME[symbol]}"] = p
+def _arrays(network: Network) -> dict[str, NDArray[Any]]:
+    """The parameters by the names that PyTorch has for them, "0.W" as "0.weight", and for each BatchNorm a count."""
+    named: dict[str, NDArray[Any]] = {}
+    for i, layer in enumerate(network.layers):
+        for symbol in layer.shapes:
+            named[f"{i}.{TORCH_NAME.get(symbol, symbol)}"] = getattr(layer, symbol)
+        if isinstance(layer, BatchNorm):
+            named[f"{i}.{COUNT}"] = np.zeros((), np.int64)
     return named
 
 
@@ -213,13 +218,13 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
 # ---- Safetensors, and replacing a file whole -------------------------------------------------------------------------
 
 
-def _write_arrays(path: Path, arrays: dict[str, Array], description: dict[str, Any]) -> None:
+def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -> None:
     safetensors = optional("safetensors.numpy")
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     replace_file(path, safetensors.save(contiguous, {"handgrad": json.dumps(description)}))
 
 
-def _read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays of a file of handgrad's, and what its metadata says of them."""
     safetensors = optional("safetensors")
     try:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays import Array, Labels, Seed, aligned, as_examples, as_floats, as_labels, as_whole, streams
 from .errors import HandgradError, unknown
-from .layers import ACTIVATIONS, Dense, Layer
+from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import LOSSES, Loss, Quadratic, as_temperature, softmax
 
 # The initializer an activation calls for, where none is named. The post draws N(0, 1) for its sigmoids.
@@ -159,6 +159,23 @@ class Network(Classifier):
         twin.__setstate__(twin.__dict__)
         return twin
 
+    def folded(self) -> Network:
+        """A copy that answers as this network does, with fewer layers: a BatchNorm, once trained, is y = s x + t.
+
+        after a Dense    s (W x + b) + t = (s W) x + (s b + t)
+        before a Dense   W (s x + t) + b = (W s) x + (W t + b)
+
+        Dropout and Identity may lie between: they answer x. A BatchNorm with no Dense beside it stays. The copy is for
+        answers; in training a BatchNorm is more than that.
+        """
+        twin = copy.deepcopy(self)
+        layers = _fold(twin.layers, after=True)
+        twin.layers = _fold(layers[::-1], after=False)[::-1]
+        twin._first = next(i for i, layer in enumerate(twin.layers) if layer.shapes)
+        twin.parameters = np.concatenate([p.ravel() for p in twin.named_parameters.values()])
+        twin.__setstate__(twin.__dict__)
+        return twin
+
     def __copy__(self) -> Network:
         """A copy has vectors of its own: with layers that two networks share, neither would be whole."""
         return copy.deepcopy(self)
@@ -269,6 +286,28 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
             setattr(layer, f"d{name}", gradient[first:last].reshape(shape))
             first = last
     return parameters, gradient
+
+
+def _fold(layers: Sequence[Layer], after: bool) -> list[Layer]:
+    """The layers without each BatchNorm that the nearest Dense in front of it, in this order, takes up.
+
+    after: the order is the chain's, and a BatchNorm comes after its Dense; else the order is the reverse.
+    """
+    kept: list[Layer] = []
+    for layer in layers:
+        near = next((link for link in reversed(kept) if type(link) not in (Dropout, Identity)), None)
+        if type(layer) is not BatchNorm or type(near) is not Dense:
+            kept.append(layer)
+            continue
+        s, t = layer.affine()
+        if after:
+            near.W *= s[:, None]
+            near.b *= s
+            near.b += t
+        else:
+            near.b += near.W @ t
+            near.W *= s
+    return kept
 
 
 def _float_type(dtype: DTypeLike) -> np.dtype[Any]:
