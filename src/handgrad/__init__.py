@@ -15,7 +15,7 @@ from .gradcheck import check_gradient
 from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
-from .optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Muon, Nesterov, Optimizer, newton_schulz
 from .training import Callback, EarlyStopping, Trainer
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ __all__ = [
     "Identity",
     "Layer",
     "LeakyRelu",
+    "Lookahead",
     "Loss",
     "Momentum",
+    "Muon",
     "Nesterov",
     "Network",
     "Optimizer",
@@ -52,6 +54,7 @@ __all__ = [
     "Trainer",
     "check_gradient",
     "load",
+    "newton_schulz",
     "one_hot",
     "save",
     "schedules",
