@@ -17,7 +17,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "optimizers", "schedules", "training"]
 CORE += ["gradcheck"]
 # Ground floor first.
-ORDER = [*CORE, "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "cli", "__main__"]
+ORDER = [*CORE, "averaging", "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "cli"]
+ORDER += ["__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ network.predict(x)
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
+from .averaging import ExponentialAverage, WeightAverage
 from .errors import HandgradError
 from .gradcheck import check_gradient
 from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
@@ -33,6 +34,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Evaluation",
+    "ExponentialAverage",
     "Gelu",
     "HandgradError",
     "Identity",
@@ -52,6 +54,7 @@ __all__ = [
     "Softplus",
     "Tanh",
     "Trainer",
+    "WeightAverage",
     "check_gradient",
     "load",
     "newton_schulz",
