@@ -7,10 +7,25 @@ import math
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, AdamW, Dense, HandgradError, Momentum, Nesterov, Network, Tanh, optimizers
-from handgrad.optimizers import OPTIMIZERS
+from handgrad import (
+    SGD,
+    Adam,
+    AdamW,
+    Dense,
+    HandgradError,
+    Lookahead,
+    Momentum,
+    Muon,
+    Nesterov,
+    Network,
+    Tanh,
+    newton_schulz,
+    optimizers,
+)
+from handgrad.optimizers import OPTIMIZERS, newton_schulz_room
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, a few roundings apart
+KINDS = OPTIMIZERS | {"lookahead": lambda lr, **options: Lookahead(Adam(lr, **options), k=2)}
 
 
 def make_network(dtype=np.float64, rng=0):
@@ -103,22 +118,22 @@ def test_momentum_of_zero_is_sgd():
     np.testing.assert_array_equal(take_steps(SGD(0.1), a, gs), take_steps(Momentum(0.1, 0.0), b, gs))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_lr_of_a_step_goes_before_the_optimizers_own(name):
     a, b = make_network(), make_network()
     (g,) = gradients(a, 1)
     a.gradient[...] = b.gradient[...] = g
-    OPTIMIZERS[name](0.5).step(a, 0.01)
-    OPTIMIZERS[name](0.01).step(b)
+    KINDS[name](0.5).step(a, 0.01)
+    KINDS[name](0.01).step(b)
     np.testing.assert_array_equal(a.parameters, b.parameters)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_float32_network_stays_float32_and_near_float64(name):
     double, single = make_network(), make_network(np.float32)
     gs = gradients(double)
-    take_steps(OPTIMIZERS[name](0.01), double, gs)
-    optimizer = OPTIMIZERS[name](0.01)
+    take_steps(KINDS[name](0.01), double, gs)
+    optimizer = KINDS[name](0.01)
     take_steps(optimizer, single, gs)
     assert single.parameters.dtype == optimizer.memory.dtype == np.float32
     np.testing.assert_allclose(single.parameters, double.parameters, rtol=1e-4, atol=1e-6)
@@ -203,14 +218,14 @@ def test_max_norm_looks_at_the_weights_after_the_step():
 
 
 @pytest.mark.parametrize("block", [1, 7, 38, 39])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_any_block_size_gives_the_same_bits(name, block, monkeypatch):
     options = {"l2": 0.01, "clip_norm": 1.0, "max_norm": 1.5}
     a, b = make_network(), make_network()
     gs = gradients(a)
-    expected = take_steps(OPTIMIZERS[name](0.05, **options), a, gs)
+    expected = take_steps(KINDS[name](0.05, **options), a, gs)
     monkeypatch.setattr(optimizers, "BLOCK", block)
-    np.testing.assert_array_equal(take_steps(OPTIMIZERS[name](0.05, **options), b, gs), expected)
+    np.testing.assert_array_equal(take_steps(KINDS[name](0.05, **options), b, gs), expected)
 
 
 def test_networks_larger_than_a_block_are_walked_to_their_end(monkeypatch):
@@ -222,16 +237,16 @@ def test_networks_larger_than_a_block_are_walked_to_their_end(monkeypatch):
     np.testing.assert_allclose(after, adam(before, gs, 0.01, 0.9, 0.999, 1e-8), **EXACT)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_state_and_restore_continue_to_the_same_bits(name):
     network = make_network()
     gs = gradients(network, 5)
-    optimizer = OPTIMIZERS[name](0.05)
+    optimizer = KINDS[name](0.05)
     take_steps(optimizer, network, gs[:2])
     state, parameters = optimizer.state(), network.parameters.copy()
     expected = take_steps(optimizer, network, gs[2:])
 
-    again, fresh = make_network(), OPTIMIZERS[name](0.05)
+    again, fresh = make_network(), KINDS[name](0.05)
     again.parameters[...] = parameters
     fresh.restore(state)
     np.testing.assert_array_equal(take_steps(fresh, again, gs[2:]), expected)
@@ -250,21 +265,21 @@ def test_a_restored_optimizer_leaves_the_state_as_it_was():
     np.testing.assert_array_equal(state["memory"], kept)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_another_network_starts_afresh(name):
     used, expected_of = make_network(rng=1), make_network(rng=2)
     gs = gradients(used)
-    optimizer = OPTIMIZERS[name](0.05)
+    optimizer = KINDS[name](0.05)
     take_steps(optimizer, used, gs)
-    expected = take_steps(OPTIMIZERS[name](0.05), expected_of, gs)
+    expected = take_steps(KINDS[name](0.05), expected_of, gs)
     np.testing.assert_array_equal(take_steps(optimizer, make_network(rng=2), gs), expected)
     assert optimizer.steps == 3
 
 
 @pytest.mark.parametrize("network_first", [True, False])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_network_and_its_optimizer_copied_together_continue_apart(name, network_first):
-    network, optimizer = make_network(), OPTIMIZERS[name](0.05)
+    network, optimizer = make_network(), KINDS[name](0.05)
     gs = gradients(network, 5)
     take_steps(optimizer, network, gs[:2])
     if network_first:
@@ -278,9 +293,9 @@ def test_a_network_and_its_optimizer_copied_together_continue_apart(name, networ
     assert not np.array_equal(after, before)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_network_and_its_optimizer_copied_one_by_one_continue_too(name):
-    network, optimizer = make_network(), OPTIMIZERS[name](0.05)
+    network, optimizer = make_network(), KINDS[name](0.05)
     gs = gradients(network, 5)
     take_steps(optimizer, network, gs[:2])
     twin, its_optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
@@ -361,6 +376,228 @@ def test_a_copy_of_an_optimizer_has_memories_of_its_own():
     np.testing.assert_array_equal(twin.memory, kept)
 
 
+# ---- Muon -----------------------------------------------------------------------------------------------------------
+
+SHAPES = pytest.mark.parametrize("shape", [(4, 7), (7, 4), (5, 5), (1, 6), (6, 1), (1, 1), (40, 90)], ids=str)
+
+
+def matrix(shape, dtype=np.float64, seed=5):
+    G = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    G.flags.writeable = False
+    return G
+
+
+def by_singular_values(G, steps=5, a=3.4445, b=-4.7750, c=2.0315):
+    """Each singular value through the quintic by itself, U and V left alone."""
+    U, s, Vt = np.linalg.svd(G, full_matrices=False)
+    s = s / np.sqrt((s**2).sum())
+    for _ in range(steps):
+        s = a * s + b * s**3 + c * s**5
+    return U * s @ Vt
+
+
+@SHAPES
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_newton_schulz_is_the_quintic_of_the_singular_values(shape, steps):
+    G = matrix(shape)
+    np.testing.assert_allclose(newton_schulz(G, steps), by_singular_values(G, steps), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("wrong", [{"a": 3.445}, {"b": -4.77}, {"c": 2.03}, {"steps": 4}], ids=str)
+def test_a_wrong_quintic_is_caught(wrong):
+    G = matrix((4, 7))
+    assert np.abs(newton_schulz(G) - by_singular_values(G, **wrong)).max() > 1e-5
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40), (40, 40)], ids=str)
+@pytest.mark.parametrize("least", [0.003, 0.02, 0.3, 1.0])
+def test_five_steps_bring_singular_values_near_one(shape, least):
+    """The band that the docstring names, from 0.0015 of the norm on, and by it the nearness to U Vᵀ."""
+    U, _, Vt = np.linalg.svd(matrix(shape), full_matrices=False)
+    s = np.geomspace(1, least, 40)
+    assert s[-1] > 0.0015 * np.linalg.norm(s)
+    X = newton_schulz(U * s @ Vt)
+    got = np.linalg.svd(X, compute_uv=False)
+    assert 0.68 < got.min() <= got.max() < 1.21
+    assert np.linalg.norm(X - U @ Vt, 2) < 0.32
+
+
+@SHAPES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_newton_schulz_keeps_the_dtype_and_leaves_no_mark_of_scale_or_side(shape, dtype):
+    G = matrix(shape, dtype)
+    X = newton_schulz(G)
+    assert (X.dtype, X.shape) == (dtype, shape)
+    tolerance = {"rtol": 1e-3, "atol": 1e-4} if dtype == np.float32 else EXACT | {"atol": 1e-11, "rtol": 1e-9}
+    np.testing.assert_allclose(newton_schulz(np.ascontiguousarray(G.T)).T, X, **tolerance)
+    np.testing.assert_allclose(newton_schulz(G * dtype(1e-6)), X, **tolerance)
+    np.testing.assert_allclose(X, by_singular_values(G.astype(np.float64)), **tolerance)
+
+
+@SHAPES
+def test_newton_schulz_works_in_the_room_that_it_is_given(shape):
+    G = matrix(shape)
+    room = np.full(newton_schulz_room(shape) + 3, np.nan)
+    X = newton_schulz(G, room=room)
+    assert np.shares_memory(X, room)
+    np.testing.assert_array_equal(X, newton_schulz(G))
+    assert np.isnan(room[-3:]).all()  # no more than it asked for
+
+
+def test_newton_schulz_of_nothing_is_nothing():
+    np.testing.assert_array_equal(newton_schulz(np.zeros((3, 4))), np.zeros((3, 4)))
+
+
+def test_a_momentum_that_fades_away_is_no_step_and_no_nan():
+    """Its squares fall below the smallest float32 one by one: a norm of those that are left would be far too short."""
+    network, optimizer = muon_network(np.float32), Muon(0.05, momentum=0.5)
+    take_steps(optimizer, network, gradients(network, 1))
+    after = take_steps(optimizer, network, [np.zeros(network.parameters.size, np.float32)] * 160)
+    assert np.isfinite(after).all()
+    G = np.full((100, 100), 2.6e-23, np.float32)  # a square is less than half the smallest number above 0
+    G[0, 0] = 4e-23
+    assert np.abs(newton_schulz(G)).max() < 1
+
+
+def muon_network(dtype=np.float64, rng=0):
+    """A tall matrix (5, 3), a wide one (4, 5), and the last (3, 4)."""
+    return Network([Dense(3, 5), Tanh(), Dense(5, 4), Tanh(), Dense(4, 3)], rng=rng, dtype=dtype)
+
+
+def muon(theta, gs, lr, mu=0.95, lr_vectors=1.0, iterations=5, last=False):
+    """Jordan's equation, parameter by parameter; planted: the last matrix as one of the others."""
+    theta, first = theta.copy(), 0
+    for shape in [(5, 3), (5,), (4, 5), (4,), (3, 4), (3,)]:
+        part = slice(first, first := first + math.prod(shape))
+        if len(shape) == 1 or (shape == (3, 4) and not last):
+            theta[part] = nesterov(theta[part], [g[part] for g in gs], lr * lr_vectors, mu)
+            continue
+        W, v = theta[part].reshape(shape), 0
+        for g in gs:
+            v = mu * v + g[part].reshape(shape)
+            W = W - lr * max(1, shape[0] / shape[1]) ** 0.5 * by_singular_values(
+                g[part].reshape(shape) + mu * v, iterations
+            )
+        theta[part] = W.ravel()
+    assert first == theta.size
+    return theta
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"momentum": 0.0}, {"momentum": 0.5}, {"lr_vectors": 0.3}, {"iterations": 2}],
+    ids=str,
+)
+def test_three_steps_of_muon_are_the_equation(options):
+    network = muon_network()
+    before, gs = network.parameters.copy(), gradients(network)
+    after = take_steps(Muon(0.05, **options), network, gs)
+    restated = {{"momentum": "mu"}.get(name, name): value for name, value in options.items()}
+    np.testing.assert_allclose(after, muon(before, gs, 0.05, **restated), rtol=1e-8, atol=1e-10)
+    for wrong in ({"mu": 0.9}, {"iterations": 4}, {"lr_vectors": 0.9}, {"last": True}):
+        assert np.abs(after - muon(before, gs, 0.05, **restated | wrong)).max() > 1e-4
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e-3, 1e6])
+def test_a_step_of_muon_is_as_long_whatever_the_gradients_length(share):
+    a, b = muon_network(), muon_network()
+    (g,) = gradients(a, 1)
+    is_matrix = slice(0, 15)
+    ours, theirs = take_steps(Muon(0.05), a, [g]), take_steps(Muon(0.05), b, [share * g])
+    np.testing.assert_allclose(ours[is_matrix], theirs[is_matrix], rtol=1e-9)
+
+
+def test_a_network_of_one_matrix_takes_nesterovs_steps():
+    a, b = Network([5, 3], rng=0), Network([5, 3], rng=0)
+    gs = gradients(a)
+    np.testing.assert_array_equal(take_steps(Muon(0.1), a, gs), take_steps(Nesterov(0.1, 0.95), b, gs))
+
+
+def test_muon_in_float32_has_one_memory_and_makes_no_room_at_a_step():
+    network, optimizer = muon_network(np.float32), Muon(0.05)
+    gs = gradients(network)
+    take_steps(optimizer, network, gs)
+    assert optimizer.memory.shape == (1, network.parameters.size)
+    arrays = [a for theta, g, memory, scratch in optimizer._blocks for a in (theta, g, *memory, scratch)]
+    assert {a.dtype for a in arrays} == {np.dtype(np.float32)}
+    assert sum(theta.size for theta, *_ in optimizer._blocks) == network.parameters.size
+    made = []
+
+    def no_room(*arguments):
+        made.append(arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizers, "aligned", no_room)
+        take_steps(optimizer, network, gs)
+    assert made == []
+
+
+def test_decay_and_norms_act_on_muons_matrices_too():
+    network = muon_network()
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    take_steps(Muon(0.05, weight_decay=0.5, max_norm=0.7), network, [g])
+    W = network.layers[0].W
+    expected = muon(np.concatenate([before[:15] * (1 - 0.05 * 0.5), before[15:]]), [g], 0.05)[:15].reshape(5, 3)
+    norms = np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(W, expected * np.minimum(1, 0.7 / norms), rtol=1e-9)
+
+
+# ---- Lookahead ------------------------------------------------------------------------------------------------------
+
+
+def lookahead(make, network, gs, k, alpha):
+    """The equation, with an optimizer of its own for the steps."""
+    inner, phi = make(), network.parameters.copy()
+    for i, g in enumerate(gs, start=1):
+        take_steps(inner, network, [g])
+        if i % k == 0:
+            phi = phi + alpha * (network.parameters - phi)
+            network.parameters[...] = phi
+    return network.parameters.copy()
+
+
+@pytest.mark.parametrize("inner", [SGD, Momentum, Adam, Muon])
+@pytest.mark.parametrize(("k", "alpha"), [(1, 0.5), (2, 0.5), (3, 0.2), (5, 0.8)])
+def test_seven_steps_of_lookahead_are_the_equation(inner, k, alpha):
+    a, b = make_network(), make_network()
+    gs = gradients(a, 7)
+    ours = take_steps(Lookahead(inner(0.05), k, alpha), a, gs)
+    np.testing.assert_allclose(ours, lookahead(lambda: inner(0.05), b, gs, k, alpha), **EXACT)
+    assert np.abs(ours - take_steps(inner(0.05), make_network(), gs)).max() > 1e-3
+
+
+def test_lookahead_that_does_not_go_back_is_the_inner_optimizer():
+    a, b = make_network(), make_network()
+    gs = gradients(a, 7)
+    ours = take_steps(Lookahead(Adam(0.05), k=2, alpha=1), a, gs)
+    np.testing.assert_allclose(ours, take_steps(Adam(0.05), b, gs), **EXACT)
+
+
+def test_lookahead_begins_from_where_another_network_stands():
+    optimizer = Lookahead(SGD(0.1), k=1, alpha=0.5)
+    take_steps(optimizer, make_network(rng=1), gradients(make_network()))
+    network = make_network(rng=2)
+    before, (g,) = network.parameters.copy(), gradients(network, 1)
+    np.testing.assert_allclose(take_steps(optimizer, network, [g]), before - 0.05 * g, **EXACT)
+
+
+@pytest.mark.parametrize("ours", [Lookahead(Adam(0.1)), SGD(0.1)], ids=["another inner one", "none"])
+def test_lookaheads_state_is_refused_by_another_and_changes_nothing(ours):
+    network, theirs = make_network(), Lookahead(Momentum(0.1))
+    take_steps(theirs, network, gradients(network))
+    with pytest.raises(HandgradError, match="another optimizer"):
+        ours.restore(theirs.state())
+    assert (ours.steps, ours.memory.size) == (0, 0)
+
+
+def test_lookahead_refuses_the_state_of_an_optimizer_that_does_not_look_ahead():
+    network, theirs, ours = make_network(), Adam(), Lookahead(Adam())
+    take_steps(theirs, network, gradients(network))
+    with pytest.raises(HandgradError, match="another optimizer: Adam, not Lookahead"):
+        ours.restore(theirs.state())
+    assert ours.inner.steps == 0
+
+
 # ---- Refusals -----------------------------------------------------------------------------------------------------
 
 NOT_POSITIVE = [0, -1.0, math.inf, math.nan]
@@ -377,6 +614,12 @@ NO_SHARE = [-0.1, 1.0, math.nan]
         *((functools.partial(kind, 0.1), "momentum", v) for kind in (Momentum, Nesterov) for v in NO_SHARE),
         *((Adam, name, v) for name in ("beta_1", "beta_2") for v in NO_SHARE),
         *((Adam, "epsilon", v) for v in NOT_POSITIVE),
+        *((Muon, "lr_vectors", v) for v in NOT_POSITIVE),
+        *((Muon, "momentum", v) for v in NO_SHARE),
+        *((Muon, "iterations", v) for v in (0, -1, 2.5, None)),
+        *((functools.partial(Lookahead, SGD(0.1)), "k", v) for v in (0, -1, 2.5, None)),
+        *((functools.partial(Lookahead, SGD(0.1)), "alpha", v) for v in (0, -0.5, 1.1, math.nan)),
+        *((Lookahead, "inner", v) for v in (0.1, SGD, None)),
     ],
 )
 def test_a_bad_argument_is_refused_by_name(make, name, value):

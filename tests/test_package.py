@@ -17,8 +17,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "optimizers", "schedules", "training"]
 CORE += ["gradcheck"]
 # Ground floor first.
-ORDER = [*CORE, "committee", "augmentation", "threads", "profile", "atomic", "files", "data", "images", "plots"]
-ORDER += ["recipes", "cli", "__main__"]
+ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "network", "committee", "optimizers"]
+ORDER += ["schedules", "adversarial", "augmentation", "training", "averaging", "gradcheck", "threads", "profile"]
+ORDER += ["atomic", "files", "data", "images", "plots", "recipes", "cli", "__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

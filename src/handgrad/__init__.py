@@ -10,13 +10,14 @@ network.predict(x)
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
+from .averaging import ExponentialAverage, WeightAverage
 from .committee import Committee
 from .errors import HandgradError
 from .gradcheck import check_gradient
 from .layers import BatchNorm, Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
-from .optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Muon, Nesterov, Optimizer, newton_schulz
 from .training import Callback, EarlyStopping, Trainer
 
 if TYPE_CHECKING:
@@ -36,13 +37,16 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Evaluation",
+    "ExponentialAverage",
     "Gelu",
     "HandgradError",
     "Identity",
     "Layer",
     "LeakyRelu",
+    "Lookahead",
     "Loss",
     "Momentum",
+    "Muon",
     "Nesterov",
     "Network",
     "Optimizer",
@@ -53,8 +57,10 @@ __all__ = [
     "Softplus",
     "Tanh",
     "Trainer",
+    "WeightAverage",
     "check_gradient",
     "load",
+    "newton_schulz",
     "one_hot",
     "save",
     "schedules",
