@@ -34,6 +34,11 @@ INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xa
 BLOCK = 1024
 
 
+# Pixels down and across, by the number of views: the picture, its neighbours beside and above, those over the corners.
+_BESIDE, _CORNERS = ((0, 1), (1, 0), (0, -1), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1))
+SHIFTS = {1: ((0, 0),), 5: ((0, 0), *_BESIDE), 9: ((0, 0), *_BESIDE, *_CORNERS)}
+
+
 class Evaluation(NamedTuple):
     """How a network does on a set of examples."""
 
@@ -97,7 +102,8 @@ class Network(Classifier):
 
     Network([784, 30, 10]) is the post's: two Dense layers, a sigmoid after each, cross-entropy, N(0, 1) weights.
     Network([784, 800, 800, 10], activation="relu", loss="softmax_cross_entropy") is another; `activation` may be a
-    list, one for each hidden layer. Network([Dense(784, 30), Tanh(), Dropout(), Dense(30, 10)]) is any chain at all.
+    list, one for each hidden layer. With `batch_norm` each hidden layer's z goes through a BatchNorm, with a rate of
+    `dropout` its a through a Dropout. Network([Dense(784, 30), Tanh(), Dropout(), Dense(30, 10)]) is any chain at all.
 
     The chain ends where its loss begins. The two cross-entropies hold the output's activation themselves; for the
     quadratic loss, sizes make a chain that ends with a sigmoid (give a list of layers for any other output).
@@ -115,6 +121,8 @@ class Network(Classifier):
         activation: str | Sequence[str] = "sigmoid",
         loss: str | Loss = "cross_entropy",
         init: str | None = None,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
         rng: Seed = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -124,7 +132,7 @@ class Network(Classifier):
         self.loss = LOSSES[loss]() if isinstance(loss, str) else loss
         if not isinstance(self.loss, Loss):
             raise HandgradError(f"loss {loss!r}: expected a Loss, or one of {', '.join(LOSSES)}")
-        self.layers = _chain(layers, activation, self.loss, init)
+        self.layers = _chain(layers, activation, self.loss, init, batch_norm, dropout)
 
         self.n_in, self.n_out = _widths(self.layers)
         self._first = next(i for i, layer in enumerate(self.layers) if layer.shapes)
@@ -135,6 +143,7 @@ class Network(Classifier):
 
         self.classes = tuple(str(k) for k in range(self.n_out))  # the names of the outputs
         self.image_shape: tuple[int, int] | None = None  # (height, width) where the inputs are pictures
+        self.views = 1
         self._batch = 0  # the batch size that the buffers are made for
 
     @property
@@ -231,8 +240,34 @@ class Network(Classifier):
         x = as_examples(x, self.n_in)
         z = np.empty((len(x), self.n_out), self.dtype)
         for rows, block in self._blocks(x):
-            z[rows] = self._infer(block)
+            z[rows] = self._infer(block) if self.views == 1 else self._mean_of_views(block)
         return z
+
+    @property
+    def views(self) -> int:
+        """How many shifts of a picture answer, by their mean probability: 1, 5 (the four neighbours too) or 9 (all).
+
+        A network that has learnt from shifted pictures errs a little otherwise on each. Raises HandgradError for other
+        numbers, and where the inputs are no pictures, which the network's `image_shape` must say first.
+        """
+        return self._views
+
+    @views.setter
+    def views(self, views: int) -> None:
+        if views not in SHIFTS or (views > 1 and self.image_shape is None):
+            raise HandgradError(f"views {views} of {self.image_shape or 'no'} pictures: expected 1, 5 or 9 of pictures")
+        self._views = views
+
+    def _mean_of_views(self, x: Array) -> Array:
+        """z of which the probabilities are the mean over the shifts of x; what a picture is shifted out of is 0."""
+        height, width = self.image_shape or (1, self.n_in)
+        paper = np.zeros((len(x), height + 2, width + 2), self.dtype)
+        paper[:, 1:-1, 1:-1] = x.reshape(-1, height, width)
+        p = np.zeros((len(x), self.n_out), self.dtype)
+        for down, across in SHIFTS[self.views]:
+            seen = paper[:, 1 - down : 1 - down + height, 1 - across : 1 - across + width]
+            p += self.loss.probabilities(self._infer(seen.reshape(len(x), self.n_in)))
+        return self.loss.outputs(p / self.views)
 
     def activations(self, x: ArrayLike) -> list[Array]:
         """What every layer makes of x: one array (count, width) for each layer, the last one z."""
@@ -330,7 +365,12 @@ def _widths(layers: Sequence[Layer]) -> tuple[int, int]:
 
 
 def _chain(
-    layers: Sequence[int] | Sequence[Layer], activation: str | Sequence[str], loss: Loss, init: str | None
+    layers: Sequence[int] | Sequence[Layer],
+    activation: str | Sequence[str],
+    loss: Loss,
+    init: str | None,
+    batch_norm: bool,
+    dropout: float,
 ) -> list[Layer]:
     """The layers that a list of sizes, or of layers, stands for."""
     given = list(layers) if isinstance(layers, Iterable) else []
@@ -341,6 +381,8 @@ def _chain(
         for i, layer in enumerate(links):
             if any(hasattr(layer, name) for name in layer.shapes):
                 raise HandgradError(f"layer {i}, {layer!r}, has its parameters in a network already: give a new one")
+        if batch_norm or dropout:
+            raise HandgradError("batch_norm and dropout go with sizes: put BatchNorm() and Dropout() into the list")
         return links
     sizes = [as_whole("a layer of size", n, 1) for n in given if isinstance(n, SupportsIndex)]
     if len(sizes) != len(given) or len(sizes) < 2:
@@ -359,8 +401,12 @@ def _chain(
     names.append("sigmoid" if isinstance(loss, Quadratic) else "identity")
 
     chain: list[Layer] = []
-    for n_in, n_out, born, name in zip(sizes, sizes[1:], called_for, names, strict=False):
+    for i, (n_in, n_out, born, name) in enumerate(zip(sizes, sizes[1:], called_for, names, strict=False)):
         chain.append(Dense(n_in, n_out, init or born))
+        if batch_norm and i < hidden:
+            chain.append(BatchNorm(n_out))
         if name != "identity":
             chain.append(ACTIVATIONS[name]())
+        if dropout and i < hidden:
+            chain.append(Dropout(dropout))
     return chain
