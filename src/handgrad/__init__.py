@@ -16,6 +16,7 @@ from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigm
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
 from .optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from .preprocessing import Deskew
 from .training import Callback, EarlyStopping, Trainer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Callback",
     "CrossEntropy",
     "Dense",
+    "Deskew",
     "Dropout",
     "EarlyStopping",
     "Evaluation",

@@ -26,6 +26,7 @@ from .errors import HandgradError, optional, unknown
 from .layers import LAYERS
 from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
+from .preprocessing import PREPROCESSING
 from .training import Callback, Trainer
 
 FORMAT = 1  # of the metadata; a reader takes its own and all earlier ones
@@ -40,21 +41,25 @@ Made = TypeVar("Made")
 def save(network: Network, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
-    Raises HandgradError for layers that handgrad does not know, for classes and an image shape that are not the
-    network's, and for places that cannot be written.
+    Raises HandgradError for layers and a preprocessing that handgrad does not know, for classes and an image shape that
+    are not the network's, and for places that cannot be written.
     """
-    for part in (*network.layers, network.loss):
-        if type(part) not in (*LAYERS.values(), *LOSSES.values()):
+    images = network.preprocessing
+    for part in (*network.layers, network.loss, *([] if images is None else [images])):
+        if type(part) not in (*LAYERS.values(), *LOSSES.values(), *PREPROCESSING.values()):
             raise HandgradError(
                 f"a model file cannot hold {type(part).__name__}, a class of your own: "
                 "keep network.parameters with numpy.save, and build the network again from your code"
             )
     classes, image_shape = _labelled(network, network.classes, network.image_shape)
+    preprocessing: dict[str, Any] = {"uint8": "x / 255"}
+    if images is not None:
+        preprocessing["images"] = {"type": type(images).__name__, **images.config()}
     description = {
         "format": FORMAT,
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
-        "preprocessing": {"uint8": "x / 255"},
+        "preprocessing": preprocessing,
         "image_shape": image_shape,
         "classes": classes,
     }
@@ -73,6 +78,8 @@ def load(path: str | os.PathLike[str]) -> Network:
         if described != sum(value.size for value in arrays.values()):  # before so much memory is taken
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
+        images = dict(description.get("preprocessing", ())).get("images")  # older files name none
+        network.preprocessing = None if images is None else _make(PREPROCESSING, "preprocessing", images)
         labelled = _labelled(network, description["classes"], description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise HandgradError(f"{path} is no handgrad model: its description does not hold together: {error}") from error
@@ -117,7 +124,7 @@ def _torch_names(network: Network) -> dict[str, Array]:
 
 
 def _make(known: Mapping[str, Callable[..., Made]], kind: str, config: dict[str, Any]) -> Made:
-    """The layer or loss that `config` describes: the name it has in `known`, and its arguments."""
+    """The layer, loss or preprocessing that `config` describes: the name it has in `known`, and its arguments."""
     arguments = dict(config)
     name = arguments.pop("type")
     if name not in known:
