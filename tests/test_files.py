@@ -20,6 +20,7 @@ from handgrad import (
     Committee,
     CrossEntropy,
     Dense,
+    Deskew,
     Dropout,
     Gelu,
     HandgradError,
@@ -42,6 +43,7 @@ from handgrad import (
 from handgrad.files import FORMAT, Checkpoint, read_json, replace_file, resume, write_json
 from handgrad.layers import LAYERS
 from handgrad.losses import LOSSES
+from handgrad.preprocessing import PREPROCESSING, Preprocessing
 
 X = np.random.default_rng(0).random((12, 4))
 Y = np.arange(12) % 3
@@ -59,6 +61,7 @@ NETWORKS = {
         dtype=dtype,
     ),
     "quadratic": lambda dtype: Network([4, 3], loss="quadratic", rng=3, dtype=dtype),
+    "deskewed": lambda dtype: Network([4, 5, 3], rng=4, dtype=dtype, preprocessing=Deskew(2, 2)),
 }
 
 
@@ -117,6 +120,7 @@ def test_the_round_trips_cover_every_layer_and_loss():
     made = [make(np.float32) for make in NETWORKS.values()]
     assert {type(layer) for network in made for layer in network.layers} == set(LAYERS.values())
     assert {type(network.loss) for network in made} == set(LOSSES.values())
+    assert {type(network.preprocessing) for network in made} == {type(None), *PREPROCESSING.values()}
 
 
 def test_a_loaded_network_can_be_trained_on(tmp_path):
@@ -150,6 +154,19 @@ def test_the_metadata_is_json_that_says_what_the_model_is(tmp_path):
     assert description["image_shape"] == [2, 2]
     assert [layer["type"] for layer in description["layers"]] == ["Dense", "Sigmoid", "Dense"]
     assert description["loss"] == {"type": "CrossEntropy"}
+    assert description["preprocessing"] == {"uint8": "x / 255"}
+    network.preprocessing = Deskew(1, 4)
+    save(network, tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+        description = json.loads(file.metadata()["handgrad"])
+    images = {"type": "Deskew", "height": 1, "width": 4}
+    assert description["preprocessing"] == {"uint8": "x / 255", "images": images}
+
+
+def test_a_file_that_names_no_preprocessing_is_read(tmp_path):
+    older = model_file(tmp_path / "m.safetensors", lambda d, a: d.pop("preprocessing"))
+    assert load(older).preprocessing is None
+    np.testing.assert_array_equal(load(older).outputs(X), small().outputs(X))
 
 
 @pytest.mark.parametrize("image_shape", [(2, 2), None])
@@ -214,10 +231,24 @@ class Halved(CrossEntropy):
     pass
 
 
+class Negative(Preprocessing):
+    n_in = 4
+
+    def __call__(self, x, out=None):
+        return np.subtract(1, x, out=out)
+
+    def config(self):
+        return {}
+
+
 @pytest.mark.parametrize(
     ("network", "name"),
-    [(Network([Dense(4, 3), Cubic()], rng=0), "Cubic"), (Network([4, 3], loss=Halved(), rng=0), "Halved")],
-    ids=["layer", "loss"],
+    [
+        (Network([Dense(4, 3), Cubic()], rng=0), "Cubic"),
+        (Network([4, 3], loss=Halved(), rng=0), "Halved"),
+        (Network([4, 3], rng=0, preprocessing=Negative()), "Negative"),
+    ],
+    ids=["layer", "loss", "preprocessing"],
 )
 def test_a_class_of_ones_own_is_refused_by_name(network, name, tmp_path):
     with pytest.raises(HandgradError, match=name) as caught:
@@ -414,6 +445,15 @@ def put(where, value):
         (put(["layers"], []), "."),
         (put(["loss", "type"], "Hinge"), "unknown loss 'Hinge'"),
         (put(["loss"], None), "."),
+        (put(["preprocessing"], 5), "."),
+        (put(["preprocessing", "images"], {"type": "Deskw"}), "did you mean 'Deskew'"),
+        (put(["preprocessing", "images"], {"type": "Blur", "radius": 2}), "unknown preprocessing 'Blur'"),
+        (put(["preprocessing", "images"], {"type": ["Deskew"]}), "."),
+        (put(["preprocessing", "images"], {"height": 2, "width": 2}), "."),
+        (put(["preprocessing", "images"], {"type": "Deskew", "height": 2}), "."),
+        (put(["preprocessing", "images"], {"type": "Deskew", "height": 10**40, "width": 2}), "the network 4"),
+        (put(["preprocessing", "images"], {"type": "Deskew", "height": -2, "width": -2}), "whole number"),
+        (put(["preprocessing", "images"], "Deskew"), "."),
         (put(["classes"], None), "."),
         (put(["classes"], ["one", "two"]), "."),
         (put(["image_shape"], 5), "."),

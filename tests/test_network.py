@@ -5,6 +5,7 @@ import copy
 import itertools
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from handgrad import (
     SGD,
     Dense,
+    Deskew,
     Dropout,
     Evaluation,
     HandgradError,
@@ -33,6 +35,7 @@ from handgrad import (
 )
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
+from handgrad.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((9, 6))
 Y = np.arange(9) % 4
@@ -363,6 +366,86 @@ def test_only_bytes_are_pixels_other_integers_are_numbers():
     np.testing.assert_allclose(made.outputs(x.astype(np.uint8)), made.outputs(x / 255), **CLOSE)
 
 
+# ---- Preprocessing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 4, 1000])
+@pytest.mark.parametrize("as_seen", [lambda x: x, lambda x: x / 255, lambda x: (x / 255).astype(np.float32)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_answer_is_that_to_the_preprocessed_examples(dtype, as_seen, block, monkeypatch):
+    monkeypatch.setattr(network, "BLOCK", block)
+    x = as_seen(np.random.default_rng(0).integers(0, 256, (9, 6), dtype=np.uint8))
+    before, deskewed = x.copy(), Deskew(2, 3)(x)
+    plain = Network([6, 5, 4], activation="tanh", rng=0, dtype=dtype)
+    made = Network([6, 5, 4], activation="tanh", rng=0, dtype=dtype, preprocessing=Deskew(2, 3))
+    close = CLOSE if dtype == np.float64 and x.dtype != np.float32 else {"rtol": 1e-4, "atol": 1e-5}
+    assert np.abs(made.outputs(x) - plain.outputs(x)).max() > 0.01  # it does something
+    np.testing.assert_allclose(made.outputs(x), plain.outputs(deskewed), **close)
+    np.testing.assert_allclose(made.outputs(x.reshape(9, 2, 3)), plain.outputs(deskewed), **close)
+    np.testing.assert_allclose(made.probabilities(x), plain.probabilities(deskewed), **close)
+    np.testing.assert_array_equal(made.predict(x), plain.predict(deskewed))
+    np.testing.assert_array_equal(made.confusion_matrix(x, Y), plain.confusion_matrix(deskewed, Y))
+    assert made.evaluate(x, Y) == (pytest.approx(plain.evaluate(deskewed, Y).loss), *plain.evaluate(deskewed, Y)[1:])
+    for a, b in zip(made.activations(x), plain.activations(deskewed), strict=True):
+        np.testing.assert_allclose(a, b, **close)
+    np.testing.assert_array_equal(made.preprocess(x), deskewed)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_forward_and_backprop_take_what_is_preprocessed():
+    plain, made = (Network([6, 5, 4], rng=0, preprocessing=p) for p in (None, Deskew(2, 3)))
+    x, t = X.astype(np.float32), one_hot(Y, 4)
+    np.testing.assert_array_equal(made.forward(x), plain.forward(x))
+    made.backprop(x, t), plain.backprop(x, t)
+    np.testing.assert_array_equal(made.gradient, plain.gradient)
+    assert plain.preprocess(x) is x
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_preprocessing_for_an_answer_takes_no_memory_of_the_sets_size(dtype):
+    made = Network([64, 1], rng=0, preprocessing=Deskew(8, 8))
+    x = np.ones((120_000, 64), dtype)
+    tracemalloc.start()
+    made.outputs(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 2
+
+
+def test_a_preprocessing_of_ones_own_needs_a_call_and_a_config():
+    class Negative(Preprocessing):
+        n_in = 6
+
+        def __call__(self, x, out=None):
+            return np.subtract(1, x, out=out)
+
+        def config(self):
+            return {}
+
+    made = Network([6, 4], rng=0, dtype=np.float64, preprocessing=Negative())
+    np.testing.assert_allclose(made.outputs(X), Network([6, 4], rng=0, dtype=np.float64).outputs(1 - X), **CLOSE)
+    assert repr(made).endswith("loss=CrossEntropy(), preprocessing=Negative()): 28 parameters, float64")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (Deskew(2, 4), r"Deskew\(height=2, width=4\) takes 8 inputs, and the network 6"),
+        (Deskew, "expected a Preprocessing"),
+        ("Deskew", "'Deskew': expected a Preprocessing"),
+    ],
+)
+def test_a_preprocessing_that_is_none_is_refused(wrong, says, refused):
+    with refused(says):
+        Network([6, 4], rng=0, preprocessing=wrong)
+    made = Network([6, 4], rng=0, preprocessing=Deskew(2, 3))
+    with refused(says):
+        made.preprocessing = wrong
+    assert repr(made.preprocessing) == "Deskew(height=2, width=3)"
+    made.preprocessing = None
+    np.testing.assert_array_equal(made.outputs(X), Network([6, 4], rng=0).outputs(X))
+
+
 # ---- Copies ---------------------------------------------------------------------------------------------------------
 
 
@@ -378,10 +461,12 @@ def as_float64(network):
 def test_a_copy_is_a_network_apart(copied):
     made = Network([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], loss="softmax_cross_entropy", rng=0)
     made.classes, made.image_shape = ("a", "b", "c", "d"), (2, 3)
+    made.preprocessing = Deskew(2, 3)
     z = made.outputs(X)
     twin = copied(made)
     np.testing.assert_allclose(twin.outputs(X), z, rtol=1e-5, atol=1e-6)
     assert (twin.classes, twin.image_shape, repr(twin.loss)) == (made.classes, made.image_shape, repr(made.loss))
+    assert repr(twin.preprocessing) == repr(made.preprocessing)
     assert_views(twin)  # fills its two vectors
     assert not np.shares_memory(twin.parameters, made.parameters)
     np.testing.assert_array_equal(made.outputs(X), z)

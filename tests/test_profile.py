@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, Relu, Trainer
+from handgrad import SGD, Adam, Dense, Deskew, Dropout, Identity, Layer, Momentum, Nesterov, Network, Relu, Trainer
 from handgrad import profile as module
 from handgrad.profile import profile
 
@@ -27,6 +27,15 @@ def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
         *("0 Dense forward", "1 Sigmoid forward", "2 Dense forward"),
         *("CrossEntropy backward", "2 Dense backward", "1 Sigmoid backward", "0 Dense backward"),
         "SGD update",
+    ]
+
+
+def test_a_preprocessing_is_no_part_of_a_step():
+    plain, made = (
+        profile(Network([9, 4], rng=0, preprocessing=p), SGD(0.5), 3, seconds=0) for p in (None, Deskew(3, 3))
+    )
+    assert [(part.name, part.flops, part.bytes) for part in made.parts] == [
+        (part.name, part.flops, part.bytes) for part in plain.parts
     ]
 
 

@@ -11,6 +11,7 @@ from handgrad import (
     Adam,
     Callback,
     Dense,
+    Deskew,
     Dropout,
     EarlyStopping,
     HandgradError,
@@ -132,6 +133,29 @@ def test_blocks_of_any_size_give_the_same_bits(floats, batch_size, monkeypatch):
     np.testing.assert_array_equal(cut.network.parameters, whole.network.parameters)
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-12)  # summed in another order
     assert history["accuracy"] == expected["accuracy"]
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_training_on_pictures_is_training_on_the_preprocessed(floats, digits):
+    x, y, x_held_out, y_held_out = digits
+    if floats:
+        x, x_held_out = (a.astype(np.float32) / 255 for a in (x, x_held_out))
+    deskew, before = Deskew(8, 8), x.copy()
+    histories, networks = [], []
+    for preprocessing in (deskew, None):
+        prepared = (x, x_held_out) if preprocessing else (deskew(x), deskew(x_held_out))
+        network = Network([64, 12, 10], rng=0, preprocessing=preprocessing)
+        trainer = Trainer(network, Adam(0.01), batch_size=32, rng=1)
+        trainer.fit(prepared[0], y, epochs=2, validation=(prepared[1], y_held_out))
+        histories.append(comparable(trainer.fit(prepared[0], y, epochs=3, validation=(prepared[1], y_held_out))))
+        networks.append(network)
+    assert histories[0] == histories[1]
+    np.testing.assert_array_equal(networks[0].parameters, networks[1].parameters)
+    np.testing.assert_array_equal(networks[0].outputs(x_held_out), networks[1].outputs(deskew(x_held_out)))
+    np.testing.assert_array_equal(x, before)
+    plain = Trainer(Network([64, 12, 10], rng=0), Adam(0.01), batch_size=32, rng=1)
+    plain.fit(x, y, epochs=3)
+    assert (plain.network.parameters != networks[0].parameters).any()
 
 
 def test_an_epoch_is_the_steps_written_out():

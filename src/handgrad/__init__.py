@@ -18,6 +18,7 @@ from .layers import BatchNorm, Dense, Dropout, Gelu, Identity, Layer, LeakyRelu,
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
 from .network import Evaluation, Network
 from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Muon, Nesterov, Optimizer, newton_schulz
+from .preprocessing import Deskew
 from .training import Callback, EarlyStopping, Trainer
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "Committee",
     "CrossEntropy",
     "Dense",
+    "Deskew",
     "Dropout",
     "EarlyStopping",
     "Evaluation",

@@ -32,6 +32,7 @@ from .errors import HandgradError, optional, unknown
 from .layers import LAYERS, BatchNorm
 from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
+from .preprocessing import PREPROCESSING
 from .training import Callback, Trainer
 
 FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
@@ -50,8 +51,8 @@ Made = TypeVar("Made")
 def save(network: Network | Committee, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
-    Raises HandgradError for layers that handgrad does not know, for classes and an image shape that are not the
-    network's, and for places that cannot be written.
+    Raises HandgradError for layers and a preprocessing that handgrad does not know, for classes and an image shape that
+    are not the network's, and for places that cannot be written.
     """
     if isinstance(network, Committee):
         labels = network.classes, network.image_shape
@@ -89,20 +90,26 @@ def load(path: str | os.PathLike[str]) -> Network | Committee:
 
 def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any]:
     """All that a network is but for its arrays. HandgradError: no file can say it."""
-    for part in (*network.layers, network.loss):
-        if type(part) not in (*LAYERS.values(), *LOSSES.values()):
+    images = network.preprocessing
+    for part in (*network.layers, network.loss, *([] if images is None else [images])):
+        if type(part) not in (*LAYERS.values(), *LOSSES.values(), *PREPROCESSING.values()):
             raise HandgradError(
                 f"a model file cannot hold {type(part).__name__}, a class of your own: "
                 "keep network.parameters with numpy.save, and build the network again from your code"
             )
     classes, image_shape = _labelled(network, classes, image_shape)
+    preprocessing: dict[str, Any] = {"uint8": "x / 255"}
+    if images is not None:
+        preprocessing["images"] = {"type": type(images).__name__, **images.config()}
+    later = {"views": network.views} if network.views > 1 else {}
     return {
-        "format": FORMAT_OF_ONE,
+        "format": FORMAT if images is not None or later else FORMAT_OF_ONE,
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
-        "preprocessing": {"uint8": "x / 255"},
+        "preprocessing": preprocessing,
         "image_shape": image_shape,
         "classes": classes,
+        **later,
     }
 
 
@@ -118,10 +125,16 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
             raise HandgradError(f"it is damaged, with {described:,} parameters described")
         (dtype,) = {value.dtype for value in parameters}
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
+        images = dict(description.get("preprocessing", ())).get("images")  # older files name none
+        network.preprocessing = None if images is None else _make(PREPROCESSING, "preprocessing", images)
         labelled = _labelled(network, description["classes"], description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise HandgradError(f"{what} is no handgrad model: its description does not hold together: {error}") from error
     network.classes, network.image_shape = labelled
+    try:
+        network.views = description.get("views", 1)
+    except (HandgradError, TypeError) as error:
+        raise HandgradError(f"{what} is no handgrad model: {error}") from error
 
     expected = _arrays(network)
     if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
@@ -164,7 +177,7 @@ def _arrays(network: Network) -> dict[str, NDArray[Any]]:
 
 
 def _make(known: Mapping[str, Callable[..., Made]], kind: str, config: dict[str, Any]) -> Made:
-    """The layer or loss that `config` describes: the name it has in `known`, and its arguments."""
+    """The layer, loss or preprocessing that `config` describes: the name it has in `known`, and its arguments."""
     arguments = dict(config)
     name = arguments.pop("type")
     if name not in known:

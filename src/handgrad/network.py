@@ -25,6 +25,7 @@ from .arrays import Array, Labels, Seed, aligned, as_examples, as_floats, as_lab
 from .errors import HandgradError, unknown
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import LOSSES, Loss, Quadratic, as_temperature, softmax
+from .preprocessing import Preprocessing
 
 # The initializer an activation calls for, where none is named. The post draws N(0, 1) for its sigmoids.
 INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xavier_normal"}
@@ -109,6 +110,8 @@ class Network(Classifier):
     quadratic loss, sizes make a chain that ends with a sigmoid (give a list of layers for any other output).
 
     `rng` is a seed or a generator: the same one gives the same network. `dtype` is float32 to train, float64 to check.
+    `preprocessing` is done to the examples before every answer, and by `Trainer.fit` before the first step; `forward`
+    and `backprop` take what it gives.
     """
 
     parameters: Array  # θ
@@ -125,6 +128,7 @@ class Network(Classifier):
         dropout: float = 0.0,
         rng: Seed = None,
         dtype: DTypeLike = np.float32,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.dtype = _float_type(dtype)
         if isinstance(loss, str) and loss not in LOSSES:
@@ -135,6 +139,7 @@ class Network(Classifier):
         self.layers = _chain(layers, activation, self.loss, init, batch_norm, dropout)
 
         self.n_in, self.n_out = _widths(self.layers)
+        self.preprocessing = preprocessing
         self._first = next(i for i, layer in enumerate(self.layers) if layer.shapes)
         self.parameters, self.gradient = bind(self.layers, self.dtype)
         chance = streams(rng)
@@ -145,6 +150,21 @@ class Network(Classifier):
         self.image_shape: tuple[int, int] | None = None  # (height, width) where the inputs are pictures
         self.views = 1
         self._batch = 0  # the batch size that the buffers are made for
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to the examples first. Raises HandgradError where one is set that takes no n_in inputs."""
+        return self._preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing | None) -> None:
+        if not isinstance(preprocessing, Preprocessing | None):
+            raise HandgradError(f"preprocessing {preprocessing!r}: expected a Preprocessing, or None")
+        if preprocessing is not None and preprocessing.n_in != self.n_in:
+            raise HandgradError(
+                f"the preprocessing {preprocessing!r} takes {preprocessing.n_in} inputs, and the network {self.n_in}"
+            )
+        self._preprocessing = preprocessing
 
     @property
     def named_parameters(self) -> dict[str, Array]:
@@ -235,6 +255,10 @@ class Network(Classifier):
 
     # ---- Answering ---------------------------------------------------------------------------------------------------
 
+    def preprocess(self, x: NDArray[Any]) -> NDArray[Any]:
+        """x (count, n_in) as the first layer is to see it, in its own dtype; x itself without a preprocessing."""
+        return x if self.preprocessing is None else self.preprocessing(x)
+
     def outputs(self, x: ArrayLike) -> Array:
         """z (count, n_out) of any number of examples, a block at a time."""
         x = as_examples(x, self.n_in)
@@ -284,13 +308,18 @@ class Network(Classifier):
         return kept
 
     def _blocks(self, x: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
-        """(rows, those rows in the network's dtype) of x, one block after the other through the same memory."""
-        room = None
+        """(rows, those rows, preprocessed, in the network's dtype) of x, one block after the other, in one memory."""
+        room, size = None, min(len(x), BLOCK) * self.n_in
         if x.dtype != self.dtype:
-            room = aligned(min(len(x), BLOCK) * self.n_in, self.dtype).reshape(-1, self.n_in)
+            room = aligned(size, self.dtype).reshape(-1, self.n_in)
+        if self.preprocessing is not None:
+            preprocessed = aligned(size, x.dtype).reshape(-1, self.n_in)
         for first in range(0, len(x), BLOCK):
             rows = slice(first, first + BLOCK)
-            yield rows, x[rows] if room is None else as_floats(x[rows], out=room[: len(x) - first])
+            block = x[rows]
+            if self.preprocessing is not None:
+                block = self.preprocessing(block, out=preprocessed[: len(block)])
+            yield rows, block if room is None else as_floats(block, out=room[: len(block)])
 
     def _infer(self, x: Array) -> Array:
         self._make_room(len(x))
@@ -300,7 +329,8 @@ class Network(Classifier):
 
     def __repr__(self) -> str:
         chain = ", ".join(repr(layer) for layer in self.layers)
-        return f"Network([{chain}], loss={self.loss!r}): {self.parameters.size:,} parameters, {self.dtype}"
+        first = "" if self.preprocessing is None else f", preprocessing={self.preprocessing!r}"
+        return f"Network([{chain}], loss={self.loss!r}{first}): {self.parameters.size:,} parameters, {self.dtype}"
 
 
 def confusion_matrix(labels: Labels, answers: Labels, n_out: int) -> NDArray[np.int64]:

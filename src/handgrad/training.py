@@ -180,7 +180,7 @@ class Trainer:
         `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
         """
         self.epochs, network = as_whole("epochs", epochs, 0), self.network
-        x = as_examples(x, network.n_in)
+        x = network.preprocess(as_examples(x, network.n_in))
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         if validation is not None:  # now, not after the first epoch
             network.loss.targets(
