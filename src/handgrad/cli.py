@@ -18,6 +18,7 @@ import click
 import numpy as np
 
 from . import __version__
+from .committee import Committee
 from .data import load
 from .data.dataset import Dataset
 from .errors import HandgradError, unknown
@@ -73,7 +74,7 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 
 def choices(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """--recipe, and an option for each of these fields of it, with the field's own help; for all where none is named."""
+    """--recipe, and an option for each of these fields of it, or for all: the field's own help is its."""
     kinds, options = get_type_hints(Recipe), []
     for choice in fields(Recipe):
         flag, words = f"--{choice.name.replace('_', '-')}", choice.metadata.get("help")
@@ -142,7 +143,7 @@ def train(
     tell.result(result, trainers, place)
 
 
-def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Classifier, list[Trainer]]:
+def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Network | Committee, list[Trainer]]:
     """Train all that the recipe says, its teacher first, and save it: what answers, and a trainer for each member."""
     (x, y), validation = (dataset.x_train, dataset.y_train), None
     if chosen.validation:
@@ -154,7 +155,7 @@ def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Cl
         trainer = chosen.trainer((height, width), len(dataset.classes), member=member, teacher=teacher)
         trainer.network.classes = dataset.classes
         suffix = f"-{member + 1}" if chosen.members > 1 else ""
-        checkpoint = Checkpoint(run.place / f"checkpoint{suffix}.safetensors")
+        checkpoint = Checkpoint(run.place / f"checkpoint{suffix}.safetensors", share=0.05)
         tell.begin(chosen, trainer, dataset, len(x), checkpoint, member)
         trainer.callbacks += [Keeper(run, suffix), tell, GrowingReport(run, chosen.name, validation), checkpoint]
         if not run.new and checkpoint.path.exists():
@@ -473,7 +474,12 @@ def _named(path: Path, function: Any, *arguments: Any) -> Any:
 @data_option
 @click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="How many to show.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="PNG", default="augmentation.png", show_default=True, help="Where."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    default="augmentation.png",
+    show_default=True,
+    help="Where.",
 )
 def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Path, **choices: Any) -> None:
     """Draw what a recipe makes of the pictures that it learns from: each as it is, and eleven times anew."""

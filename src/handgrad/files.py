@@ -38,8 +38,6 @@ from .training import Callback, Trainer
 FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
 FORMAT_OF_ONE = 1  # a network's and a checkpoint's: each file is of the earliest format that can say what it holds
 
-SHARE = 0.05  # of the time, that writing checkpoints may take
-
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # all else is called there as it is here
 COUNT = "num_batches_tracked"
 
@@ -191,17 +189,19 @@ def _make(known: Mapping[str, Callable[..., Made]], kind: str, config: dict[str,
 class Checkpoint(Callback):
     """After an epoch, write all that the next one depends on. It goes last: it holds the other callbacks' states.
 
-    It is written after the last epoch, and after each whose end comes so late that writing has taken no more than SHARE
-    of the time: a small network's after every epoch, of 100 MB every few seconds. `epoch` is the last one that is kept.
+    Where writing takes longer than `share` of the time, it is not after every epoch, but as often as the share allows,
+    and after the last one. `epoch` is the last that is kept.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], share: float = 1.0) -> None:
+        if not 0 < share <= 1:
+            raise HandgradError(f"a checkpoint with share {share}: expected a number above 0, at most 1")
+        self.path, self.share = Path(path), share
         self.epoch = 0
         self.due = 0.0  # on the clock
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Where a run goes on, what it goes on from is kept."""
+        """What a run goes on from is kept."""
         self.epoch, self.due = trainer.epoch, 0.0
 
     def on_epoch_end(self, trainer: Trainer) -> None:
@@ -214,7 +214,7 @@ class Checkpoint(Callback):
         values = {name: value for name, value in state.items() if name not in arrays}
         _write_arrays(self.path, arrays, {"format": FORMAT_OF_ONE, "state": values})
         self.epoch, end = trainer.epoch, time.monotonic()
-        self.due = end + (end - begin) / SHARE
+        self.due = end + (end - begin) * (1 / self.share - 1)
 
 
 def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:

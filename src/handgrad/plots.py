@@ -67,12 +67,12 @@ def augmentation_grid(
 ) -> None:
     """Write digits (count, height, width) as rows of one picture: each as it is, then made anew eleven times."""
     count, height, width = digits.shape
-    flat, rows = digits.reshape(count, -1), [digits / 255]
-    for _ in range(11):
-        rows.append(augment(flat, rng, np.empty(flat.shape, np.float32)).reshape(digits.shape))
+    flat = digits.reshape(count, -1)
+    anew = [augment(flat, rng, np.empty(flat.shape, np.float32)) for _ in range(11)]
     figure = optional("matplotlib.figure").Figure(figsize=(12, 1 + 0.95 * count), layout="constrained")
     axes = figure.subplots()
-    _pictures(axes, np.stack(rows, axis=1).reshape(-1, height, width), len(rows), cmap="gray_r", vmin=0, vmax=1)
+    pictures = np.stack([flat / 255, *anew], axis=1).reshape(-1, height, width)
+    _pictures(axes, pictures, 1 + len(anew), cmap="gray_r", vmin=0, vmax=1)
     axes.set_title("as it is, and as training sees it", fontsize=11, color=INK, loc="left")
     _write(path, figure)
 

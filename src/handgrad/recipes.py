@@ -10,10 +10,11 @@ classes: its lengths are in pixels of pictures 28 high, MNIST's, and are scaled 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .adversarial import Adversarial
 from .augmentation import Augmentation
@@ -25,6 +26,7 @@ from .network import Classifier, Network
 from .optimizers import OPTIMIZERS
 from .preprocessing import Deskew
 from .schedules import SCHEDULES
+from .threads import blas_threads
 from .training import Callback, Trainer
 
 HEIGHT = 28  # of the pictures in whose pixels a recipe's lengths are
@@ -42,7 +44,7 @@ class Recipe:
     name: str
     hidden: tuple[int, ...] = _choice((30,), "Width of each hidden layer.")
     activation: str = _choice("relu", "Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
-    loss: str = _choice("softmax_cross_entropy", "quadratic, cross_entropy (outputs sigmoids) or softmax_cross_entropy.")
+    loss: str = _choice("softmax_cross_entropy", "quadratic, cross_entropy (of sigmoids) or softmax_cross_entropy.")
     init: str | None = _choice(None, "normal, lecun, xavier_normal, ...; by default what the activation needs.")
     batch_norm: bool = _choice(False, "Normalise each hidden layer's units over the batch.")
     dropout: float = _choice(0.0, "Share of the hidden units that each step leaves out.")
@@ -53,7 +55,7 @@ class Recipe:
     schedule: str = _choice("one_cycle", "constant, cosine or one_cycle.")
     batch_size: int = _choice(128, "Examples in a mini-batch.")
     epochs: int = _choice(10, "Times through the training set, those before --resume included.")
-    average: float = _choice(0.0, "End with the average of the weights: what it keeps of itself at each step, 0.999 say.")
+    average: float = _choice(0.0, "End with averaged weights: the share that a step leaves of the average, as 0.999.")
     validation: int = _choice(0, "Examples held out of the training set to watch it by.")
     deskew: bool = _choice(False, "Set every picture upright, and its ink in the middle.")
     rotation: float = _choice(0.0, "Turn pictures, by up to so many degrees.")
@@ -106,19 +108,20 @@ class Recipe:
 
     def augmentation(self, image_shape: tuple[int, int]) -> Augmentation | None:
         """How it makes new pictures of this size, None where it makes none."""
-        pixel = image_shape[0] / HEIGHT
-        strengths = {
-            "rotation": self.rotation,
-            "scale": self.scale,
-            "shear": self.shear,
-            "shift": self.shift * pixel,
-            "elastic": self.elastic * pixel,
-        }
-        if not any(strengths.values()):
+        if not (self.rotation or self.scale or self.shear or self.shift or self.elastic):
             return None
-        return Augmentation(*image_shape, **strengths, smoothness=self.smoothness * pixel)
+        pixel = image_shape[0] / HEIGHT
+        return Augmentation(
+            *image_shape,
+            rotation=self.rotation,
+            scale=self.scale,
+            shear=self.shear,
+            shift=self.shift * pixel,
+            elastic=self.elastic * pixel,
+            smoothness=self.smoothness * pixel,
+        )
 
-    def classifier(self, networks: Sequence[Network]) -> Classifier:
+    def classifier(self, networks: Sequence[Network]) -> Network | Committee:
         """What answers once the members are trained: batch normalisation folded away, views and members averaged."""
         answering = [network.folded() for network in networks]
         for network in answering:
@@ -128,9 +131,11 @@ class Recipe:
     def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.Generator) -> Network:
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
-        options = {"label_smoothing": self.label_smoothing} | (
-            {"temperature": self.temperature} if self.temperature != 1 else {}
-        )
+        options = {"label_smoothing": self.label_smoothing}
+        if self.temperature != 1:
+            if self.loss != "softmax_cross_entropy":
+                raise HandgradError(f"temperature {self.temperature}: expected with the loss softmax_cross_entropy")
+            options["temperature"] = self.temperature
         network = Network(
             [image_shape[0] * image_shape[1], *self.hidden, n_out],
             activation=self.activation.split(",") if "," in self.activation else self.activation,
@@ -143,6 +148,25 @@ class Recipe:
         )
         network.image_shape = image_shape
         return network
+
+    def train(self, x: NDArray[np.uint8], y: NDArray[np.uint8], n_out: int) -> Network | Committee:
+        """What answers after training on pictures x (count, height, width), labels y (count,): the whole of it.
+
+        The teacher, where it is a recipe, is trained first, on the same; `validation` is not held out.
+        """
+        height, width = x.shape[1:]
+        teacher: Classifier | None = None
+        if self.teacher is not None:
+            if self.teacher not in RECIPES:
+                raise unknown("recipe", self.teacher, RECIPES)
+            teacher = RECIPES[self.teacher].with_choices(seed=self.seed).train(x, y, n_out)
+        networks = []
+        for member in range(self.members):
+            trainer = self.trainer((height, width), n_out, member=member, teacher=teacher)
+            with blas_threads(trainer.network, self.batch_size):
+                trainer.fit(x, y, epochs=self.epochs)
+            networks.append(trainer.network)
+        return self.classifier(networks)
 
     def with_choices(self, **choices: Any) -> Recipe:
         """The recipe with those of `choices` that are not None in place of its own."""
