@@ -144,6 +144,21 @@ def test_a_picture_without_ink_stays_and_one_row_has_no_slant():
     assert out[1].sum() == 2
 
 
+def test_rows_that_a_steep_slant_moves_out_of_the_picture_are_gone():
+    x = np.zeros((2, 6, 8))
+    x[0, [0, 0, 5, 5], [0, 7, 0, 7]] = 1
+    x[0, 2, 0] = x[0, 3, 7] = 255  # so flat a line that the corners' rows are moved by 15 pixels
+    x[1] = x[0, :, ::-1]
+    np.testing.assert_allclose(Deskew(6, 8)(x), [reference(picture) for picture in x], rtol=0, atol=1e-9)
+
+
+def test_what_rounding_leaves_of_one_rows_variance_gives_no_slant():
+    rng = np.random.default_rng(0)
+    x = np.zeros((600, 8, 8))
+    x[np.arange(600), np.arange(600) % 8] = rng.random((600, 8))
+    np.testing.assert_allclose(Deskew(8, 8)(x), [reference(picture) for picture in x], rtol=0, atol=1e-9)
+
+
 def test_ink_that_has_no_finite_moments_stays():
     x = np.zeros((2, 6, 6), np.float32)
     x[0, :, :5], x[1, 0, 0] = 3e38, 1

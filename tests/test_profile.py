@@ -31,9 +31,8 @@ def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
 
 
 def test_a_preprocessing_is_no_part_of_a_step():
-    plain, made = (
-        profile(Network([9, 4], rng=0, preprocessing=p), SGD(0.5), 3, seconds=0) for p in (None, Deskew(3, 3))
-    )
+    networks = (Network([9, 4], rng=0, preprocessing=p) for p in (None, Deskew(3, 3)))
+    plain, made = (profile(network, SGD(0.5), 3, seconds=0) for network in networks)
     assert [(part.name, part.flops, part.bytes) for part in made.parts] == [
         (part.name, part.flops, part.bytes) for part in plain.parts
     ]
