@@ -18,6 +18,7 @@ CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "opti
 CORE += ["gradcheck"]
 # Ground floor first.
 ORDER = [*CORE, "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "cli", "__main__"]
+ORDER.insert(ORDER.index("training"), "adversarial")
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

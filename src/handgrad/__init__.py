@@ -10,6 +10,7 @@ network.predict(x)
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
+from .adversarial import Adversarial, VirtualAdversarial, smallest_change
 from .errors import HandgradError
 from .gradcheck import check_gradient
 from .layers import Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
@@ -27,6 +28,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Adversarial",
     "Callback",
     "CrossEntropy",
     "Dense",
@@ -50,11 +52,13 @@ __all__ = [
     "Softplus",
     "Tanh",
     "Trainer",
+    "VirtualAdversarial",
     "check_gradient",
     "load",
     "one_hot",
     "save",
     "schedules",
+    "smallest_change",
 ]
 
 
