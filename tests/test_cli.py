@@ -201,6 +201,33 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "drawn"
 
 
+def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
+    trained: tuple[Path, str], digits: Path, tmp_path: Path
+) -> None:
+    model = trained[0] / "model.safetensors"
+    network, x = handgrad.load(model), handgrad.data.load(str(digits)).x_test
+    np.save(tmp_path / "raw.npy", x[7])
+    arguments = ("attack", model, "raw.npy", "--digit", 3, "--digit", 7, "--data", digits, "--out", "attack.png")
+    done = run(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = [network.classes[k] for k in network.predict(x[[7, 3, 7]])]
+    assert [row["before"] for row in told] == answers
+    assert all(row["after"] != row["before"] for row in told)
+    for row, picture in zip(told[1:], x[[3, 7]], strict=True):
+        assert row["l2"] == pytest.approx(handgrad.smallest_change(network, picture).l2, rel=1e-4)
+        assert 0 < row["largest"] <= row["l2"]
+    for_people = run(*arguments, cwd=tmp_path).stdout.splitlines()
+    assert f"length {told[1]['l2']:.3f}" in for_people[1]
+    assert f"{answers[1]} (" in for_people[1]
+    assert len(for_people) == 4
+    with Image.open(tmp_path / "attack.png") as drawn:
+        assert min(drawn.size) >= 600
+        r, _, b = np.moveaxis(np.asarray(drawn.convert("RGB")).astype(int), 2, 0)
+    assert ((r - b) > 60).any()  # ink added
+    assert ((b - r) > 60).any()  # and taken away
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -244,6 +271,8 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
         (["data", "show"], "handgrad data --help"),
         (["evaluate", "nothing.safetensors"], "cannot read nothing.safetensors"),
         (["predict", "nothing.safetensors", "x.png"], "cannot read nothing.safetensors"),
+        (["attack"], "Missing argument 'MODEL'"),
+        (["attack", "nothing.safetensors", "x.png"], "cannot read nothing.safetensors"),
     ],
 )
 def test_bad_input_is_one_line_exit_2_and_nothing_written(
@@ -260,8 +289,12 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], digits: Path, tmp_path: Path) -> None:
     model = trained[0] / "model.safetensors"
+    small, labels = np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.uint8)
+    (tmp_path / "drawn8").mkdir()
+    for name, array in zip(NAMES, (small, labels, small, labels), strict=True):
+        write_idx(tmp_path / "drawn8" / f"{name}.gz", array)
     (tmp_path / "cut.safetensors").write_bytes(model.read_bytes()[:-100])
     (tmp_path / "pickled.safetensors").write_bytes(b"\x80\x04\x95\x10")
     (tmp_path / "text.png").write_text("no picture")
@@ -274,6 +307,11 @@ def test_bad_files_are_one_line_and_exit_2(trained: tuple[Path, str], tmp_path: 
         (("predict", model, "text.png"), "text.png"),
         (("predict", model, "blank.png"), "blank.png"),
         (("predict", model, "missing.png"), "missing.png"),
+        (("attack", model, "blank.png", "--out", "out.png"), "blank.png"),
+        (("attack", model), "nothing to attack: expected a FILE or more, or --digit INDEX"),
+        (("attack", model, "--digit", 200, "--data", "drawn8"), "(height, width) = (8, 8)"),
+        (("attack", model, "--digit", 300, "--data", digits), "has the digits 0 to 299 to test on"),
+        (("attack", model, "--digit", 0, "--data", digits, "--out", "missing/out.png"), "out.png"),
     ]:
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
@@ -386,7 +424,8 @@ def test_profile_prints_only_json_where_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["predict"], ["check"], ["profile"], ["data"], ["data", "fetch"]]
+    "command",
+    [[], ["train"], ["evaluate"], ["predict"], ["attack"], ["check"], ["profile"], ["data"], ["data", "fetch"]],
 )
 def test_every_command_has_help(command: list[str], tmp_path: Path) -> None:
     done = run(*command, "--help", cwd=tmp_path)

@@ -115,7 +115,7 @@ def test_layers_of_ones_own_pass_inside_a_network(loss):
     network = Network([Scale(5), Dense(5, 4), Swish(), Dense(4, 3)], loss=loss, rng=0)
     network.layers[0].s[...] = [1, -1, 2, 0.5, 3]
     names = [check.name for check in check_gradient(network, X, LABELS)]
-    assert names == ["layer 0 Scale ds", *(f"layer {i} Dense d{p}" for i in (1, 3) for p in "Wb")]
+    assert names == ["layer 0 Scale ds", *(f"layer {i} Dense d{p}" for i in (1, 3) for p in "Wb"), "dx"]
 
 
 def test_checking_leaves_the_network_and_the_inputs_as_they_were():
@@ -316,6 +316,20 @@ def test_a_wrong_activation_shows_in_the_layer_below_it(how):
 def test_a_wrong_loss_shows_in_a_network(how):
     with caught("layer 0 Dense dW"):
         check_gradient(Network([5, 4, 3], loss=planted_loss(CrossEntropy, how), rng=0), X, LABELS)
+
+
+@every_way
+def test_a_wrong_way_down_to_the_input_alone_is_caught(how):
+    class Planted(Dense):
+        def backward_input(self, dz):
+            return how(super().backward_input(dz).copy())
+
+        def backward(self, dz):
+            self.backward_parameters(dz)
+            return super().backward_input(dz)
+
+    with caught("dx"):
+        check_gradient(Network([Planted(5, 4), Tanh(), Dense(4, 3)], rng=0), X, LABELS)
 
 
 # ---- The report ------------------------------------------------------------------------------------------------------

@@ -113,6 +113,17 @@ def test_dense_gradient_replaces_the_last_one_and_does_not_add_to_it():
     np.testing.assert_array_equal(layer.db, db)
 
 
+def test_dense_gives_dx_alone_and_leaves_the_gradient():
+    layer = ready(Dense(2, 3), 4, 2)
+    x, dz = np.random.default_rng(0).standard_normal((4, 2)), np.ones((4, 3))
+    layer.forward(x)
+    dx, dW, db = layer.backward(dz).copy(), layer.dW.copy(), layer.db.copy()
+    np.testing.assert_array_equal(layer.backward_input(dz), dx)
+    layer.backward_input(2 * dz)
+    np.testing.assert_array_equal(layer.dW, dW)
+    np.testing.assert_array_equal(layer.db, db)
+
+
 @pytest.mark.parametrize("n", [0, -1, 2.0, "3", None])
 @pytest.mark.parametrize("place", [0, 1])
 def test_dense_refuses_a_size_that_is_no_whole_number_from_1(refused, n, place):

@@ -197,7 +197,7 @@ def test_the_layers_below_the_first_parameters_change_no_gradient_of_theirs(belo
     """Backward stops at the first parameters, wherever they stand."""
     made = Network([*below, Dense(6, 5), Tanh(), Dense(5, 4)], rng=0, dtype=np.float64)
     checks = check_gradient(made, X, Y)
-    assert [check.name.split()[-1] for check in checks] == ["dW", "db", "dW", "db"]
+    assert [check.name.split()[-1] for check in checks] == ["dW", "db", "dW", "db", "dx"]
 
 
 def test_dropout_acts_in_training_and_not_in_answers():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from handgrad.errors import HandgradError
 from handgrad.network import Network
-from handgrad.plots import digit_grid, report
+from handgrad.plots import change_rows, digit_grid, report
 
 Case = tuple[Network, NDArray[np.uint8], NDArray[np.int64]]
 
@@ -229,3 +229,29 @@ print("matplotlib.pyplot" in sys.modules)
     )
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", "report.png"]
+
+
+def test_a_change_is_drawn_beside_its_picture_red_where_ink_came_and_blue_where_it_went(tmp_path: Path) -> None:
+    pictures = np.full((2, 8, 8), 0.5)
+    changes = np.zeros((2, 8, 8))
+    changes[0, :4], changes[1, 4:] = 0.5, -0.5
+    change_rows(tmp_path / "rows.png", pictures, changes, [("a", "b", "c"), ("$d", "e", "f")])
+    with Image.open(tmp_path / "rows.png") as image:
+        colours = np.asarray(image.convert("RGB")).astype(int)
+    height, width, _ = colours.shape
+    red, blue = (colours[..., one] - colours[..., other] > 60 for one, other in ((0, 2), (2, 0)))
+    assert red[: height // 2].any()
+    assert blue[height // 2 :].any()
+    assert not red[height // 2 :].any()
+    assert not blue[: height // 2].any()
+    middle = slice(width // 3, 2 * width // 3)
+    assert not np.delete(red | blue, middle, axis=1).any()  # the pictures on both sides are grey
+    grey, both = colours[: height // 2, : width // 3], colours[: height // 2, 2 * width // 3 :]
+    assert (abs(grey - 127.5) < 1).any()
+    assert (both == 255).all(axis=2).any()
+
+
+def test_rows_of_no_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HandgradError, match="there is no picture to show"):
+        change_rows(tmp_path / "rows.png", np.zeros((0, 8, 8)), np.zeros((0, 8, 8)), [])
+    assert not list(tmp_path.iterdir())

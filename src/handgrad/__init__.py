@@ -10,6 +10,7 @@ network.predict(x)
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
+from .adversarial import Adversarial, VirtualAdversarial, smallest_change
 from .averaging import ExponentialAverage, WeightAverage
 from .committee import Committee
 from .errors import HandgradError
@@ -30,6 +31,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Adversarial",
     "BatchNorm",
     "Callback",
     "Committee",
@@ -59,6 +61,7 @@ __all__ = [
     "Softplus",
     "Tanh",
     "Trainer",
+    "VirtualAdversarial",
     "WeightAverage",
     "check_gradient",
     "load",
@@ -66,6 +69,7 @@ __all__ = [
     "one_hot",
     "save",
     "schedules",
+    "smallest_change",
 ]
 
 

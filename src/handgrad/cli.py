@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | check | profile | data.
+"""The command line: handgrad train | evaluate | predict | attack | check | profile | data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -18,9 +18,11 @@ import click
 import numpy as np
 
 from . import __version__
+from .adversarial import smallest_change
+from .arrays import as_floats
 from .committee import Committee
 from .data import load
-from .data.dataset import Dataset
+from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
 from .files import Checkpoint, read_json, save, write_json
 from .files import load as load_model
@@ -433,12 +435,8 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
 
     Each is cut out, scaled and centred as the digits were that the network learnt from.
     """
-    from .images import as_digit, read_picture
-
     network = load_model(model)
-    if network.image_shape is None:
-        raise HandgradError(f"{model} does not say what size its pictures are: it was not trained on pictures")
-    digits = np.stack([_named(path, as_digit, read_picture(path), network.image_shape) for path in pictures])
+    digits = np.stack(_digits(network, model, pictures))
     probabilities = network.probabilities(digits)
     captions = []
     for path, p in zip(pictures, probabilities, strict=True):
@@ -458,12 +456,80 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
             click.echo(f"what the network saw: {show}")
 
 
+def _digits(network: Network, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
+    """The digit in each of the pictures, as `model` was trained to see it."""
+    from .images import as_digit, read_picture
+
+    if network.image_shape is None:
+        raise HandgradError(f"{model} does not say what size its pictures are: it was not trained on pictures")
+    return [_named(path, as_digit, read_picture(path), network.image_shape) for path in pictures]
+
+
 def _named(path: Path, function: Any, *arguments: Any) -> Any:
     """function(*arguments), its errors told of `path`."""
     try:
         return function(*arguments)
     except HandgradError as error:
         raise HandgradError(f"{path}: {error}") from error
+
+
+# ---- attack ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("pictures", metavar="[FILE...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--digit", "indices", type=int, multiple=True, metavar="INDEX", help="And this one of the test set.")
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), metavar="PNG", help="Draw each picture, its change, and both.")
+@json_option
+def attack(
+    model: Path, pictures: tuple[Path, ...], indices: tuple[int, ...], data: str | None, out: Path | None, as_json: bool
+) -> None:
+    """Find the smallest change of a picture that makes a model read another digit.
+
+    Pictures are read as in predict. Of a change it tells the length, √Σ(change of a pixel)², and the largest change of
+    a pixel; ink is 1, paper 0. At the smallest change the two answers are all but equally likely.
+    """
+    network = load_model(model)
+    digits, names = _digits(network, model, pictures), [str(path) for path in pictures]
+    if not digits and not indices:
+        raise HandgradError("nothing to attack: expected a FILE or more, or --digit INDEX")
+    if indices:
+        dataset = load("mnist" if data is None else data)
+        theirs, ours = dataset.x_test.shape[1:], network.image_shape
+        if theirs != ours:
+            raise HandgradError(f"{dataset.name} has pictures of (height, width) = {theirs}, {model} reads {ours}")
+        for index in indices:
+            if not 0 <= index < len(dataset.x_test):
+                raise HandgradError(
+                    f"--digit {index}: {dataset.name} has the digits 0 to {len(dataset.x_test) - 1} to test on"
+                )
+            digits.append(dataset.x_test[index])
+            names.append(f"{dataset.name} test {index}")
+    x = as_floats(np.stack(digits).reshape(len(digits), -1), out=np.empty((len(digits), network.n_in), network.dtype))
+    changes, captions = [], []
+    for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
+        found = _named(Path(name), smallest_change, network, picture)
+        before, after = found.answer_before, found.answer_after
+        p_after = network.probabilities(found.picture[None])[0]
+        changes.append(found.change)
+        answers = [f"{network.classes[k]}  {p[k]:.1%}" for k, p in ((before, p_before), (after, p_after))]
+        captions.append((answers[0], f"length {found.l2:.2f}, at most {found.largest:.2f}", answers[1]))
+        if as_json:
+            numbers = {"before": network.classes[before], "p_before": float(p_before[before])}
+            numbers |= {"after": network.classes[after], "p_after": float(p_after[after])}
+            click.echo(json.dumps({"file": name, **numbers, "l2": found.l2, "largest": found.largest}))
+        else:
+            was, now = (f"{network.classes[k]} ({p[k]:.1%})" for k, p in ((before, p_before), (after, p_after)))
+            click.echo(f"{name}: {was} becomes {now}; length {found.l2:.3f}, largest pixel change {found.largest:.3f}")
+    if out is not None:
+        from .plots import change_rows
+
+        shape = (-1, *(network.image_shape or ()))
+        change_rows(out, x.reshape(shape), np.stack(changes).reshape(shape), captions)
+        if not as_json:
+            click.echo(f"the pictures, their changes, and both: {out}")
 
 
 # ---- show-augmentation -----------------------------------------------------------------------------------------------

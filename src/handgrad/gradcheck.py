@@ -53,7 +53,7 @@ def check_gradient(
 
     layer    x (batch, n_in): dx, and the derivatives by its parameters, which are drawn anew
     loss     x (batch, n_out), taken as the outputs z, and y, labels or rows: dz
-    network  x (batch, n_in) and y, labels or rows: the derivatives by its parameters, at the values they have
+    network  x (batch, n_in) and y, labels or rows: the derivatives by its parameters, at the values they have, and dx
 
     Keep x off the kinks, a ReLU's 0 for one: there is no derivative there. Raises GradientError at the first derivative
     that is wrong, and names it.
@@ -132,12 +132,16 @@ def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator)
     with np.errstate(all="ignore"):
         network.backprop(x, t)
     derived = network.gradient.copy()
+    rewind()
+    with np.errstate(all="ignore"):
+        dx = network.input_gradient(x, t).copy()
     first = 0
     for name, p in network.named_parameters.items():
         dp = derived[first : first + p.size].reshape(p.shape)
         first += p.size
         i, _, symbol = name.partition(".")
         yield Check(f"layer {i} {type(network.layers[int(i)]).__name__} d{symbol}", _error(value, p, dp, rng))
+    yield Check("dx", _error(value, x, dx, rng))
 
 
 def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Generator) -> float:

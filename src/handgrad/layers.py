@@ -51,6 +51,10 @@ class Layer(ABC):
         """Only the derivatives by the parameters. The first layer's dx is the picture's, which nobody asks for."""
         self.backward(dy)
 
+    def backward_input(self, dy: Array) -> Array:
+        """Only dx: where a picture is to change, nobody asks for the derivatives by the parameters."""
+        return self.backward(dy)
+
     def infer(self, x: Array) -> Array:
         """The map as it is once trained. Layers that draw in training differ here."""
         return self.forward(x)
@@ -106,11 +110,14 @@ class Dense(Layer):
 
     def backward(self, dz: Array) -> Array:
         self.backward_parameters(dz)
-        return self.dx_product(dz, self.W, out=self.dx)  # dL/dx = dz W
+        return self.backward_input(dz)
 
     def backward_parameters(self, dz: Array) -> None:
         np.dot(dz.T, self.x, out=self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
         np.dot(self.ones, dz, out=self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
+
+    def backward_input(self, dz: Array) -> Array:
+        return self.dx_product(dz, self.W, out=self.dx)  # dL/dx = dz W
 
     def width(self, n_in: int) -> int:
         return self.n_out

@@ -216,6 +216,19 @@ class Network(Classifier):
         self.parameters, self.gradient = bind(self.layers, self.dtype)
         self.parameters[...] = parameters
 
+    def shadow(self) -> Network:
+        """The same network with buffers of its own, for batches of another size in between: one θ, one dθ, one chance.
+
+        It is as the network is now: an attribute of a layer that is set anew later is not seen by it.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__ = self.__dict__ | {
+            "layers": [copy.copy(layer) for layer in self.layers],
+            "loss": copy.copy(self.loss),
+            "_batch": 0,
+        }
+        return twin
+
     # ---- Learning: forward, loss, backward ---------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
@@ -241,6 +254,21 @@ class Network(Classifier):
         z = self.forward(x)
         self.backward(self.loss.backward(z, t, self._mean if weight is None else weight))
         return z
+
+    def backward_input(self, dz: Array) -> Array:
+        """dz (batch, n_out) -> dx (batch, n_in), down the whole chain, for the x that `forward` saw last.
+
+        dθ stays as it is, but for layers of one's own that have parameters and no `backward_input`: they write theirs.
+        dx is overwritten by the next call.
+        """
+        for layer in reversed(self.layers):
+            dz = layer.backward_input(dz)
+        return dz
+
+    def input_gradient(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
+        """dx (batch, n_in) of Σᵢ weightᵢ Lᵢ: how the loss changes with the picture. As `backprop`, without dθ."""
+        z = self.forward(x)
+        return self.backward_input(self.loss.backward(z, t, self._mean if weight is None else weight))
 
     def _make_room(self, batch: int) -> None:
         """Let every layer have its buffers for batches of this size, unless it has them."""

@@ -88,6 +88,32 @@ def digit_grid(path: str | os.PathLike[str], digits: NDArray[np.uint8], captions
     _write(path, figure)
 
 
+def change_rows(
+    path: str | os.PathLike[str],
+    pictures: Array,
+    changes: Array,
+    captions: Sequence[tuple[str, str, str]],
+    *,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """Write a row for each of the pictures: it, its change, the two together, each under its caption.
+
+    pictures, changes (count, height, width). The change is red where ink was added, blue where it was taken away, in
+    one scale for all. HandgradError: there are none.
+    """
+    count = len(pictures)
+    if count == 0:
+        raise HandgradError(f"cannot write {path}: there is no picture to show, expected one or more")
+    figure = optional("matplotlib.figure").Figure(figsize=(6.4, 2.1 * count), layout="constrained")
+    grey = {"cmap": "gray", "vmin": limits[0], "vmax": limits[1]}
+    largest = float(np.abs(changes).max()) or 1.0
+    signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    columns = [(pictures, grey), (changes, signed), (pictures + changes, grey)]
+    for axes, (shown, look), words in zip(figure.subplots(1, 3), columns, zip(*captions, strict=True), strict=True):
+        _pictures(axes, shown, 1, words, **look)
+    _write(path, figure)
+
+
 def _curve(axes: Any, history: History, name: str, word: str, scale: float = 1) -> None:
     """One number over the epochs: of training as it went, and of the held-out set after each epoch."""
     epochs = np.arange(1, len(history[name]) + 1)
