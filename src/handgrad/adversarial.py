@@ -154,6 +154,11 @@ def smallest_change(network: Network, x: ArrayLike, *, limits: tuple[float, floa
     x (n_in,) or (height, width), bytes or floats. What is found is a local minimum: no proof that nothing is shorter.
     Raises HandgradError where x is outside of the limits, and where no other answer is found.
     """
+    if network.preprocessing is not None:
+        raise HandgradError(
+            f"the network sees pictures through {network.preprocessing!r}: expected what it sees, network.preprocess(x), "
+            "and the network with preprocessing = None"
+        )
     given = as_examples(as_array("x", x)[None], network.n_in)
     x = as_floats(given[0], out=np.empty(network.n_in))
     low, high = limits
@@ -217,8 +222,8 @@ def nearest(w: Array, gap: float, low: Array, high: Array) -> tuple[float, float
 
 
 def _as_it_answers(network: Network) -> Network:
-    """A copy in float64, for gradients of the network as it answers: without the layers that draw in training."""
-    twin = network.astype(np.float64)
+    """A copy in float64, for gradients of the network as it answers: BatchNorm folded away, without what draws."""
+    twin = network.astype(np.float64).folded()
     twin.layers = [layer for layer in twin.layers if layer.rng is None]
     return twin
 

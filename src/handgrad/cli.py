@@ -29,7 +29,6 @@ from .files import load as load_model
 from .files import resume as resume_from
 from .gradcheck import TOLERANCE, check_all
 from .network import Classifier, Evaluation, Network
-from .preprocessing import Deskew
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
 from .threads import blas_threads
@@ -456,7 +455,7 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
             click.echo(f"what the network saw: {show}")
 
 
-def _digits(network: Network, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
+def _digits(network: Classifier, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
     """The digit in each of the pictures, as `model` was trained to see it."""
     from .images import as_digit, read_picture
 
@@ -492,6 +491,8 @@ def attack(
     a pixel; ink is 1, paper 0. At the smallest change the two answers are all but equally likely.
     """
     network = load_model(model)
+    if not isinstance(network, Network):
+        raise HandgradError(f"{model} is a committee of {len(network.members)} networks: attack takes one")
     digits, names = _digits(network, model, pictures), [str(path) for path in pictures]
     if not digits and not indices:
         raise HandgradError("nothing to attack: expected a FILE or more, or --digit INDEX")
@@ -507,7 +508,12 @@ def attack(
                 )
             digits.append(dataset.x_test[index])
             names.append(f"{dataset.name} test {index}")
-    x = as_floats(np.stack(digits).reshape(len(digits), -1), out=np.empty((len(digits), network.n_in), network.dtype))
+    seen = network.preprocess(np.stack(digits).reshape(len(digits), -1))
+    shape, network.preprocessing = (
+        network.input_shape,
+        None,
+    )  # what is changed is the picture as the first layer sees it
+    x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
     for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
         found = _named(Path(name), smallest_change, network, picture)
@@ -526,8 +532,8 @@ def attack(
     if out is not None:
         from .plots import change_rows
 
-        shape = (-1, *(network.image_shape or ()))
-        change_rows(out, x.reshape(shape), np.stack(changes).reshape(shape), captions)
+        size = (-1, *(shape or ()))
+        change_rows(out, x.reshape(size), np.stack(changes).reshape(size), captions)
         if not as_json:
             click.echo(f"the pictures, their changes, and both: {out}")
 
@@ -536,7 +542,7 @@ def attack(
 
 
 @handgrad.command("show-augmentation")
-@choices("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "seed")
+@choices("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "shrink", "seed")
 @data_option
 @click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="How many to show.")
 @click.option(
@@ -555,12 +561,11 @@ def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Pa
     dataset, _ = _dataset("mnist" if data is None else data, Teller(quiet=True, as_json=False))
     x = dataset.x_train[:digits]
     count, height, width = x.shape
-    augment = chosen.augmentation((height, width))
-    if augment is None:
+    trainer = chosen.trainer((height, width), len(dataset.classes))
+    if trainer.augment is None:
         raise HandgradError(f"the recipe {chosen.name} shows pictures as they are: give --rotation, --elastic, ...")
-    if chosen.deskew:
-        x = Deskew(height, width)(x)
-    augmentation_grid(out, x, augment, np.random.default_rng(chosen.seed))
+    seen = trainer.network.preprocess(x.reshape(count, -1)).reshape(-1, *(trainer.network.input_shape or ()))
+    augmentation_grid(out, seen, trainer.augment, trainer.augmenting)
     click.echo(f"{count} of {dataset.name}, made anew as {chosen.name} has it: {out}")
 
 

@@ -36,7 +36,7 @@ class Committee(Classifier):
                         f"member {i} of the committee has {name} {value}, and member 0 {kind[name]}: "
                         "expected members that answer the same question"
                     )
-        self.loss, self.n_in, self.n_out, self.dtype = first.loss, first.n_in, first.n_out, first.dtype
+        self.loss, self.n_raw, self.n_out, self.dtype = first.loss, first.n_raw, first.n_out, first.dtype
         self.classes, self.image_shape = kind["classes"], kind["image_shape"]
 
     def outputs(self, x: ArrayLike) -> Array:
@@ -45,7 +45,7 @@ class Committee(Classifier):
 
     def probabilities(self, x: ArrayLike) -> Array:
         """The mean (count, n_out) of the members' probabilities, a block at a time: of nothing else a whole is held."""
-        x = as_examples(x, self.n_in)
+        x = as_examples(x, self.n_raw)
         p = np.empty((len(x), self.n_out), self.dtype)
         for start in range(0, len(x), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -61,7 +61,7 @@ def _kind(network: Network) -> dict[str, Any]:
     """What the members of a committee must have in common, in plain values."""
     shape = network.image_shape
     return {
-        "n_in": network.n_in,
+        "n_raw": network.n_raw,
         "n_out": network.n_out,
         "classes": tuple(map(str, network.classes)),
         "image_shape": None if shape is None else tuple(shape),

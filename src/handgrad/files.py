@@ -151,14 +151,14 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     names: tuple[str, ...] = ()
     try:
         names = tuple(map(str, classes))
-        height, width = (1, network.n_in) if image_shape is None else map(operator.index, image_shape)
-        fits = len(names) == network.n_out and height > 0 and height * width == network.n_in
+        height, width = (1, network.n_raw) if image_shape is None else map(operator.index, image_shape)
+        fits = len(names) == network.n_out and height > 0 and height * width == network.n_raw
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise HandgradError(
             f"{len(names)} classes and the image shape {image_shape}: expected the names of {network.n_out} classes, "
-            f"and (height, width) of {network.n_in} pixels or None"
+            f"and (height, width) of {network.n_raw} pixels or None"
         )
     return names, None if image_shape is None else (height, width)
 

@@ -57,7 +57,7 @@ class Classifier(ABC):
     """Whatever gives outputs z that a loss can read: all its answers follow from them."""
 
     loss: Loss
-    n_in: int
+    n_raw: int  # the numbers in an example as it is given: those of the first layer, unless preprocessing changes them
     n_out: int
     dtype: np.dtype[Any]
     classes: tuple[str, ...]  # the names of the outputs
@@ -87,7 +87,7 @@ class Classifier(ABC):
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """The mean loss and the number of right answers. y (count,) labels, or (count, n_out) rows."""
-        x = as_examples(x, self.n_in)
+        x = as_examples(x, self.n_raw)
         t = self.loss.targets(y, len(x), self.n_out, self.dtype)
         z = self.outputs(x)
         return Evaluation(self.loss.value(z, t), int((z.argmax(axis=1) == t.argmax(axis=1)).sum()), len(x))
@@ -153,18 +153,19 @@ class Network(Classifier):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What is done to the examples first. Raises HandgradError where one is set that takes no n_in inputs."""
+        """What is done to the examples first. Raises HandgradError where one is set that does not give n_in inputs."""
         return self._preprocessing
 
     @preprocessing.setter
     def preprocessing(self, preprocessing: Preprocessing | None) -> None:
         if not isinstance(preprocessing, Preprocessing | None):
             raise HandgradError(f"preprocessing {preprocessing!r}: expected a Preprocessing, or None")
-        if preprocessing is not None and preprocessing.n_in != self.n_in:
+        if preprocessing is not None and preprocessing.n_out != self.n_in:
             raise HandgradError(
-                f"the preprocessing {preprocessing!r} takes {preprocessing.n_in} inputs, and the network {self.n_in}"
+                f"the preprocessing {preprocessing!r} gives {preprocessing.n_out} inputs, the network takes {self.n_in}"
             )
         self._preprocessing = preprocessing
+        self.n_raw = self.n_in if preprocessing is None else preprocessing.n_in
 
     @property
     def named_parameters(self) -> dict[str, Array]:
@@ -284,35 +285,40 @@ class Network(Classifier):
     # ---- Answering ---------------------------------------------------------------------------------------------------
 
     def preprocess(self, x: NDArray[Any]) -> NDArray[Any]:
-        """x (count, n_in) as the first layer is to see it, in its own dtype; x itself without a preprocessing."""
+        """x (count, n_raw) as the first layer is to see it, in its own dtype; x itself without a preprocessing."""
         return x if self.preprocessing is None else self.preprocessing(x)
 
     def outputs(self, x: ArrayLike) -> Array:
         """z (count, n_out) of any number of examples, a block at a time."""
-        x = as_examples(x, self.n_in)
+        x = as_examples(x, self.n_raw)
         z = np.empty((len(x), self.n_out), self.dtype)
         for rows, block in self._blocks(x):
             z[rows] = self._infer(block) if self.views == 1 else self._mean_of_views(block)
         return z
 
     @property
+    def input_shape(self) -> tuple[int, int] | None:
+        """(height, width) of what the first layer sees, where that is a picture."""
+        return self.image_shape if self.preprocessing is None else self.preprocessing.image_shape
+
+    @property
     def views(self) -> int:
         """How many shifts of a picture answer, by their mean probability: 1, 5 (the four neighbours too) or 9 (all).
 
         A network that has learnt from shifted pictures errs a little otherwise on each. Raises HandgradError for other
-        numbers, and where the inputs are no pictures, which the network's `image_shape` must say first.
+        numbers, and where the inputs are no pictures, as `image_shape` must say first.
         """
         return self._views
 
     @views.setter
     def views(self, views: int) -> None:
-        if views not in SHIFTS or (views > 1 and self.image_shape is None):
-            raise HandgradError(f"views {views} of {self.image_shape or 'no'} pictures: expected 1, 5 or 9 of pictures")
+        if views not in SHIFTS or (views > 1 and self.input_shape is None):
+            raise HandgradError(f"views {views} of {self.input_shape or 'no'} pictures: expected 1, 5 or 9 of pictures")
         self._views = views
 
     def _mean_of_views(self, x: Array) -> Array:
         """z of which the probabilities are the mean over the shifts of x; what a picture is shifted out of is 0."""
-        height, width = self.image_shape or (1, self.n_in)
+        height, width = self.input_shape or (1, self.n_in)
         paper = np.zeros((len(x), height + 2, width + 2), self.dtype)
         paper[:, 1:-1, 1:-1] = x.reshape(-1, height, width)
         p = np.zeros((len(x), self.n_out), self.dtype)
@@ -323,7 +329,7 @@ class Network(Classifier):
 
     def activations(self, x: ArrayLike) -> list[Array]:
         """What every layer makes of x: one array (count, width) for each layer, the last one z."""
-        x = as_examples(x, self.n_in)
+        x = as_examples(x, self.n_raw)
         widths = [self.n_in]
         for layer in self.layers:
             widths.append(layer.width(widths[-1]))

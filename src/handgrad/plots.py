@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
-from .augmentation import Augmentation
 from .committee import Committee
 from .errors import HandgradError, optional
 from .files import replace_file
 from .layers import Dense
 from .network import Classifier, Network, confusion_matrix
-from .training import History
+from .training import Augment, History
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 INK, QUIET, TRAIN, HELD_OUT = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"
@@ -46,9 +45,9 @@ def report(
     # Places by hand (left, bottom, width, height): matplotlib's own layout takes two seconds to find as good ones.
     _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
     _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy, %", scale=100)
-    if shape is not None:
-        network = classifier.members[0] if isinstance(classifier, Committee) else classifier
-        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, shape)
+    network = classifier.members[0] if isinstance(classifier, Committee) else classifier
+    if isinstance(network, Network) and network.input_shape is not None:
+        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, network.input_shape)
     headline = title
     if x is not None and y is not None:
         z, labels = classifier.outputs(x), as_labels(y, classifier.n_out, len(x))
@@ -56,14 +55,14 @@ def report(
         headline += f"\n{part} {right / len(z):.2%}: {right:,} of {len(z):,}"
         _confusion(figure.add_axes((0.03, 0.03, 0.42, 0.44)), classifier, z, labels)
         if shape is not None:
-            pictures = as_examples(x, classifier.n_in).reshape(-1, *shape)
+            pictures = as_examples(x, classifier.n_raw).reshape(-1, *shape)
             _mistakes(figure.add_axes((0.48, 0.02, 0.51, 0.45)), classifier, z, labels, pictures)
     figure.text(0.02, 0.98, headline, fontsize=15, color=INK, va="top", parse_math=False)
     _write(path, figure)
 
 
 def augmentation_grid(
-    path: str | os.PathLike[str], digits: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
+    path: str | os.PathLike[str], digits: NDArray[np.uint8], augment: Augment, rng: np.random.Generator
 ) -> None:
     """Write digits (count, height, width) as rows of one picture: each as it is, then made anew eleven times."""
     count, height, width = digits.shape
@@ -130,9 +129,9 @@ def _curve(axes: Any, history: History, name: str, word: str, scale: float = 1) 
     axes.grid(axis="y", color="#eeeeee")
 
 
-def _weights(axes: Any, network: Classifier, shape: tuple[int, int]) -> None:
+def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
     """Each first-layer unit's weights as a picture of the input: red where ink speaks for it, blue against."""
-    first = next((layer for layer in network.layers if layer.shapes), None) if isinstance(network, Network) else None
+    first = next(layer for layer in network.layers if layer.shapes)
     if not isinstance(first, Dense):
         axes.set_axis_off()
         return

@@ -5,6 +5,7 @@ It is the network's own and stands in its file: a model that learnt from upright
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -26,10 +27,15 @@ class Preprocessing(ABC):
     """What every preprocessing is to the network: a map of examples to examples, each by itself."""
 
     n_in: int  # the numbers in an example
+    n_out: int  # and in what becomes of it
+    image_shape: tuple[int, int] | None = None  # (height, width) of what comes out, where that is a picture
 
     @abstractmethod
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """x (count, n_in) -> the same shape and dtype, in an array of its own or in `out`, which may be x itself."""
+        """x (count, n_in) -> (count, n_out) of the same dtype, in an array of its own or in `out`.
+
+        `out` may be x itself where n_out is n_in.
+        """
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -47,20 +53,28 @@ class Deskew(Preprocessing):
         a = cov / var_y     the slant: var_y = Σ p (y - cy)² / m, cov = Σ p (x - cx) (y - cy) / m
         out(y, x) = p(y + cy - ym, x + a (y - ym) + cx - xm)
 
-    between pixels bilinear, zero outside. A picture without ink stays as it is; one row of ink has no slant.
+    between pixels bilinear, zero outside. A picture without ink stays as it is; one row of ink has no slant. Then, with
+    `shrink` s, each s x s pixels become one, their mean.
+
     Bytes and other integers are computed with in floats, and rounded. LeCun et al. (1998), section III.A, "deslanted".
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    image_shape: tuple[int, int]
+
+    def __init__(self, height: int, width: int, shrink: int = 1) -> None:
         self.height, self.width = as_whole("height", height, 1), as_whole("width", width, 1)
-        self.n_in = self.height * self.width
+        self.shrink = as_whole("shrink", shrink, 1)
+        if self.height % self.shrink or self.width % self.shrink:
+            raise HandgradError(f"shrink {shrink} of {height}x{width} pixels: expected a divisor of both")
+        self.image_shape = self.height // self.shrink, self.width // self.shrink
+        self.n_in, self.n_out = self.height * self.width, math.prod(self.image_shape)
 
     def config(self) -> dict[str, Any]:
-        """The size of the pictures."""
-        return {"height": self.height, "width": self.width}
+        """The size of the pictures, and by what they shrink."""
+        return {"height": self.height, "width": self.width} | ({"shrink": self.shrink} if self.shrink > 1 else {})
 
     def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """x (count, height * width) or (count, height, width), ink above 0 -> the same shape and dtype.
+        """x (count, height * width) or (count, height, width), ink above 0 -> as many in the same form and dtype.
 
         Raises HandgradError for other shapes, and for values below 0, which are no ink.
         """
@@ -69,14 +83,28 @@ class Deskew(Preprocessing):
         if x.dtype.kind in "fi" and x.min() < 0:
             raise HandgradError(f"x holds {x.min()}: {self!r} takes ink, numbers from 0, paper, upwards")
         if out is None:
-            out = np.empty(x.shape, x.dtype)
+            out = np.empty((len(x), *(self.image_shape if x.ndim == 3 else (self.n_out,))), x.dtype)
         block = min(len(x), max(1, BLOCK // self.n_in))
         room = _Room(block, self.height, self.width, x.dtype)
         for first in range(0, len(x), block):
             rows = slice(first, first + block)
             upright = room.upright(pictures[rows])
-            out[rows] = upright.reshape(out[rows].shape)
+            out[rows] = (upright if self.shrink == 1 else self._shrunk(upright)).reshape(out[rows].shape)
         return out
+
+    def _shrunk(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """(count, height, width) -> (count, height / s, width / s): the sum of s rows, of s columns, over s²."""
+        s, dtype = self.shrink, pictures.dtype
+        rows = pictures.reshape(-1, self.height // s, s, self.width)
+        total = rows[:, :, 0].astype(np.result_type(dtype, np.float32))
+        for k in range(1, s):
+            total += rows[:, :, k]
+        columns = total.reshape(*total.shape[:-1], self.width // s, s)
+        mean = columns[..., 0].copy()
+        for k in range(1, s):
+            mean += columns[..., k]
+        mean *= 1 / s**2
+        return mean.astype(dtype) if dtype.kind == "f" else np.rint(mean).astype(dtype)
 
 
 class _Room:

@@ -9,6 +9,7 @@ classes: its lengths are in pixels of pictures 28 high, MNIST's, and are scaled 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_type_hints
@@ -58,6 +59,7 @@ class Recipe:
     average: float = _choice(0.0, "End with averaged weights: the share that a step leaves of the average, as 0.999.")
     validation: int = _choice(0, "Examples held out of the training set to watch it by.")
     deskew: bool = _choice(False, "Set every picture upright, and its ink in the middle.")
+    shrink: int = _choice(1, "Average so many pixels of an upright picture 28 high, each way, into one.")
     rotation: float = _choice(0.0, "Turn pictures, by up to so many degrees.")
     scale: float = _choice(0.0, "Make pictures taller and wider, or less so, by up to this share.")
     shear: float = _choice(0.0, "Slant pictures, by up to so many pixels a pixel of height.")
@@ -107,9 +109,11 @@ class Recipe:
         )
 
     def augmentation(self, image_shape: tuple[int, int]) -> Augmentation | None:
-        """How it makes new pictures of this size, None where it makes none."""
+        """How it makes new pictures of those of this size, once they are deskewed; None where it makes none."""
         if not (self.rotation or self.scale or self.shear or self.shift or self.elastic):
             return None
+        if self.deskew:
+            image_shape = self._deskew(image_shape).image_shape
         pixel = image_shape[0] / HEIGHT
         return Augmentation(
             *image_shape,
@@ -128,6 +132,12 @@ class Recipe:
             network.views = self.views
         return answering[0] if len(answering) == 1 else Committee(answering)
 
+    def _deskew(self, image_shape: tuple[int, int]) -> Deskew:
+        """Shrinking by the nearest factor that divides both sides, as near as may be to what it is at 28 pixels."""
+        height, width = image_shape
+        wanted = max(1, round(self.shrink * height / HEIGHT))
+        return Deskew(height, width, max(s for s in range(1, wanted + 1) if height % s == width % s == 0))
+
     def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.Generator) -> Network:
         if self.loss not in LOSSES:
             raise unknown("loss", self.loss, LOSSES)
@@ -136,14 +146,17 @@ class Recipe:
             if self.loss != "softmax_cross_entropy":
                 raise HandgradError(f"temperature {self.temperature}: expected with the loss softmax_cross_entropy")
             options["temperature"] = self.temperature
+        if self.shrink > 1 and not self.deskew:
+            raise HandgradError(f"shrink {self.shrink}: expected with deskew, which does it")
+        deskew = self._deskew(image_shape) if self.deskew else None
         network = Network(
-            [image_shape[0] * image_shape[1], *self.hidden, n_out],
+            [math.prod(image_shape) if deskew is None else deskew.n_out, *self.hidden, n_out],
             activation=self.activation.split(",") if "," in self.activation else self.activation,
             loss=LOSSES[self.loss](**options),
             init=self.init,
             batch_norm=self.batch_norm,
             dropout=self.dropout,
-            preprocessing=Deskew(*image_shape) if self.deskew else None,
+            preprocessing=deskew,
             rng=rng,
         )
         network.image_shape = image_shape

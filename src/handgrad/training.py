@@ -180,11 +180,11 @@ class Trainer:
         `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
         """
         self.epochs, network = as_whole("epochs", epochs, 0), self.network
-        x = network.preprocess(as_examples(x, network.n_in))
+        x = network.preprocess(as_examples(x, network.n_raw))
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         if validation is not None:  # now, not after the first epoch
             network.loss.targets(
-                validation[1], len(as_examples(validation[0], network.n_in)), network.n_out, network.dtype
+                validation[1], len(as_examples(validation[0], network.n_raw)), network.n_out, network.dtype
             )
         if self.batch_size > len(x):
             raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
