@@ -133,7 +133,7 @@ def test_it_is_what_its_members_are():
     each[0].image_shape, each[1].image_shape, each[2].image_shape = [2, 3], (2, 3), np.array([2, 3])
     each[0].loss.label_smoothing = 0.1
     together = Committee(iter(each))
-    assert (together.n_in, together.n_out, together.dtype) == (6, 4, np.float64)
+    assert (together.n_raw, together.n_out, together.dtype) == (6, 4, np.float64)
     assert (together.classes, together.image_shape) == (("a", "b", "c", "d"), (2, 3))
     assert together.loss is each[0].loss
     assert repr(together) == f"Committee([{each[0]!r}, {each[1]!r}, {each[2]!r}])"
@@ -142,7 +142,7 @@ def test_it_is_what_its_members_are():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda: Network([5, 4], loss="softmax_cross_entropy", dtype=np.float64), "n_in 5, and member 0 6"),
+        (lambda: Network([5, 4], loss="softmax_cross_entropy", dtype=np.float64), "n_raw 5, and member 0 6"),
         (lambda: Network([6, 3], loss="softmax_cross_entropy", dtype=np.float64), "n_out 3, and member 0 4"),
         (lambda: Network([6, 4], loss="cross_entropy", dtype=np.float64), "loss CrossEntropy, and .* SoftmaxCross"),
         (lambda: Network([6, 4], loss="softmax_cross_entropy"), "dtype float32, and member 0 float64"),

@@ -161,6 +161,7 @@ def test_the_metadata_is_json_that_says_what_the_model_is(tmp_path):
         description = json.loads(file.metadata()["handgrad"])
     images = {"type": "Deskew", "height": 1, "width": 4}
     assert description["preprocessing"] == {"uint8": "x / 255", "images": images}
+    assert description["format"] == 2  # one that does not know of it would answer without
 
 
 def test_a_file_that_names_no_preprocessing_is_read(tmp_path):
@@ -232,7 +233,7 @@ class Halved(CrossEntropy):
 
 
 class Negative(Preprocessing):
-    n_in = 4
+    n_in = n_out = 4
 
     def __call__(self, x, out=None):
         return np.subtract(1, x, out=out)
@@ -451,7 +452,7 @@ def put(where, value):
         (put(["preprocessing", "images"], {"type": ["Deskew"]}), "."),
         (put(["preprocessing", "images"], {"height": 2, "width": 2}), "."),
         (put(["preprocessing", "images"], {"type": "Deskew", "height": 2}), "."),
-        (put(["preprocessing", "images"], {"type": "Deskew", "height": 10**40, "width": 2}), "the network 4"),
+        (put(["preprocessing", "images"], {"type": "Deskew", "height": 10**40, "width": 2}), "the network takes 4"),
         (put(["preprocessing", "images"], {"type": "Deskew", "height": -2, "width": -2}), "whole number"),
         (put(["preprocessing", "images"], "Deskew"), "."),
         (put(["classes"], None), "."),
@@ -501,7 +502,7 @@ def resized(description, arrays):
         (lambda d, a: a.update({"weight": a["0.0.weight"]}), "none has weight"),
         (lambda d, a: a.update({"1.0.bias": a["1.0.bias"].astype(np.float64)}), "member 1"),
         (lambda d, a: a.update({n: v.astype(float) for n, v in a.items() if n[0] == "1"}), "member 1 .* dtype float64"),
-        (resized, "member 1 of the committee has n_in 9, and member 0 4"),
+        (resized, "member 1 of the committee has n_raw 9, and member 0 4"),
         (put(["members", 1, "loss", "type"], "CrossEntropy"), "member 1 of the committee has loss CrossEntropy"),
         (put(["members", 1, "loss", "temperature"], 0), "member 1 of .* temperature 0"),
         (put(["members", 1, "classes"], ["one", "two", "three"]), "member 1 of the committee has classes"),

@@ -414,7 +414,7 @@ def test_preprocessing_for_an_answer_takes_no_memory_of_the_sets_size(dtype):
 
 def test_a_preprocessing_of_ones_own_needs_a_call_and_a_config():
     class Negative(Preprocessing):
-        n_in = 6
+        n_in = n_out = 6
 
         def __call__(self, x, out=None):
             return np.subtract(1, x, out=out)
@@ -430,7 +430,8 @@ def test_a_preprocessing_of_ones_own_needs_a_call_and_a_config():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (Deskew(2, 4), r"Deskew\(height=2, width=4\) takes 8 inputs, and the network 6"),
+        (Deskew(2, 4), r"Deskew\(height=2, width=4\) gives 8 inputs, the network takes 6"),
+        (Deskew(4, 4, 2), r"shrink=2\) gives 4 inputs, the network takes 6"),
         (Deskew, "expected a Preprocessing"),
         ("Deskew", "'Deskew': expected a Preprocessing"),
     ],
