@@ -1,7 +1,10 @@
 """The loop: what an epoch is, what its numbers mean, who is told of what, and that it can be stopped and continued."""
 
 import copy
+import itertools
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,19 +12,24 @@ import pytest
 from handgrad import (
     SGD,
     Adam,
+    BatchNorm,
     Callback,
+    Committee,
     Dense,
     Deskew,
     Dropout,
     EarlyStopping,
+    ExponentialAverage,
     HandgradError,
     Layer,
     Momentum,
     Nesterov,
     Network,
     Relu,
+    SoftmaxCrossEntropy,
     Tanh,
     Trainer,
+    VirtualAdversarial,
     one_hot,
     schedules,
     training,
@@ -631,6 +639,297 @@ def test_a_refused_state_leaves_the_optimizer_too(tmp_path, refused):
     with refused("another training"):
         resume(ours, tmp_path / "c")
     assert (ours.optimizer.steps, ours.epoch) == (0, 0)
+
+
+# ---- New pictures, a teacher, a batch changed before its step -------------------------------------------------------
+
+PICTURES = np.random.default_rng(5).integers(0, 256, (N, 12)).astype(np.uint8)
+
+
+def noisy(x, rng, out):
+    """New pictures: the bytes as numbers in [0, 1], and noise that the stream draws."""
+    out[...] = x / 255 + rng.normal(0, 0.1, x.shape)
+    return out
+
+
+def learner(rng=0, callbacks=(), **options):
+    """A training whose every part draws or remembers something."""
+    layers = [Dense(12, 8), BatchNorm(8), Relu(), Dropout(0.2), Dense(8, 3)]
+    network = Network(layers, loss=SoftmaxCrossEntropy(temperature=2), rng=rng)
+    teacher = Network([12, 6, 3], loss="softmax_cross_entropy", rng=42)
+    perturb = VirtualAdversarial(0.3, rng=rng)
+    average = ExponentialAverage(0.9)
+    parts = {"augment": noisy, "teacher": teacher, "perturb": perturb, "schedule": schedules.one_cycle()}
+    return Trainer(network, Adam(0.01), batch_size=5, callbacks=[average, *callbacks], rng=rng, **parts | options)
+
+
+def test_a_training_with_all_its_parts_is_resumed_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK", 12 * 5)  # a batch: some are made ahead when it stops
+    whole = learner()
+    expected = comparable(whole.fit(PICTURES, Y, epochs=4))
+
+    def stop(trainer):
+        trainer.stop = trainer.epoch == 2
+
+    path = tmp_path / "c"
+    stopped = learner(callbacks=[Each(at_epoch=stop), Checkpoint(path)])
+    stopped.fit(PICTURES, Y, epochs=4)
+    assert stopped.epoch == 2
+    resumed = learner(rng=99, callbacks=[Each(), Checkpoint(path)])
+    resume(resumed, path)
+    resumed.stop = False
+    history = comparable(resumed.fit(PICTURES, Y, epochs=4))
+    assert history == expected
+    np.testing.assert_array_equal(resumed.network.parameters, whole.network.parameters)
+    np.testing.assert_array_equal(resumed.callbacks[0].average, whole.callbacks[0].average)
+
+
+@pytest.mark.parametrize("place", [(1, 2), (2, 1), (3, 4)])
+def test_a_training_with_all_its_parts_cut_off_in_mid_epoch_is_resumed_to_the_same_bits(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK", 12 * 5)
+    whole = learner()
+    expected = comparable(whole.fit(PICTURES, Y, epochs=4))
+    killed = learner(callbacks=[Each(at_batch=cut_at(*place)), Checkpoint(tmp_path / "c")])
+    with pytest.raises(PowerCutError):
+        killed.fit(PICTURES, Y, epochs=4)
+    resumed = learner(rng=99, callbacks=[Each(), Checkpoint(tmp_path / "c")])
+    resume(resumed, tmp_path / "c")
+    assert resumed.epoch == place[0]
+    assert comparable(resumed.fit(PICTURES, Y, epochs=4)) == expected
+    np.testing.assert_array_equal(resumed.network.parameters, whole.network.parameters)
+
+
+@pytest.mark.parametrize("part", ["augmenting", "perturb.rng", "layers.3.rng", "shuffling"])
+def test_a_state_without_one_of_its_streams_is_refused_by_name(part, refused):
+    state = learner().state()
+    del state[part]
+    with refused(f"lacks {part}"):
+        learner().restore(state)
+
+
+@pytest.mark.parametrize("floats", [1, 12 * 5, 12 * 10, 10_000])
+def test_blocks_made_ahead_are_those_made_in_turn(floats, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK", floats)
+    ahead, in_turn = learner(), learner()
+    expected = comparable(ahead.fit(PICTURES, Y, epochs=3))
+    monkeypatch.setattr(training, "_one_ahead", lambda make, count: map(make, range(count)))
+    assert comparable(in_turn.fit(PICTURES, Y, epochs=3)) == expected
+    np.testing.assert_array_equal(ahead.network.parameters, in_turn.network.parameters)
+    assert ahead.state()["augmenting"] == in_turn.state()["augmenting"]
+
+
+def test_a_block_is_made_while_the_one_before_it_is_used_and_never_two():
+    asked, used = threading.Event(), threading.Event()
+    made, main = [], threading.get_ident()
+
+    def make(number):
+        assert threading.get_ident() != main
+        made.append(number)
+        if number == 1:
+            asked.set()
+            assert used.wait(10)
+        return number, number
+
+    blocks = training._one_ahead(make, 4)
+    assert next(blocks) == (0, 0)
+    assert asked.wait(10)  # 1 is being made while 0 is in use
+    used.set()
+    seen = [0]
+    for number, _ in blocks:
+        seen.append(number)
+        assert len(made) <= number + 2
+    assert seen == made == [0, 1, 2, 3]
+
+
+def test_a_block_in_use_is_not_written_to():
+    """The pictures that steps see are those that were made, however long a step takes."""
+    made, kept = {}, []
+
+    def numbered(x, rng, out):
+        out[...] = rng.random((len(x), 1))
+        made[len(made)] = out.copy()
+        return out
+
+    def slow(network, x, t):
+        before = x.copy()
+        time.sleep(0.002)
+        np.testing.assert_array_equal(x, before)
+        kept.append(before)
+        return x, t
+
+    trainer = learner(augment=numbered, perturb=Plain(slow), teacher=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "BLOCK", 12 * 5)
+        trainer.fit(PICTURES, Y, epochs=2)
+    assert len(made) == len(kept) == 10
+    for a, b in zip(made.values(), kept, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Plain:
+    """A function as what changes a batch: it remembers nothing."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, network, x, t):
+        return self.change(network, x, t)
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+@pytest.mark.parametrize("call", [0, 3])
+@pytest.mark.parametrize("part", ["augment", "teacher"])
+def test_an_error_from_the_background_comes_out_as_itself(part, call, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK", 12 * 5)
+    calls = itertools.count()
+
+    def fails(x, rng, out):
+        if next(calls) == call:
+            raise PowerCutError("in the background")
+        return noisy(x, rng, out)
+
+    trainer = learner()
+    if part == "augment":
+        trainer.augment = fails
+    else:
+        soft_labels = trainer.teacher.soft_labels
+        monkeypatch.setattr(
+            trainer.teacher, "soft_labels", lambda x, T: soft_labels(fails(x, trainer.augmenting, x.copy()), T)
+        )
+    with pytest.raises(PowerCutError, match="in the background"):
+        trainer.fit(PICTURES, Y, epochs=2)
+    assert trainer.batch == call  # all the blocks before it were learnt from
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+
+
+@pytest.mark.parametrize("error", [PowerCutError, KeyboardInterrupt])
+def test_a_training_that_an_error_ends_leaves_nothing_running(error, monkeypatch):
+    """What still drew in the background would move the stream of what goes on from there."""
+    monkeypatch.setattr(training, "BLOCK", 12 * 5)
+
+    def slow(x, rng, out):
+        time.sleep(0.02)
+        return noisy(x, rng, out)
+
+    def cut(trainer):
+        raise error
+
+    trainer = learner(callbacks=[Each(at_batch=cut)], augment=slow)
+    try:
+        trainer.fit(PICTURES, Y, epochs=1)
+    except error:
+        state = trainer.state()["augmenting"]
+        running = [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+        time.sleep(0.05)
+        assert running == []
+        assert trainer.state()["augmenting"] == state
+    else:
+        pytest.fail("it was to end by the error")
+
+
+def test_pictures_are_made_from_the_preprocessed_bytes_of_the_batches_order():
+    seen = []
+
+    def keep(x, rng, out):
+        seen.append((x.copy(), rng))
+        return noisy(x, rng, out)
+
+    deskew = Deskew(4, 3)
+    trainer = learner(augment=keep, teacher=None)
+    trainer.network.preprocessing = deskew
+    trainer.fit(PICTURES, Y, epochs=1)
+    ((x, rng),) = seen
+    assert x.dtype == np.uint8
+    np.testing.assert_array_equal(x, deskew(PICTURES)[streams(0).shuffling.permutation(N)])
+    assert rng is trainer.augmenting
+
+
+def test_pictures_are_new_at_each_epoch_and_move_no_other_stream():
+    orders, pictures = [], []
+    for augment in (noisy, None):
+        seen = []
+        keep = Plain(lambda network, x, t, seen=seen: (seen.append(x.copy()), (x, t))[1])
+        trainer = learner(augment=augment, teacher=None, perturb=keep)
+        trainer.fit(PICTURES, Y, epochs=2)
+        orders.append(trainer.state()["shuffling"])
+        pictures.append(np.concatenate(seen))
+    assert orders[0] == orders[1]
+    noise = pictures[0] - pictures[1]
+    assert 0.09 < noise.std() < 0.11
+    first, second = noise[:N], noise[N:]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.3
+    assert abs(noise.mean()) < 0.02
+
+
+def test_a_teachers_answers_to_what_is_seen_are_the_targets_at_the_losses_temperature():
+    batches = []
+    trainer = learner(perturb=Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1]))
+    trainer.fit(PICTURES, Y, epochs=2)
+    for x, t in batches:
+        z = trainer.teacher.outputs(x).astype(np.float64)
+        expected = np.exp(z / 2) / np.exp(z / 2).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(t, expected, rtol=1e-5)
+    assert len(batches) == 10
+
+
+def test_with_a_teacher_the_labels_say_nothing():
+    a, b = learner(), learner()
+    a.fit(PICTURES, Y, epochs=2)
+    b.fit(PICTURES, (Y + 1) % 3, epochs=2)
+    np.testing.assert_array_equal(a.network.parameters, b.network.parameters)
+    c = learner(teacher=None)
+    c.fit(PICTURES, Y, epochs=2)
+    assert (a.network.parameters != c.network.parameters).any()
+
+
+def test_a_committee_can_teach():
+    members = [Network([12, 6, 3], loss="softmax_cross_entropy", rng=seed) for seed in (1, 2)]
+    batches = []
+    keep = Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
+    learner(teacher=Committee(members), perturb=keep).fit(PICTURES, Y, epochs=1)
+    for x, t in batches:
+        p = np.mean([member.probabilities(x) for member in members], axis=0) ** 0.5
+        np.testing.assert_allclose(t, p / p.sum(axis=1, keepdims=True), rtol=1e-4)
+
+
+def test_perturb_is_called_for_every_batch_with_that_batch_and_the_network_and_its_answer_is_learnt_from():
+    trainer, seen = watched()
+    given = []
+
+    def swapped(network, x, t):
+        assert network is trainer.network
+        given.append((x.copy(), t.copy(), trainer.batch))
+        return x + 100, np.roll(t, 1, axis=1)
+
+    trainer.perturb = Plain(swapped)
+    trainer.fit(X, Y, epochs=2)
+    assert [batch for *_, batch in given] == [0, 1, 2, 3, 4] * 2
+    assert len(seen.batches) == 10
+    for (x, t, _), learnt in zip(given, seen.batches, strict=True):
+        np.testing.assert_array_equal(learnt, x + 100)
+        np.testing.assert_array_equal(t, one_hot(Y[x[:, 0].astype(int)], 3, np.float64))
+    plain, _ = watched()
+    rolled = np.roll(one_hot(Y, 3, np.float64), 1, axis=1)
+    plain.fit(X + 100, rolled, epochs=2)
+    np.testing.assert_array_equal(plain.network.parameters, trainer.network.parameters)
+    assert trainer.history["loss"] != plain.history["loss"]  # the history's is of the targets as they came
+
+
+def test_after_divergence_with_pictures_made_ahead_another_training_can_begin(monkeypatch, refused):
+    monkeypatch.setattr(training, "BLOCK", 12 * 5)
+    trainer = learner(perturb=None, teacher=None)
+    before = trainer.network.parameters.copy()
+    trainer.augment = lambda x, rng, out: np.copyto(out, np.float32(np.nan)) or out
+    with refused("diverged by step 0 of epoch 1"):
+        trainer.fit(PICTURES, Y, epochs=2)
+    np.testing.assert_array_equal(trainer.network.parameters, before)
+    trainer.augment = noisy
+    assert len(trainer.fit(PICTURES, Y, epochs=1)["loss"]) == 1
 
 
 # ---- Diverging ------------------------------------------------------------------------------------------------------
