@@ -157,7 +157,7 @@ def smallest_change(network: Network, x: ArrayLike, *, limits: tuple[float, floa
     if network.preprocessing is not None:
         raise HandgradError(
             f"the network sees pictures through {network.preprocessing!r}: expected what it sees, "
-            "network.preprocess(x), and the network with preprocessing = None"
+            "network.preprocess(x), and network.preprocessed()"
         )
     given = as_examples(as_array("x", x)[None], network.n_in)
     x = as_floats(given[0], out=np.empty(network.n_in))

@@ -150,6 +150,7 @@ def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Ne
     if chosen.validation:
         (x, y), validation, _ = dataset.split(chosen.validation)
     height, width = x.shape[1:]
+    chosen.trainer((height, width), len(dataset.classes))  # what is wrong with it is told before a teacher is trained
     teacher = None if chosen.teacher is None else _teacher(chosen, dataset, run, tell)
     trainers = []
     for member in range(chosen.members):
@@ -173,6 +174,7 @@ def _teacher(pupil: Recipe, dataset: Dataset, run: Run, tell: Teller) -> Classif
     """The model that the pupil's recipe names: a file's, or a recipe's, trained in the pupil's own directory, once."""
     if pupil.teacher not in RECIPES:
         return load_model(str(pupil.teacher))
+    run.begin()  # one that is stopped in its teacher's training can go on
     place = run.place / "teacher"
     if not run.new and (place / "model.safetensors").exists():
         return load_model(place / "model.safetensors")
@@ -532,8 +534,8 @@ def attack(
     if out is not None:
         from .plots import change_rows
 
-        size = (-1, *(shape or ()))
-        change_rows(out, x.reshape(size), np.stack(changes).reshape(size), captions)
+        shape = (-1, *(network.image_shape or ()))
+        change_rows(out, x.reshape(shape), np.stack(changes).reshape(shape), captions)
         if not as_json:
             click.echo(f"the pictures, their changes, and both: {out}")
 

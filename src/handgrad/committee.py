@@ -39,6 +39,10 @@ class Committee(Classifier):
         self.loss, self.n_raw, self.n_out, self.dtype = first.loss, first.n_raw, first.n_out, first.dtype
         self.classes, self.image_shape = kind["classes"], kind["image_shape"]
 
+    def preprocessed(self) -> Committee:
+        """The members' `preprocessed`, as a committee. Raises HandgradError where they see pictures of other sizes."""
+        return Committee([member.preprocessed() for member in self.members])
+
     def outputs(self, x: ArrayLike) -> Array:
         """z (count, n_out), of which the members' mean is the probabilities."""
         return self.loss.outputs(self.probabilities(x))

@@ -67,6 +67,10 @@ class Classifier(ABC):
     def outputs(self, x: ArrayLike) -> Array:
         """z (count, n_out) of any number of examples, in an array of its own."""
 
+    @abstractmethod
+    def preprocessed(self) -> Classifier:
+        """The same, for examples that are preprocessed already: as it answers while it learns, and teaches."""
+
     def probabilities(self, x: ArrayLike) -> Array:
         """Each class's probability (count, n_out), as the loss reads the outputs: a softmax's rows sum to 1."""
         return self.loss.probabilities(self.outputs(x))
@@ -228,6 +232,12 @@ class Network(Classifier):
             "loss": copy.copy(self.loss),
             "_batch": 0,
         }
+        return twin
+
+    def preprocessed(self) -> Network:
+        """A shadow without preprocessing, whose pictures are what the first layer sees."""
+        twin = self.shadow()
+        twin.image_shape, twin.preprocessing = self.input_shape, None
         return twin
 
     # ---- Learning: forward, loss, backward ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from .averaging import ExponentialAverage
 from .committee import Committee
 from .errors import HandgradError, unknown
 from .losses import LOSSES
-from .network import Classifier, Network
+from .network import SHIFTS, Classifier, Network
 from .optimizers import OPTIMIZERS
 from .preprocessing import Deskew
 from .schedules import SCHEDULES
@@ -90,9 +90,11 @@ class Recipe:
             raise unknown("optimizer", self.optimizer, OPTIMIZERS)
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
-        for name, least in (("epochs", 1), ("seed", 0), ("members", 1)):
+        for name, least in (("epochs", 1), ("seed", 0), ("members", 1), ("shrink", 1)):
             if getattr(self, name) < least:
                 raise HandgradError(f"{name} {getattr(self, name)}: expected {least} or more")
+        if self.views not in SHIFTS:  # it is set once all is trained
+            raise HandgradError(f"views {self.views}: expected one of {', '.join(map(str, SHIFTS))}")
         rng = np.random.default_rng(self.seed if member == 0 else (self.seed, member))
         network = self._network(image_shape, n_out, rng)
         averaging = [ExponentialAverage(self.average)] if self.average else []
@@ -216,4 +218,63 @@ POST = Recipe(
     validation=10_000,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (POST,)}
+# All that follow normalise over the batch and learn by Adam in one cycle; most set the digits upright first, which is
+# worth more than any other choice in them. Measured on 10,000 digits held out of the 60,000 to train on.
+SECOND = Recipe(
+    name="second",
+    hidden=(128,),
+    batch_norm=True,
+    deskew=True,
+    shrink=2,
+    lr=0.012,
+    epochs=2,
+)
+
+QUICK = SECOND.with_choices(name="quick", hidden=(256, 256), lr=0.01, epochs=5)
+
+MINUTE = Recipe(
+    name="minute",
+    hidden=(512, 512),
+    batch_norm=True,
+    deskew=True,
+    rotation=7.5,
+    scale=0.15,
+    shift=1.0,
+    elastic=1.5,
+    lr=0.012,
+    batch_size=256,
+    epochs=20,
+    views=5,
+)
+
+# No picture is moved, and none is looked at as a picture: shuffle the pixels, and it learns as well.
+PURE = Recipe(
+    name="pure",
+    hidden=(800, 800),
+    batch_norm=True,
+    adversarial=1.0,
+    lr=0.008,
+    batch_size=256,
+    epochs=32,
+    average=0.999,
+)
+
+SMALL = Recipe(
+    name="small",
+    hidden=(96, 56),
+    batch_norm=True,
+    deskew=True,
+    shrink=2,
+    rotation=5.0,
+    scale=0.08,
+    shift=0.5,
+    elastic=0.8,
+    lr=0.01,
+    epochs=60,
+)
+
+BEST = MINUTE.with_choices(name="best", hidden=(1024, 1024), epochs=150, average=0.9995, views=9)
+
+COMMITTEE = MINUTE.with_choices(name="committee", members=5)
+
+RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, COMMITTEE)}

@@ -137,7 +137,8 @@ class Trainer:
     schedule     the learning rate over the run: see `handgrad.schedules`
     callbacks    told of each step and epoch, in this order
     augment      makes new pictures of the examples at each epoch, in a thread of its own, a block ahead of the steps
-    teacher      labels the examples, in place of y, at the temperature of the network's loss
+    teacher      labels the examples, in place of y, at the temperature of the network's loss; it sees what the network
+                 sees, after its preprocessing
     perturb      changes a batch before its step
     rng          seed or generator of the shuffling, and of what `augment` draws
     """
@@ -156,7 +157,13 @@ class Trainer:
         rng: Seed = None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self.augment, self.teacher, self.perturb = augment, teacher, perturb
+        self.augment, self.perturb = augment, perturb
+        self.teacher = None if teacher is None else teacher.preprocessed()
+        if self.teacher is not None and (self.teacher.n_raw, self.teacher.n_out) != (network.n_in, network.n_out):
+            raise HandgradError(
+                f"the teacher takes {self.teacher.n_raw} inputs to {self.teacher.n_out} outputs, the network "
+                f"{network.n_in} to {network.n_out}: expected one that sees what the network sees"
+            )
         self.batch_size = as_whole("batch_size", batch_size, 1)
         self.schedule = schedule or constant()
         self.callbacks = list(callbacks)
