@@ -1,8 +1,8 @@
 """Train the recipes on all 60,000 digits, read the test set once for each seed, and keep what came out.
 
-    python -m records second quick            five seeds each; records/second.json, ...
-    python -m records best --seeds 2 --workers 2      both at once, on half of the cores each
-    python -m records --table                 the table of the README, from the files
+    python -m records.run second quick            five seeds each; records/second.json, ...
+    python -m records.run best --seeds 2 --workers 2      both at once, on half of the cores each
+    python -m records.run --table                 the table of the README, from the files
 
 Nothing is chosen here: the recipes were tuned on 10,000 digits held out of the training set, and are fixed. The clock
 starts with the bytes of the training set in memory and stops with the test set's answers: preprocessing, augmentation,
