@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NEAR := ../shared/mnist
 
-.PHONY: train test test-peers lint reproduce bench clean
+.PHONY: train test test-peers lint reproduce records bench clean
 
 train: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
@@ -27,6 +27,17 @@ lint: .venv/dev
 reproduce: .venv/app
 	$(BIN)/python reproductions/nielsen.py
 
+# The recipes on the test set: twelve minutes for the short ones, two hours for the long. Then what a choice in them is
+# worth, on the validation set: half an hour; and the 8x8 digits beside scikit-learn. Leave the machine alone meanwhile.
+records: .venv/peers
+	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
+	$(BIN)/python -m records.run second quick minute-20s minute small
+	$(BIN)/python -m records.run pure --workers 2
+	$(BIN)/python -m records.run best --seeds 2 --workers 2
+	$(BIN)/python -m records.run committee --seeds 2
+	$(BIN)/python -m records.choices
+	$(BIN)/python -m records.digits8
+
 # Every peer side by side: eleven minutes for the steps, six for the rest. Leave the machine alone meanwhile.
 bench: .venv/peers
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
@@ -35,6 +46,7 @@ bench: .venv/peers
 	$(BIN)/python -m benchmarks.growth
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.ladder
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.roads
+	$(BIN)/python -m benchmarks.pictures
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "handgrad needs Python 3.11 or later")'

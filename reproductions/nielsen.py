@@ -31,7 +31,7 @@ SETTINGS = [  # hidden units, loss, learning rate, the book's accuracy
 def train(hidden: int, loss: str, lr: float, seed: int) -> dict[str, float]:
     """One run; the test accuracy after its last and its best epoch, and its seconds."""
     train, _, test = load("mnist").split(10_000)
-    trainer = POST.with_choices(sizes=(784, hidden, 10), loss=loss, lr=lr, seed=seed).trainer()
+    trainer = POST.with_choices(hidden=(hidden,), loss=loss, lr=lr, seed=seed).trainer()
     history = trainer.fit(*train, epochs=POST.epochs, validation=test)
     accuracy = history["val_accuracy"]
     return {"last": accuracy[-1], "best": max(accuracy), "seconds": sum(history["seconds"])}
