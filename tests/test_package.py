@@ -14,12 +14,12 @@ import handgrad
 SOURCE = Path(handgrad.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-CORE = ["errors", "arrays", "initializers", "layers", "losses", "network", "optimizers", "schedules", "training"]
-CORE += ["gradcheck"]
+CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "network", "optimizers", "schedules"]
+CORE += ["training", "gradcheck"]
 # Ground floor first.
-ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "network", "committee", "optimizers"]
-ORDER += ["schedules", "adversarial", "augmentation", "training", "averaging", "gradcheck", "threads", "profile"]
-ORDER += ["atomic", "files", "data", "images", "plots", "recipes", "cli", "__main__"]
+ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "classifier", "network", "committee"]
+ORDER += ["optimizers", "schedules", "adversarial", "augmentation", "training", "averaging", "gradcheck", "threads"]
+ORDER += ["profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli", "__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def test_a_choice_of_zero_is_a_choice():
 
 
 def test_every_choice_reaches_the_training():
-    recipe, teacher, watch = OTHER, Network([784, 3], loss="softmax_cross_entropy", rng=0), Callback()
+    recipe, teacher, watch = OTHER, Network([196, 3], loss="softmax_cross_entropy", rng=0), Callback()
     trainer = recipe.trainer((28, 28), 3, teacher=teacher, callbacks=(watch,))
     network, optimizer, augment = trainer.network, trainer.optimizer, trainer.augment
     chain = [*(Dense, BatchNorm, Relu, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
@@ -201,7 +201,7 @@ def test_every_choice_reaches_the_training():
     assert [type(callback) for callback in trainer.callbacks] == [ExponentialAverage, Callback]
     assert (trainer.callbacks[0].decay, trainer.callbacks[1]) == (0.9, watch)
     assert (type(trainer.perturb), trainer.perturb.epsilon) == (Adversarial, 0.3)
-    assert trainer.teacher is teacher
+    assert trainer.teacher.parameters is teacher.parameters
     assert (augment.height, augment.width) == (14, 14)
     assert (augment.rotation, augment.scale, augment.shear) == (math.radians(10), 0.1, 0.2)
     assert augment.shift == 1.5 / 2  # a pixel is two of the picture 28 high
@@ -315,6 +315,10 @@ def test_the_first_member_is_the_plain_run_and_the_others_differ_in_all_that_is_
     assert (orders[0], draws[0]) == (orders[3], draws[3])
     assert len(set(map(tuple, orders))) == len(set(draws)) == 3
     assert len({trainer.network.parameters.tobytes() for trainer in (first, second, third)}) == 3
+    others = [PLAIN.with_choices(seed=seed).trainer(SHAPE, CLASSES) for seed in (1, 2)]  # no committee holds another's
+    assert not {t.network.parameters.tobytes() for t in others} & {
+        t.network.parameters.tobytes() for t in (second, third)
+    }
     again = recipe.trainer(SHAPE, CLASSES, member=2)
     np.testing.assert_array_equal(again.network.parameters, third.network.parameters)
     other = recipe.with_choices(seed=1).trainer(SHAPE, CLASSES, member=2)
@@ -341,6 +345,13 @@ def test_a_teacher_that_is_a_recipe_is_trained_first_from_the_same_seed(monkeypa
     trainer.fit(x, y, epochs=2)
     np.testing.assert_array_equal(answering.parameters, trainer.network.parameters)
     assert (answering.parameters != pupil.with_choices(teacher=None).trainer((6, 5), 3).network.parameters).any()
+
+
+def test_a_teacher_that_sees_other_pictures_than_its_pupil_is_refused(refused):
+    with refused("the teacher takes 784 inputs to 3 outputs, the network 196 to 3: expected one that sees what"):
+        OTHER.train(*pictures(28, 28), 3)
+    with refused("to 4 outputs"):
+        PLAIN.trainer((6, 5), 3, teacher=Network([30, 4], rng=0))
 
 
 def test_a_pupil_agrees_with_its_teacher_more_than_one_who_had_none():

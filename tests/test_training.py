@@ -877,6 +877,37 @@ def test_a_teachers_answers_to_what_is_seen_are_the_targets_at_the_losses_temper
     assert len(batches) == 10
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_teacher_sees_what_its_pupil_sees_preprocessed_once(members):
+    """It learnt from pictures that were set upright and then moved; what was moved is not to be set upright again."""
+    deskew, batches = Deskew(4, 6, 2), []
+    x = np.random.default_rng(6).integers(0, 256, (N, 24)).astype(np.uint8)
+
+    def sees(seed):
+        return Network([6, 5, 3], loss="softmax_cross_entropy", rng=seed, preprocessing=deskew)
+
+    teachers = [sees(seed) for seed in range(1, 1 + members)]
+    plain = [Network([6, 5, 3], loss="softmax_cross_entropy", rng=seed) for seed in range(1, 1 + members)]
+    keep = Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
+    teacher = teachers[0] if members == 1 else Committee(teachers)
+    trainer = Trainer(sees(0), SGD(0.1), batch_size=5, augment=noisy, teacher=teacher, perturb=keep, rng=0)
+    trainer.fit(x, Y, epochs=1)
+    assert len(batches) == 5
+    for seen, t in batches:
+        expected = np.mean([network.probabilities(seen) for network in plain], axis=0)
+        np.testing.assert_allclose(t, expected, rtol=1e-4)
+    assert [network.preprocessing for network in teachers] == [deskew] * members  # the teacher itself stays as it is
+    assert [network.n_raw for network in teachers] == [24] * members
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"), [([11, 3], "takes 11 inputs to 3 outputs, the network 12 to 3"), ([12, 4], "12 inputs to 4")]
+)
+def test_a_teacher_of_another_question_is_refused(sizes, says, refused):
+    with refused(says):
+        learner(teacher=Network(sizes, rng=0))
+
+
 def test_with_a_teacher_the_labels_say_nothing():
     a, b = learner(), learner()
     a.fit(PICTURES, Y, epochs=2)
