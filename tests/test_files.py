@@ -258,6 +258,58 @@ def test_a_class_of_ones_own_is_refused_by_name(network, name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+# ---- Views, and what comes in is not what the first layer sees ------------------------------------------------
+
+
+def described(path):
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["handgrad"])
+
+
+@pytest.mark.parametrize("views", [5, 9])
+@pytest.mark.parametrize("preprocessing", [None, Deskew(4, 4, 2)], ids=["plain", "shrunk"])
+def test_views_and_a_shrunken_picture_come_back(views, preprocessing, tmp_path):
+    network = small(preprocessing=preprocessing)
+    network.image_shape = (2, 2) if preprocessing is None else (4, 4)
+    network.views = views
+    save(network, tmp_path / "m.safetensors")
+    description = described(tmp_path / "m.safetensors")
+    assert (description["format"], description["views"]) == (2, views)
+    again = load(tmp_path / "m.safetensors")
+    assert (again.views, again.image_shape, again.n_raw) == (views, network.image_shape, network.n_raw)
+    assert repr(again.preprocessing) == repr(preprocessing)
+    x = np.random.default_rng(1).integers(0, 256, (7, network.n_raw)).astype(np.uint8)
+    np.testing.assert_array_equal(again.outputs(x), network.outputs(x))
+    committee = Committee([network, again])
+    save(committee, tmp_path / "c.safetensors")
+    assert [member.views for member in load(tmp_path / "c.safetensors").members] == [views, views]
+
+
+def test_a_plain_networks_file_says_nothing_of_views(tmp_path):
+    save(small(), tmp_path / "m.safetensors")
+    assert "views" not in described(tmp_path / "m.safetensors")
+    assert load(tmp_path / "m.safetensors").views == 1
+
+
+@pytest.mark.parametrize("views", [0, 2, "5", [5], None, {}, 1e300])
+def test_views_that_are_none_are_refused(views, tmp_path):
+    def change(description, arrays):
+        description |= {"views": views, "image_shape": [2, 2]}
+
+    assert_refused(model_file(tmp_path / "m.safetensors", change), match="views|unhashable")
+
+
+def test_views_of_no_pictures_are_refused(tmp_path):
+    assert_refused(
+        model_file(tmp_path / "m.safetensors", lambda d, a: d.update(views=5)), match="views 5 of no pictures"
+    )
+
+
+def test_a_format_that_is_later_is_refused(tmp_path):
+    later = model_file(tmp_path / "m.safetensors", lambda d, a: d.update(format=FORMAT + 1))
+    assert_refused(later, match=f"format {FORMAT + 1}")
+
+
 # ---- Committees ---------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from handgrad import (
     SGD,
+    BatchNorm,
     Dense,
     Deskew,
     Dropout,
@@ -28,6 +29,7 @@ from handgrad import (
     Sigmoid,
     SoftmaxCrossEntropy,
     Tanh,
+    Trainer,
     arrays,
     check_gradient,
     network,
@@ -445,6 +447,141 @@ def test_a_preprocessing_that_is_none_is_refused(wrong, says, refused):
     assert repr(made.preprocessing) == "Deskew(height=2, width=3)"
     made.preprocessing = None
     np.testing.assert_array_equal(made.outputs(X), Network([6, 4], rng=0).outputs(X))
+
+
+# ---- Several views of a picture --------------------------------------------------------------------------------------
+
+
+def seer(views=1, shape=(3, 4), dtype=np.float64, loss="softmax_cross_entropy", **options):
+    """A network that sees pictures."""
+    made = Network([math.prod(shape), 5, 4], rng=3, dtype=dtype, loss=loss, **options)
+    made.image_shape = shape
+    made.views = views
+    return made
+
+
+def shifted(picture, down, across):
+    """The picture moved down and across, pixel by pixel; where none comes from, paper."""
+    out = np.zeros_like(picture)
+    height, width = picture.shape
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - down < height and 0 <= x - across < width:
+                out[y, x] = picture[y - down, x - across]
+    return out
+
+
+SEEN = {
+    1: {(0, 0)},
+    5: {(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)},
+    9: set(itertools.product((-1, 0, 1), repeat=2)),
+}
+
+
+@pytest.mark.parametrize("views", SEEN)
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (1, 6), (6, 1)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_views_answer_by_the_mean_of_their_probabilities(views, shape, loss):
+    one, several = seer(1, shape, loss=loss), seer(views, shape, loss=loss)
+    x = np.random.default_rng(1).random((7, *shape))
+    each = [one.probabilities(np.stack([shifted(p, *by) for p in x])) for by in SEEN[views]]
+    expected = np.mean(each, axis=0)
+    np.testing.assert_allclose(several.probabilities(x), expected, rtol=1e-9)
+    np.testing.assert_array_equal(several.predict(x), expected.argmax(axis=1))
+    np.testing.assert_allclose(several.loss.probabilities(several.outputs(x)), expected, rtol=1e-9)
+    if views > 1:
+        assert (np.abs(expected - one.probabilities(x)) > 1e-6).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_views_are_of_the_preprocessed_bytes_in_blocks_of_any_size(dtype, block, monkeypatch):
+    deskew = Deskew(6, 8, 2)
+    several = seer(9, (3, 4), dtype)
+    x = np.random.default_rng(2).integers(0, 256, (8, 6, 8)).astype(np.uint8)
+    expected = several.outputs(deskew(x))
+    several.image_shape, several.preprocessing = (6, 8), deskew
+    monkeypatch.setattr(network, "BLOCK", block)
+    got = several.outputs(x)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    assert (several.input_shape, several.n_raw, several.n_in) == ((3, 4), 48, 12)
+
+
+def test_views_change_no_training_and_no_parameters():
+    one, several = seer(1), seer(9)
+    x, y = np.random.default_rng(1).random((6, 12)), np.arange(6) % 4
+    for made in (one, several):
+        Trainer(made, SGD(0.1), batch_size=3, rng=0).fit(x, y, epochs=2)
+    np.testing.assert_array_equal(one.parameters, several.parameters)
+    assert (one.outputs(x) != several.outputs(x)).any()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, Network.folded, lambda made: made.astype(np.float32)])
+def test_a_copy_has_the_same_views(copied):
+    several = seer(5)
+    x = np.random.default_rng(1).random((6, 12))
+    again = copied(several)
+    assert again.views == 5
+    np.testing.assert_allclose(again.outputs(x), several.outputs(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("views", [0, 2, 3, 4, 8, 25, -1])
+def test_other_numbers_of_views_are_refused(views, refused):
+    made = seer(5)
+    with refused(f"views {views} of .*expected 1, 5 or 9"):
+        made.views = views
+    assert made.views == 5
+
+
+def test_views_of_what_is_no_picture_are_refused(refused):
+    made = Network([12, 4], rng=0)
+    with refused("views 5 of no pictures"):
+        made.views = 5
+    made.views = 1
+    made.preprocessing = Deskew(3, 4)  # which says what size they are
+    made.views = 5
+    assert made.input_shape == (3, 4)
+
+
+# ---- What the first layer sees, and sizes with more between them -----------------------------------------------------
+
+
+def test_preprocessed_is_the_network_for_what_its_first_layer_sees():
+    deskew = Deskew(6, 8, 2)
+    made = Network([12, 5, 4], rng=3, dtype=np.float64, preprocessing=deskew)
+    made.image_shape, made.views = (6, 8), 5
+    x = np.random.default_rng(2).integers(0, 256, (8, 48)).astype(np.uint8)
+    inner = made.preprocessed()
+    assert (inner.n_raw, inner.image_shape, inner.input_shape, inner.preprocessing) == (12, (3, 4), (3, 4), None)
+    np.testing.assert_array_equal(inner.outputs(deskew(x)), made.outputs(x))
+    assert (made.n_raw, made.image_shape, made.preprocessing) == (48, (6, 8), deskew)
+    assert inner.parameters is made.parameters
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 3])
+def test_sizes_may_have_batch_norm_and_dropout_in_every_hidden_layer(hidden):
+    made = Network([6, *[5] * hidden, 4], activation="relu", batch_norm=True, dropout=0.25, rng=0)
+    assert kinds(made) == [*[Dense, BatchNorm, Relu, Dropout] * hidden, Dense]
+    assert all(layer.rate == 0.25 for layer in made.layers if type(layer) is Dropout)
+    assert all(layer.n_in == 5 for layer in made.layers if type(layer) is BatchNorm)
+    only = Network([6, *[5] * hidden, 4], activation="relu", dropout=0.25, rng=0)
+    assert kinds(only) == [*[Dense, Relu, Dropout] * hidden, Dense]
+    plain = Network([6, *[5] * hidden, 4], activation="relu", rng=0)
+    for a, b in zip(made.weights, plain.weights, strict=True):  # the same draws for the same matrices
+        np.testing.assert_array_equal(a[0], b[0])
+
+
+@pytest.mark.parametrize("options", [{"batch_norm": True}, {"dropout": 0.5}])
+def test_batch_norm_and_dropout_go_with_sizes(options, refused):
+    with refused("go with sizes: put BatchNorm"):
+        Network([Dense(6, 4)], rng=0, **options)
+
+
+@pytest.mark.parametrize("dropout", [1.0, -0.1, math.nan])
+def test_a_dropout_that_is_no_share_is_refused(dropout, refused):
+    with refused("expected"):
+        Network([6, 5, 4], dropout=dropout, rng=0)
 
 
 # ---- Copies ---------------------------------------------------------------------------------------------------------

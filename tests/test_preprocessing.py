@@ -167,6 +167,88 @@ def test_ink_that_has_no_finite_moments_stays():
     np.testing.assert_allclose(out[1, 2:4, 2:4], 0.25)
 
 
+# ---- Shrinking ------------------------------------------------------------------------------------------------------
+
+
+def blocks(picture, s):
+    """The mean of each s x s pixels, one block after the other."""
+    height, width = picture.shape
+    out = np.empty((height // s, width // s))
+    for i in range(height // s):
+        for j in range(width // s):
+            out[i, j] = picture[i * s : (i + 1) * s, j * s : (j + 1) * s].astype(np.float64).mean()
+    return out
+
+
+SHRINKS = [(8, 8, 2), (28, 28, 2), (28, 28, 7), (6, 9, 3), (4, 6, 2), (9, 3, 3), (5, 5, 5), (1, 3, 1), (2, 2, 2)]
+
+
+@pytest.mark.parametrize(("height", "width", "shrink"), SHRINKS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_floats_shrink_to_the_means_of_blocks_of_the_upright_picture(height, width, shrink, dtype):
+    pictures = (some_pictures(height, width) / 255).astype(dtype)
+    upright, small = Deskew(height, width)(pictures), Deskew(height, width, shrink)(pictures)
+    assert (small.shape, small.dtype) == ((len(pictures), height // shrink, width // shrink), dtype)
+    for got, picture in zip(small, upright, strict=True):
+        np.testing.assert_allclose(got, blocks(picture, shrink), atol=ROUNDING[dtype], rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "shrink"), SHRINKS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_bytes_shrink_to_the_rounded_means_of_the_upright_bytes(height, width, shrink, dtype):
+    pictures = some_pictures(height, width).astype(dtype)
+    upright, small = Deskew(height, width)(pictures), Deskew(height, width, shrink)(pictures)
+    assert small.dtype == dtype
+    for got, picture in zip(small, upright, strict=True):
+        assert np.abs(got - blocks(picture, shrink)).max() <= 0.5 + 1e-4
+
+
+def test_a_picture_of_full_ink_stays_one_however_it_shrinks():
+    """Sums of bytes are not taken in bytes."""
+    upright = np.full((3, 28, 28), 255, np.uint8)
+    np.testing.assert_array_equal(Deskew(28, 28, 4)(upright), np.full((3, 7, 7), 255))
+
+
+def test_shrinking_gives_rows_for_rows_and_writes_into_out():
+    pictures, deskew = some_pictures(4, 6), Deskew(4, 6, 2)
+    rows = deskew(pictures.reshape(-1, 24))
+    assert rows.shape == (len(pictures), 6)
+    np.testing.assert_array_equal(deskew(pictures), rows.reshape(-1, 2, 3))
+    out = np.empty((len(pictures), 6), np.uint8)
+    assert deskew(pictures.reshape(-1, 24), out=out) is out
+    np.testing.assert_array_equal(out, rows)
+
+
+def test_blocks_of_any_size_shrink_to_the_same_bits(monkeypatch):
+    pictures = some_pictures(6, 4)
+    expected = Deskew(6, 4, 2)(pictures)
+    for block in (1, 24, 24 * 5):
+        monkeypatch.setattr(preprocessing, "BLOCK", block)
+        np.testing.assert_array_equal(Deskew(6, 4, 2)(pictures), expected)
+
+
+def test_what_shrinks_says_so_and_can_be_made_again():
+    deskew = Deskew(4, 6, 2)
+    assert repr(deskew) == "Deskew(height=4, width=6, shrink=2)"
+    assert deskew.config() == {"height": 4, "width": 6, "shrink": 2}
+    assert (deskew.n_in, deskew.n_out, deskew.image_shape) == (24, 6, (2, 3))
+    assert (Deskew(4, 6).n_out, Deskew(4, 6).image_shape) == (24, (4, 6))
+    assert Deskew(4, 6, 1).config() == {"height": 4, "width": 6}
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shrink", "says"),
+    [
+        *[(28, 28, 3, "shrink 3 of 28x28 pixels: expected a divisor of both"), (4, 6, 4, "divisor")],
+        *[(6, 4, 3, "divisor"), (4, 4, 8, "divisor"), (4, 4, 0, "whole number"), (4, 4, -2, "whole number")],
+        (4, 4, 2.0, "whole number"),
+    ],
+)
+def test_a_shrink_that_is_none_is_refused(height, width, shrink, says, refused):
+    with refused(says):
+        Deskew(height, width, shrink)
+
+
 # ---- Arrays ---------------------------------------------------------------------------------------------------------
 
 
