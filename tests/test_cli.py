@@ -18,7 +18,7 @@ from PIL import Image
 
 import handgrad
 import handgrad.data
-from handgrad import cli, files, plots
+from handgrad import cli, files, plots, runs
 from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
 from handgrad.recipes import RECIPES, Recipe
@@ -424,11 +424,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let Ctrl-C come in the `count`-th epoch of the run, those of all members and the teacher counted on."""
     epochs = iter(range(1, 1000))
 
-    def on_batch_end(self: cli.Teller, trainer: handgrad.Trainer) -> None:
+    def on_batch_end(self: runs.Teller, trainer: handgrad.Trainer) -> None:
         if trainer.batch == 3 and next(epochs) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.Teller, "on_batch_end", on_batch_end)
+    monkeypatch.setattr(runs.Teller, "on_batch_end", on_batch_end)
 
 
 def same(a: Path, b: Path) -> None:
@@ -621,7 +621,7 @@ def test_the_stopped_message_tells_the_last_epoch_that_is_kept(
 
 
 def test_a_long_run_has_a_report_before_it_ends(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "time", Clock(25))  # looked at once an epoch, and once more where it reports
+    monkeypatch.setattr(runs, "time", Clock(25))  # looked at once an epoch, and once more where it reports
     told = []
 
     def report(path: Path, classifier: object, history: dict[str, list[float]], *data: object, **words: str) -> None:
@@ -637,7 +637,7 @@ def test_a_long_run_has_a_report_before_it_ends(digits: Path, tmp_path: Path, mo
     ]
     assert (told[-1][:2], told[-1][3]) == ((7, [300, 300]), None)
     told.clear()
-    monkeypatch.setattr(cli, "time", Clock(100))
+    monkeypatch.setattr(runs, "time", Clock(100))
     assert within(*arguments, "--validation", 0, "--epochs", 3, "--out", tmp_path / "bare")[0] == 0
     assert [(count, data) for count, data, *_ in told] == [(1, []), (2, []), (3, [300, 300])]
 

@@ -17,6 +17,7 @@ from handgrad import (
     SGD,
     Adam,
     BatchNorm,
+    Callback,
     Committee,
     CrossEntropy,
     Dense,
@@ -37,6 +38,7 @@ from handgrad import (
     Softplus,
     Tanh,
     Trainer,
+    files,
     load,
     save,
 )
@@ -741,3 +743,75 @@ def test_a_quadratic_loss_is_read_with_its_smoothing(tmp_path):
     network = Network([4, 3], loss=Quadratic(label_smoothing=0.25), rng=0)
     save(network, tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors").evaluate(X, Y) == network.evaluate(X, Y)
+
+
+class Clock:
+    """A clock that goes on by `step` seconds each time that it is looked at."""
+
+    def __init__(self, step):
+        self.now, self.step = 1000.0, step
+
+    def monotonic(self):
+        self.now += self.step
+        return self.now
+
+
+def kept_epochs(share, epochs, path, monkeypatch, step=1.0, stop=None):
+    """After each epoch, the last that is kept: by the callback, which the file must bear out."""
+    monkeypatch.setattr(files, "time", Clock(step))
+    checkpoint, kept = Checkpoint(path, share), []
+
+    class Watch(Callback):
+        def on_epoch_end(self, trainer):
+            trainer.stop = trainer.epoch == stop
+
+    class See(Callback):
+        def on_epoch_end(self, trainer):
+            again = Trainer(small(), SGD(0.1), batch_size=4, rng=5, callbacks=[Callback()] * 3)
+            resume(again, path)
+            assert again.epoch == checkpoint.epoch
+            kept.append(checkpoint.epoch)
+
+    trainer = Trainer(small(), SGD(0.1), batch_size=4, callbacks=[Watch(), checkpoint, See()], rng=0)
+    trainer.fit(X, Y, epochs=epochs)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (1.0, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (0.5, [1, 2, 3, 4, 5, 6, 7, 8]),  # writing takes a second, then a second goes by until the next look
+        (0.25, [1, 1, 1, 4, 4, 4, 7, 8]),  # after a second of writing three are for training
+        (0.1, [1, 1, 1, 1, 1, 1, 1, 8]),
+    ],
+)
+def test_a_checkpoint_takes_its_share_of_the_time_and_the_last_epoch_is_always_kept(
+    share, expected, tmp_path, monkeypatch
+):
+    assert kept_epochs(share, 8, tmp_path / "c", monkeypatch) == expected
+
+
+def test_a_training_that_is_told_to_stop_is_kept_as_it_stopped(tmp_path, monkeypatch):
+    assert kept_epochs(0.1, 8, tmp_path / "c", monkeypatch, stop=4) == [1, 1, 1, 4]
+
+
+def test_where_writing_takes_no_time_every_epoch_is_kept(tmp_path, monkeypatch):
+    assert kept_epochs(0.01, 5, tmp_path / "c", monkeypatch, step=0.0) == [1, 2, 3, 4, 5]
+
+
+def test_what_a_resumed_training_began_from_is_kept(tmp_path):
+    path = tmp_path / "c"
+    Trainer(small(), SGD(0.1), batch_size=4, callbacks=[Checkpoint(path)], rng=0).fit(X, Y, epochs=3)
+    again = Checkpoint(path)
+    assert again.epoch == 0
+    trainer = Trainer(small(), SGD(0.1), batch_size=4, callbacks=[again], rng=5)
+    resume(trainer, path)
+    trainer.fit(X, Y, epochs=3)
+    assert again.epoch == 3
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share, tmp_path, refused):
+    with refused(f"share {share}: expected a number above 0, at most 1"):
+        Checkpoint(tmp_path / "c", share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from handgrad import Committee, Deskew, plots
+from handgrad.augmentation import Augmentation
 from handgrad.errors import HandgradError
 from handgrad.network import Network
-from handgrad.plots import change_rows, digit_grid, report
+from handgrad.plots import augmentation_grid, change_rows, digit_grid, report
 
 Case = tuple[Network, NDArray[np.uint8], NDArray[np.int64]]
 
@@ -255,3 +259,90 @@ def test_rows_of_no_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HandgradError, match="there is no picture to show"):
         change_rows(tmp_path / "rows.png", np.zeros((0, 8, 8)), np.zeros((0, 8, 8)), [])
     assert not list(tmp_path.iterdir())
+
+
+# ---- Reports of less than a test set, and of what sees other pictures than it is given ------------------------------
+
+
+def test_a_report_without_examples_has_the_curves_and_the_weights_alone(tmp_path: Path) -> None:
+    network, _, _ = case()
+    path = tmp_path / "report.png"
+    report(path, network, history(), title="half way")
+    picture = opened(path)
+    height, width = picture.shape
+    assert inked(picture[: height // 10, : width // 3]) > 0.005
+    assert inked(picture[height // 8 : height // 2, : width // 2]) > 0.005
+    assert right_half(picture)[0] > 0.01
+    assert inked(picture[54 * height // 100 :]) == 0
+
+
+def test_a_report_tells_the_part_that_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x, y = case()
+    titles: list[str] = []
+    text = Figure.text
+
+    def kept(self: Figure, x: float, y: float, s: str, **look: Any) -> Any:
+        titles.append(s)
+        return text(self, x, y, s, **look)
+
+    monkeypatch.setattr(Figure, "text", kept)
+    right = int((network.predict(x) == y).sum())
+    for words in ({}, {"part": "validation"}):
+        report(tmp_path / "report.png", network, history(), x, y, title="a run", **words)
+    share = f"{right / 60:.2%}: {right} of 60"
+    assert titles == [f"a run\ntest {share}", f"a run\nvalidation {share}"]
+
+
+def test_a_report_shows_the_weights_in_the_shape_that_the_first_layer_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+    show = plots._pictures
+
+    def kept(axes: Any, pictures: NDArray[Any], *more: Any, **look: Any) -> None:
+        shapes.append(pictures.shape[1:])
+        show(axes, pictures, *more, **look)
+
+    monkeypatch.setattr(plots, "_pictures", kept)
+    rng = np.random.default_rng(0)
+    network = Network([12, 9, 3], rng=0, preprocessing=Deskew(6, 8, 2))
+    network.image_shape = (6, 8)
+    x, y = rng.integers(0, 256, (60, 6, 8)).astype(np.uint8), np.arange(60) % 3
+    for classifier in (network, Committee([network, copy.deepcopy(network)])):
+        shapes.clear()
+        report(tmp_path / "report.png", classifier, history(), x, y, title="shrunk")
+        assert shapes == [(3, 4), (6, 8)]  # the weights, the mistakes
+
+
+# ---- New pictures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 9)])
+def test_a_grid_of_new_pictures_has_each_as_it_is_and_eleven_times_anew(
+    shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def kept(axes: Any, pictures: NDArray[Any], columns: int, *more: Any, **look: Any) -> None:
+        seen.append((pictures, columns))
+
+    monkeypatch.setattr(plots, "_pictures", kept)
+    digits = np.random.default_rng(0).integers(0, 256, (3, *shape)).astype(np.uint8)
+    calls = iter(range(11))
+
+    def augment(x: NDArray[Any], rng: np.random.Generator, out: NDArray[Any]) -> NDArray[Any]:
+        out[...] = x / 255 + 1 + next(calls)
+        return out
+
+    augmentation_grid(tmp_path / "grid.png", digits, augment, np.random.default_rng(0))
+    ((pictures, columns),) = seen
+    assert (pictures.shape, columns) == ((36, *shape), 12)
+    rows = pictures.reshape(3, 12, *shape)
+    np.testing.assert_allclose(rows, digits[:, None] / 255 + np.arange(12)[None, :, None, None], rtol=1e-6)
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_a_grid_of_new_pictures_is_drawn(tmp_path: Path) -> None:
+    digits = np.random.default_rng(0).integers(0, 256, (2, 8, 8)).astype(np.uint8)
+    augmentation_grid(tmp_path / "grid.png", digits, Augmentation(8, 8, rotation=20), np.random.default_rng(0))
+    assert inked(opened(tmp_path / "grid.png")) > 0.1
