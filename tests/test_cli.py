@@ -22,6 +22,7 @@ from handgrad import cli, files, plots, runs
 from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
 from handgrad.recipes import RECIPES, Recipe
+from handgrad.threads import blas_threads
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -528,7 +529,8 @@ def test_a_run_with_a_teacher_trains_it_once_and_goes_on_from_wherever_it_was_st
     recipe = Recipe.from_config(_config(tmp_path / "whole"))
     (x, y), *_ = handgrad.data.load(str(digits)).split(100)
     trainer = recipe.trainer((28, 28), 10, teacher=teacher)
-    trainer.fit(x, y, epochs=2)
+    with blas_threads(trainer.network, 50):
+        trainer.fit(x, y, epochs=2)
     pupil = handgrad.load(tmp_path / "whole/model.safetensors")
     np.testing.assert_array_equal(pupil.parameters, trainer.network.parameters)
 
@@ -542,7 +544,8 @@ def test_a_teacher_may_be_a_file(trained: tuple[Path, str], digits: Path, tmp_pa
     (x, y), *_ = handgrad.data.load(str(digits)).split(100)
     recipe = Recipe.from_config(_config(tmp_path / "run"))
     trainer = recipe.trainer((28, 28), 10, teacher=handgrad.load(model))
-    trainer.fit(x, y, epochs=2)
+    with blas_threads(trainer.network, 50):
+        trainer.fit(x, y, epochs=2)
     pupil = handgrad.load(tmp_path / "run/model.safetensors")
     np.testing.assert_array_equal(pupil.parameters, trainer.network.parameters)
 

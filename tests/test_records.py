@@ -1,0 +1,145 @@
+"""The records: what was run is not run again, what was run otherwise is, and the table is of what the files hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the records are no part of the package
+from handgrad.recipes import RECIPES, Recipe
+from records import run as records
+
+
+class InTurn:
+    """In the place of a pool of processes: calls at once, here."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What was run, as (name, seed), in a directory of its own; nothing is trained."""
+    seen: list[tuple[str, int]] = []
+
+    def one(name: str, seed: int, cores: int) -> dict[str, Any]:
+        if (name, seed) == ("quick", 13):
+            raise RuntimeError("the power is gone")
+        seen.append((name, seed))
+        return {"seed": seed, "correct": 9800 + seed, "seconds": 5.0 + seed, "cores": cores}
+
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    monkeypatch.setattr(records, "ProcessPoolExecutor", InTurn)
+    monkeypatch.setattr(records, "as_completed", list)
+    monkeypatch.setattr(records, "one", one)
+    monkeypatch.setattr(records, "machine", lambda: {"cores": 2})
+    monkeypatch.setattr(records, "revision", lambda: "abc")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # `run` sets it for its processes
+    return seen
+
+
+def test_seeds_that_are_there_are_not_run_again(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    records.run("quick", 2, 1)
+    records.run("quick", 4, 1)
+    records.run("quick", 3, 1)
+    assert ran == [("quick", seed) for seed in range(4)]
+    record = json.loads((tmp_path / "quick.json").read_text())
+    assert [run["seed"] for run in record["runs"]] == [0, 1, 2, 3]
+    assert record["revision"] == "abc"
+    assert Recipe.from_config(record["recipe"]) == records.chosen("quick")
+
+
+def test_what_was_done_is_kept_when_a_run_ends_early(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        records.run("quick", 20, 1)
+    assert len(json.loads((tmp_path / "quick.json").read_text())["runs"]) == 13
+
+
+def test_another_source_or_recipe_is_run_anew(ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    records.run("quick", 1, 1)
+    monkeypatch.setattr(records, "revision", lambda: "def")
+    records.run("quick", 1, 1)
+    monkeypatch.setitem(RECIPES, "quick", RECIPES["quick"].with_choices(lr=0.123))
+    records.run("quick", 1, 1)
+    records.run("quick", 1, 1)
+    assert ran == [("quick", 0)] * 3
+
+
+def test_a_line_of_the_ladder_is_its_recipe_on_the_whole_training_set() -> None:
+    for name in records.LADDER:
+        recipe = records.chosen(name)
+        its_own = RECIPES[recipe.name]
+        assert recipe.validation == 0
+        epochs = records.SHORTER[name][1] if name in records.SHORTER else its_own.epochs
+        assert recipe == its_own.with_choices(validation=0, epochs=epochs)
+
+
+def test_the_table_has_a_line_for_each_file_in_the_ladders_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    monkeypatch.setattr(records, "LADDER", ["quick", "minute-20s", "minute", "committee"])
+    for name, correct, seconds in [
+        ("committee", [9970], [700.0]),
+        ("quick", [9840, 9850, 9860], [9.04, 3.0, 12.0]),
+        ("minute-20s", [9900, 9902], [98.0, 102.0]),
+    ]:
+        rows = zip(range(9), correct, seconds, strict=False)
+        runs = [{"seed": seed, "correct": right, "seconds": took, "cores": 2} for seed, right, took in rows]
+        config = records.chosen(name).with_choices(hidden=(30, 20)).config()
+        (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "revision": "abc", "runs": runs}))
+    _, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
+    assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 5`", "`committee`"]
+    assert [line[1].partition(" x ")[0] for line in lines][2] == "5"
+    assert all(line[1].endswith("-30-20-10") for line in lines)
+    assert lines[0][2:] == ["98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"]
+    assert lines[1][2:] == ["99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"]
+    assert lines[2][2:] == ["99.70%", "99.70 to 99.70", "1", "12 min", "2"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(1.04, "1.0 s"), (9.94, "9.9 s"), (42.4, "42 s"), (150, "2.5 min"), (4000, "67 min")]
+)
+def test_times_are_told_in_what_people_count_in(seconds: float, told: str) -> None:
+    assert records._time(seconds) == told
+
+
+def test_the_revision_tells_a_source_that_was_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    (tmp_path / "src").mkdir()
+    (tmp_path / "records").mkdir()
+    (tmp_path / "src/a.py").write_text("a = 1\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "a")
+    monkeypatch.setattr(records, "HERE", tmp_path / "records")
+    commit = git("rev-parse", "HEAD")
+    assert records.revision() == commit
+    (tmp_path / "records/quick.json").write_text("{}")
+    assert records.revision() == commit
+    (tmp_path / "src/a.py").write_text("a = 2\n")
+    assert records.revision() == commit + "+"
