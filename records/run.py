@@ -56,7 +56,7 @@ def run(name: str, seeds: int, workers: int) -> None:
     path, source = HERE / f"{name}.json", revision()
     record = json.loads(path.read_text()) if path.exists() else {}
     config = json.loads(json.dumps(chosen(name).config()))
-    if (record.get("revision"), record.get("recipe")) != (source, config):
+    if source.endswith("+") or (record.get("revision"), record.get("recipe")) != (source, config):
         record = {"recipe": config, "revision": source, "machine": machine(), "runs": []}
     due = sorted(set(range(seeds)) - {run["seed"] for run in record["runs"]})
     cores = max(1, len(os.sched_getaffinity(0)) // workers)
@@ -89,7 +89,7 @@ def lines() -> str:
         right = [run["correct"] / 100 for run in record["runs"]]
         spread = f" ± {statistics.stdev(right):.2f}" if len(right) > 1 else ""
         recipe = record["recipe"]
-        sizes = "-".join(map(str, [784, *recipe["hidden"], 10]))
+        sizes = "-".join(map(str, [784 // recipe["shrink"] ** 2, *recipe["hidden"], 10]))
         members = f"{recipe['members']} x " if recipe["members"] > 1 else ""
         command = f"`{recipe['name']}`" + (f" `--epochs {recipe['epochs']}`" if name in SHORTER else "")
         rows.append(

@@ -18,8 +18,9 @@ CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "n
 CORE += ["training", "gradcheck"]
 # Ground floor first.
 ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "classifier", "network", "committee"]
-ORDER += ["optimizers", "schedules", "adversarial", "augmentation", "training", "averaging", "gradcheck", "threads"]
-ORDER += ["profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli", "__main__"]
+ORDER += ["orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation", "training", "averaging"]
+ORDER += ["gradcheck", "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli"]
+ORDER += ["__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from . import schedules
 from .adversarial import Adversarial, VirtualAdversarial, smallest_change
 from .averaging import ExponentialAverage, WeightAverage
+from .classifier import Classifier, Evaluation
 from .committee import Committee
 from .errors import HandgradError
 from .gradcheck import check_gradient
 from .layers import BatchNorm, Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
+from .lookahead import Lookahead
 from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
-from .network import Evaluation, Network
-from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Muon, Nesterov, Optimizer, newton_schulz
+from .network import Network
+from .optimizers import SGD, Adam, AdamW, Momentum, Muon, Nesterov, Optimizer
+from .orthogonal import newton_schulz
 from .preprocessing import Deskew
 from .training import Callback, EarlyStopping, Trainer
 
@@ -34,6 +37,7 @@ __all__ = [
     "Adversarial",
     "BatchNorm",
     "Callback",
+    "Classifier",
     "Committee",
     "CrossEntropy",
     "Dense",

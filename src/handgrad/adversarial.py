@@ -154,10 +154,10 @@ def smallest_change(network: Network, x: ArrayLike, *, limits: tuple[float, floa
     x (n_in,) or (height, width), bytes or floats. What is found is a local minimum: no proof that nothing is shorter.
     Raises HandgradError where x is outside of the limits, and where no other answer is found.
     """
-    if network.preprocessing is not None:
+    if network.preprocessing is not None or network.views > 1:
         raise HandgradError(
-            f"the network sees pictures through {network.preprocessing!r}: expected what it sees, "
-            "network.preprocess(x), and network.preprocessed()"
+            f"the network sees pictures through {network.preprocessing!r} in {network.views} views: expected one that "
+            "sees them as they are, network.preprocessed() with views = 1, and what it sees, network.preprocess(x)"
         )
     given = as_examples(as_array("x", x)[None], network.n_in)
     x = as_floats(given[0], out=np.empty(network.n_in))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -20,19 +18,19 @@ import numpy as np
 from . import __version__
 from .adversarial import smallest_change
 from .arrays import as_floats
-from .committee import Committee
+from .classifier import Classifier
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
-from .files import Checkpoint, read_json, save, write_json
 from .files import load as load_model
-from .files import resume as resume_from
+from .files import read_json
 from .gradcheck import TOLERANCE, check_all
-from .network import Classifier, Evaluation, Network
+from .network import Network
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
+from .runs import Run, Teller, count_of, sizes_of, told_of
+from .runs import train as train_run
 from .threads import blas_threads
-from .training import Callback, Trainer
 
 
 class Commands(click.Group):
@@ -74,7 +72,7 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 512,512") from None
 
 
-def choices(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def choices(*names: str, default: str = "post") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """--recipe, and an option for each of these fields of it, or for all: the field's own help is its."""
     kinds, options = get_type_hints(Recipe), []
     for choice in fields(Recipe):
@@ -88,7 +86,7 @@ def choices(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
         else:
             kind = kinds[choice.name] if kinds[choice.name] in (int, float) else str
             options.append(click.option(flag, type=kind, help=words))
-    start = click.option("--recipe", help=f"The training to start from: {', '.join(RECIPES)}.  [default: post]")
+    start = click.option("--recipe", help=f"The training to start from: {', '.join(RECIPES)}.  [default: {default}]")
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed([start, *options]):
@@ -129,7 +127,7 @@ def train(
     dataset, data = _dataset("mnist" if data is None else data, tell)
     run = Run(place, {**chosen.config(), "data": data, "handgrad": __version__}, new=resume is None)
     try:
-        classifier, trainers = _train(chosen, dataset, run, tell)
+        classifier, trainers = train_run(chosen, dataset, run, tell)
     except KeyboardInterrupt:
         tell.stop()
         click.echo(f"stopped: {tell.kept()}; go on with: handgrad train --resume {place}", err=True)
@@ -139,54 +137,16 @@ def train(
     result = classifier.evaluate(dataset.x_test, dataset.y_test)
     from .plots import report  # late: matplotlib takes longer to import than an epoch does to train
 
-    title, history = f"{chosen.name}: {_sizes(trainers[-1].network)} on {dataset.name}", trainers[-1].history
+    title, history = f"{chosen.name}: {sizes_of(trainers[-1].network)} on {dataset.name}", trainers[-1].history
     report(place / "report.png", classifier, history, dataset.x_test, dataset.y_test, title=title)
     tell.result(result, trainers, place)
-
-
-def _train(chosen: Recipe, dataset: Dataset, run: Run, tell: Teller) -> tuple[Network | Committee, list[Trainer]]:
-    """Train all that the recipe says, its teacher first, and save it: what answers, and a trainer for each member."""
-    (x, y), validation = (dataset.x_train, dataset.y_train), None
-    if chosen.validation:
-        (x, y), validation, _ = dataset.split(chosen.validation)
-    height, width = x.shape[1:]
-    chosen.trainer((height, width), len(dataset.classes))  # what is wrong with it is told before a teacher is trained
-    teacher = None if chosen.teacher is None else _teacher(chosen, dataset, run, tell)
-    trainers = []
-    for member in range(chosen.members):
-        trainer = chosen.trainer((height, width), len(dataset.classes), member=member, teacher=teacher)
-        trainer.network.classes = dataset.classes
-        suffix = f"-{member + 1}" if chosen.members > 1 else ""
-        checkpoint = Checkpoint(run.place / f"checkpoint{suffix}.safetensors", share=0.05)
-        tell.begin(chosen, trainer, dataset, len(x), checkpoint, member)
-        trainer.callbacks += [Keeper(run, suffix), tell, GrowingReport(run, chosen.name, validation), checkpoint]
-        if not run.new and checkpoint.path.exists():
-            resume_from(trainer, checkpoint.path)
-        with blas_threads(trainer.network, chosen.batch_size):
-            trainer.fit(x, y, epochs=chosen.epochs, validation=validation)
-        trainers.append(trainer)
-    classifier = chosen.classifier([trainer.network for trainer in trainers])
-    save(classifier, run.place / "model.safetensors")
-    return classifier, trainers
-
-
-def _teacher(pupil: Recipe, dataset: Dataset, run: Run, tell: Teller) -> Classifier:
-    """The model that the pupil's recipe names: a file's, or a recipe's, trained in the pupil's own directory, once."""
-    if pupil.teacher not in RECIPES:
-        return load_model(str(pupil.teacher))
-    run.begin()  # one that is stopped in its teacher's training can go on
-    place = run.place / "teacher"
-    if not run.new and (place / "model.safetensors").exists():
-        return load_model(place / "model.safetensors")
-    chosen = RECIPES[pupil.teacher].with_choices(validation=pupil.validation, seed=pupil.seed)
-    known = not run.new and (place / "config.json").exists()
-    config = run.config | chosen.config()
-    return _train(chosen, dataset, Run(place, config, new=not known), tell)[0]
 
 
 def _new(recipe: str, out: Path | None, choices: dict[str, Any]) -> tuple[Recipe, Path]:
     """The recipe as the flags have it, and a directory that holds no run yet."""
     chosen = _recipe(recipe, choices)
+    if chosen.teacher is not None and chosen.teacher not in RECIPES:  # a file, to be found from anywhere
+        chosen = chosen.with_choices(teacher=str(Path(chosen.teacher).resolve()))
     if out is not None and (out / "config.json").exists():
         raise HandgradError(f"{out} holds a run: go on with it by --resume {out}, or name another directory")
     number, run = 1, out or Path("runs") / recipe
@@ -231,176 +191,6 @@ def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
         return load("drawn"), "drawn"
 
 
-class Run:
-    """The directory of a run, made when all is seen to be well: config.json says what the run is."""
-
-    def __init__(self, place: Path, config: dict[str, Any], *, new: bool) -> None:
-        self.place, self.config, self.new, self.begun = place, config, new, False
-
-    def begin(self) -> None:
-        """Make it, once."""
-        if self.begun:
-            return
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            if self.new:  # of two runs that begin at once, one has it
-                (self.place / "config.json").touch(exist_ok=False)
-        except OSError as error:
-            raise HandgradError(f"cannot begin a run in {self.place}: {error.strerror}") from error
-        write_json(self.place / "config.json", self.config)
-        self.begun = True
-
-
-class Keeper(Callback):
-    """Keeps the history of a member in the run's directory."""
-
-    def __init__(self, run: Run, suffix: str) -> None:
-        self.run, self.name = run, f"history{suffix}.json"
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Let there be a directory."""
-        self.run.begin()
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """Write it anew."""
-        write_json(self.run.place / self.name, trainer.history)
-
-
-class GrowingReport(Callback):
-    """In a long run, a report every minute: of the held-out set, or where there is none of the curves alone."""
-
-    def __init__(self, run: Run, name: str, held_out: tuple[Any, Any] | None) -> None:
-        self.run, self.name, self.held_out = run, name, held_out or ()
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """The first is due in a minute."""
-        self.last = time.monotonic()
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """Write report.png anew, where the last one is a minute old."""
-        if time.monotonic() - self.last < 60 or trainer.epoch == trainer.epochs:
-            return
-        from .plots import report
-
-        title = f"{self.name}: after {trainer.epoch} of {trainer.epochs} epochs"
-        place = self.run.place / "report.png"
-        report(place, trainer.network, trainer.history, *self.held_out, title=title, part="validation")
-        self.last = time.monotonic()
-
-
-def _sizes(network: Network) -> list[int]:
-    return [network.n_in, *(len(W) for W, _ in network.weights)]
-
-
-def _told_of(recipe: Recipe, network: Network) -> str:
-    """The network and its training, in a line or two."""
-    line = (
-        f"{recipe.name}: {_sizes(network)}, {network.parameters.size:,} parameters, {recipe.activation}, "
-        f"{recipe.loss}, {recipe.optimizer} lr {recipe.lr:g}, batches of {recipe.batch_size}, seed {recipe.seed}"
-    )
-    plain = {choice.name: choice.default for choice in fields(Recipe)}
-    told = ("name", "hidden", "activation", "loss", "optimizer", "lr", "batch_size", "seed", "epochs", "validation")
-    more = [
-        name.replace("_", " ") + ("" if value is True else f" {value}")
-        for name, value in recipe.config().items()
-        if name not in told and value != plain[name]
-    ]
-    return f"{line}\nwith {', '.join(more)}" if more else line
-
-
-class Teller(Callback):
-    """Tells a person, or with `as_json` a program, how training goes: a bar on a terminal, a line for each epoch."""
-
-    def __init__(self, *, quiet: bool, as_json: bool) -> None:
-        self.lines, self.as_json = not (quiet or as_json), as_json
-        self.epochs_as_json = as_json and not quiet
-        self.what = ""  # the lines to begin with
-        self.bar: Any = None
-        self.trainer: Trainer | None = None
-        self.checkpoint: Checkpoint | None = None
-
-    def loud(self, line: str) -> None:
-        """One line that must be seen, on stderr even when quiet."""
-        click.secho(f"*** {line} ***", err=True, bold=True, fg="yellow")
-
-    def begin(
-        self, recipe: Recipe, trainer: Trainer, dataset: Dataset, count: int, checkpoint: Checkpoint, member: int
-    ) -> None:
-        """Know what is about to be trained, on what."""
-        self.stop()
-        self.trainer, self.checkpoint = trainer, checkpoint
-        held_out = f", {recipe.validation:,} to watch it by" if recipe.validation else ""
-        self.what = (
-            f"{_told_of(recipe, trainer.network)}\n"
-            f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
-        )
-        if member:
-            self.what = f"member {member + 1} of {recipe.members}"
-
-    def kept(self) -> str:
-        """What a run that is stopped now can go on from."""
-        if self.trainer is None or self.checkpoint is None:
-            return "nothing is done yet"
-        return f"{self.checkpoint.epoch} of {self.trainer.epochs} epochs are done and kept"
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Open the bar, which shows itself on a terminal only and at most ten times a second."""
-        if self.lines:
-            click.echo(self.what)
-            if trainer.epoch:
-                click.echo(f"going on after epoch {trainer.epoch}")
-            from tqdm import tqdm
-
-            done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
-            self.bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None, file=sys.stderr)
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        """Move the bar, now and then: it tells the time that is left."""
-        if self.bar is not None and trainer.batch % 100 == 0:
-            self.bar.update(trainer.epoch * trainer.batches + trainer.batch - self.bar.n)
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """The epoch's numbers."""
-        numbers = {name: values[-1] for name, values in trainer.history.items()}
-        if self.epochs_as_json:
-            click.echo(json.dumps({"epoch": trainer.epoch, **numbers}))
-        if not self.lines:
-            return
-        line = f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"
-        line += f"  loss {numbers['loss']:.4f}  train {numbers['accuracy']:7.2%}"
-        if trainer.validation is not None:
-            line += f"  validation loss {numbers['val_loss']:.4f}  {_count(trainer.validation)}"
-        line += f"  {numbers['seconds']:.2f} s"
-        if self.bar is not None:
-            self.bar.clear()
-        click.echo(line)
-        if self.bar is not None:
-            self.bar.update(trainer.epoch * trainer.batches - self.bar.n)
-
-    def stop(self) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-    def result(self, test: Evaluation, trainers: list[Trainer], run: Path) -> None:
-        """What came out, and where it is."""
-        epochs = sum(trainer.epoch for trainer in trainers)
-        seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
-        if self.as_json:
-            result = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
-            click.echo(json.dumps({"test": result, "epochs": epochs, "seconds": seconds, "run": str(run)}))
-            return
-        told = f"{epochs} epoch{'s' if epochs > 1 else ''} in {seconds:.1f} s"
-        click.echo(f"test: {_count(test)} right, loss {test.loss:.4f}; {told}")
-        click.echo(f"results in {run}: model.safetensors, history.json, config.json, report.png")
-        click.echo(f"try: handgrad predict {run / 'model.safetensors'} PICTURE.png")
-
-
-def _count(evaluation: Evaluation) -> str:
-    return f"{evaluation.correct:,} / {evaluation.total:,} ({evaluation.accuracy:.2%})"
-
-
 # ---- evaluate, predict -----------------------------------------------------------------------------------------------
 
 
@@ -418,7 +208,7 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
         numbers = {"loss": result.loss, "accuracy": result.accuracy, "correct": result.correct, "total": result.total}
         click.echo(json.dumps({**numbers, "confusion_matrix": confusion.tolist(), "classes": network.classes}))
         return
-    click.echo(f"{dataset.name} test: {_count(result)} right, loss {result.loss:.4f}")
+    click.echo(f"{dataset.name} test: {count_of(result)} right, loss {result.loss:.4f}")
     cell = max(len(f"{confusion.max():,}"), *map(len, network.classes)) + 1
     click.echo("truth by row, answer by column")
     click.echo(" " * (cell + 1) + "".join(f"{name:>{cell}}" for name in network.classes))
@@ -511,10 +301,8 @@ def attack(
             digits.append(dataset.x_test[index])
             names.append(f"{dataset.name} test {index}")
     seen = network.preprocess(np.stack(digits).reshape(len(digits), -1))
-    shape, network.preprocessing = (
-        network.input_shape,
-        None,
-    )  # what is changed is the picture as the first layer sees it
+    network = network.preprocessed()  # what is changed is the picture as the first layer sees it
+    network.views = 1  # and what is to err, the network itself: its mean over shifts has other slopes
     x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
     for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
@@ -544,7 +332,7 @@ def attack(
 
 
 @handgrad.command("show-augmentation")
-@choices("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "shrink", "seed")
+@choices("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "shrink", "seed", default="minute")
 @data_option
 @click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="How many to show.")
 @click.option(
@@ -618,7 +406,7 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -
         numbers = {"step": step, "sum": total.seconds, "floor": total.floor, "examples_per_second": examples}
         click.echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
         return
-    click.echo(_told_of(chosen, trainer.network))
+    click.echo(told_of(chosen, trainer.network))
     click.echo(f"{'part':32}{'us':>12}{'of the step':>14}{'floor us':>12}{'x floor':>10}")
     for name, took, floor, *_ in [*measured.parts, total]:
         times = f"{took / floor:.1f}" if floor else "-"

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arrays import Array, as_examples
+from .classifier import Classifier
 from .errors import HandgradError
-from .network import BLOCK, Classifier, Network
+from .network import BLOCK, Network
 
 
 class Committee(Classifier):

@@ -18,6 +18,7 @@ import numpy as np
 from .arrays import Array, aligned, as_whole
 from .errors import HandgradError
 from .network import Network
+from .orthogonal import newton_schulz, newton_schulz_room
 
 # Floats of a block: 512 KiB a vector in float32. Adam on 5.8 million parameters: 9.0 ms, against 10.0 in blocks of a
 # quarter of that, where calls cost more, and 12.1 in one block, where the cache is left.
@@ -288,100 +289,6 @@ class Muon(Nesterov):
                 cuts = [slice(begin, begin + BLOCK) for begin in range(0, p.size, BLOCK)]
                 parts = [(theta[c], g[c], [m[c] for m in memory], scratch[: theta[c].size]) for c in cuts]
             self._blocks += parts
-
-
-# X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X: a large, for it is how fast small singular values grow. Jordan et al. (2024).
-QUINTIC = 3.4445, -4.7750, 2.0315
-LEAST_NORM = 1e-16
-
-
-def newton_schulz(G: Array, steps: int = 5, room: Array | None = None) -> Array:
-    """U Vᵀ of G = U S Vᵀ, near enough:  X ← (a I + b A + c A²) X,  A = X Xᵀ,  from X = G / ‖G‖
-
-    G (n_out, n_in) -> (n_out, n_in). Each step takes every singular value s to a s + b s³ + c s⁵ and leaves U and V as
-    they are; five take those from 0.0015 ‖G‖ on into 0.68 ... 1.21. There they stay and do not come to 1, nor need to
-    for a step. For n_out > n_in A is Xᵀ X, the smaller one, and stands on the right. Products of matrices alone:
-    Björck & Bowie (1971), with the numbers of Jordan et al. (2024).
-
-    The result lies in `room`, which has `newton_schulz_room(G.shape)` numbers or more; without one it is made.
-    """
-    a, b, c = QUINTIC
-    n_out, n_in = G.shape
-    n, tall = min(G.shape), n_out > n_in
-    if room is None:
-        room = aligned(newton_schulz_room(G.shape), G.dtype)
-    X, Y = room[: 2 * G.size].reshape(2, n_out, n_in)
-    A, B = room[2 * G.size : newton_schulz_room(G.shape)].reshape(2, n, n)
-    diagonal = B.reshape(-1)[:: n + 1]
-    # Below the least norm the squares of a float32 fade away; then X is shorter than 1, which does no harm.
-    np.multiply(G, 1 / max(math.sqrt(np.vdot(G, G)), LEAST_NORM), out=X)
-    for _ in range(steps):
-        if tall:
-            np.dot(X.T, X, out=A)
-        else:
-            np.dot(X, X.T, out=A)
-        np.dot(A, A.T, out=B)  # A = Aᵀ: written so, BLAS works out one half alone, a third less time at n = 800
-        B *= c
-        A *= b
-        B += A
-        diagonal += a  # B = a I + b A + c A²: so X is passed over by the product alone
-        X, Y = (np.dot(X, B, out=Y) if tall else np.dot(B, X, out=Y)), X
-    return X
-
-
-def newton_schulz_room(shape: tuple[int, ...]) -> int:
-    """How many numbers `newton_schulz` needs room for: two matrices as large as G, two as wide as its smaller side."""
-    return 2 * math.prod(shape) + 2 * min(shape) ** 2
-
-
-class Lookahead(Optimizer):
-    """θ by the steps of another optimizer, and after every k of them  φ ← φ + α (θ - φ),  θ ← φ
-
-    with φ = θ at the start: k steps ahead, and back to a share α of the way. Zhang et al. (2019). Penalties and limits
-    are those of `inner`, and so is the rate. The network is evaluated where it stands, at θ.
-    """
-
-    memories = 1
-
-    def __init__(self, inner: Optimizer, k: int = 5, alpha: float = 0.5) -> None:
-        if not isinstance(inner, Optimizer):
-            raise HandgradError(f"inner {inner!r}: expected the optimizer that takes the steps, as SGD(0.1)")
-        if not 0 < alpha <= 1:
-            raise HandgradError(f"alpha {alpha}: expected a number above 0, up to 1")
-        super().__init__(inner.lr)
-        self.inner, self.k, self.alpha = inner, as_whole("k", k, 1), alpha
-
-    def step(self, network: Network, lr: float | None = None) -> None:
-        if network.parameters is not self._parameters:
-            self._attach(network)
-        lr = self.lr if lr is None else lr
-        self.inner.step(network, lr)
-        self.steps += 1
-        if self.steps % self.k == 0:
-            for block in self._blocks:
-                self.update(*block, lr)
-
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        (phi,) = memory
-        theta -= phi
-        theta *= self.alpha
-        phi += theta
-        theta[...] = phi
-
-    def _attach(self, network: Network) -> None:
-        super()._attach(network)
-        if self.steps == 0:
-            self.memory[0] = network.parameters
-
-    def state(self) -> dict[str, Any]:
-        """Its own, and that of `inner`."""
-        return super().state() | {f"inner.{name}": value for name, value in self.inner.state().items()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave. Raises HandgradError where another kind of optimizer, or inner one, did."""
-        if state["kind"] == type(self).__name__:
-            self.inner.restore({k.removeprefix("inner."): v for k, v in state.items() if k.startswith("inner.")})
-        super().restore(state)
 
 
 def _share(name: str, value: float) -> float:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
+from .classifier import Classifier, confusion_matrix
 from .committee import Committee
 from .errors import HandgradError, optional
 from .files import replace_file
 from .layers import Dense
-from .network import Classifier, Network, confusion_matrix
+from .network import Network
 from .training import Augment, History
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from .adversarial import Adversarial
 from .augmentation import Augmentation
 from .averaging import ExponentialAverage
+from .classifier import Classifier
 from .committee import Committee
 from .errors import HandgradError, unknown
 from .losses import LOSSES
-from .network import SHIFTS, Classifier, Network
+from .network import SHIFTS, Network
 from .optimizers import OPTIMIZERS
 from .preprocessing import Deskew
 from .schedules import SCHEDULES

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, streams
+from .classifier import Classifier, Evaluation
 from .errors import HandgradError
-from .network import Classifier, Evaluation, Network
+from .network import Network
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
 

@@ -1,0 +1,82 @@
+"""Whatever answers: outputs z, and all that follows from them by the loss that reads them.
+
+A network is one, and so is a committee of networks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import Array, Labels, as_examples, as_labels
+from .losses import Loss, as_temperature, softmax
+
+
+class Evaluation(NamedTuple):
+    """How a network does on a set of examples."""
+
+    loss: float
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, 0 to 1."""
+        return self.correct / self.total
+
+
+class Classifier(ABC):
+    """Whatever gives outputs z that a loss can read: all its answers follow from them."""
+
+    loss: Loss
+    n_raw: int  # the numbers in an example as it is given: those of the first layer, unless preprocessing changes them
+    n_out: int
+    dtype: np.dtype[Any]
+    classes: tuple[str, ...]  # the names of the outputs
+    image_shape: tuple[int, int] | None  # (height, width) where the inputs are pictures
+
+    @abstractmethod
+    def outputs(self, x: ArrayLike) -> Array:
+        """z (count, n_out) of any number of examples, in an array of its own."""
+
+    @abstractmethod
+    def preprocessed(self) -> Classifier:
+        """The same, for examples that are preprocessed already: as it answers while it learns, and teaches."""
+
+    def probabilities(self, x: ArrayLike) -> Array:
+        """Each class's probability (count, n_out), as the loss reads the outputs: a softmax's rows sum to 1."""
+        return self.loss.probabilities(self.outputs(x))
+
+    def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
+        """softmax(z / T) (count, n_out): targets that tell another network which wrong classes are nearly right.
+
+        The higher the temperature T, the more evenly they are spread. Hinton, Vinyals and Dean (2015), section 2.
+        """
+        z = self.outputs(x)
+        z /= as_temperature(temperature)
+        return softmax(z, out=z)
+
+    def predict(self, x: ArrayLike) -> Labels:
+        """The most probable class (count,) of each example."""
+        labels: Labels = self.outputs(x).argmax(axis=1)
+        return labels
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+        """The mean loss and the number of right answers. y (count,) labels, or (count, n_out) rows."""
+        x = as_examples(x, self.n_raw)
+        t = self.loss.targets(y, len(x), self.n_out, self.dtype)
+        z = self.outputs(x)
+        return Evaluation(self.loss.value(z, t), int((z.argmax(axis=1) == t.argmax(axis=1)).sum()), len(x))
+
+    def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
+        """(n_out, n_out) counts: row the true class, column the answer."""
+        answers = self.predict(x)
+        return confusion_matrix(as_labels(y, self.n_out, len(answers)), answers, self.n_out)
+
+
+def confusion_matrix(labels: Labels, answers: Labels, n_out: int) -> NDArray[np.int64]:
+    """(n_out, n_out) counts: row the true class, column the answer."""
+    return np.bincount(labels * n_out + answers, minlength=n_out**2).reshape(n_out, n_out)
