@@ -256,7 +256,7 @@ PURE = Recipe(
     adversarial=1.0,
     lr=0.008,
     batch_size=256,
-    epochs=32,
+    epochs=20,
     average=0.999,
 )
 
