@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
+RECORDS = (ROOT / "docs" / "records.md").read_text()
 
 
 def table_lines(text: str) -> list[str]:
@@ -38,7 +39,20 @@ def test_the_readmes_ratios_are_those_of_the_race() -> None:
         assert [float(ratio) for ratio in told.split(" | ")] == pytest.approx(ratios, rel=0.05)
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", PERFORMANCE))
+def test_every_record_is_as_it_was_made() -> None:
+    """The tables of docs/records.md and the README, but that of what others published, are the commands' own lines."""
+    made = {line for path in (ROOT / "records").glob("*.md") for line in table_lines(path.read_text())}
+    made |= set(table_lines((ROOT / "benchmarks/results/pictures.md").read_text()))
+    before, _, after = RECORDS.partition("## Beside what is published")
+    told = table_lines(before + after[after.index("\n## ") :])
+    assert len(told) > 30
+    assert [line for line in told if line not in made] == []
+    table = table_lines((ROOT / "records" / "table.md").read_text())
+    assert len(table) >= 9
+    assert [line for line in table if line not in (ROOT / "README.md").read_text()] == []
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", PERFORMANCE + RECORDS))
 def test_every_link_leads_somewhere(target: str) -> None:
     assert (ROOT / "docs" / target).exists()
 

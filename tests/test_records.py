@@ -143,3 +143,21 @@ def test_the_revision_tells_a_source_that_was_changed_since(tmp_path: Path, monk
     assert records.revision() == commit
     (tmp_path / "src/a.py").write_text("a = 2\n")
     assert records.revision() == commit + "+"
+
+
+# ---- What is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_the_records_table_is_that_of_the_files() -> None:
+    assert records.lines() == (records.HERE / "table.md").read_text().rstrip("\n")
+
+
+def test_a_record_is_of_the_recipe_that_goes_by_its_name() -> None:
+    for name in records.LADDER:
+        record = json.loads((records.HERE / f"{name}.json").read_text())
+        config = json.loads(json.dumps(records.chosen(name).config()))
+        assert {choice: config[choice] for choice in record["recipe"]} == record["recipe"], name
+        assert len(record["revision"]) == 40, f"{name}: of a source that no commit has"
+        seeds = [run["seed"] for run in record["runs"]]
+        assert seeds == list(range(len(seeds)))
+        assert len(seeds) >= (2 if name in ("best", "committee") else 5)
