@@ -9,7 +9,6 @@ as there are forty times fewer digits to learn from, they have batches of 32 and
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -70,7 +69,6 @@ def main() -> None:
     save_json(HERE / "digits8.json", found)
     head = ["8x8 digits", "accuracy, mean ± sd of 5 folds", "time, all folds"]
     save(HERE / "digits8.md", f"{about(found['machine'])}\n\n{table(head, rows)}\n")
-    print(json.dumps(found["folds"]))
 
 
 if __name__ == "__main__":

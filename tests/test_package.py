@@ -18,8 +18,8 @@ CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "n
 CORE += ["training", "gradcheck"]
 # Ground floor first.
 ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "classifier", "network", "committee"]
-ORDER += ["orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation", "training", "averaging"]
-ORDER += ["gradcheck", "threads", "profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli"]
+ORDER += ["orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation", "threads", "training"]
+ORDER += ["averaging", "gradcheck", "profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli"]
 ORDER += ["__main__"]
 MOST_LINES = 1_500  # of code in the core
 

@@ -42,18 +42,19 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]
     """What was run, as (name, seed), in a directory of its own; nothing is trained."""
     seen: list[tuple[str, int]] = []
 
-    def one(name: str, seed: int, cores: int) -> dict[str, Any]:
+    def one(name: str, seed: int, cores: list[int], source: str) -> dict[str, Any]:
         if (name, seed) == ("quick", 13):
             raise RuntimeError("the power is gone")
         seen.append((name, seed))
-        return {"seed": seed, "correct": 9800 + seed, "seconds": 5.0 + seed, "cores": cores}
+        return {"seed": seed, "correct": 9800 + seed, "seconds": 5.0 + seed, "cores": len(cores)}
 
     monkeypatch.setattr(records, "HERE", tmp_path)
     monkeypatch.setattr(records, "ProcessPoolExecutor", InTurn)
     monkeypatch.setattr(records, "as_completed", list)
     monkeypatch.setattr(records, "one", one)
-    monkeypatch.setattr(records, "machine", lambda: {"cores": 2})
-    monkeypatch.setattr(records, "revision", lambda: "abc")
+    monkeypatch.setattr(records, "machine", lambda: {"cores": 2, "processor": "one"})
+    monkeypatch.setattr(records, "revision", lambda: {"source": "abc", "commit": "c"})
+    monkeypatch.setattr(records, "cores_here", lambda: [0, 1])
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # `run` sets it for its processes
     return seen
 
@@ -65,7 +66,7 @@ def test_seeds_that_are_there_are_not_run_again(ran: list[tuple[str, int]], tmp_
     assert ran == [("quick", seed) for seed in range(4)]
     record = json.loads((tmp_path / "quick.json").read_text())
     assert [run["seed"] for run in record["runs"]] == [0, 1, 2, 3]
-    assert record["revision"] == "abc"
+    assert (record["source"], record["commit"], record["cores"]) == ("abc", "c", 2)
     assert Recipe.from_config(record["recipe"]) == records.chosen("quick")
 
 
@@ -75,14 +76,29 @@ def test_what_was_done_is_kept_when_a_run_ends_early(ran: list[tuple[str, int]],
     assert len(json.loads((tmp_path / "quick.json").read_text())["runs"]) == 13
 
 
-def test_another_source_or_recipe_is_run_anew(ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_source_recipe_or_machine_stays_until_asked(
+    ran: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records.run("quick", 1, 1)
-    monkeypatch.setattr(records, "revision", lambda: "def")
-    records.run("quick", 1, 1)
-    monkeypatch.setitem(RECIPES, "quick", RECIPES["quick"].with_choices(lr=0.123))
-    records.run("quick", 1, 1)
-    records.run("quick", 1, 1)
-    assert ran == [("quick", 0)] * 3
+    for what in (
+        lambda: monkeypatch.setattr(records, "revision", lambda: {"source": "def", "commit": "d"}),
+        lambda: monkeypatch.setitem(RECIPES, "quick", RECIPES["quick"].with_choices(lr=0.123)),
+        lambda: monkeypatch.setattr(records, "machine", lambda: {"cores": 2, "processor": "another"}),
+        lambda: monkeypatch.setattr(records, "cores_here", lambda: [0]),
+    ):
+        kept = (tmp_path / "quick.json").read_bytes()
+        what()
+        with pytest.raises(SystemExit, match=r"quick\.json is of another"):
+            records.run("quick", 2, 1)
+        assert (tmp_path / "quick.json").read_bytes() == kept
+        records.run("quick", 1, 1, again=True)
+    assert ran == [("quick", 0)] * 5
+
+
+def test_workers_have_a_share_of_the_cores_each(ran: list[tuple[str, int]], tmp_path: Path) -> None:
+    records.run("quick", 3, 2)
+    record = json.loads((tmp_path / "quick.json").read_text())
+    assert (record["cores"], [run["cores"] for run in record["runs"]]) == (1, [1, 1, 1])
 
 
 def test_a_line_of_the_ladder_is_its_recipe_on_the_whole_training_set() -> None:
@@ -107,7 +123,7 @@ def test_the_table_has_a_line_for_each_file_in_the_ladders_order(
         rows = zip(range(9), correct, seconds, strict=False)
         runs = [{"seed": seed, "correct": right, "seconds": took, "cores": 2} for seed, right, took in rows]
         config = records.chosen(name).with_choices(hidden=(30, 20)).config()
-        (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "revision": "abc", "runs": runs}))
+        (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
     _, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
     assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 5`", "`committee`"]
     assert [line[1].partition(" x ")[0] for line in lines][2] == "5"
@@ -138,11 +154,15 @@ def test_the_revision_tells_a_source_that_was_changed_since(tmp_path: Path, monk
     git("commit", "--quiet", "-m", "a")
     monkeypatch.setattr(records, "HERE", tmp_path / "records")
     commit = git("rev-parse", "HEAD")
-    assert records.revision() == commit
+    source = git("rev-parse", "HEAD:src")
+    assert records.revision() == {"source": source, "commit": commit}
     (tmp_path / "records/quick.json").write_text("{}")
-    assert records.revision() == commit
+    assert records.revision() == {"source": source, "commit": commit}
     (tmp_path / "src/a.py").write_text("a = 2\n")
-    assert records.revision() == commit + "+"
+    with pytest.raises(SystemExit, match="no commit has"):
+        records.revision()
+    git("commit", "--quiet", "--all", "-m", "b")
+    assert records.revision()["source"] != source
 
 
 # ---- What is kept ----------------------------------------------------------------------------------------------------
@@ -157,7 +177,7 @@ def test_a_record_is_of_the_recipe_that_goes_by_its_name() -> None:
         record = json.loads((records.HERE / f"{name}.json").read_text())
         config = json.loads(json.dumps(records.chosen(name).config()))
         assert {choice: config[choice] for choice in record["recipe"]} == record["recipe"], name
-        assert len(record["revision"]) == 40, f"{name}: of a source that no commit has"
+        assert len(record["source"]) == len(record["commit"]) == 40
         seeds = [run["seed"] for run in record["runs"]]
         assert seeds == list(range(len(seeds)))
         assert len(seeds) >= (2 if name in ("best", "committee") else 5)

@@ -712,7 +712,7 @@ def test_blocks_made_ahead_are_those_made_in_turn(floats, monkeypatch):
     monkeypatch.setattr(training, "BLOCK", floats)
     ahead, in_turn = learner(), learner()
     expected = comparable(ahead.fit(PICTURES, Y, epochs=3))
-    monkeypatch.setattr(training, "_one_ahead", lambda make, count: map(make, range(count)))
+    monkeypatch.setattr(training, "one_ahead", lambda make, count: map(make, range(count)))
     assert comparable(in_turn.fit(PICTURES, Y, epochs=3)) == expected
     np.testing.assert_array_equal(ahead.network.parameters, in_turn.network.parameters)
     assert ahead.state()["augmenting"] == in_turn.state()["augmenting"]
@@ -730,7 +730,7 @@ def test_a_block_is_made_while_the_one_before_it_is_used_and_never_two():
             assert used.wait(10)
         return number, number
 
-    blocks = training._one_ahead(make, 4)
+    blocks = training.one_ahead(make, 4)
     assert next(blocks) == (0, 0)
     assert asked.wait(10)  # 1 is being made while 0 is in use
     used.set()

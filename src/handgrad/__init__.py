@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import schedules
 from .adversarial import Adversarial, VirtualAdversarial, smallest_change
+from .augmentation import Augmentation
 from .averaging import ExponentialAverage, WeightAverage
 from .classifier import Classifier, Evaluation
 from .committee import Committee
@@ -35,6 +36,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adversarial",
+    "Augmentation",
     "BatchNorm",
     "Callback",
     "Classifier",

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from .arrays import Array, Seed, aligned, as_array, as_examples, as_floats
 from .errors import HandgradError, unknown
+from .layers import BatchNorm
 from .network import Network
 
 # ---- To train on -----------------------------------------------------------------------------------------------------
@@ -27,6 +28,9 @@ class Adversarial:
 
     A batch comes in random order, so its first examples are any. dx is that of the pass as it is in training. x + r is
     not cut off at [0, 1]: r would lose half of its length on the paper around a digit. Nor did the sources.
+
+    A BatchNorm's running statistics take in this pass as well as the step's: about three quarters of what they hold is
+    of pictures as they are, which are what the network will be asked about.
     """
 
     def __init__(self, epsilon: float, norm: str = "l2", share: float = 0.5) -> None:
@@ -225,6 +229,10 @@ def _as_it_answers(network: Network) -> Network:
     """A copy in float64, for gradients of the network as it answers: BatchNorm folded away, without what draws."""
     twin = network.astype(np.float64).folded()
     twin.layers = [layer for layer in twin.layers if layer.rng is None]
+    if any(isinstance(layer, BatchNorm) for layer in twin.layers):
+        raise HandgradError(
+            "a BatchNorm with no Dense beside it answers otherwise than it learns: expected one beside it"
+        )
     return twin
 
 

@@ -33,7 +33,7 @@ class Augmentation:
     """x (count, height * width) bytes -> pictures moved at random, floats in [0, 1].
 
     rotation    degrees, up to so many either way
-    scale       height and width each divided by 1 - scale ... 1 + scale
+    scale       height and width each multiplied by 1 - scale ... 1 + scale
     shear       columns moved sideways by up to so many pixels a pixel of height
     shift       pixels, up to so many, down and across
     elastic     pixels, the root mean square of |E|: of Simard's α = 34, σ = 4 it is about 2

@@ -3,11 +3,14 @@
     trainer = Trainer(network, SGD(lr=0.5), callbacks=[ExponentialAverage(0.99)])
 
 The last steps wander about a minimum, each by the noise of its batch; their mean lies nearer to it. All of θ is
-averaged, running statistics included. While training lasts the network has its raw weights, and the history's numbers,
-validation too, are those of the raw weights. The mean goes into the network at the end of a `fit`. The raw weights are
-kept, and the next `fit` goes on from them as if there had been one; unless θ was set to something else in between: then
-training goes on from that, and the mean begins anew. It does so too with another trainer, and after a `fit` that broke
-off within an epoch. Of two callbacks that end a `fit` with weights of their own the last in the list has its way.
+averaged, running statistics included: a mean of statistics, not the statistics of the mean, which a pass over the data
+would give; where the learning rate has fallen to nothing the two are all but the same.
+
+While training lasts the network has its raw weights, and the history's numbers, validation too, are those of the raw
+weights. The mean goes into the network at the end of a `fit`. The raw weights are kept, and the next `fit` goes on from
+them as if there had been one; unless θ was set to something else in between: then training goes on from that, and the
+mean begins anew. It does so too with another trainer, and after a `fit` that broke off within an epoch. Of two
+callbacks that end a `fit` with weights of their own the last in the list has its way.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
 from .losses import Loss, as_temperature, softmax
+from .preprocessing import Preprocessing
 
 
 class Evaluation(NamedTuple):
@@ -43,6 +44,10 @@ class Classifier(ABC):
         """z (count, n_out) of any number of examples, in an array of its own."""
 
     @abstractmethod
+    def sees_through(self, preprocessing: Preprocessing | None) -> bool:
+        """Whether it sees examples through a preprocessing that is this one."""
+
+    @abstractmethod
     def preprocessed(self) -> Classifier:
         """The same, for examples that are preprocessed already: as it answers while it learns, and teaches."""
 
@@ -51,11 +56,13 @@ class Classifier(ABC):
         return self.loss.probabilities(self.outputs(x))
 
     def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
-        """softmax(z / T) (count, n_out): targets that tell another network which wrong classes are nearly right.
+        """softmax(ln p / T) (count, n_out): targets that tell another network which wrong classes are nearly right.
 
-        The higher the temperature T, the more evenly they are spread. Hinton, Vinyals and Dean (2015), section 2.
+        p are the probabilities; of a softmax(z) it is softmax(z / T). The higher the temperature T, the more evenly
+        they are spread. Hinton, Vinyals and Dean (2015), section 2.
         """
-        z = self.outputs(x)
+        p = self.probabilities(x)
+        z = np.log(np.maximum(p, np.finfo(p.dtype).tiny, out=p), out=p)
         z /= as_temperature(temperature)
         return softmax(z, out=z)
 

@@ -12,6 +12,7 @@ from .arrays import Array, as_examples
 from .classifier import Classifier
 from .errors import HandgradError
 from .network import BLOCK, Network
+from .preprocessing import Preprocessing
 
 
 class Committee(Classifier):
@@ -39,6 +40,10 @@ class Committee(Classifier):
                     )
         self.loss, self.n_raw, self.n_out, self.dtype = first.loss, first.n_raw, first.n_out, first.dtype
         self.classes, self.image_shape = kind["classes"], kind["image_shape"]
+
+    def sees_through(self, preprocessing: Preprocessing | None) -> bool:
+        """Whether all its members do."""
+        return all(member.sees_through(preprocessing) for member in self.members)
 
     def preprocessed(self) -> Committee:
         """The members' `preprocessed`, as a committee. Raises HandgradError where they see pictures of other sizes."""

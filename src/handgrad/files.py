@@ -100,8 +100,9 @@ def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any
     if images is not None:
         preprocessing["images"] = {"type": type(images).__name__, **images.config()}
     later = {"views": network.views} if network.views > 1 else {}
+    new = any(isinstance(layer, BatchNorm) for layer in network.layers) or network.loss.temperature != 1
     return {
-        "format": FORMAT if images is not None or later else FORMAT_OF_ONE,
+        "format": FORMAT if images is not None or later or new else FORMAT_OF_ONE,
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
         "preprocessing": preprocessing,

@@ -318,7 +318,7 @@ class BatchNorm(Layer):
 
     Once trained, μ and σ² are the running statistics: running ← running + momentum (the batch's - running), the
     batch's variance taken over batch - 1 there, as in PyTorch. They live in θ, with derivative 0, so copies,
-    checkpoints, a best epoch brought back and averaged weights hold them, and no optimizer moves them; `forward` does.
+    checkpoints, a best epoch brought back and averaged weights hold them, and no gradient moves them; `forward` does.
     (PyTorch keeps them apart from its parameters: here θ is longer by them.)
     One example alone has no spread: it gives y = b and dx = 0, and leaves the running statistics as they are.
 
@@ -368,19 +368,29 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array:
         self.backward_parameters(dy)
-        share, dx = 1 / len(dy), self.dx
-        np.multiply(self.c, self.dg * self.r * -share, out=dx)  # dL/dx = g/σ (-x̂ mean(dy x̂)
-        dx += dy  #                                                            + dy
-        dx -= self.db * share  #                                               - mean(dy))
-        dx *= self.g * self.r
-        return dx
+        return self._dx(dy, self.db, self.dg)
 
     def backward_parameters(self, dy: Array) -> None:
-        np.dot(self.ones, dy, out=self.db)  # dL/db = 1ᵀ dy
-        np.dot(self.ones, np.multiply(dy, self.c, out=self.dx), out=self.dg)  # in dx, which has nothing yet
-        self.dg *= self.r  # dL/dg = 1ᵀ (dy x̂)
+        self.db[...], self.dg[...] = self._sums(dy)
         self.drunning_mean.fill(0)
         self.drunning_var.fill(0)
+
+    def backward_input(self, dy: Array) -> Array:
+        return self._dx(dy, *self._sums(dy))
+
+    def _sums(self, dy: Array) -> tuple[Array, Array]:
+        db = np.dot(self.ones, dy)  # dL/db = 1ᵀ dy
+        dg = np.dot(self.ones, np.multiply(dy, self.c, out=self.dx))  # in dx, which has nothing yet
+        dg *= self.r  # dL/dg = 1ᵀ (dy x̂)
+        return db, dg
+
+    def _dx(self, dy: Array, db: Array, dg: Array) -> Array:
+        share, dx = 1 / len(dy), self.dx
+        np.multiply(self.c, dg * self.r * -share, out=dx)  # dL/dx = g/σ (-x̂ mean(dy x̂)
+        dx += dy  #                                                       + dy
+        dx -= db * share  #                                               - mean(dy))
+        dx *= self.g * self.r
+        return dx
 
     def infer(self, x: Array) -> Array:
         s, t = self.affine()

@@ -172,6 +172,10 @@ class Network(Classifier):
         }
         return twin
 
+    def sees_through(self, preprocessing: Preprocessing | None) -> bool:
+        """Whether its preprocessing is this one."""
+        return repr(self.preprocessing) == repr(preprocessing)  # a repr tells all that makes it again
+
     def preprocessed(self) -> Network:
         """A shadow without preprocessing, whose pictures are what the first layer sees."""
         twin = self.shadow()
@@ -261,12 +265,16 @@ class Network(Classifier):
     @views.setter
     def views(self, views: int) -> None:
         if views not in SHIFTS or (views > 1 and self.input_shape is None):
-            raise HandgradError(f"views {views} of {self.input_shape or 'no'} pictures: expected 1, 5 or 9 of pictures")
+            raise HandgradError(
+                f"views {views} of {self.input_shape or 'no'} pictures: expected 1, 5 or 9, and image_shape"
+            )
         self._views = views
 
     def _mean_of_views(self, x: Array) -> Array:
         """z of which the probabilities are the mean over the shifts of x; what a picture is shifted out of is 0."""
-        height, width = self.input_shape or (1, self.n_in)
+        if self.input_shape is None:
+            raise HandgradError(f"views {self.views} of inputs that are no pictures: set image_shape, or views to 1")
+        height, width = self.input_shape
         paper = np.zeros((len(x), height + 2, width + 2), self.dtype)
         paper[:, 1:-1, 1:-1] = x.reshape(-1, height, width)
         p = np.zeros((len(x), self.n_out), self.dtype)

@@ -10,7 +10,7 @@ classes: its lengths are in pixels of pictures 28 high, MNIST's, and are scaled 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_type_hints
 
@@ -50,10 +50,10 @@ class Recipe:
     init: str | None = _choice(None, "normal, lecun, xavier_normal, ...; by default what the activation needs.")
     batch_norm: bool = _choice(False, "Normalise each hidden layer's units over the batch.")
     dropout: float = _choice(0.0, "Share of the hidden units that each step leaves out.")
-    label_smoothing: float = _choice(0.0, "Share of each label that is spread over all classes.")
+    label_smoothing: float = _choice(0.0, "Share of each label, not of a teacher's, that is spread over all classes.")
     optimizer: str = _choice("adam", "sgd, momentum, nesterov, adam, adamw or muon.")
     lr: float = _choice(1e-3, "Learning rate, a step on the mean loss.")
-    weight_decay: float = _choice(0.0, "W becomes smaller by lr times this share at each step.")
+    weight_decay: float = _choice(0.0, "W becomes smaller by lr times this at each step; 0: as the optimizer has it.")
     schedule: str = _choice("one_cycle", "constant, cosine or one_cycle.")
     batch_size: int = _choice(128, "Examples in a mini-batch.")
     epochs: int = _choice(10, "Times through the training set, those before --resume included.")
@@ -67,7 +67,9 @@ class Recipe:
     shift: float = _choice(0.0, "Shift pictures, by up to so many pixels of a picture 28 high.")
     elastic: float = _choice(0.0, "Bend pictures: by so many pixels of a picture 28 high, root mean square.")
     smoothness: float = _choice(5.0, "Pixels of a picture 28 high over which the bending is smooth.")
-    adversarial: float = _choice(0.0, "Move half of each batch against its labels: by an L2 norm of so much.")
+    adversarial: float = _choice(
+        0.0, "Move half of each batch against its labels: by an L2 norm of so much at 28x28 pixels."
+    )
     views: int = _choice(1, "Answer by the mean over so many shifts of a picture: 1, 5 or 9.")
     members: int = _choice(1, "Train so many networks, and let the mean of their probabilities answer.")
     teacher: str | None = _choice(None, "Learn from the answers of this: a model file, or a recipe, trained first.")
@@ -99,14 +101,17 @@ class Recipe:
         rng = np.random.default_rng(self.seed if member == 0 else (self.seed, member))
         network = self._network(image_shape, n_out, rng)
         averaging = [ExponentialAverage(self.average)] if self.average else []
+        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}  # adamw has one of its own
+        # A norm grows as the root of the number of pixels does.
+        epsilon = self.adversarial * math.sqrt(network.n_in) / HEIGHT
         return Trainer(
             network,
-            OPTIMIZERS[self.optimizer](self.lr, weight_decay=self.weight_decay),
+            OPTIMIZERS[self.optimizer](self.lr, **decay),
             batch_size=self.batch_size,
             schedule=SCHEDULES[self.schedule](),
             callbacks=[*averaging, *callbacks],
             augment=self.augmentation(image_shape),
-            perturb=Adversarial(self.adversarial) if self.adversarial else None,
+            perturb=Adversarial(epsilon) if epsilon else None,
             teacher=teacher,
             rng=rng,
         )
@@ -129,10 +134,14 @@ class Recipe:
         )
 
     def classifier(self, networks: Sequence[Network]) -> Network | Committee:
-        """What answers once the members are trained: batch normalisation folded away, views and members averaged."""
+        """What answers once the members are trained: batch normalisation folded away, views and members averaged.
+
+        Pictures less than half as high as MNIST's answer in one view: a shift by a pixel is too far for them.
+        """
         answering = [network.folded() for network in networks]
         for network in answering:
-            network.views = self.views
+            if network.input_shape is not None and 2 * network.input_shape[0] >= HEIGHT:
+                network.views = self.views
         return answering[0] if len(answering) == 1 else Committee(answering)
 
     def _deskew(self, image_shape: tuple[int, int]) -> Deskew:
@@ -165,20 +174,29 @@ class Recipe:
         network.image_shape = image_shape
         return network
 
-    def train(self, x: NDArray[np.uint8], y: NDArray[np.uint8], n_out: int) -> Network | Committee:
+    def train(
+        self,
+        x: NDArray[np.uint8],
+        y: NDArray[np.uint8],
+        n_out: int,
+        *,
+        teacher: Classifier | None = None,
+        change: Callable[[Trainer], None] = lambda trainer: None,
+    ) -> Network | Committee:
         """What answers after training on pictures x (count, height, width), labels y (count,): the whole of it.
 
-        The teacher, where it is a recipe, is trained first, on the same; `validation` is not held out.
+        The teacher, where it is a recipe, is trained first, on the same, unless one is given; `change` may alter each
+        trainer before it begins; `validation` is not held out.
         """
         height, width = x.shape[1:]
-        teacher: Classifier | None = None
-        if self.teacher is not None:
+        if self.teacher is not None and teacher is None:
             if self.teacher not in RECIPES:
                 raise unknown("recipe", self.teacher, RECIPES)
             teacher = RECIPES[self.teacher].with_choices(seed=self.seed).train(x, y, n_out)
         networks = []
         for member in range(self.members):
             trainer = self.trainer((height, width), n_out, member=member, teacher=teacher)
+            change(trainer)
             with blas_threads(trainer.network, self.batch_size):
                 trainer.fit(x, y, epochs=self.epochs)
             networks.append(trainer.network)

@@ -109,6 +109,7 @@ class GrowingReport(Callback):
 
     def __init__(self, run: Run, name: str, held_out: tuple[Any, Any] | None) -> None:
         self.run, self.name, self.held_out = run, name, held_out or ()
+        self.last = 0.0  # on the clock
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """The first is due in a minute."""
@@ -153,6 +154,7 @@ class Teller(Callback):
         self.lines, self.as_json = not (quiet or as_json), as_json
         self.epochs_as_json = as_json and not quiet
         self.what = self.whose = ""  # the lines to begin with, and whose epochs they are
+        self.which: dict[str, Any] = {}  # the same for programs
         self.bar: Any = None
         self.trainer: Trainer | None = None
         self.checkpoint: Checkpoint | None = None
@@ -172,6 +174,7 @@ class Teller(Callback):
             f"{told_of(recipe, trainer.network)}\n"
             f"{dataset.name}: {count:,} to train on{held_out}, {len(dataset.x_test):,} to test on"
         )
+        self.which = {"recipe": recipe.name} | ({} if recipe.members == 1 else {"member": member + 1})
         self.whose = "" if recipe.members == 1 else f" of member {member + 1} of {recipe.members}"
         if member:
             self.what = f"member {member + 1} of {recipe.members}"
@@ -202,7 +205,7 @@ class Teller(Callback):
         """The epoch's numbers."""
         numbers = {name: values[-1] for name, values in trainer.history.items()}
         if self.epochs_as_json:
-            click.echo(json.dumps({"epoch": trainer.epoch, **numbers}))
+            click.echo(json.dumps({**self.which, "epoch": trainer.epoch, **numbers}))
         if not self.lines:
             return
         line = f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"

@@ -13,17 +13,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .adversarial import Adversarial
 from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, streams
 from .classifier import Classifier, Evaluation
 from .errors import HandgradError
 from .network import Network
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
+from .threads import one_ahead
 
 # (pictures as bytes, stream, out) -> out, new pictures made of those: see `handgrad.augmentation`.
 Augment = Callable[[NDArray[Any], "np.random.Generator", Array], Array]
@@ -33,19 +35,6 @@ History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accurac
 # Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
 # in float32), many enough that the cost of a call vanishes. The set itself is never copied.
 BLOCK = 400_000
-
-
-class Perturb(Protocol):
-    """What changes a batch before its step: see `handgrad.adversarial`."""
-
-    def __call__(self, network: Network, x: Array, t: Array) -> tuple[Array, Array]:
-        """x (batch, n_in), t (batch, n_out) -> those to learn from instead."""
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to continue: values that JSON can hold."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
 
 
 class DivergedError(HandgradError):
@@ -154,11 +143,16 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         augment: Augment | None = None,
         teacher: Classifier | None = None,
-        perturb: Perturb | None = None,
+        perturb: Adversarial | None = None,
         rng: Seed = None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
         self.augment, self.perturb = augment, perturb
+        if teacher is not None and not teacher.sees_through(network.preprocessing):
+            raise HandgradError(
+                f"the teacher sees other pictures than the network, which has the preprocessing "
+                f"{network.preprocessing!r}: expected a teacher with the same"
+            )
         self.teacher = None if teacher is None else teacher.preprocessed()
         if self.teacher is not None and (self.teacher.n_raw, self.teacher.n_out) != (network.n_in, network.n_out):
             raise HandgradError(
@@ -184,7 +178,8 @@ class Trainer:
         """Train until `epochs` epochs are done in all, those before a `restore` included.
 
         x (count, n_in) floats or uint8 pixels, or images (count, height, width); y (count,) labels or (count, n_out)
-        rows. The history's loss and accuracy are those of each batch as training saw it, before its step; those of
+        rows. The history's loss and accuracy are those of each batch as training saw it, before its step, by the
+        teacher's labels where there is a teacher; those of
         `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
         """
         self.epochs, network = as_whole("epochs", epochs, 0), self.network
@@ -277,7 +272,7 @@ class Trainer:
                 np.take(t, chosen, axis=0, out=t_block, mode="clip")
             return x_block, t_block
 
-        return _one_ahead(fill, count) if made else map(fill, range(count))
+        return one_ahead(fill, count) if made else map(fill, range(count))
 
     def _lr(self) -> float:
         """The learning rate of the next step."""
@@ -322,8 +317,8 @@ class Trainer:
         self.epoch, self.stop = state["epoch"], state["stop"]
         self.history = {name: list(values) for name, values in state["history"].items()}
 
-    def _parts(self) -> dict[str, Optimizer | Callback | Perturb]:
-        parts: dict[str, Optimizer | Callback | Perturb] = {"optimizer": self.optimizer}
+    def _parts(self) -> dict[str, Optimizer | Callback | Adversarial]:
+        parts: dict[str, Optimizer | Callback | Adversarial] = {"optimizer": self.optimizer}
         if self.perturb is not None:
             parts["perturb"] = self.perturb
         return parts | {f"callbacks.{i}": callback for i, callback in enumerate(self.callbacks)}
@@ -331,16 +326,3 @@ class Trainer:
     def _streams(self) -> dict[str, np.random.Generator]:
         layers = {f"layers.{i}.rng": layer.rng for i, layer in enumerate(self.network.layers) if layer.rng is not None}
         return {"shuffling": self.shuffling, "augmenting": self.augmenting, **layers}
-
-
-def _one_ahead(make: Callable[[int], tuple[Array, Array]], count: int) -> Iterator[tuple[Array, Array]]:
-    """make(0), make(1), ..., make(count - 1), each made in a thread of its own while the one before it is used."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as background:
-        coming = background.submit(make, 0)
-        for number in range(count):
-            block = coming.result()
-            if number + 1 < count:
-                coming = background.submit(make, number + 1)
-            yield block
