@@ -64,7 +64,7 @@ NARROW = {"hidden": (256, 256)}
 NO_MOVES = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "elastic": 0.0}
 # By recipe, with the epochs that it is looked at with.
 VARIATIONS: dict[tuple[str, int], list[Variation]] = {
-    ("quick", 5): [
+    ("quick", 4): [
         Variation("as it is", {}),
         Variation("not deskewed", {"deskew": False, "shrink": 1}),
         Variation("not shrunk", {"shrink": 1}),

@@ -245,11 +245,12 @@ SECOND = Recipe(
     batch_norm=True,
     deskew=True,
     shrink=2,
-    lr=0.012,
+    lr=0.02,
+    batch_size=256,
     epochs=2,
 )
 
-QUICK = SECOND.with_choices(name="quick", hidden=(256, 256), lr=0.01, epochs=5)
+QUICK = SECOND.with_choices(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=4)
 
 MINUTE = Recipe(
     name="minute",
