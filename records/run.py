@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 # The recipes of the table in its order, with the epochs where they are not the recipe's own.
 LADDER = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "committee"]
-SHORTER = {"minute-20s": ("minute", 5)}
+SHORTER = {"minute-20s": ("minute", 4)}
 
 
 def chosen(name: str) -> Recipe:
