@@ -125,7 +125,7 @@ def test_the_table_has_a_line_for_each_file_in_the_ladders_order(
         config = records.chosen(name).with_choices(hidden=(30, 20)).config()
         (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
     _, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
-    assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 5`", "`committee`"]
+    assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 4`", "`committee`"]
     assert [line[1].partition(" x ")[0] for line in lines][2] == "5"
     assert all(line[1].endswith("-30-20-10") for line in lines)
     assert lines[0][2:] == ["98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"]
