@@ -258,7 +258,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
         (["train", "--views", "4"], "views 4: expected one of 1, 5, 9"),
         (["train", "--members", "0"], "members 0: expected 1 or more"),
         (["train", "--temperature", "2"], "temperature 2.0: expected with the loss softmax_cross_entropy"),
-        (["train", "--teacher", "nothing.safetensors"], "cannot read nothing.safetensors"),
+        (["train", "--teacher", "nothing.safetensors"], "nothing.safetensors: No such file"),
         (["train", "--teacher", "post", "--lr", "-1"], "lr -1.0: expected a finite number above 0"),
         (["train", "--schedule", "cosin"], "did you mean 'cosine'"),
         (["train", "--lr", "-1"], "lr -1.0: expected a finite number above 0"),
@@ -457,11 +457,10 @@ def test_a_committee_that_is_stopped_goes_on_to_the_same_bits(
         patch.setattr(files, "time", Clock(0))  # on which writing takes no time: every epoch is kept
         stop_at(patch, stopped_in)
         code, _, said = within(*arguments, "--out", tmp_path / "stopped")
-    kept = (stopped_in - 1) % 3
+    member, kept = divmod(stopped_in - 1, 3)
     assert code == 130
-    assert said == (
-        f"stopped: {kept} of 3 epochs are done and kept; go on with: handgrad train --resume {tmp_path / 'stopped'}\n"
-    )
+    done = f"{kept} of 3 epochs of member {member + 1} of 2 are done and kept"
+    assert said == f"stopped: {done}; go on with: handgrad train --resume {tmp_path / 'stopped'}\n"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     code, said, errors = within("train", "--resume", tmp_path / "stopped")
     assert code == 0, errors
