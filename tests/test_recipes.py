@@ -433,3 +433,25 @@ def test_the_trainer_has_what_the_recipe_names_and_no_more():
     trainer = PLAIN.trainer((8, 8), 3)
     assert isinstance(trainer, Trainer)
     assert (trainer.augment, trainer.teacher, trainer.perturb, trainer.callbacks) == (None, None, None, [])
+
+
+# ---- What the recipes promise ----------------------------------------------------------------------------------------
+
+
+def test_small_has_no_more_than_25_000_parameters_as_it_answers():
+    recipe = RECIPES["small"]
+    assert recipe.classifier([recipe.trainer().network]).parameters.size == 24_914 <= 25_000
+
+
+def test_pure_knows_nothing_of_pictures():
+    """Pixels shuffled alike in all pictures, and the first layer's columns with them: the same answers, to rounding."""
+    recipe = RECIPES["pure"].with_choices(hidden=(8, 8), epochs=2, batch_size=16)
+    assert not (recipe.deskew or recipe.augmentation((28, 28)) or recipe.views > 1)
+    x, y = pictures(6, 6, count=64)
+    shuffled = np.random.default_rng(5).permutation(36)
+    plain, other = recipe.trainer((6, 6), 3), recipe.trainer((6, 6), 3)
+    other.network.layers[0].W[...] = plain.network.layers[0].W[:, shuffled]
+    plain.fit(x, y, epochs=2)
+    other.fit(x.reshape(64, 36)[:, shuffled], y, epochs=2)
+    z = plain.network.outputs(x)
+    np.testing.assert_allclose(other.network.outputs(x.reshape(64, 36)[:, shuffled]), z, rtol=1e-3, atol=1e-3)
