@@ -445,8 +445,9 @@ def test_small_has_no_more_than_25_000_parameters_as_it_answers():
 
 def test_pure_knows_nothing_of_pictures():
     """Pixels shuffled alike in all pictures, and the first layer's columns with them: the same answers, to rounding."""
-    recipe = RECIPES["pure"].with_choices(hidden=(8, 8), epochs=2, batch_size=16)
-    assert not (recipe.deskew or recipe.augmentation((28, 28)) or recipe.views > 1)
+    # By SGD, for Adam makes whole steps of the rounding that is all the gradient of a bias below a BatchNorm.
+    recipe = RECIPES["pure"].with_choices(hidden=(8, 8), epochs=2, batch_size=16, optimizer="sgd", lr=0.05)
+    assert (recipe.deskew, recipe.augmentation((28, 28)), recipe.views) == (False, None, 1)
     x, y = pictures(6, 6, count=64)
     shuffled = np.random.default_rng(5).permutation(36)
     plain, other = recipe.trainer((6, 6), 3), recipe.trainer((6, 6), 3)
