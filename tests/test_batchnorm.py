@@ -29,8 +29,9 @@ from handgrad import (
     save,
 )
 from handgrad.arrays import buffer, streams
+from handgrad.checks import check_all
 from handgrad.files import Checkpoint, resume
-from handgrad.gradcheck import GradientError, check_all, gradient_errors
+from handgrad.gradcheck import GradientError, gradient_errors
 from handgrad.network import bind
 from handgrad.optimizers import OPTIMIZERS
 from handgrad.profile import profile

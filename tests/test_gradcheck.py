@@ -19,7 +19,8 @@ from handgrad import (
     Tanh,
     check_gradient,
 )
-from handgrad.gradcheck import TOLERANCE, Check, GradientError, check_all, gradient_errors
+from handgrad.checks import check_all
+from handgrad.gradcheck import TOLERANCE, Check, GradientError, gradient_errors
 from handgrad.layers import ACTIVATIONS, sigmoid
 from handgrad.losses import LOSSES
 

@@ -17,10 +17,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "network", "optimizers", "schedules"]
 CORE += ["training", "gradcheck"]
 # Ground floor first.
-ORDER = ["errors", "arrays", "initializers", "layers", "losses", "preprocessing", "classifier", "network", "committee"]
-ORDER += ["orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation", "threads", "training"]
-ORDER += ["averaging", "gradcheck", "profile", "atomic", "files", "data", "images", "plots", "recipes", "runs", "cli"]
-ORDER += ["__main__"]
+ORDER = ["errors", "arrays", "initializers", "layers", "losses", "regression", "preprocessing", "classifier"]
+ORDER += ["network", "committee", "orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation"]
+ORDER += ["threads", "training", "stopping", "averaging", "gradcheck", "checks", "profile", "atomic", "files"]
+ORDER += ["sklearn", "data", "images", "plots", "recipes", "runs", "cli", "__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------

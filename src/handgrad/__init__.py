@@ -24,7 +24,8 @@ from .network import Network
 from .optimizers import SGD, Adam, AdamW, Momentum, Muon, Nesterov, Optimizer
 from .orthogonal import newton_schulz
 from .preprocessing import Deskew
-from .training import Callback, EarlyStopping, Trainer
+from .stopping import EarlyStopping
+from .training import Callback, Trainer
 
 if TYPE_CHECKING:
     from .files import load, save

@@ -114,6 +114,16 @@ def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
     return y.astype(np.intp, copy=False)
 
 
+def as_weights(weights: ArrayLike, count: int, dtype: DTypeLike) -> Array:
+    """Weights of `count` examples as (count, 1). Raises HandgradError where they are not so many numbers, 0 or more."""
+    w = as_array("sample_weight", weights)
+    if w.shape != (count,) or w.dtype.kind not in "fiub":
+        raise HandgradError(f"sample_weight holds {w.dtype} of shape {w.shape}: expected ({count},) numbers")
+    if not (np.isfinite(w).all() and w.min() >= 0 and w.max() > 0):
+        raise HandgradError("sample_weight: expected finite numbers, 0 or more, and not all of them 0")
+    return w.astype(dtype).reshape(count, 1)
+
+
 def as_whole(name: str, value: SupportsIndex, least: int) -> int:
     """`value` as an int. Raises HandgradError, calling it `name`, below `least` or for no whole number."""
     try:

@@ -36,7 +36,7 @@ class Classifier(ABC):
     n_raw: int  # the numbers in an example as it is given: those of the first layer, unless preprocessing changes them
     n_out: int
     dtype: np.dtype[Any]
-    classes: tuple[str, ...]  # the names of the outputs
+    classes: tuple[str, ...]  # their names, `n_classes` of them
     image_shape: tuple[int, int] | None  # (height, width) where the inputs are pictures
 
     @abstractmethod
@@ -50,6 +50,11 @@ class Classifier(ABC):
     @abstractmethod
     def preprocessed(self) -> Classifier:
         """The same, for examples that are preprocessed already: as it answers while it learns, and teaches."""
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the outputs tell apart: one output alone says no or yes."""
+        return 2 if self.n_out == 1 and self.loss.classifies else self.n_out
 
     def probabilities(self, x: ArrayLike) -> Array:
         """Each class's probability (count, n_out), as the loss reads the outputs: a softmax's rows sum to 1."""
@@ -68,22 +73,21 @@ class Classifier(ABC):
 
     def predict(self, x: ArrayLike) -> Labels:
         """The most probable class (count,) of each example."""
-        labels: Labels = self.outputs(x).argmax(axis=1)
-        return labels
+        return self.loss.labels(self.outputs(x))
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """The mean loss and the number of right answers. y (count,) labels, or (count, n_out) rows."""
         x = as_examples(x, self.n_raw)
         t = self.loss.targets(y, len(x), self.n_out, self.dtype)
         z = self.outputs(x)
-        return Evaluation(self.loss.value(z, t), int((z.argmax(axis=1) == t.argmax(axis=1)).sum()), len(x))
+        return Evaluation(self.loss.value(z, t), self.loss.correct(z, t), len(x))
 
     def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
-        """(n_out, n_out) counts: row the true class, column the answer."""
-        answers = self.predict(x)
-        return confusion_matrix(as_labels(y, self.n_out, len(answers)), answers, self.n_out)
+        """(classes, classes) counts: row the true class, column the answer."""
+        answers, count = self.predict(x), self.n_classes
+        return confusion_matrix(as_labels(y, count, len(answers)), answers, count)
 
 
-def confusion_matrix(labels: Labels, answers: Labels, n_out: int) -> NDArray[np.int64]:
-    """(n_out, n_out) counts: row the true class, column the answer."""
-    return np.bincount(labels * n_out + answers, minlength=n_out**2).reshape(n_out, n_out)
+def confusion_matrix(labels: Labels, answers: Labels, count: int) -> NDArray[np.int64]:
+    """(count, count) counts, of so many classes: row the true class, column the answer."""
+    return np.bincount(labels * count + answers, minlength=count**2).reshape(count, count)

@@ -18,13 +18,14 @@ import numpy as np
 from . import __version__
 from .adversarial import smallest_change
 from .arrays import as_floats
+from .checks import check_all
 from .classifier import Classifier
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
 from .files import load as load_model
 from .files import read_json
-from .gradcheck import TOLERANCE, check_all
+from .gradcheck import TOLERANCE
 from .network import Network
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe

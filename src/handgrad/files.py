@@ -30,9 +30,9 @@ from .atomic import replacing
 from .committee import Committee
 from .errors import HandgradError, optional, unknown
 from .layers import LAYERS, BatchNorm
-from .losses import LOSSES as LOSSES_BY_WORD
 from .network import Network
 from .preprocessing import PREPROCESSING
+from .regression import LOSSES as LOSSES_BY_WORD
 from .training import Callback, Trainer
 
 FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
@@ -147,19 +147,19 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
 def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[str, ...], tuple[int, int] | None]:
     """The names of the network's outputs and the size of its pictures as plain values, whatever sequences they came as.
 
-    Raises HandgradError where they are not n_out names and either None or a height and width of n_in pixels.
+    Raises HandgradError where they are not n_classes names and either None or a height and width of n_in pixels.
     """
     names: tuple[str, ...] = ()
     try:
         names = tuple(map(str, classes))
         height, width = (1, network.n_raw) if image_shape is None else map(operator.index, image_shape)
-        fits = len(names) == network.n_out and height > 0 and height * width == network.n_raw
+        fits = len(names) in (network.n_out, network.n_classes) and height > 0 and height * width == network.n_raw
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise HandgradError(
-            f"{len(names)} classes and the image shape {image_shape}: expected the names of {network.n_out} classes, "
-            f"and (height, width) of {network.n_raw} pixels or None"
+            f"{len(names)} classes and the image shape {image_shape}: expected the names of {network.n_classes} "
+            f"classes, and (height, width) of {network.n_raw} pixels or None"
         )
     return names, None if image_shape is None else (height, width)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, as_array, as_labels, buffer
+from .arrays import Array, Labels, as_array, as_labels, buffer
 from .errors import HandgradError
 from .layers import sigmoid
 
@@ -25,6 +25,7 @@ class Loss(ABC):
     """What every loss is to the network."""
 
     temperature = 1.0  # of the soft labels that it learns from
+    classifies = True  # whether an answer is right or wrong, or a number that is more or less near
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
@@ -32,8 +33,12 @@ class Loss(ABC):
         self.label_smoothing = label_smoothing
 
     @abstractmethod
+    def each(self, z: Array, t: Array) -> Array:
+        """Lᵢ (batch,), the loss of each example."""
+
     def value(self, z: Array, t: Array) -> float:
         """The mean loss of a batch."""
+        return float(self.each(z, t).sum()) / len(z)
 
     @abstractmethod
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
@@ -53,6 +58,18 @@ class Loss(ABC):
         Where they would be infinite they are as large as the dtype can tell from there: the loss of them is finite.
         """
 
+    def labels(self, z: Array) -> Labels:
+        """The most probable class (count,) of each row; one alone says 1, yes, where its probability is over ½."""
+        if z.shape[1] == 1:
+            return (self.probabilities(z)[:, 0] > 0.5).astype(np.intp)
+        labels: Labels = z.argmax(axis=1)
+        return labels
+
+    def correct(self, z: Array, t: Array) -> int:
+        """How many rows have the class of their target."""
+        target = t[:, 0] > 0.5 if t.shape[1] == 1 else t.argmax(axis=1)
+        return int((self.labels(z) == target).sum())
+
     def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
         """Make the buffer that `backward` writes into."""
         self.dz = buffer(batch, n_out, dtype)
@@ -64,7 +81,8 @@ class Loss(ABC):
         """
         y = as_array("y", y)
         if y.ndim < 2 and y.dtype.kind in "iub":
-            t = one_hot(as_labels(y, n_out, count), n_out, dtype)
+            labels = as_labels(y, max(n_out, 2), count)  # a single output's are 0, no, and 1, yes
+            t = one_hot(labels, n_out, dtype) if n_out > 1 else labels[:, None].astype(dtype)
         elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
             t = np.array(y, dtype)
         else:
@@ -93,9 +111,10 @@ class Quadratic(Loss):
     After a sigmoid, dL/dz carries its a (1 - a): an output that is wrong and sure of it hardly learns.
     """
 
-    def value(self, a: Array, t: Array) -> float:
+    def each(self, a: Array, t: Array) -> Array:
         e = a - t
-        return float(np.vdot(e, e)) / (2 * len(a))
+        losses: Array = np.einsum("ij,ij->i", e, e) / 2
+        return losses
 
     def backward(self, a: Array, t: Array, weight: float | Array) -> Array:
         da = np.subtract(a, t, out=self.dz)  # dL/da = a - t
@@ -115,8 +134,9 @@ class CrossEntropy(Loss):
     The post's. With ln a = -softplus(-z) and ln(1 - a) = -softplus(z) it is Σⱼ [softplus(zⱼ) - tⱼ zⱼ]: no log of 0.
     """
 
-    def value(self, z: Array, t: Array) -> float:
-        return float(np.sum(np.logaddexp(0, z) - t * z)) / len(z)  # softplus(z) = ln(e⁰ + eᶻ)
+    def each(self, z: Array, t: Array) -> Array:
+        losses: Array = (np.logaddexp(0, z) - t * z).sum(axis=1)  # softplus(z) = ln(e⁰ + eᶻ)
+        return losses
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
         dz = sigmoid(z, out=self.dz)  # dL/dz = a - t: the a (1 - a) of da/dz cancels
@@ -147,13 +167,15 @@ class SoftmaxCrossEntropy(Loss):
         super().__init__(label_smoothing)
         self.temperature = as_temperature(temperature)
 
-    def value(self, z: Array, t: Array) -> float:
+    def each(self, z: Array, t: Array) -> Array:
         T = self.temperature
         shifted = z - z.max(axis=1, keepdims=True)
         if T != 1:
             shifted /= T
-        log_sum = np.log(np.exp(shifted).sum(axis=1))
-        return T**2 * float(log_sum.sum() - np.vdot(t, shifted)) / len(z)
+        losses: Array = np.log(np.exp(shifted).sum(axis=1))
+        losses -= np.einsum("ij,ij->i", t, shifted)
+        losses *= T**2
+        return losses
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
         T = self.temperature

@@ -24,8 +24,9 @@ from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, stre
 from .classifier import Classifier
 from .errors import HandgradError, unknown
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Identity, Layer
-from .losses import LOSSES, Loss, Quadratic
+from .losses import Loss, Quadratic
 from .preprocessing import Preprocessing
+from .regression import LOSSES
 
 # The initializer an activation calls for, where none is named. The post draws N(0, 1) for its sigmoids.
 INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xavier_normal"}
@@ -88,7 +89,7 @@ class Network(Classifier):
         for layer in self.layers:
             layer.initialize(chance)
 
-        self.classes = tuple(str(k) for k in range(self.n_out))  # the names of the outputs
+        self.classes = tuple(str(k) for k in range(self.n_classes))
         self.image_shape: tuple[int, int] | None = None  # (height, width) where the inputs are pictures
         self.views = 1
         self._batch = 0  # the batch size that the buffers are made for

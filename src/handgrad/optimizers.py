@@ -68,9 +68,9 @@ class Optimizer(ABC):
     def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
         """One block's step, in place. `scratch` is room as long as the block; g is only read."""
 
-    def learn(self, network: Network, x: Array, t: Array, lr: float) -> Array:
+    def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
         """`network.backprop` on one batch, and the step it calls for: what training does. Returns the outputs z."""
-        z = network.backprop(x, t)
+        z = network.backprop(x, t, weight)
         self.step(network, lr)
         return z
 
@@ -143,18 +143,18 @@ class Optimizer(ABC):
 class SGD(Optimizer):
     """θ ← θ - lr g"""
 
-    def learn(self, network: Network, x: Array, t: Array, lr: float) -> Array:
+    def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
         """As every optimizer does; but lr g is the gradient of lr L, so let the loss carry lr: a pass over θ less.
 
         The one pass is a tenth of a step of [784, 30, 10]. What it leaves in `network.gradient` is lr g.
         """
         shaped = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm
         if shaped or type(self) is not SGD:  # a subclass may update otherwise
-            return super().learn(network, x, t, lr)
+            return super().learn(network, x, t, lr, weight)
         if network.parameters is not self._parameters:
             self._attach(network)
         self.steps += 1
-        z = network.backprop(x, t, lr / len(x))
+        z = network.backprop(x, t, lr / len(x) if weight is None else lr * weight)
         network.parameters -= network.gradient
         return z
 

@@ -51,8 +51,8 @@ def report(
         _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, network.input_shape)
     headline = title
     if x is not None and y is not None:
-        z, labels = classifier.outputs(x), as_labels(y, classifier.n_out, len(x))
-        right = int((z.argmax(axis=1) == labels).sum())
+        z, labels = classifier.outputs(x), as_labels(y, classifier.n_classes, len(x))
+        right = int((classifier.loss.labels(z) == labels).sum())
         headline += f"\n{part} {right / len(z):.2%}: {right:,} of {len(z):,}"
         _confusion(figure.add_axes((0.03, 0.03, 0.42, 0.44)), classifier, z, labels)
         if shape is not None:
@@ -147,7 +147,7 @@ def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
 
 def _confusion(axes: Any, network: Classifier, z: Array, labels: Labels) -> None:
     """Counts by truth and answer, coloured by the mistakes alone: the diagonal would drown them."""
-    counts = confusion_matrix(labels, z.argmax(axis=1), network.n_out)
+    counts = confusion_matrix(labels, network.loss.labels(z), network.n_classes)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
     names, ticks = network.classes, np.arange(len(counts))
@@ -163,7 +163,7 @@ def _confusion(axes: Any, network: Classifier, z: Array, labels: Labels) -> None
 
 def _mistakes(axes: Any, network: Classifier, z: Array, labels: Labels, pictures: NDArray[Any]) -> None:
     """The wrong answers that the network was surest of."""
-    probabilities, answers = network.loss.probabilities(z), z.argmax(axis=1)
+    probabilities, answers = network.loss.probabilities(z), network.loss.labels(z)
     wrong = np.flatnonzero(answers != labels)
     surplus = probabilities[wrong, answers[wrong]] - probabilities[wrong, labels[wrong]]
     worst = wrong[np.argsort(-surplus, kind="stable")[:MISTAKES]]

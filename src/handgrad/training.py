@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .adversarial import Adversarial
-from .arrays import Array, Seed, aligned, as_examples, as_floats, as_whole, streams
+from .arrays import Array, Seed, aligned, as_examples, as_floats, as_weights, as_whole, streams
 from .classifier import Classifier, Evaluation
 from .errors import HandgradError
 from .network import Network
@@ -35,6 +35,7 @@ History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accurac
 # Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
 # in float32), many enough that the cost of a call vanishes. The set itself is never copied.
 BLOCK = 400_000
+TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class DivergedError(HandgradError):
@@ -62,61 +63,6 @@ class Callback:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave."""
-
-
-class EarlyStopping(Callback):
-    """Stop when `monitor` has not become better by more than `min_delta` for `patience` epochs.
-
-    With `restore_best` the network ends with the weights of its best epoch; `best_epoch` (counted from 1) names it.
-    """
-
-    def __init__(
-        self, monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, restore_best: bool = True
-    ) -> None:
-        if patience < 1 or min_delta < 0:
-            raise HandgradError(f"patience {patience}, min_delta {min_delta}: expected 1 epoch or more, and 0 or more")
-        self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
-        self.best: float | None = None
-        self.best_epoch = 0
-        self.best_parameters: Array | None = None
-        self._trainer: Trainer | None = None
-
-    def on_train_begin(self, trainer: Trainer) -> None:
-        """Forget what another training left."""
-        if self._trainer not in (None, trainer):
-            self.best, self.best_epoch, self.best_parameters = None, 0, None
-        self._trainer = trainer
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        """Compare, keep the best, stop."""
-        if not trainer.history.get(self.monitor):
-            have = ", ".join(name for name, values in trainer.history.items() if values)
-            raise HandgradError(f"EarlyStopping watches '{self.monitor}', and the history has {have}: give validation=")
-        value = trainer.history[self.monitor][-1]
-        gain = 0.0 if self.best is None else value - self.best
-        if not self.monitor.endswith("accuracy"):
-            gain = -gain
-        if self.best is None or gain > self.min_delta:
-            self.best, self.best_epoch = value, trainer.epoch
-            if self.restore_best:
-                self.best_parameters = trainer.network.parameters.copy()
-        elif trainer.epoch - self.best_epoch >= self.patience:
-            trainer.stop = True
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """Go back to the best epoch's weights; another `fit` goes on from there."""
-        if self.best_parameters is not None:
-            trainer.network.parameters[...] = self.best_parameters
-
-    def state(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "best_parameters": self.best_parameters}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take the best so far from a checkpoint."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.best_parameters = state["best_parameters"]
-        self._trainer = None
 
 
 class Trainer:
@@ -173,14 +119,21 @@ class Trainer:
         self.stop = False  # set it, and training ends after this epoch; it stays set
 
     def fit(
-        self, x: ArrayLike, y: ArrayLike, *, epochs: int, validation: tuple[ArrayLike, ArrayLike] | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int,
+        sample_weight: ArrayLike | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> History:
         """Train until `epochs` epochs are done in all, those before a `restore` included.
 
         x (count, n_in) floats or uint8 pixels, or images (count, height, width); y (count,) labels or (count, n_out)
-        rows. The history's loss and accuracy are those of each batch as training saw it, before its step, by the
-        teacher's labels where there is a teacher; those of
-        `validation` (x, y) are taken after the epoch. Raises DivergedError, HandgradError.
+        rows. With `sample_weight` (count,), w, the loss of a batch is Σᵢ wᵢ Lᵢ / Σᵢ wᵢ: an example of weight 2 counts
+        as two of weight 1, one of weight 0 not at all. The history's loss and accuracy are those of each batch as
+        training saw it, before its step, by the teacher's labels where there is a teacher; those of `validation` (x, y)
+        are taken after the epoch. Raises DivergedError, HandgradError.
         """
         self.epochs, network = as_whole("epochs", epochs, 0), self.network
         x = network.preprocess(as_examples(x, network.n_raw))
@@ -189,20 +142,34 @@ class Trainer:
             network.loss.targets(
                 validation[1], len(as_examples(validation[0], network.n_raw)), network.n_out, network.dtype
             )
+        w = None if sample_weight is None else as_weights(sample_weight, len(x), network.dtype)
+        if w is not None and self.perturb is not None:
+            raise HandgradError(
+                "sample_weight with perturb: expected one of the two, for perturb makes examples of its own"
+            )
         if self.batch_size > len(x):
             raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
-        self.batches = -(-len(x) // self.batch_size)
+        return self._run(x, t, w, validation)
+
+    def _run(
+        self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
+    ) -> History:
+        """Epoch after epoch, up to `epochs`, on inputs that have been seen to fit. w (count, 1) are weights."""
+        network = self.network
+        self.batches = -(-len(t) // self.batch_size)
         self._tell("on_train_begin")
         while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
             self._last_good = network.parameters.copy(), self.optimizer.state()
             with np.errstate(over="ignore", invalid="ignore"):  # one that diverges is told of in one line, not in many
-                loss, accuracy = self._train_epoch(x, t)
+                loss, accuracy = self._train_epoch(x, t, w)
                 numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
                 if validation is not None:
                     self.validation = network.evaluate(*validation)
                     numbers |= {"val_loss": self.validation.loss, "val_accuracy": self.validation.accuracy}
+                if not network.loss.classifies:
+                    numbers = {name: value for name, value in numbers.items() if "accuracy" not in name}
                 size = float(np.vdot(network.parameters, network.parameters))
             if not math.isfinite(sum(numbers.values()) + size):
                 self._diverged(self.batch)
@@ -214,28 +181,39 @@ class Trainer:
         self._tell("on_train_end")
         return self.history
 
-    def _train_epoch(self, x: NDArray[Any], t: Array) -> tuple[float, float]:
+    def _train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float]:
         """One epoch; the mean loss and the accuracy of its batches, each as it was before its step."""
-        network, optimizer, batch_size = self.network, self.optimizer, self.batch_size
+        network, batch_size = self.network, self.batch_size
         watching = [c.on_batch_end for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
         loss_sum, correct = 0.0, 0
-        for x_block, t_block in self._shuffled_blocks(x, t):
+        for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
             begin, z_block = self.batch, np.empty_like(t_block)
             for first in range(0, len(x_block), batch_size):
                 rows = slice(first, first + batch_size)
                 batch = x_block[rows], t_block[rows]
                 if self.perturb is not None:
                     batch = self.perturb(network, *batch)
-                z_block[rows] = optimizer.learn(network, *batch, self._lr())
+                if w_block is not None:
+                    w_block[rows] /= max(float(w_block[rows].sum()), TINY)
+                z_block[rows] = self._learn(*batch, None if w_block is None else w_block[rows])
                 self.batch += 1
                 for on_batch_end in watching:
                     on_batch_end(self)
             finite = np.isfinite(z_block).all(axis=1)
             if not finite.all():
                 self._diverged(begin + int(finite.argmin()) // batch_size)
-            loss_sum += network.loss.value(z_block, t_block) * len(z_block)
-            correct += int((z_block.argmax(axis=1) == t_block.argmax(axis=1)).sum())
-        return loss_sum / len(x), correct / len(x)
+            if w_block is None:
+                loss_sum += network.loss.value(z_block, t_block) * len(z_block)
+            else:  # a batch counts by its examples, as in the mean without weights
+                losses = network.loss.each(z_block, t_block) * w_block[:, 0]
+                starts = np.arange(0, len(losses), batch_size)
+                loss_sum += float(np.add.reduceat(losses, starts) @ np.minimum(batch_size, len(losses) - starts))
+            correct += network.loss.correct(z_block, t_block)
+        return loss_sum / len(t), correct / len(t)
+
+    def _learn(self, x: Array, t: Array, weight: Array | None) -> Array:
+        """One step on a batch; its outputs."""
+        return self.optimizer.learn(self.network, x, t, self._lr(), weight)
 
     def _diverged(self, step: int) -> NoReturn:
         self.network.parameters[...], memory = self._last_good
@@ -245,18 +223,24 @@ class Trainer:
             f"those from before the epoch are back; try a learning rate below {self.optimizer.lr:g}"
         )
 
-    def _shuffled_blocks(self, x: NDArray[Any], t: Array) -> Iterator[tuple[Array, Array]]:
-        """The examples and targets in a new order, some whole batches at a time, through the same memory."""
-        order = self.shuffling.permutation(len(x))
+    def _order(self, count: int) -> NDArray[np.intp]:
+        """The order (count,) of the examples in the next epoch."""
+        return self.shuffling.permutation(count)
+
+    def _shuffled_blocks(
+        self, x: NDArray[Any], t: Array, w: Array | None
+    ) -> Iterator[tuple[Array, Array, Array | None]]:
+        """The examples, targets and weights in a new order, some whole batches at a time, through the same memory."""
+        order = self._order(len(t))
         block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
-        dtype, rows, count = self.network.dtype, min(block, len(x)), -(-len(x) // block)
+        dtype, rows, count = self.network.dtype, min(block, len(t)), -(-len(t) // block)
         made = self.augment is not None or self.teacher is not None
         rooms = [
             [aligned(rows * a.shape[1], dtype).reshape(rows, -1) for a in (x, t)] for _ in range(1 + made)
         ]  # one to use and one to fill
         raw = np.empty((rows, x.shape[1]), x.dtype) if x.dtype != dtype else None
 
-        def fill(number: int) -> tuple[Array, Array]:
+        def fill(number: int) -> tuple[Array, Array, Array | None]:
             chosen = order[number * block : (number + 1) * block]
             x_block, t_block = (room[: len(chosen)] for room in rooms[number % len(rooms)])
             x_raw = x_block if raw is None else raw[: len(chosen)]
@@ -270,7 +254,7 @@ class Trainer:
                 t_block[...] = self.teacher.soft_labels(x_block, self.network.loss.temperature)
             else:
                 np.take(t, chosen, axis=0, out=t_block, mode="clip")
-            return x_block, t_block
+            return x_block, t_block, None if w is None else w[chosen]
 
         return one_ahead(fill, count) if made else map(fill, range(count))
 
