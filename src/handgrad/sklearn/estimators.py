@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from abc import ABC, abstractmethod
@@ -196,8 +197,8 @@ class _MLP(BaseEstimator, ABC):
                 chain += [Dropout(rates[i])] * (rates[i] > 0)
         if isinstance(loss, Quadratic):
             chain.append(Sigmoid())
-        draws = self.init is not None or any(rates)
-        network = Network(chain, loss=loss, rng=int(self._random_state.randint(2**31)) if draws else 0, dtype=dtype)
+        seed = copy.deepcopy(self._random_state).randint(2**31)  # dropout leaves weights and batches what they are
+        network = Network(chain, loss=loss, rng=seed, dtype=dtype)
         if self.init is None:
             dense = [layer for layer in network.layers if isinstance(layer, Dense)]
             for layer, activation in zip(dense, [*activations, self.activation], strict=True):
