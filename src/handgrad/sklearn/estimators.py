@@ -105,6 +105,8 @@ class _MLP(BaseEstimator, ABC):
     callbacks: Sequence[Callback]
     dtype: DTypeLike | None
 
+    _multilabel = False
+
     network_: Network
     n_outputs_: int
     t_: int
@@ -553,6 +555,11 @@ class MLPClassifier(ClassifierMixin, _MLP):
         """The logarithm of `predict_proba`."""
         p = self.predict_proba(X)
         return np.log(p, out=p)
+
+    @property
+    def _multilabel(self) -> bool:  # type: ignore[override]
+        """Whether an example may have several of the classes."""
+        return str(self._label_binarizer.y_type_).startswith("multilabel")
 
     def _loss(self) -> Loss:
         if not isinstance(self.loss, str):

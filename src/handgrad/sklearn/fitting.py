@@ -137,6 +137,8 @@ class Progress(Callback):
         assert isinstance(trainer, Fitting)
         estimator.n_iter_ += 1
         estimator.t_ += len(trainer.order)
+        if estimator._multilabel:
+            trainer.history.pop("accuracy")  # it takes the likeliest label for the only one
         loss = trainer.history["loss"][-1]
         if estimator.loss == "squared_error" and not trainer.network.loss.classifies:
             loss /= estimator.n_outputs_  # scikit-learn tells the mean over the outputs, and follows the sum's gradient
