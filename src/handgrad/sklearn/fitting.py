@@ -131,6 +131,11 @@ class Progress(Callback):
         self.estimator, self.score, self.once = estimator, score, once
         self.best_parameters: Array | None = None
 
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """A warm start begins at the best weights so far."""
+        if self.estimator.early_stopping and self.estimator.validation_scores_:
+            self.best_parameters = trainer.network.parameters.copy()
+
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Count the epoch, and let the estimator's settings say what follows from it."""
         estimator, optimizer = self.estimator, trainer.optimizer
