@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NEAR := ../shared/mnist
 
-.PHONY: train test test-peers lint reproduce records bench clean
+.PHONY: train test test-peers lint docs reproduce records bench clean
 
 train: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
@@ -22,6 +22,11 @@ lint: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The pages, every one of them run: docs/_build/html/index.html. A few minutes the first time.
+docs: .venv/docs
+	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
+	KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # The tables of Nielsen's book for this network, over five seeds each: about ten minutes.
 reproduce: .venv/app
@@ -61,9 +66,13 @@ bench: .venv/peers
 	$(PIP) --editable '.[dev]'
 	@touch $@ .venv/app
 
+.venv/docs: .venv/app
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 .venv/peers: .venv/dev
 	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
