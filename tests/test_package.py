@@ -17,7 +17,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "network", "optimizers", "schedules"]
 CORE += ["training", "gradcheck"]
 # Ground floor first.
-ORDER = ["errors", "arrays", "initializers", "layers", "losses", "regression", "preprocessing", "classifier"]
+ORDER = [
+    "errors",
+    "arrays",
+    "initializers",
+    "layers",
+    "losses",
+    "regression",
+    "tensors",
+    "foreign",
+    "preprocessing",
+    "classifier",
+]
 ORDER += ["network", "committee", "orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation"]
 ORDER += ["threads", "training", "stopping", "averaging", "gradcheck", "checks", "profile", "atomic", "files"]
 ORDER += ["sklearn", "data", "images", "plots", "recipes", "runs", "cli", "__main__"]
