@@ -40,7 +40,7 @@ from .layers import (
     Tanh,
 )
 from .losses import CrossEntropy, Loss, SoftmaxCrossEntropy
-from .regression import LOSSES, Huber, Poisson, SquaredError
+from .regression import LOSSES, Poisson, SquaredError
 from .tensors import read_tensors
 
 Made = TypeVar("Made")
@@ -146,7 +146,7 @@ def _follow(links: Sequence[Link]) -> None:
         raise HandgradError("there is no dense layer in it: expected one or more")
 
 
-def _ended(links: list[Link], softmax: bool, loss: str | Loss | None, default: str | Loss) -> tuple[list[Link], Loss]:
+def _ended(links: list[Link], softmax: bool, loss: str | Loss | None, default: str) -> tuple[list[Link], Loss]:
     """The links without the activation at their end that the loss holds itself, and that loss.
 
     softmax: a Softmax has come last, and is no link. default: the loss where none is named and no activation tells it.
@@ -299,8 +299,8 @@ def _activations(activation: str | Sequence[str] | None, hidden: int) -> list[st
     """The name of each hidden layer's activation."""
     if activation is None and hidden:
         raise HandgradError(
-            f"a state dict holds no activations: give activation='relu', or whichever it is, or one for each of the "
-            f"{hidden} hidden layers"
+            "a state dict holds no activations: give activation='relu', or whichever it is, or one for each hidden "
+            f"layer, {hidden} in all"
         )
     names = [activation] * hidden if isinstance(activation, str) else list(activation or [])
     for name in [activation] if isinstance(activation, str) else names:
@@ -420,6 +420,7 @@ KERAS_LOSSES = {
     "binarycrossentropy": "cross_entropy",
     "meanabsoluteerror": "absolute_error",
     "mae": "absolute_error",
+    "huber": "huber",
     "logcosh": "log_cosh",
 }
 
@@ -577,10 +578,7 @@ _KNOWN_KERAS = (
 )
 
 
-def _compiled(loss: Any) -> str | Loss:
+def _compiled(loss: Any) -> str:
     """The loss that a model was compiled with, for the output as it is; squared errors where it is of another kind."""
-    named = isinstance(loss, Mapping) and "class_name" in loss
-    name = re.sub("[^a-z]|sparse|categorical", "", str(loss["class_name"] if named else loss).lower())
-    if name == "huber":
-        return Huber(loss["config"].get("delta", 1.0) if named else 1.0)
-    return KERAS_LOSSES.get(name, "squared_error")
+    name = loss["class_name"] if isinstance(loss, Mapping) and "class_name" in loss else loss
+    return KERAS_LOSSES.get(re.sub("[^a-z]|sparse|categorical", "", str(name).lower()), "squared_error")
