@@ -36,11 +36,14 @@ from .regression import LOSSES as LOSSES_BY_WORD
 from .tensors import read_tensors
 from .training import Callback, Trainer
 
-FORMAT = 2  # the newest of the metadata; a reader takes it and all earlier ones
-FORMAT_OF_ONE = 1  # a network's and a checkpoint's: each file is of the earliest format that can say what it holds
+FORMAT = 3  # the newest of the metadata; a reader takes it and all earlier ones
+# Each file is of the earliest format that can say what it holds.
+FORMAT_OF_ONE = 1  # a network, a checkpoint
+FORMAT_OF_MANY = 2  # a committee, batch normalisation, preprocessing, views, a temperature
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # all else is called there as it is here
 COUNT = "num_batches_tracked"
+TRAINING = "training."  # begins the names of arrays that a network can do without: see handgrad.sklearn.save
 
 LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # in a file as in code: CrossEntropy
 
@@ -57,7 +60,8 @@ def save(network: Network | Committee, path: str | os.PathLike[str]) -> None:
         labels = network.classes, network.image_shape
         members = [_describe(member, *labels) for member in network.members]
         arrays = {f"{i}.{name}": p for i, member in enumerate(network.members) for name, p in _arrays(member).items()}
-        _write_arrays(Path(path), arrays, {"format": FORMAT, "members": members})
+        version = max(FORMAT_OF_MANY, *(member["format"] for member in members))
+        _write_arrays(Path(path), arrays, {"format": version, "members": members})
     else:
         description = _describe(network, network.classes, network.image_shape)
         _write_arrays(Path(path), _arrays(network), description)
@@ -66,6 +70,7 @@ def save(network: Network | Committee, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Network | Committee:
     """Read a model file. Raises HandgradError for what is no such file, is damaged, or of a later format."""
     arrays, description = _read_arrays(Path(path))
+    arrays = {name: value for name, value in arrays.items() if not name.startswith(TRAINING)}
     if "members" not in description:
         return _build(str(path), arrays, description)
     members = description["members"]
@@ -101,9 +106,8 @@ def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any
     if images is not None:
         preprocessing["images"] = {"type": type(images).__name__, **images.config()}
     later = {"views": network.views} if network.views > 1 else {}
-    new = any(isinstance(layer, BatchNorm) for layer in network.layers) or network.loss.temperature != 1
     return {
-        "format": FORMAT if images is not None or later or new else FORMAT_OF_ONE,
+        "format": _earliest_format(network),
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in network.layers],
         "loss": {"type": type(network.loss).__name__, **network.loss.config()},
         "preprocessing": preprocessing,
@@ -111,6 +115,16 @@ def _describe(network: Network, classes: Any, image_shape: Any) -> dict[str, Any
         "classes": classes,
         **later,
     }
+
+
+def _earliest_format(network: Network) -> int:
+    """The first format whose readers understand this network: 3 brought numbers for answers, and one output alone."""
+    if not network.loss.classifies or network.n_out == 1:
+        return FORMAT
+    normed = any(isinstance(layer, BatchNorm) for layer in network.layers)
+    if normed or network.preprocessing is not None or network.views > 1 or network.loss.temperature != 1:
+        return FORMAT_OF_MANY
+    return FORMAT_OF_ONE
 
 
 def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Network:

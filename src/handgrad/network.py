@@ -191,6 +191,10 @@ class Network(Classifier):
         """A copy has vectors of its own: with layers that two networks share, neither would be whole."""
         return copy.deepcopy(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy comes without buffers: in the layers that handgrad knows, every array is one, or a view of θ or dθ."""
+        return self.__dict__ | {"layers": [_bare(layer) for layer in self.layers], "loss": _bare(self.loss)}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copied or unpickled network: its arrays came apart from its two vectors, so lay them out anew."""
         self.__dict__.update(state)
@@ -375,6 +379,16 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
             setattr(layer, f"d{name}", gradient[first:last].reshape(shape))
             first = last
     return parameters, gradient
+
+
+def _bare(part: Layer | Loss) -> Any:
+    """A layer or loss without its arrays; one of one's own as it is, for its arrays may be anything."""
+    if not type(part).__module__.startswith(f"{__package__}."):
+        return part
+    bare = copy.copy(part)
+    for name in [name for name, value in vars(part).items() if isinstance(value, np.ndarray)]:
+        delattr(bare, name)
+    return bare
 
 
 def _fold(layers: Sequence[Layer], after: bool) -> list[Layer]:

@@ -1,4 +1,4 @@
-"""Threads: how many BLAS takes for a product of matrices: for small ones one thread is faster than two.
+"""Threads: how many BLAS takes for a product of matrices. For small ones one is faster than two.
 
 A second thread must be woken and waited for, and where another program has its core, waited for long. Measured on two
 cores: a step of [784, 100, 10] on batches of 10 takes 60 us with one thread and 75 us with two; one of [784, 30, 10] on
@@ -7,6 +7,7 @@ batches of 64 takes 115 us and 105 us, but where another program is running 115 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -25,7 +26,13 @@ def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[An
     Raises MissingExtraError where threadpoolctl, of the extra app, is not installed.
     """
     largest = max((2 * batch_size * W.size for W, _ in network.weights), default=0)
-    return nullcontext() if largest > SMALL else optional("threadpoolctl").threadpool_limits(1, user_api="blas")
+    return nullcontext() if largest > SMALL else _libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _libraries() -> Any:
+    """The libraries with threads of their own that are loaded: to look for them takes a millisecond."""
+    return optional("threadpoolctl").ThreadpoolController()
 
 
 def one_ahead(make: Callable[[int], Made], count: int) -> Iterator[Made]:

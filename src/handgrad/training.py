@@ -193,8 +193,6 @@ class Trainer:
                 batch = x_block[rows], t_block[rows]
                 if self.perturb is not None:
                     batch = self.perturb(network, *batch)
-                if w_block is not None:
-                    w_block[rows] /= max(float(w_block[rows].sum()), TINY)
                 z_block[rows] = self._learn(*batch, None if w_block is None else w_block[rows])
                 self.batch += 1
                 for on_batch_end in watching:
@@ -211,9 +209,11 @@ class Trainer:
             correct += network.loss.correct(z_block, t_block)
         return loss_sum / len(t), correct / len(t)
 
-    def _learn(self, x: Array, t: Array, weight: Array | None) -> Array:
-        """One step on a batch; its outputs."""
-        return self.optimizer.learn(self.network, x, t, self._lr(), weight)
+    def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
+        """One step on a batch; its outputs. w becomes w / Σ w, the shares of the examples in the loss."""
+        if w is not None:
+            w /= max(float(w.sum()), TINY)
+        return self.optimizer.learn(self.network, x, t, self._lr(), w)
 
     def _diverged(self, step: int) -> NoReturn:
         self.network.parameters[...], memory = self._last_good
@@ -226,6 +226,11 @@ class Trainer:
     def _order(self, count: int) -> NDArray[np.intp]:
         """The order (count,) of the examples in the next epoch."""
         return self.shuffling.permutation(count)
+
+    def _gather(self, x: NDArray[Any], chosen: NDArray[np.intp], out: NDArray[Any]) -> None:
+        """The chosen rows of x, written into `out`."""
+        # mode="clip": the indices are right, and with the default mode `out` would be written through a buffer
+        np.take(x, chosen, axis=0, out=out, mode="clip")
 
     def _shuffled_blocks(
         self, x: NDArray[Any], t: Array, w: Array | None
@@ -244,8 +249,7 @@ class Trainer:
             chosen = order[number * block : (number + 1) * block]
             x_block, t_block = (room[: len(chosen)] for room in rooms[number % len(rooms)])
             x_raw = x_block if raw is None else raw[: len(chosen)]
-            # mode="clip": the indices are right, and with the default mode `out` would be written through a buffer
-            np.take(x, chosen, axis=0, out=x_raw, mode="clip")
+            self._gather(x, chosen, x_raw)
             if self.augment is not None:
                 self.augment(x_raw, self.augmenting, x_block)
             elif raw is not None:

@@ -1,0 +1,710 @@
+"""MLPClassifier and MLPRegressor, as scikit-learn has them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.optimize import minimize
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import Tags, check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ..arrays import Array
+from ..initializers import INITIALIZERS
+from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
+from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from ..network import BLOCK, Network
+from ..optimizers import Adam, Momentum, Muon, Nesterov, Optimizer
+from ..regression import REGRESSION, Poisson
+from ..schedules import SCHEDULES, Schedule
+from ..threads import blas_threads
+from ..training import Callback
+from .fitting import Fitting, PlainEpsilonAdam, Progress, Velocity
+
+ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
+SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
+FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
+
+
+class _MLP(BaseEstimator, ABC):
+    """What the two share: all but the kind of the targets."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's name and type)
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS_HERE)), "array-like"],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "init": [StrOptions(set(INITIALIZERS)), None],
+        "schedule": [StrOptions(set(SCHEDULES)), callable, None],
+        "callbacks": [list, tuple],
+        "dtype": [Options(object, {np.float32, np.float64, "float32", "float64"}), None],
+    }
+
+    hidden_layer_sizes: ArrayLike
+    activation: str | Sequence[str]
+    solver: str
+    alpha: float
+    batch_size: Any  # a whole number, or "auto"
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: int
+    max_fun: int
+    loss: str | Loss
+    dropout: float | Sequence[float]
+    init: str | None
+    schedule: str | Schedule | None
+    callbacks: Sequence[Callback]
+    dtype: DTypeLike | None
+
+    network_: Network
+    n_outputs_: int
+    t_: int
+
+    # ---- Fitting -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train on X (n_samples, n_features), dense or sparse, and y (n_samples,) or (n_samples, n_outputs).
+
+        The loss of a batch is the mean by sample_weight (n_samples,). X_val, y_val are watched by `early_stopping` in
+        place of a part of X; without it their loss and score are in `history_` all the same.
+        """
+        self._validate_params()
+        held_out = None if X_val is None and y_val is None else (X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, once=False, held_out=held_out)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, once: bool, held_out: Any = None) -> Self:
+        goes_on = hasattr(self, "network_") and (self.warm_start or once)
+        X, y = self._checked(X, y, once, reset=not goes_on)
+        w = self._weights(X, y, sample_weight)
+        if self.dtype is not None:
+            X = X.astype(self.dtype, copy=False)
+        if not isinstance(X, np.ndarray):
+            X = X.tocsr()
+        if held_out is not None:
+            held_out = self._held_out(*held_out)
+        if not goes_on:
+            self._begin(X, y)
+        if y.shape[1] != self.n_outputs_ or self.network_.dtype != X.dtype:
+            raise ValueError(
+                f"y has {y.shape[1]} outputs and X is {X.dtype}: expected {self.n_outputs_} and "
+                f"{self.network_.dtype}, as in the fit that this one goes on from"
+            )
+        with blas_threads(self.network_, self._batch_size(len(y))):
+            if self.solver == "lbfgs":
+                self._fit_lbfgs(X, self._targets(y), w)
+            else:
+                self._fit_stochastic(X, y, w, once, held_out)
+        return self
+
+    def _begin(self, X: Any, y: Array) -> None:
+        """A network that knows nothing yet, and the record of its training."""
+        self._random_state = check_random_state(self.random_state)
+        self.n_outputs_, self.n_iter_, self.t_ = y.shape[1], 0, 0
+        self.network_ = self._network(X.shape[1], X.dtype)
+        names = tuple(map(str, getattr(self, "classes_", ())))
+        if len(names) == self.network_.n_classes:
+            self.network_.classes = names
+        self.n_layers_ = 1 + sum(isinstance(layer, Dense) for layer in self.network_.layers)
+        self._optimizer: Optimizer | None = None
+        self._settings: list[Any] = []
+        self._order = np.arange(0)
+        if self.solver == "lbfgs":
+            return
+        self.history_: dict[str, list[float]] = {}
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.best_epoch_: int | None = None
+
+    def _network(self, n_in: int, dtype: DTypeLike) -> Network:
+        """The chain that the parameters describe, with the weights that scikit-learn would draw, or those of `init`."""
+        hidden = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes).astype(float)]
+        if min(hidden, default=1) < 1:
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        activations = self._for_each(self.activation, hidden, "activation")
+        rates = self._for_each(self.dropout, hidden, "dropout")
+        if any(rates) and self.solver == "lbfgs":
+            raise ValueError(
+                "dropout with solver='lbfgs': expected a stochastic solver, for its loss changes at every look"
+            )
+        loss = self._loss()
+        sizes = [n_in, *hidden, self.n_outputs_]
+        chain: list[Layer] = []
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+            chain.append(Dense(fan_in, fan_out, self.init or "zeros"))
+            if i < len(hidden):
+                chain += [ACTIVATIONS_HERE[activations[i]]()] * (activations[i] != "identity")
+                chain += [Dropout(rates[i])] * (rates[i] > 0)
+        if isinstance(loss, Quadratic):
+            chain.append(Sigmoid())
+        seed = copy.deepcopy(self._random_state).randint(2**31)  # dropout leaves weights and batches what they are
+        network = Network(chain, loss=loss, rng=seed, dtype=dtype)
+        if self.init is None:
+            dense = [layer for layer in network.layers if isinstance(layer, Dense)]
+            for layer, activation in zip(dense, [*activations, self.activation], strict=True):
+                factor = 2 if activation in ("logistic", "sigmoid") else 6
+                bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), the biases too
+                layer.W[...] = self._random_state.uniform(-bound, bound, (layer.n_in, layer.n_out)).T
+                layer.b[...] = self._random_state.uniform(-bound, bound, layer.n_out)
+        return network
+
+    def _for_each(self, given: Any, hidden: list[int], name: str) -> list[Any]:
+        """A parameter as one value for each hidden layer."""
+        if isinstance(given, str) or np.ndim(given) == 0:
+            return [given] * len(hidden)
+        if len(given) != len(hidden):
+            raise ValueError(
+                f"{name}={given!r}: expected one for each of the {len(hidden)} hidden layers, or one for all"
+            )
+        if name == "activation" and not set(given) <= set(ACTIVATIONS_HERE):
+            raise ValueError(f"activation={given!r}: expected names among {', '.join(sorted(ACTIVATIONS_HERE))}")
+        return list(given)
+
+    def _make_optimizer(self) -> Optimizer:
+        lr = self.learning_rate_init
+        betas = self.beta_1, self.beta_2, self.epsilon
+        if self.solver == "sgd":
+            return Velocity(lr, self.momentum, self.nesterovs_momentum)
+        if self.solver == "adam":
+            return PlainEpsilonAdam(lr, *betas)
+        if self.solver == "adamw":
+            return Adam(lr, *betas, weight_decay=self.alpha)
+        return {"momentum": Momentum, "nesterov": Nesterov, "muon": Muon}[self.solver](lr, self.momentum)
+
+    def _optimizer_to_go_on_with(self) -> Optimizer:
+        """The one that stands from before; or a new one, with the memory of the old where the two are of a kind."""
+        optimizer, before = self._make_optimizer(), self._optimizer
+        names = ("solver", "learning_rate", "learning_rate_init", "momentum", "nesterovs_momentum", "beta_1", "beta_2")
+        settings = [getattr(self, name) for name in (*names, "epsilon", "alpha")]
+        if before is not None and settings == self._settings:
+            return before
+        if type(before) is type(optimizer):
+            optimizer.restore(before.state())
+        self._settings = settings
+        return optimizer
+
+    def _batch_size(self, count: int) -> int:
+        return min(200, count) if self.batch_size == "auto" else min(self.batch_size, count)
+
+    def _fit_stochastic(self, X: Any, y: Any, w: Any, once: bool, held_out: Any) -> None:
+        if self.early_stopping and once:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        if self.early_stopping and held_out is None:
+            X, y, w, held_out = self._split(X, y, w)
+        if self.batch_size != "auto" and self.batch_size > len(y):
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+            )
+        self._optimizer = self._optimizer_to_go_on_with()
+        score = None if held_out is None else (lambda: self._loss_and_score(*held_out))
+        self.n_iter_ = 0
+        progress = Progress(self, score, once)
+        fitting = Fitting(
+            self.network_,
+            self._optimizer,
+            alpha=0.0 if self.solver == "adamw" else self.alpha,
+            chance=self._random_state if self.shuffle else None,
+            batch_size=self._batch_size(len(y)),
+            schedule=SCHEDULES[self.schedule]() if isinstance(self.schedule, str) else self.schedule,
+            callbacks=[progress, *self.callbacks],
+        )
+        fitting.order, fitting.history = self._order, self.history_
+        if once:
+            fitting.epoch = len(self.loss_curve_)  # a schedule goes on over max_iter calls
+        try:
+            fitting.run(X, self._targets(y), w, max(self.max_iter, fitting.epoch + 1))
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+            progress.on_train_end(fitting)
+        finally:
+            self._order = fitting.order
+
+    def _split(self, X: Any, y: Any, w: Any) -> tuple[Any, Any, Any, Any]:
+        """(X, y, w) to train on and those to score, by `validation_fraction`."""
+        parts = [X, y] if w is None else [X, y, w]
+        stratify = y if is_classifier(self) and self.n_outputs_ == 1 else None
+        parts = train_test_split(
+            *parts, random_state=self._random_state, test_size=self.validation_fraction, stratify=stratify
+        )
+        train, held_out = parts[::2], parts[1::2]
+        if len(held_out[1]) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        X, y, w = (*train, None)[:3]
+        return X, y, w, (*held_out, None)[:3]
+
+    def _held_out(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """X_val, y_val and their weights, checked as X and y were."""
+        if X is None or y is None:
+            raise ValueError("X_val and y_val go together: expected both or neither")
+        X, y = self._checked(X, y, once=True, reset=False)
+        w = None if sample_weight is None else _check_sample_weight(sample_weight, X)[:, None]
+        return X, y, w
+
+    def _loss_and_score(self, X: Any, y: Any, w: Any) -> tuple[float, float]:
+        z, loss = self._outputs(X), self.network_.loss
+        flat = None if w is None else w[:, 0]
+        answers = self._answers(loss.probabilities(z))
+        score = np.nan
+        if answers.dtype.kind != "f" or np.isfinite(answers).all():
+            score = self._score(self._original(y), answers, flat)
+        return float(np.average(loss.each(z, self._targets(y)), weights=flat)), float(score)
+
+    def _fit_lbfgs(self, X: Any, t: Array, w: Any) -> None:
+        """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
+        network, total = self.network_, float(len(t) if w is None else w.sum())
+        gradient = np.empty(network.parameters.size)
+
+        def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            network.parameters[...] = theta
+            value, gradient[...] = 0.0, 0
+            for rows, x in _dense_blocks(X):
+                shares = (np.ones((len(x), 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
+                z = network.backprop(x, t[rows], shares)
+                value += float(network.loss.each(z, t[rows]) @ shares[:, 0])
+                gradient[...] += network.gradient
+            if self.loss == "squared_error" and not network.loss.classifies:
+                value /= self.n_outputs_
+            first = 0
+            for W in network.named_parameters.values():
+                if W.ndim == 2:
+                    value += self.alpha / 2 * float(np.vdot(W, W)) / total
+                    gradient[first : first + W.size] += self.alpha / total * W.ravel()
+                first += W.size
+            return value, gradient
+
+        def tell(intermediate_result: Any) -> None:
+            self.n_iter_ += 1
+            if self.verbose:
+                print(f"Iteration {self.n_iter_}, loss = {intermediate_result.fun:.8f}")
+
+        self.n_iter_ = 0
+        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        start = network.parameters.astype(float)
+        found = minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options, callback=tell)
+        network.parameters[...] = found.x
+        self.n_iter_ = _check_optimize_result("lbfgs", found, self.max_iter)
+        self.loss_ = float(found.fun)
+        if not np.isfinite(network.parameters).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+
+    def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
+        """(n_samples, 1), None where all weigh the same."""
+        if sample_weight is None:
+            return None
+        w: Array = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        return w[:, None].astype(self.dtype or X.dtype)
+
+    # ---- Answering ---------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any) -> Array:
+        z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
+        for rows, x in _dense_blocks(X):
+            z[rows] = self.network_.outputs(x)
+        return z
+
+    def _predictions(self, X: Any) -> Array:
+        """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        return self.network_.loss.probabilities(self._outputs(X if isinstance(X, np.ndarray) else X.tocsr()))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The answers (n_samples,), or (n_samples, n_outputs), for X (n_samples, n_features)."""
+        return self._answers(self._predictions(X))
+
+    @available_if(lambda self: self._partial_fit_is_there())
+    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit."""
+        self._validate_params()
+        return self._fit(X, y, sample_weight, once=True)
+
+    def _partial_fit_is_there(self) -> bool:
+        if self.solver == "lbfgs":
+            raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
+        return True
+
+    # ---- What was learnt ---------------------------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of each layer as (n_in, n_out), scikit-learn's way: Wᵀ, a view of the network's own."""
+        return [layer.W.T for layer in self._dense()]
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        for layer, coef in zip(self._dense(), coefs, strict=True):
+            layer.W.T[...] = coef
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of each layer (n_out,), views of the network's own."""
+        return [layer.b for layer in self._dense()]
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        for layer, intercept in zip(self._dense(), intercepts, strict=True):
+            layer.b[...] = intercept
+
+    @property
+    def out_activation_(self) -> str:
+        """What the outputs go through: softmax, logistic, identity or exp."""
+        loss = self._fitted().loss
+        if isinstance(loss, SoftmaxCrossEntropy):
+            return "softmax"
+        if loss.classifies:
+            return "logistic"
+        return "exp" if isinstance(loss, Poisson) else "identity"
+
+    def _fitted(self) -> Network:
+        if "network_" not in self.__dict__:
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        return self.network_
+
+    def _dense(self) -> list[Dense]:
+        return [layer for layer in self._fitted().layers if isinstance(layer, Dense)]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "network_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    # ---- What the classifier and the regressor differ in -------------------------------------------------------------
+
+    @abstractmethod
+    def _loss(self) -> Loss:
+        """The loss that the parameters name."""
+
+    @abstractmethod
+    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
+        """X as floats, y as rows (n_samples, n_outputs): scikit-learn's own errors for what they cannot be."""
+
+    @abstractmethod
+    def _answers(self, p: Array) -> NDArray[Any]:
+        """What is predicted, from what the loss reads."""
+
+    @abstractmethod
+    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The rows y as the targets were given."""
+
+    @abstractmethod
+    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
+        """How good the answers are; more is better."""
+
+    def _targets(self, y: NDArray[Any]) -> Array:
+        """The rows y as the loss takes them."""
+        y = y.astype(self.network_.dtype)
+        return self.network_.loss.targets(y, len(y), self.n_outputs_, self.network_.dtype)
+
+    def _loss_object(self, kinds: tuple[type[Loss], ...]) -> Loss:
+        if not isinstance(self.loss, kinds):
+            raise ValueError(f"loss={self.loss!r}: expected one of {', '.join(kind.__name__ for kind in kinds)} here")
+        return self.loss
+
+
+class MLPClassifier(ClassifierMixin, _MLP):
+    """A multi-layer perceptron that tells classes apart; y may be multi-label.
+
+    The parameters up to max_fun are scikit-learn's. What it will not add:
+
+    loss          "log_loss"; "squared_error" on sigmoid outputs; or a handgrad loss, as
+                  SoftmaxCrossEntropy(label_smoothing=0.1)
+    activation    also sigmoid, leaky_relu, softplus, gelu; or a list, one for each hidden layer
+    solver        also momentum, nesterov, muon, and adamw, whose weight decay is alpha
+    class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class)
+    dropout       the rate after each hidden layer, one for all or a list
+    init          the name of one of handgrad.initializers
+    schedule      the learning rate over max_iter epochs: "cosine", "one_cycle", or any of handgrad.schedules
+    callbacks     handgrad.Callback objects, told of every step and epoch; `history_` is what they see
+    dtype         float32 or float64, whatever X is; without it that of X
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        **_MLP._parameter_constraints,
+        "loss": [StrOptions({"log_loss", "squared_error"}), Loss],
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    classes_: NDArray[Any]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: ArrayLike = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        loss: str | Loss = "log_loss",
+        class_weight: Mapping[Any, float] | str | None = None,
+        dropout: float | Sequence[float] = 0.0,
+        init: str | None = None,
+        schedule: str | Schedule | None = None,
+        callbacks: Sequence[Callback] = (),
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        _remember(self, locals())
+
+    @available_if(lambda self: self._partial_fit_is_there())
+    def partial_fit(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
+    ) -> Self:
+        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit.
+
+        `classes` are those of all calls, and are needed at the first.
+        """
+        self._validate_params()
+        if _check_partial_fit_first_call(self, classes):
+            multilabel = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
+        return self._fit(X, y, sample_weight, once=True)
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability (n_samples, n_classes) of each class, in the order of `classes_`."""
+        p = self._predictions(X)
+        return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithm of `predict_proba`."""
+        p = self.predict_proba(X)
+        return np.log(p, out=p)
+
+    def _loss(self) -> Loss:
+        if not isinstance(self.loss, str):
+            multiclass = self._label_binarizer.y_type_ == "multiclass"
+            return self._loss_object(
+                (SoftmaxCrossEntropy, CrossEntropy, Quadratic) if multiclass else (CrossEntropy, Quadratic)
+            )
+        if self.loss == "squared_error":
+            return Quadratic()
+        return SoftmaxCrossEntropy() if self._label_binarizer.y_type_ == "multiclass" else CrossEntropy()
+
+    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if not hasattr(self, "classes_") or (not self.warm_start and not once):
+            self._label_binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            classes = unique_labels(y)
+            if self.warm_start and set(classes) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {classes}"
+                )
+            if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+                raise ValueError(
+                    f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
+                )
+        return X, self._label_binarizer.transform(y).astype(bool)
+
+    def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
+        w = super()._weights(X, y, sample_weight)
+        if self.class_weight is None:
+            return w
+        balance = compute_sample_weight(self.class_weight, self._original(y))[:, None]
+        weights: Array = (balance if w is None else w * balance).astype(self.dtype or X.dtype)
+        return weights
+
+    def _answers(self, p: Array) -> NDArray[Any]:
+        answers: NDArray[Any] = self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
+        return answers
+
+    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
+        labels: NDArray[Any] = self._label_binarizer.inverse_transform(y)
+        return labels
+
+    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
+        return float(accuracy_score(y, answers, sample_weight=w))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, _MLP):
+    """A multi-layer perceptron that gives numbers, one or several for an example.
+
+    The parameters up to max_fun are scikit-learn's. What it will not add:
+
+    loss          also absolute_error, huber, log_cosh; or a handgrad loss, as handgrad.regression.Huber(delta=0.1)
+    activation, solver, dropout, init, schedule, callbacks, dtype   as in MLPClassifier
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
+        **_MLP._parameter_constraints,
+        "loss": [StrOptions(set(REGRESSION)), Loss],
+    }
+
+    def __init__(
+        self,
+        loss: str | Loss = "squared_error",
+        hidden_layer_sizes: ArrayLike = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        dropout: float | Sequence[float] = 0.0,
+        init: str | None = None,
+        schedule: str | Schedule | None = None,
+        callbacks: Sequence[Callback] = (),
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        _remember(self, locals())
+
+    def _loss(self) -> Loss:
+        if isinstance(self.loss, str):
+            return REGRESSION[self.loss]()
+        return self._loss_object(tuple(REGRESSION.values()))
+
+    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y.reshape(len(y), -1)
+
+    def _answers(self, p: Array) -> NDArray[Any]:
+        return p.ravel() if p.shape[1] == 1 else p
+
+    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
+        return y
+
+    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
+        return float(r2_score(y, answers, sample_weight=w))
+
+
+def _remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
+    """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
+    for name in type(estimator)._get_param_names():
+        setattr(estimator, name, parameters[name])
+
+
+def _dense_blocks(X: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """(rows, those rows of X written out): of a sparse matrix no more at a time than the cache's worth."""
+    block = BLOCK if isinstance(X, np.ndarray) else max(1, min(BLOCK, FLOATS // X.shape[1]))
+    for first in range(0, X.shape[0], block):
+        rows = slice(first, first + block)
+        yield rows, X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()
