@@ -156,12 +156,8 @@ class Network(Classifier):
     @property
     def weights(self) -> list[tuple[Array, Array]]:
         """(W, dW) of every matrix: what decay and norms act on. Biases are left alone."""
-        return [
-            (getattr(layer, name), getattr(layer, f"d{name}"))
-            for layer in self.layers
-            for name, shape in layer.shapes.items()
-            if len(shape) > 1
-        ]
+        named = [(layer, name) for layer in self.layers for name, shape in layer.shapes.items() if len(shape) > 1]
+        return [(getattr(layer, name), getattr(layer, f"d{name}")) for layer, name in named]
 
     def astype(self, dtype: DTypeLike) -> Network:
         """A copy of the network, its parameters and all that it computes in `dtype`."""

@@ -35,7 +35,6 @@ def write() -> None:
     """All of them, and what they answer to x."""
     rng = np.random.default_rng(0)
     x, y = np.round(rng.random((6, 4)), 3), np.arange(6) % 3
-    named = {"classes": ("ant", "bee", "cat ü"), "image_shape": (2, 2)}
 
     every = [Dense(4, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 4), Gelu(), Dense(4, 4), Softplus(), Dense(4, 3)]
     batch_norm = Network([4, 5, 3], activation="relu", batch_norm=True, loss="softmax_cross_entropy", rng=2)
@@ -45,15 +44,17 @@ def write() -> None:
         Network([4, 5, 3], loss="softmax_cross_entropy", rng=4),
         Network([BatchNorm(4), Dense(4, 3)], loss=SoftmaxCrossEntropy(0.1, temperature=2), rng=5),
     ]
+    numbers = Network([4, 5, 1], activation="tanh", loss="huber", rng=8)
     models = {
         "network-1": Network([4, 5, 3], rng=0),
         "layers-1": Network(every, loss="softmax_cross_entropy", rng=1, dtype=np.float64),
         "batch-norm-2": batch_norm,
         "deskew-2": deskew,
+        "yes-or-no-3": Network([4, 5, 1], rng=9),
+        "numbers-3": numbers,
     }
     for network in (*models.values(), *members):
-        for name, value in named.items():
-            setattr(network, name, value)
+        network.classes, network.image_shape = ("ant", "bee", "cat ü")[: network.n_classes], (2, 2)
     deskew.views = 5
     expected = {"x": x.tolist()}
     for name, model in {**models, "committee-2": Committee(members)}.items():
