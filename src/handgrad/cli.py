@@ -481,7 +481,7 @@ def _to_compare(model: Path | None, recipe: str | None, choices: dict[str, Any])
         chosen = _recipe("post" if recipe is None else recipe, choices)
         network = chosen.trainer().network
         return network, chosen.name, chosen.batch_size, chosen.seed
-    count, seed = choices.pop("batch_size") or 64, choices.pop("seed") or 0
+    count, seed = choices.pop("batch_size"), choices.pop("seed")
     others = [
         f"--{name.replace('_', '-')}" for name, value in {"recipe": recipe, **choices}.items() if value is not None
     ]
@@ -490,7 +490,7 @@ def _to_compare(model: Path | None, recipe: str | None, choices: dict[str, Any])
     found = load_model(model)
     if not isinstance(found, Network):
         raise HandgradError(f"{model} is a committee of networks: parity takes one")
-    return found, str(model), count, seed
+    return found, str(model), 64 if count is None else count, as_whole("seed", 0 if seed is None else seed, 0)
 
 
 def _batch(network: Network, data: str | None, count: int, rng: np.random.Generator) -> tuple[str, Any, Any]:

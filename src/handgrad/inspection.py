@@ -203,8 +203,8 @@ def _told_arrays(arrays: list[dict[str, Any]]) -> Iterator[str]:
 
 def plain(text: str, most: int = 200) -> str:
     """A text that is not ours in one line, cut where it is long, and no character of it moves the cursor."""
-    cut = text if len(text) <= most else f"{text[: most - 3]}..."
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
+    return shown if len(shown) <= most and len(text) <= most else f"{shown[: most - 3]}..."
 
 
 def _size(count: int) -> str:
