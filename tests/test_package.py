@@ -17,9 +17,11 @@ FILES = sorted(SOURCE.rglob("*.py"))
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "network", "optimizers", "schedules"]
 CORE += ["training", "gradcheck"]
 # Ground floor first.
-ORDER = ["errors", "arrays", "initializers", "layers", "losses", "regression", "preprocessing", "classifier"]
+ORDER = ["errors", "arrays", "initializers", "layers", "losses", "regression", "tensors", "foreign"]
+ORDER += ["preprocessing", "classifier"]
 ORDER += ["network", "committee", "orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation"]
 ORDER += ["threads", "training", "stopping", "averaging", "gradcheck", "checks", "profile", "atomic", "files"]
+ORDER += ["inspection", "parity"]
 ORDER += ["sklearn", "data", "images", "plots", "recipes", "runs", "cli", "__main__"]
 MOST_LINES = 1_500  # of code in the core
 

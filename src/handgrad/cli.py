@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | attack | check | profile | data.
+"""The command line: handgrad train | evaluate | predict | attack | import | inspect | check | parity | profile | data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -17,16 +18,19 @@ import numpy as np
 
 from . import __version__
 from .adversarial import smallest_change
-from .arrays import as_floats
+from .arrays import as_floats, as_whole
 from .checks import check_all
 from .classifier import Classifier
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
 from .files import load as load_model
-from .files import read_json
+from .files import read_json, save
 from .gradcheck import TOLERANCE
+from .inspection import chain_of, plain, told
+from .inspection import inspect as inspect_file
 from .network import Network
+from .parity import compare, random_batch
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
 from .runs import Run, Teller, count_of, sizes_of, told_of
@@ -71,6 +75,14 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         return None if value is None else tuple(int(n) for n in value.split(",") if value)
     except ValueError:
         raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 512,512") from None
+
+
+def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    try:
+        height, width = (None, None) if value is None else map(int, value.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"'{value}': expected height and width in pixels, as in 28x28") from None
+    return None if height is None or width is None else (height, width)
 
 
 def choices(*names: str, default: str = "post") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -329,6 +341,60 @@ def attack(
             click.echo(f"the pictures, their changes, and both: {out}")
 
 
+# ---- import, inspect -------------------------------------------------------------------------------------------------
+
+
+@handgrad.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="MODEL", help="Write the model here.")
+@click.option(
+    "--activation", help="Of the hidden layers of a .safetensors file: relu, ..., or one for each: tanh,relu."
+)
+@click.option("--loss", help="softmax_cross_entropy, squared_error, ...; by default as Network.from_torch has it.")
+@click.option("--classes", metavar="NAME,NAME,...", help="What the outputs are called.  [default: 0,1,...]")
+@click.option("--image-shape", metavar="HEIGHTxWIDTH", callback=_shape, help="Where the inputs are pictures: 28x28.")
+def import_(
+    file: Path,
+    out: Path,
+    activation: str | None,
+    loss: str | None,
+    classes: str | None,
+    image_shape: tuple[int, int] | None,
+) -> None:
+    """Make a handgrad model of a network of PyTorch, a .safetensors file, or of Keras, a .keras file.
+
+    From PyTorch: safetensors.torch.save_file(model.state_dict(), "model.safetensors").
+    """
+    if file.suffix == ".keras":
+        if activation is not None:
+            raise HandgradError(f"--activation {activation}: {file} has its own, leave it out")
+        network = Network.from_keras(file, loss=loss)
+    else:
+        names = activation.split(",") if activation is not None and "," in activation else activation
+        network = Network.from_torch(file, activation=names, loss=loss)
+    if classes is not None:
+        network.classes = tuple(classes.split(","))
+    network.image_shape = network.image_shape if image_shape is None else image_shape
+    if out.exists() and file.samefile(out):
+        raise HandgradError(f"--out {out} is the file that is read: expected another")
+    save(network, out)
+    for line in told(inspect_file(out), arrays=False):
+        click.echo(line)
+
+
+@handgrad.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Tell what is in a .safetensors file: a model, a committee, a checkpoint, or anybody's arrays."""
+    try:
+        found = inspect_file(file)
+    except HandgradError as error:
+        raise HandgradError(plain(str(error), most=1000)) from error  # it may hold names from the file
+    for line in [json.dumps(found)] if as_json else told(found):
+        click.echo(line)
+
+
 # ---- show-augmentation -----------------------------------------------------------------------------------------------
 
 
@@ -380,6 +446,69 @@ def check(seed: int) -> None:
             click.echo(f"handgrad: {result.name}: the error is above {TOLERANCE:.0e}", err=True)
             raise SystemExit(1)
     click.echo(f"{count} gradients are the derivatives they claim to be, to {TOLERANCE:.0e} or better")
+
+
+# ---- parity ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@choices("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+@data_option
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@json_option
+def parity(model: Path | None, recipe: str | None, data: str | None, dtype: str, as_json: bool, **choices: Any) -> None:
+    """Show the same network in handgrad and in PyTorch, on one batch: the loss, each gradient, the weights after steps.
+
+    The network of MODEL, or a recipe's as it begins, on a batch of MNIST where that is here and fits, else of numbers
+    drawn at random. Dropout is left out of both. Exits 1 where a difference is more than rounding.
+    """
+    network, what, count, seed = _to_compare(model, recipe, choices)
+    rng = np.random.default_rng(seed)
+    source, x, y = _batch(network, data, count, rng)
+    found = compare(network.astype(dtype), x, y)
+    what = f"{what}: {' → '.join(chain_of(network))}, {network.loss!r}"
+    for line in found.as_json() if as_json else found.told(f"{what}, in {dtype}, on {source}"):
+        click.echo(line)
+    if not found.passed:
+        click.echo(f"handgrad: the largest difference, {found.largest:.1e}, is above {found.tolerance:.0e}", err=True)
+        raise SystemExit(1)
+
+
+def _to_compare(model: Path | None, recipe: str | None, choices: dict[str, Any]) -> tuple[Network, str, int, int]:
+    """The network of a file or of a recipe, what it is called, the size of the batch, and the seed."""
+    if model is None:
+        chosen = _recipe("post" if recipe is None else recipe, choices)
+        network = chosen.trainer().network
+        return network, chosen.name, chosen.batch_size, chosen.seed
+    count, seed = choices.pop("batch_size"), choices.pop("seed")
+    others = [
+        f"--{name.replace('_', '-')}" for name, value in {"recipe": recipe, **choices}.items() if value is not None
+    ]
+    if others:
+        raise HandgradError(f"{model} is a network already: leave out {', '.join(others)}")
+    found = load_model(model)
+    if not isinstance(found, Network):
+        raise HandgradError(f"{model} is a committee of networks: parity takes one")
+    return found, str(model), 64 if count is None else count, as_whole("seed", 0 if seed is None else seed, 0)
+
+
+def _batch(network: Network, data: str | None, count: int, rng: np.random.Generator) -> tuple[str, Any, Any]:
+    """What it is of, x and y: the set that --data names, MNIST where it is here, or numbers drawn at random."""
+    from .data.mnist import find_mnist
+
+    count = as_whole("batch_size", count, 1)
+    if data is not None or (network.n_raw == 784 and network.n_classes == 10 and find_mnist() is not None):
+        dataset = load("mnist" if data is None else data)
+        n_raw, labels = math.prod(dataset.x_train.shape[1:]), len(dataset.classes)
+        if network.loss.classifies and (n_raw, labels) == (network.n_raw, network.n_classes):
+            if count > len(dataset.x_train):
+                raise HandgradError(f"batch_size {count}: expected at most the {len(dataset.x_train)} examples")
+            some = rng.choice(len(dataset.x_train), count, replace=False)
+            return f"{count} examples of {dataset.name}", dataset.x_train[some], dataset.y_train[some]
+        if data is not None:
+            raise HandgradError(f"{dataset.name} has {n_raw} pixels and {labels} classes: the network takes others")
+    return f"{count} examples drawn at random", *random_batch(network, count, rng)
 
 
 # ---- profile ---------------------------------------------------------------------------------------------------------
