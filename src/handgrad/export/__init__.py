@@ -34,6 +34,7 @@ class Target(NamedTuple):
     ending: str  # of the file's name, after the model's
     write: Callable[[Plain, str], bytes]  # (network, the file's name) -> its content
     usage: str  # a command that tries it, where there is one
+    whole: bool = False  # whether it writes what is in front of the first layer too
     write_training: Callable[[Training, str], bytes] | None = None  # where it loads a model file, and can train anew
 
     def tried(self, path: Path) -> str:
@@ -42,10 +43,12 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "torch": Target("_torch.py", torch.write, "python {path} DIGIT.npy", torch.write_training),
-    "keras": Target("_keras.py", keras.write, "KERAS_BACKEND=torch python {path} DIGIT.npy", keras.write_training),
+    "torch": Target("_torch.py", torch.write, "python {path} DIGIT.npy", write_training=torch.write_training),
+    "keras": Target(
+        "_keras.py", keras.write, "KERAS_BACKEND=torch python {path} DIGIT.npy", write_training=keras.write_training
+    ),
     "onnx": Target(".onnx", onnx.write, ""),
-    "python": Target(".py", python.write, "python {path} DIGIT.npy"),
+    "python": Target(".py", python.write, "python {path} DIGIT.npy", whole=True),
     "c": Target(".c", c.write, "cc -O2 -D{macro}_MAIN {path} -lm -o digit && ./digit < EXAMPLES"),
     "js": Target(".mjs", js.write, "node {path} < EXAMPLES"),
 }
@@ -82,8 +85,9 @@ def export(
         raise HandgradError(f"--train does not go with {to}, which does not train: expected one of {able}")
     if model is not None and path.resolve() == Path(model).resolve():
         raise HandgradError(f"{path} is the model itself: name another file to write")
-    source = "a network in memory" if model is None else Path(model).name
-    plain, name = as_plain(network, source, without_preprocessing=without_preprocessing), shown(path.name)
+    source = "" if model is None else Path(model).name
+    plain = as_plain(network, source, without_preprocessing=without_preprocessing, whole=target.whole)
+    name = shown(path.name)
     if target.write_training is None:
         content = target.write(plain, name)
     elif train is not None:

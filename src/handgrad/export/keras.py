@@ -136,6 +136,7 @@ network = keras.Sequential([  #: network = Network([
     keras.Input((«n_in»,)),
     «layers»
 ])  #: ], loss=«loss_told»)
+
 optimizer = keras.optimizers.«optimizer»  #: optimizer = «optimizer_told»
 «?decay»optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])  #: network.weights
 network.compile(optimizer, «loss»)
@@ -150,7 +151,8 @@ def train(x, t, epochs=«epochs», batch_size=«batch_size»):  #: trainer.fit(x
         order = shuffling.permutation(len(x))  #:     order = shuffling.permutation(len(x))
         for batch in range(batches):  #:     for batch in range(batches):
             rows = order[batch * batch_size :][:batch_size]  #:         rows = order[first : first + batch_size]
-«?moves»            optimizer.learning_rate = «lr»  #:         lr = «lr_told»
+«?moves»            lr = «lr»  #:         lr = «lr»
+«?moves»            optimizer.learning_rate = lr
             loss = network.train_on_batch(x[rows], t[rows])  #:         z = network.forward(x[rows])
   #:         dz = loss.backward(z, t[rows], 1 / len(rows))
   #:         network.backward(dz)
@@ -187,7 +189,7 @@ OPTIMIZERS = {
     "sgd": "SGD({lr}{decay})",
     "momentum": "SGD({lr}, momentum={momentum}{decay})",
     "nesterov": "SGD({lr}, momentum={momentum}, nesterov=True{decay})",
-    "adam": "Adam({lr}, beta_1={beta_1}, beta_2={beta_2}, epsilon={epsilon}{decay})",
+    "adam": "Adam({lr}, epsilon=1e-8{decay})",
 }
 LOSSES = {
     "softmax": "keras.losses.CategoricalCrossentropy(from_logits=True)",

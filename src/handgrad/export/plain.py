@@ -20,6 +20,7 @@ from ..errors import HandgradError
 from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer
 from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from ..network import Network
+from ..preprocessing import Deskew
 
 # How the outputs z become probabilities, by the loss that they were trained with.
 READINGS: dict[type[Loss], str] = {
@@ -54,15 +55,18 @@ class Step(NamedTuple):
 class Plain:
     """A network that answers by its layers alone, in float32.
 
-    network   layer for layer as its model file has it
+    network   layer for layer as its model file has it, without what is in front of the first layer
     steps     the same chain with each BatchNorm in the Dense beside it, without the layers that answer x
+    deskew    what is in front, where the target writes that too; and `views`, over how many shifts it answers
     """
 
     network: Network
     steps: list[Step]
     reading: str
-    source: str  # the model file's name, as it may stand in any comment
+    source: str  # the model file's name, as it may stand in any comment; empty where there is no file
     notes: tuple[str, ...]  # what the reader of the file must know
+    deskew: Deskew | None = None
+    views: int = 1
     weights: str = ""  # the name of the file that a script loads them from, beside it
 
     @property
@@ -78,14 +82,15 @@ class Plain:
     def head(self, how: str = "") -> list[str]:
         """The paragraphs that a written file begins with."""
         sizes = [self.steps[0].n_in, *(step.n_out for step in self.steps if step.kind == "dense")]
-        begin = f"The network of {self.source}, {'-'.join(map(str, sizes))}{how}: written by handgrad {__version__}."
+        whose = f"The network of {self.source}" if self.source else "A network"
+        begin = f"{whose}, {'-'.join(map(str, sizes))}{how}: written by handgrad {__version__}."
         return [begin, f"{self.inputs} {self.outputs}", *self.notes]
 
     @property
     def values(self) -> dict[str, Any]:
         """What every template may ask for."""
         network = self.network
-        return {"n_in": network.n_in, "n_out": network.n_out, "image_shape": network.image_shape, "source": self.source}
+        return {"n_in": network.n_in, "n_raw": self.n_raw, "n_out": network.n_out, "image_shape": self.image_shape}
 
     @property
     def used(self) -> set[str]:
@@ -93,13 +98,23 @@ class Plain:
         return {self.reading, *(step.kind for step in self.steps)}
 
     @property
+    def n_raw(self) -> int:
+        """The numbers in an example as it is given."""
+        return self.network.n_in if self.deskew is None else self.deskew.n_in
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) of an example as it is given, where that is a picture."""
+        return self.network.image_shape if self.deskew is None else (self.deskew.height, self.deskew.width)
+
+    @property
     def inputs(self) -> str:
         """What x is, in a sentence."""
-        if self.network.image_shape is None:
-            return f"x holds {self.network.n_in} floats as the network was trained on: of bytes, x / 255 in [0, 1]."
-        height, width = self.network.image_shape
+        if self.image_shape is None:
+            return f"x holds {self.n_raw} floats as the network was trained on: of bytes, x / 255 in [0, 1]."
+        height, width = self.image_shape
         return (
-            f"x holds the {self.network.n_in} pixels of a picture {height} high and {width} wide, row by row, "
+            f"x holds the {self.n_raw} pixels of a picture {height} high and {width} wide, row by row, "
             "as floats in [0, 1], bytes / 255: 0 is paper, 1 is ink."
         )
 
@@ -117,8 +132,13 @@ class Plain:
         return f"{p}, one for each of {n_out} classes; the label is the largest's, counted from 0."
 
 
-def as_plain(network: Network | Committee, source: str, *, without_preprocessing: bool = False) -> Plain:
-    """The network as every target can have it. Raises HandgradError, naming it, for what no target can."""
+def as_plain(
+    network: Network | Committee, source: str, *, without_preprocessing: bool = False, whole: bool = False
+) -> Plain:
+    """The network as every target can have it; `whole`, with what is in front of its first layer.
+
+    Raises HandgradError, naming it, for what no target can have.
+    """
     if isinstance(network, Committee):
         raise HandgradError(
             f"the model is a committee of {len(network.members)} networks, and an export is of one: "
@@ -133,39 +153,40 @@ def as_plain(network: Network | Committee, source: str, *, without_preprocessing
             f"the network was trained with {type(network.loss).__name__}, of which no export knows how it reads "
             f"the outputs: expected one of {known}"
         )
-    behind, notes = _behind(network, without_preprocessing)
+    whole = whole and not without_preprocessing and type(network.preprocessing) in (Deskew, type(None))
+    notes = [] if whole else _notes(network, without_preprocessing)
     if network.dtype != np.float32:
         notes.append(f"It was trained in {network.dtype}; its numbers are rounded to float32 here.")
+    behind = network.preprocessed()
+    behind.views = 1
     folded = behind.folded().astype(np.float32)
     if not np.isfinite(folded.parameters).all():
         raise HandgradError("the network holds weights that are not finite numbers: train it again")
     return Plain(
-        behind.astype(np.float32), list(_steps(folded)), READINGS[type(network.loss)], shown(source), tuple(notes)
+        network=behind.astype(np.float32),
+        steps=list(_steps(folded)),
+        reading=READINGS[type(network.loss)],
+        source=shown(source),
+        notes=tuple(notes),
+        deskew=network.preprocessing if whole and isinstance(network.preprocessing, Deskew) else None,
+        views=network.views if whole else 1,
     )
 
 
-def _behind(network: Network, without_preprocessing: bool) -> tuple[Network, list[str]]:
-    """The network that the first layer begins, and notes of what has been left out in front of it."""
-    has = []
-    if network.preprocessing is not None:
-        has.append(f"sees its pictures through {network.preprocessing!r}")
-    if network.views > 1:
-        has.append(f"answers by the mean over {network.views} shifts of a picture")
+def _notes(network: Network, without_preprocessing: bool) -> list[str]:
+    """What is left out in front of the first layer. Raises HandgradError where that is not asked for."""
+    seen, views = network.preprocessing, network.views
+    has = [] if seen is None else [f"sees its pictures through {seen!r}"]
+    has += [f"answers by the mean over {views} shifts of a picture"] if views > 1 else []
     if has and not without_preprocessing:
         raise HandgradError(
-            f"the network {' and '.join(has)}, which no export holds: "
-            "--without-preprocessing exports the net behind it, and then that is yours to do"
+            f"the network {' and '.join(has)}, which goes with --to python alone: "
+            "with --without-preprocessing the net behind it is exported, and what is in front is yours to do"
         )
-    notes = []
-    if network.preprocessing is not None:
-        notes.append(f"These pixels must be what handgrad's {network.preprocessing!r} makes of a picture.")
-    if network.views > 1:
-        notes.append(
-            f"handgrad answers by the mean over {network.views} shifts of a picture; this by the picture alone."
-        )
-    behind = network.preprocessed()
-    behind.views = 1
-    return behind, notes
+    notes = [] if seen is None else [f"These pixels must be what handgrad's {seen!r} makes of a picture."]
+    if views > 1:
+        notes.append(f"handgrad answers by the mean over {views} shifts of a picture, this by the picture alone.")
+    return notes
 
 
 def _steps(network: Network) -> Iterable[Step]:

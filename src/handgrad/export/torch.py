@@ -120,6 +120,7 @@ network = nn.Sequential(  #: network = Network([
     «layers»
 )  #: ], loss=«loss_told»)
 «born»
+
 optimizer = torch.optim.«optimizer»  #: optimizer = «optimizer_told»
 «?decay»weights = [W for W in network.parameters() if W.ndim > 1]  #: network.weights
 
@@ -138,7 +139,7 @@ def train(x, t, epochs=«epochs», batch_size=«batch_size»):  #: trainer.fit(x
         order = torch.randperm(len(x))  #:     order = shuffling.permutation(len(x))
         for batch in range(batches):  #:     for batch in range(batches):
             rows = order[batch * batch_size :][:batch_size]  #:         rows = order[first : first + batch_size]
-«?lr_needed»            lr = «lr»  #:         lr = «lr_told»
+«?lr_needed»            lr = «lr»  #:         lr = «lr»
 «?moves»            for group in optimizer.param_groups:
 «?moves»                group["lr"] = lr
             z = network(x[rows])  #:         z = network.forward(x[rows])
@@ -180,7 +181,7 @@ OPTIMIZERS = {
     "sgd": "SGD(network.parameters(), lr={lr})",
     "momentum": "SGD(network.parameters(), lr={lr}, momentum={momentum})",
     "nesterov": "SGD(network.parameters(), lr={lr}, momentum={momentum}, nesterov=True)",
-    "adam": "Adam(network.parameters(), lr={lr}, betas=({beta_1}, {beta_2}), eps={epsilon})",
+    "adam": "Adam(network.parameters(), lr={lr})",
 }
 LOSSES = {
     "softmax": "functional.cross_entropy(z, t)",

@@ -19,25 +19,27 @@ from ..optimizers import Optimizer
 from ..recipes import RECIPES, Recipe
 from .plain import Plain, paragraphs, shown
 
-OPTIMIZERS = {  # by the recipe's word: the translator's, and what its constructor takes from the optimizer
+# By the recipe's word: the word that a script has it by, and what it must be told. (Adam's β and ε are the usual ones.)
+OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sgd": ("sgd", ()),
     "momentum": ("momentum", ("momentum",)),
     "nesterov": ("nesterov", ("momentum",)),
-    "adam": ("adam", ("beta_1", "beta_2", "epsilon")),
-    "adamw": ("adam", ("beta_1", "beta_2", "epsilon")),
+    "adam": ("adam", ()),
+    "adamw": ("adam", ()),  # the decay is a line of its own
 }
 SCHEDULES = {
     "constant": "",
     "cosine": """
 
-def schedule(t):  #: schedules.cosine()
-    \"\"\"The share of the learning rate at the share t of the run.\"\"\"
-    return (1 + math.cos(math.pi * t)) / 2
+def schedule(epoch, epochs):  #: schedules.cosine()
+    \"\"\"The factor on the learning rate, `epoch` in fractions.\"\"\"
+    return (1 + math.cos(math.pi * epoch / epochs)) / 2
 """,
     "one_cycle": """
 
-def schedule(t):  #: schedules.one_cycle(rise=0.3, start=1/25, final=1e-4)
-    \"\"\"The share of the learning rate at the share t of the run: up, then down.\"\"\"
+def schedule(epoch, epochs):  #: schedules.one_cycle(rise=0.3, start=1/25, final=1e-4)
+    \"\"\"The factor on the learning rate, `epoch` in fractions: up, then down.\"\"\"
+    t = epoch / epochs
     if t < 0.3:
         return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * t / 0.3)) / 2
     return 1e-4 + (1 - 1e-4) * (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
@@ -62,6 +64,7 @@ class Training:
     network: Network
     optimizer: Optimizer
     own: bool  # whether the network is the recipe's own
+    views: int  # over how many shifts handgrad answers
 
     @property
     def made(self) -> tuple[str, dict[str, Any]]:
@@ -92,8 +95,7 @@ class Training:
             "optimizer_told": self.told,
             "decay": self.optimizer.weight_decay,
             "moves": self.moves,
-            "lr": repr(self.optimizer.lr) + " * schedule((epoch + batch / batches) / epochs)" * self.moves,
-            "lr_told": "optimizer.lr" + " * schedule(epoch + batch / batches, epochs)" * self.moves,
+            "lr": repr(self.optimizer.lr) + " * schedule(epoch + batch / batches, epochs)" * self.moves,
             "schedule": SCHEDULES[recipe.schedule].rstrip("\n").split("\n") if self.moves else [],
             "loss_name": loss,
             "loss_told": f"{loss}({f'label_smoothing={e!r}' if e else ''})",
@@ -121,16 +123,16 @@ class Training:
         recipe = self.recipe
         does = "reads" if self.network.preprocessing is None else "reads and deskews"
         told = [
-            "At the right of a line stands handgrad's own that does the same. DATA is as handgrad train --data has it: "
-            f"mnist, drawn, or a directory of four IDX files; handgrad {does} the pictures, and does nothing else here. "
+            "At the right of a line stands handgrad's that does the same. DATA is as handgrad train --data has it: "
+            f"mnist, drawn, or a directory of four IDX files. handgrad {does} the pictures and does no more here. "
             "Inputs are floats in [0, 1], pixels / 255."
         ]
         if not self.own:
             told.append("The recipe is of another network: this is the model's, trained as the recipe trains.")
-        if recipe.views > 1:
-            told.append(f"handgrad then answers by the mean over {recipe.views} shifts; this by the picture alone.")
+        if self.views > 1:
+            told.append(f"handgrad then answers by the mean over {self.views} shifts, this by the picture alone.")
         begin = (
-            f"The training of {self.plain.source}, by the recipe {shown(recipe.name)}, in {framework}: "
+            f"The training of {self.plain.source or 'a network'}, by the recipe {shown(recipe.name)}, in {framework}: "
             f"written by handgrad {__version__}."
         )
         opening, *rest = paragraphs([f'"""{begin}'])
@@ -154,7 +156,9 @@ def training_of(plain: Plain, model: Network | Committee, recipe: Recipe) -> Tra
         )
     trainer = recipe.trainer(model.image_shape, model.n_out)
     own = _chain(trainer.network.folded()) == _chain(model.folded())
-    return Training(plain, recipe, trainer.network if own else model, trainer.optimizer, own)
+    return Training(
+        plain, recipe, trainer.network if own else model, trainer.optimizer, own, max(recipe.views, model.views)
+    )
 
 
 def _untranslated(recipe: Recipe) -> list[str]:
