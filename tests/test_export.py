@@ -355,12 +355,13 @@ def test_no_training_is_written_for_what_does_not_train(to: str, tmp_path: Path,
 @pytest.mark.parametrize("to", ["torch", "keras"])
 def test_a_script_has_its_weights_beside_it_and_nothing_is_written_over(to: str, tmp_path: Path, refused) -> None:
     network, other = small(), Network([4, 3], rng=2)
-    export(network, tmp_path / "net.py", to=to)  # of a network that is in no file
+    made = export(network, tmp_path / "net.py", to=to)  # of a network that is in no file
+    assert made == [tmp_path / "net.py", tmp_path / "net.safetensors"]
     assert '"net.safetensors"' in (tmp_path / "net.py").read_text()
     assert (handgrad.load(tmp_path / "net.safetensors").parameters == network.parameters).all()
     with refused("net.safetensors is there already"):
         export(other, tmp_path / "net.py", to=to)
-    export(network, tmp_path / "net.py", to=to, model=tmp_path / "net.safetensors")
+    assert export(network, tmp_path / "net.py", to=to, model=tmp_path / "net.safetensors") == [tmp_path / "net.py"]
 
     (tmp_path / "elsewhere").mkdir()
     for _ in range(2):  # the second finds its own copy

@@ -454,8 +454,10 @@ def export_model(
     if out is None:
         ending = target.ending.replace(".", "_train.") if train else target.ending
         out = model.with_name(model.stem + ending)
-    export(load_model(model), out, to=to, model=model, train=chosen, without_preprocessing=without_preprocessing)
-    click.echo(f"{out}: {out.stat().st_size:,} bytes")
+    network = load_model(model)
+    made = export(network, out, to=to, model=model, train=chosen, without_preprocessing=without_preprocessing)
+    for path in made:
+        click.echo(f"{path}: {path.stat().st_size:,} bytes")
     tried = f"python {out} [DATA]" if train else target.tried(out)
     if tried:
         click.echo(f"try: {tried}")

@@ -69,8 +69,8 @@ def export(
     model: str | os.PathLike[str] | None = None,
     train: Recipe | None = None,
     without_preprocessing: bool = False,
-) -> None:
-    """Write a network for `to`, one of TARGETS, to the file `path`.
+) -> list[Path]:
+    """Write a network for `to`, one of TARGETS, to the file `path`; return the files that were written.
 
     model                   the file that holds the network. A script that loads its weights finds them beside it: where
                             there is no such file, or not there, they are written there, with the ending .safetensors
@@ -79,7 +79,7 @@ def export(
 
     Raises HandgradError for what cannot be exported, naming it, and for places that cannot be written.
     """
-    target, path = target_of(to), Path(path)
+    target, path, made = target_of(to), Path(path), []
     if train is not None and target.write_training is None:
         able = ", ".join(name for name, other in TARGETS.items() if other.write_training is not None)
         raise HandgradError(f"--train does not go with {to}, which does not train: expected one of {able}")
@@ -93,14 +93,18 @@ def export(
     elif train is not None:
         content = target.write_training(training_of(plain, network, train), name)
     else:
-        content = target.write(replace(plain, weights=_weights_beside(path, network, model)), name)
+        weights, made = _weights_beside(path, network, model)
+        content = target.write(replace(plain, weights=weights.name), name)
     replace_file(path, content)
+    return [path, *made]
 
 
-def _weights_beside(path: Path, network: Network | Committee, model: str | os.PathLike[str] | None) -> str:
-    """The name of a model file in the script's directory; nothing that is there is written over."""
+def _weights_beside(
+    path: Path, network: Network | Committee, model: str | os.PathLike[str] | None
+) -> tuple[Path, list[Path]]:
+    """A model file in the script's directory, and again where it had to be written; what is there is not written over."""
     if model is not None and Path(model).resolve().parent == path.resolve().parent:
-        return Path(model).name
+        return Path(model), []
     weights = path.with_suffix(".safetensors")
     if weights == path:
         raise HandgradError(f"{path} is named as its weights are to be: name a script, as in {path.with_suffix('.py')}")
@@ -108,11 +112,11 @@ def _weights_beside(path: Path, network: Network | Committee, model: str | os.Pa
         if weights.exists():
             raise HandgradError(f"{weights} is there already: give it as model, if it holds this network")
         save(network, weights)
-        return weights.name
+        return weights, [weights]
     content = Path(model).read_bytes()
     if weights.exists() and weights.read_bytes() != content:
         raise HandgradError(
             f"{weights}, where the script would look for its weights, is another model: name another file"
         )
     replace_file(weights, content)
-    return weights.name
+    return weights, [weights]

@@ -147,7 +147,7 @@ def train(x, t, epochs=«epochs», batch_size=«batch_size»):  #: trainer.fit(x
     """x (count, «n_in») pixels in [0, 1], t (count, «n_out») targets, one row an example."""
     batches = -(-len(x) // batch_size)  #: batches = -(-len(x) // batch_size)
     for epoch in range(epochs):  #: while epoch < epochs:
-        network.reset_metrics()  #:     loss_sum = 0.0
+        loss_sum = 0.0  #:     loss_sum = 0.0
         order = shuffling.permutation(len(x))  #:     order = shuffling.permutation(len(x))
         for batch in range(batches):  #:     for batch in range(batches):
             rows = order[batch * batch_size :][:batch_size]  #:         rows = order[first : first + batch_size]
@@ -158,8 +158,8 @@ def train(x, t, epochs=«epochs», batch_size=«batch_size»):  #: trainer.fit(x
   #:         network.backward(dz)
 «?decay»  #:         for W, _ in network.weights: W *= 1 - lr * weight_decay
   #:         optimizer.step(network, lr)
-  #:         loss_sum += loss.value(z, t[rows]) * len(rows)
-        print(f"epoch {epoch + 1}/{epochs}  loss {float(loss):.4f}")
+            loss_sum += float(loss) * len(rows)  #:         loss_sum += loss.value(z, t[rows]) * len(rows)
+        print(f"epoch {epoch + 1}/{epochs}  loss {loss_sum / len(x):.4f}")
 
 
 def pixels(pictures):
