@@ -201,11 +201,10 @@ def test_every_activation_and_loss(target: str, activation: str, loss: str, tmp_
     same(target, Network([5, 7, 6, 3], activation=activation, loss=loss, init="lecun", rng=1), tmp_path)
 
 
-@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize(("activation", "loss"), list(zip(ACTIVATIONS, list(LOSSES) * 3, strict=False)))
 @pytest.mark.parametrize("target", PROCESSES)
-def test_every_activation_at_once(target: str, loss: str, tmp_path: Path) -> None:
-    sizes, activations = [5, *range(6, 6 + len(ACTIVATIONS)), 3], list(ACTIVATIONS)
-    same(target, Network(sizes, activation=activations, loss=loss, init="xavier_normal", rng=1), tmp_path)
+def test_every_activation_and_every_loss(target: str, activation: str, loss: str, tmp_path: Path) -> None:
+    same(target, Network([5, 7, 6, 3], activation=activation, loss=loss, init="lecun", rng=1), tmp_path)
 
 
 CHAINS: dict[str, Callable[[], Network]] = {
@@ -268,9 +267,10 @@ def test_the_label_is_the_largest_outputs_where_the_probabilities_are_all_1(targ
     network = Network([Dense(2, 3)], rng=0)
     network.parameters[...] = 0
     network.layers[0].b[...] = [40, 50, 45]
-    labels, p = run_as(target, network, tmp_path, np.zeros((2, 2)))
+    network.layers[0].W[2, 1] = 5
+    labels, p = run_as(target, network, tmp_path, [[0, 0], [0, 1], [0, 2]])
     np.testing.assert_allclose(p, 1)
-    assert labels.tolist() == [1, 1]
+    assert labels.tolist() == [1, 1, 2]  # of two that are as large, the first
 
 
 @pytest.mark.parametrize("target", list(TARGETS))

@@ -79,7 +79,8 @@ def export(
 
     Raises HandgradError for what cannot be exported, naming it, and for places that cannot be written.
     """
-    target, path, made = target_of(to), Path(path), []
+    target, path = target_of(to), Path(path)
+    made: list[Path] = []
     if train is not None and target.write_training is None:
         able = ", ".join(name for name, other in TARGETS.items() if other.write_training is not None)
         raise HandgradError(f"--train does not go with {to}, which does not train: expected one of {able}")
@@ -102,7 +103,7 @@ def export(
 def _weights_beside(
     path: Path, network: Network | Committee, model: str | os.PathLike[str] | None
 ) -> tuple[Path, list[Path]]:
-    """A model file in the script's directory, and again where it had to be written; what is there is not written over."""
+    """A model file in the script's directory, and again where it had to be written: never over one that is there."""
     if model is not None and Path(model).resolve().parent == path.resolve().parent:
         return Path(model), []
     weights = path.with_suffix(".safetensors")
