@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | attack | check | profile | data.
+"""The command line: handgrad train | evaluate | predict | attack | check | profile | export | data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -23,6 +23,7 @@ from .classifier import Classifier
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
+from .export import TARGETS, export, target_of
 from .files import load as load_model
 from .files import read_json
 from .gradcheck import TOLERANCE
@@ -170,13 +171,19 @@ def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
     ]
     if others:
         raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(others)}")
+    recipe, data = _config(run)
+    return recipe.with_choices(epochs=choices["epochs"]), run, data
+
+
+def _config(run: Path) -> tuple[Recipe, str]:
+    """The recipe and the data that a run's config.json tells of."""
     config = read_json(run / "config.json")
     try:
         data, _ = config.pop("data"), config.pop("handgrad")
         recipe: Recipe = _named(run / "config.json", Recipe.from_config, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{run / 'config.json'} is not as handgrad train writes it: {error}") from error
-    return recipe.with_choices(epochs=choices["epochs"]), run, str(data)
+    return recipe, str(data)
 
 
 def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
@@ -418,6 +425,43 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -
         f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} "
         "that a large product reaches here"
     )
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", required=True, metavar="|".join(TARGETS), help="The language to write it in.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: beside MODEL]")
+@click.option("--train", is_flag=True, help="Write the training of MODEL, line beside line, to torch or keras.")
+@click.option("--recipe", help="For --train.  [default: the one in config.json beside MODEL, or else post]")
+@click.option("--without-preprocessing", is_flag=True, help="Write the net behind a preprocessing or several views.")
+def export_model(
+    model: Path, to: str, out: Path | None, train: bool, recipe: str | None, without_preprocessing: bool
+) -> None:
+    """Write a model as a script of another framework, or as a file that needs none.
+
+    torch and keras are scripts that load MODEL, which must lie beside them; onnx is a graph, python a file that needs
+    NumPy alone, c and js files that need nothing. Each tells at its head what goes in and what comes out.
+    """
+    target = target_of(to)
+    if recipe is not None and not train:
+        raise HandgradError("--recipe names the training that --train writes: give --train too")
+    chosen = None
+    if train:
+        beside = recipe is None and (model.parent / "config.json").exists()
+        chosen = _config(model.parent)[0] if beside else _recipe("post" if recipe is None else recipe, {})
+    if out is None:
+        ending = target.ending.replace(".", "_train.") if train else target.ending
+        out = model.with_name(model.stem + ending)
+    network = load_model(model)
+    made = export(network, out, to=to, model=model, train=chosen, without_preprocessing=without_preprocessing)
+    for path in made:
+        click.echo(f"{path}: {path.stat().st_size:,} bytes")
+    tried = f"python {out} [DATA]" if train else target.tried(out)
+    if tried:
+        click.echo(f"try: {tried}")
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
