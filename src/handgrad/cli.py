@@ -315,10 +315,10 @@ def attack(
     network.views = 1  # and what is to err, the network itself: its mean over shifts has other slopes
     x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
-    for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
+    for name, picture, p_before in zip(names, x, by_class(network.probabilities(x)), strict=True):
         found = _named(Path(name), smallest_change, network, picture)
         before, after = found.answer_before, found.answer_after
-        p_after = network.probabilities(found.picture[None])[0]
+        p_after = by_class(network.probabilities(found.picture[None]))[0]
         changes.append(found.change)
         answers = [f"{network.classes[k]}  {p[k]:.1%}" for k, p in ((before, p_before), (after, p_after))]
         captions.append((answers[0], f"length {found.l2:.2f}, at most {found.largest:.2f}", answers[1]))
