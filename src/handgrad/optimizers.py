@@ -99,7 +99,7 @@ class Optimizer(ABC):
         """The penalties' derivatives added, then the norm clipped."""
         for W, dW in self._weights:
             if self.l2:
-                dW += self.l2 * W
+                dW += np.multiply(W, self.l2, out=self._room[: W.size].reshape(W.shape))
             if self.l1:
                 dW += self.l1 * np.sign(W)
         if self.clip_norm:
@@ -121,6 +121,7 @@ class Optimizer(ABC):
         cuts = [slice(first, first + BLOCK) for first in range(0, theta.size, BLOCK)]
         self._blocks = [(theta[c], g[c], [m[c] for m in self.memory], scratch[: theta[c].size]) for c in cuts]
         self._weights = network.weights
+        self._room = aligned(max((W.size for W, _ in self._weights), default=0), theta.dtype)  # costs nothing unused
         self._network, self._parameters = network, theta
 
     def __copy__(self) -> Optimizer:
@@ -129,7 +130,7 @@ class Optimizer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy comes without the network, and goes on with the one that it is given."""
-        return self.__dict__ | {"_network": None, "_parameters": None, "_blocks": [], "_weights": []}
+        return self.__dict__ | {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_room": None}
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to continue: the memories (memories, size) and the number of steps."""
