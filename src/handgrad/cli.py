@@ -19,7 +19,8 @@ from . import __version__
 from .adversarial import smallest_change
 from .arrays import as_floats
 from .checks import check_all
-from .classifier import Classifier
+from .classifier import Classifier, by_class
+from .committee import Committee
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
@@ -208,7 +209,7 @@ def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
 @json_option
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Read the test set with a model: its loss, its right answers, and what it takes for what."""
-    network = load_model(model)
+    network = _classifier(model)
     dataset = load("mnist" if data is None else data)
     result = network.evaluate(dataset.x_test, dataset.y_test)
     confusion = network.confusion_matrix(dataset.x_test, dataset.y_test)
@@ -234,9 +235,9 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
 
     Each is cut out, scaled and centred as the digits were that the network learnt from.
     """
-    network = load_model(model)
+    network = _classifier(model)
     digits = np.stack(_digits(network, model, pictures))
-    probabilities = network.probabilities(digits)
+    probabilities = by_class(network.probabilities(digits))
     captions = []
     for path, p in zip(pictures, probabilities, strict=True):
         likeliest = np.argsort(p)[::-1][:2]
@@ -253,6 +254,14 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
         digit_grid(show, digits, captions)
         if not as_json:
             click.echo(f"what the network saw: {show}")
+
+
+def _classifier(model: Path) -> Network | Committee:
+    """What a model file holds. Raises HandgradError where its answers are numbers: a digit is none."""
+    network = load_model(model)
+    if not network.loss.classifies:
+        raise HandgradError(f"{model} answers by numbers, for it learnt with {network.loss!r}: expected one of classes")
+    return network
 
 
 def _digits(network: Classifier, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
@@ -290,7 +299,7 @@ def attack(
     Pictures are read as in predict. Of a change it tells the length, √Σ(change of a pixel)², and the largest change of
     a pixel; ink is 1, paper 0. At the smallest change the two answers are all but equally likely.
     """
-    network = load_model(model)
+    network = _classifier(model)
     if not isinstance(network, Network):
         raise HandgradError(f"{model} is a committee of {len(network.members)} networks: attack takes one")
     digits, names = _digits(network, model, pictures), [str(path) for path in pictures]
@@ -313,10 +322,10 @@ def attack(
     network.views = 1  # and what is to err, the network itself: its mean over shifts has other slopes
     x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
-    for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
+    for name, picture, p_before in zip(names, x, by_class(network.probabilities(x)), strict=True):
         found = _named(Path(name), smallest_change, network, picture)
         before, after = found.answer_before, found.answer_after
-        p_after = network.probabilities(found.picture[None])[0]
+        p_after = by_class(network.probabilities(found.picture[None]))[0]
         changes.append(found.change)
         answers = [f"{network.classes[k]}  {p[k]:.1%}" for k, p in ((before, p_before), (after, p_after))]
         captions.append((answers[0], f"length {found.l2:.2f}, at most {found.largest:.2f}", answers[1]))

@@ -15,7 +15,9 @@ from sklearn.utils import shuffle
 from ..arrays import Array
 from ..network import Network
 from ..optimizers import Adam, Optimizer
-from ..training import TINY, Callback, History, Trainer
+from ..training import Callback, History, Trainer
+
+TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class Velocity(Optimizer):
@@ -116,6 +118,9 @@ class Fitting(Trainer):
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
             self.penalty += self.alpha / 2 * squares * len(x) / n / len(self.order)
+        if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
+            w /= max(float(w.sum()), TINY)
+            w *= len(w)
         return super()._learn(x, t, w)
 
 
