@@ -37,7 +37,7 @@ records: .venv/peers
 	$(BIN)/python -m records.choices
 	$(BIN)/python -m records.digits8
 
-# Every peer side by side: eleven minutes for the steps, six for the rest. Leave the machine alone meanwhile.
+# Every peer side by side: eleven minutes for the steps, eleven for the rest. Leave the machine alone meanwhile.
 bench: .venv/peers
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/python -m benchmarks.steps
@@ -46,6 +46,7 @@ bench: .venv/peers
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.ladder
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.roads
 	$(BIN)/python -m benchmarks.pictures
+	$(BIN)/python -m benchmarks.estimators
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "handgrad needs Python 3.11 or later")'

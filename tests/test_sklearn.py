@@ -224,6 +224,38 @@ def test_fit_without_warm_start_begins_anew():
     assert len(model.loss_curve_) == 8
 
 
+def test_a_warm_start_takes_no_other_layers():
+    model = MLPClassifier(**SMALL, warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match="not those of the fit that this one goes on from"):
+        model.set_params(hidden_layer_sizes=(7, 6)).fit(X, Y)
+    with pytest.raises(ValueError, match="same classes as in the previous call"):
+        model.set_params(hidden_layer_sizes=(7, 5)).fit(X[Y > 0], Y[Y > 0])
+
+
+def test_partial_fit_takes_data_of_another_dtype_and_kind():
+    a, b = (MLPClassifier(**SMALL).partial_fit(X, Y, classes=[0, 1, 2]) for _ in range(2))
+    x = X.astype(np.float32)
+    a.partial_fit(x, Y)
+    b.partial_fit(scipy.sparse.csc_matrix(x), Y)
+    assert a.coefs_[0].dtype == np.float64
+    assert np.array_equal(a.coefs_[0], b.coefs_[0])
+
+
+def test_a_warm_start_never_ends_below_the_best_score_so_far():
+    parameters = SMALL | {"warm_start": True, "early_stopping": True, "learning_rate_init": 0.05, "max_iter": 30}
+    held_out = {"X_val": scipy.sparse.csc_matrix(X[160:]), "y_val": Y[160:]}
+    model = MLPClassifier(**parameters, tol=0.0).fit(X[:160], Y[:160], **held_out)
+    best = model.network_.parameters.copy()
+    model.set_params(learning_rate_init=5.0, max_iter=1).fit(X[:160], Y[:160], **held_out)
+    assert np.array_equal(model.network_.parameters, best)
+
+
+def test_held_out_examples_need_not_have_every_class():
+    model = MLPClassifier(**SMALL, warm_start=True).fit(X, Y)
+    model.fit(X, Y, X_val=X[Y == 1], y_val=Y[Y == 1])
+    assert len(model.history_["val_loss"]) == 8
+
+
 def test_a_pickle_holds_neither_buffers_nor_the_data():
     model = MLPClassifier((100,), max_iter=2, random_state=0, dtype=np.float32)
     size = len(pickle.dumps(model.fit(np.tile(X, (40, 1)), np.tile(Y, 40))))

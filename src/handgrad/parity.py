@@ -151,7 +151,7 @@ def compare(
 
 @contextlib.contextmanager
 def _one_thread(torch: Any) -> Iterator[None]:
-    """PyTorch's threads wait for each other at every small step: beside other programs ten times as long as one does."""
+    """PyTorch's threads wait for each other at every small step: ten times as long as one beside other programs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -105,6 +104,8 @@ class _MLP(BaseEstimator, ABC):
     callbacks: Sequence[Callback]
     dtype: DTypeLike | None
 
+    _multilabel = False
+
     network_: Network
     n_outputs_: int
     t_: int
@@ -134,19 +135,18 @@ class _MLP(BaseEstimator, ABC):
         goes_on = hasattr(self, "network_") and (self.warm_start or once)
         X, y = self._checked(X, y, once, reset=not goes_on)
         w = self._weights(X, y, sample_weight)
-        if self.dtype is not None:
-            X = X.astype(self.dtype, copy=False)
-        if not isinstance(X, np.ndarray):
-            X = X.tocsr()
+        X = X if isinstance(X, np.ndarray) else X.tocsr()
         if held_out is not None:
             held_out = self._held_out(*held_out)
         if not goes_on:
-            self._begin(X, y)
-        if y.shape[1] != self.n_outputs_ or self.network_.dtype != X.dtype:
+            self._begin(X.shape[1], y.shape[1], self.dtype or X.dtype)
+        elif y.shape[1] != self.n_outputs_ or repr(self._chain(X.shape[1])) != repr(self.network_.layers):
             raise ValueError(
-                f"y has {y.shape[1]} outputs and X is {X.dtype}: expected {self.n_outputs_} and "
-                f"{self.network_.dtype}, as in the fit that this one goes on from"
+                "the layers or the number of outputs are not those of the fit that this one goes on from: expected the "
+                "same, or warm_start=False"
             )
+        X = X.astype(self.network_.dtype, copy=False)
+        w = None if w is None else w.astype(self.network_.dtype)
         with blas_threads(self.network_, self._batch_size(len(y))):
             if self.solver == "lbfgs":
                 self._fit_lbfgs(X, self._targets(y), w)
@@ -154,11 +154,11 @@ class _MLP(BaseEstimator, ABC):
                 self._fit_stochastic(X, y, w, once, held_out)
         return self
 
-    def _begin(self, X: Any, y: Array) -> None:
+    def _begin(self, n_in: int, n_out: int, dtype: DTypeLike) -> None:
         """A network that knows nothing yet, and the record of its training."""
         self._random_state = check_random_state(self.random_state)
-        self.n_outputs_, self.n_iter_, self.t_ = y.shape[1], 0, 0
-        self.network_ = self._network(X.shape[1], X.dtype)
+        self.n_outputs_, self.n_iter_, self.t_ = n_out, 0, 0
+        self.network_ = self._network(n_in, dtype)
         names = tuple(map(str, getattr(self, "classes_", ())))
         if len(names) == self.network_.n_classes:
             self.network_.classes = names
@@ -177,30 +177,13 @@ class _MLP(BaseEstimator, ABC):
         self.best_epoch_: int | None = None
 
     def _network(self, n_in: int, dtype: DTypeLike) -> Network:
-        """The chain that the parameters describe, with the weights that scikit-learn would draw, or those of `init`."""
-        hidden = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes).astype(float)]
-        if min(hidden, default=1) < 1:
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
-        activations = self._for_each(self.activation, hidden, "activation")
-        rates = self._for_each(self.dropout, hidden, "dropout")
-        if any(rates) and self.solver == "lbfgs":
-            raise ValueError(
-                "dropout with solver='lbfgs': expected a stochastic solver, for its loss changes at every look"
-            )
-        loss = self._loss()
-        sizes = [n_in, *hidden, self.n_outputs_]
-        chain: list[Layer] = []
-        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            chain.append(Dense(fan_in, fan_out, self.init or "zeros"))
-            if i < len(hidden):
-                chain += [ACTIVATIONS_HERE[activations[i]]()] * (activations[i] != "identity")
-                chain += [Dropout(rates[i])] * (rates[i] > 0)
-        if isinstance(loss, Quadratic):
-            chain.append(Sigmoid())
+        """The network that the parameters describe, with the weights that scikit-learn would draw, or `init`'s."""
+        chain, loss = self._chain(n_in), self._loss()
         seed = copy.deepcopy(self._random_state).randint(2**31)  # dropout leaves weights and batches what they are
         network = Network(chain, loss=loss, rng=seed, dtype=dtype)
         if self.init is None:
-            dense = [layer for layer in network.layers if isinstance(layer, Dense)]
+            activations = [activation for _, activation, _ in self._hidden()]
+            dense = [layer for layer in chain if isinstance(layer, Dense)]
             for layer, activation in zip(dense, [*activations, self.activation], strict=True):
                 factor = 2 if activation in ("logistic", "sigmoid") else 6
                 bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), the biases too
@@ -208,16 +191,39 @@ class _MLP(BaseEstimator, ABC):
                 layer.b[...] = self._random_state.uniform(-bound, bound, layer.n_out)
         return network
 
-    def _for_each(self, given: Any, hidden: list[int], name: str) -> list[Any]:
-        """A parameter as one value for each hidden layer."""
-        if isinstance(given, str) or np.ndim(given) == 0:
-            return [given] * len(hidden)
-        if len(given) != len(hidden):
+    def _chain(self, n_in: int) -> list[Layer]:
+        """The layers that the parameters describe."""
+        chain: list[Layer] = []
+        for n_out, activation, rate in self._hidden():
+            chain.append(Dense(n_in, n_out, self.init or "zeros"))
+            chain += [ACTIVATIONS_HERE[activation]()] if activation != "identity" else []
+            chain += [Dropout(rate)] if rate else []
+            n_in = n_out
+        chain.append(Dense(n_in, self.n_outputs_, self.init or "zeros"))
+        return [*chain, Sigmoid()] if isinstance(self._loss(), Quadratic) else chain
+
+    def _hidden(self) -> list[tuple[int, str, float]]:
+        """(size, activation, rate of dropout) of each hidden layer."""
+        sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes).astype(float)]
+        if min(sizes, default=1) < 1:
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        activations = self._for_each("activation", len(sizes))
+        if not set(activations) <= set(ACTIVATIONS_HERE):
             raise ValueError(
-                f"{name}={given!r}: expected one for each of the {len(hidden)} hidden layers, or one for all"
+                f"activation={self.activation!r}: expected names among {', '.join(sorted(ACTIVATIONS_HERE))}"
             )
-        if name == "activation" and not set(given) <= set(ACTIVATIONS_HERE):
-            raise ValueError(f"activation={given!r}: expected names among {', '.join(sorted(ACTIVATIONS_HERE))}")
+        rates = self._for_each("dropout", len(sizes))
+        if any(rates) and self.solver == "lbfgs":
+            raise ValueError("dropout with lbfgs: expected a stochastic solver, for its loss changes at every look")
+        return list(zip(sizes, activations, rates, strict=True))
+
+    def _for_each(self, name: str, hidden: int) -> list[Any]:
+        """A parameter as one value for each of so many hidden layers."""
+        given = getattr(self, name)
+        if isinstance(given, str) or np.ndim(given) == 0:
+            return [given] * hidden
+        if len(given) != hidden:
+            raise ValueError(f"{name}={given!r}: expected one for each of the {hidden} hidden layers, or one for all")
         return list(given)
 
     def _make_optimizer(self) -> Optimizer:
@@ -256,7 +262,7 @@ class _MLP(BaseEstimator, ABC):
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
             )
         self._optimizer = self._optimizer_to_go_on_with()
-        score = None if held_out is None else (lambda: self._loss_and_score(*held_out))
+        score = None if held_out is None else self._scorer(*held_out)
         self.n_iter_ = 0
         progress = Progress(self, score, once)
         fitting = Fitting(
@@ -300,16 +306,21 @@ class _MLP(BaseEstimator, ABC):
             raise ValueError("X_val and y_val go together: expected both or neither")
         X, y = self._checked(X, y, once=True, reset=False)
         w = None if sample_weight is None else _check_sample_weight(sample_weight, X)[:, None]
-        return X, y, w
+        return X if isinstance(X, np.ndarray) else X.tocsr(), y, w
 
-    def _loss_and_score(self, X: Any, y: Any, w: Any) -> tuple[float, float]:
-        z, loss = self._outputs(X), self.network_.loss
+    def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[float, float]]:
+        """A function that gives (loss, score) on held-out examples, as the network now stands."""
+        t, truth, loss = self._targets(y), self._original(y), self.network_.loss
         flat = None if w is None else w[:, 0]
-        answers = self._answers(loss.probabilities(z))
-        score = np.nan
-        if answers.dtype.kind != "f" or np.isfinite(answers).all():
-            score = self._score(self._original(y), answers, flat)
-        return float(np.average(loss.each(z, self._targets(y)), weights=flat)), float(score)
+
+        def score() -> tuple[float, float]:
+            z = self._outputs(X)
+            answers = self._answers(loss.probabilities(z))
+            finite = answers.dtype.kind != "f" or np.isfinite(answers).all()
+            value = self._score(truth, answers, flat) if finite else np.nan
+            return float(np.average(loss.each(z, t), weights=flat)), value
+
+        return score
 
     def _fit_lbfgs(self, X: Any, t: Array, w: Any) -> None:
         """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
@@ -357,7 +368,7 @@ class _MLP(BaseEstimator, ABC):
         if sample_weight is None:
             return None
         w: Array = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        return w[:, None].astype(self.dtype or X.dtype)
+        return w[:, None]
 
     # ---- Answering ---------------------------------------------------------------------------------------------------
 
@@ -554,6 +565,11 @@ class MLPClassifier(ClassifierMixin, _MLP):
         p = self.predict_proba(X)
         return np.log(p, out=p)
 
+    @property
+    def _multilabel(self) -> bool:  # type: ignore[override]
+        """Whether an example may have several of the classes."""
+        return str(self._label_binarizer.y_type_).startswith("multilabel")
+
     def _loss(self) -> Loss:
         if not isinstance(self.loss, str):
             multiclass = self._label_binarizer.y_type_ == "multiclass"
@@ -581,7 +597,7 @@ class MLPClassifier(ClassifierMixin, _MLP):
             self.classes_ = self._label_binarizer.classes_
         else:
             classes = unique_labels(y)
-            if self.warm_start and set(classes) != set(self.classes_):
+            if self.warm_start and not once and set(classes) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                     f"Previously got {self.classes_}, `y` has {classes}"
@@ -597,7 +613,7 @@ class MLPClassifier(ClassifierMixin, _MLP):
         if self.class_weight is None:
             return w
         balance = compute_sample_weight(self.class_weight, self._original(y))[:, None]
-        weights: Array = (balance if w is None else w * balance).astype(self.dtype or X.dtype)
+        weights: Array = balance if w is None else w * balance
         return weights
 
     def _answers(self, p: Array) -> NDArray[Any]:

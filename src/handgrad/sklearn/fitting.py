@@ -15,7 +15,9 @@ from sklearn.utils import shuffle
 from ..arrays import Array
 from ..network import Network
 from ..optimizers import Adam, Optimizer
-from ..training import TINY, Callback, History, Trainer
+from ..training import Callback, History, Trainer
+
+TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class Velocity(Optimizer):
@@ -116,6 +118,9 @@ class Fitting(Trainer):
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
             self.penalty += self.alpha / 2 * squares * len(x) / n / len(self.order)
+        if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
+            w /= max(float(w.sum()), TINY)
+            w *= len(w)
         return super()._learn(x, t, w)
 
 
@@ -131,12 +136,19 @@ class Progress(Callback):
         self.estimator, self.score, self.once = estimator, score, once
         self.best_parameters: Array | None = None
 
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """A warm start begins at the best weights so far."""
+        if self.estimator.early_stopping and self.estimator.validation_scores_:
+            self.best_parameters = trainer.network.parameters.copy()
+
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Count the epoch, and let the estimator's settings say what follows from it."""
         estimator, optimizer = self.estimator, trainer.optimizer
         assert isinstance(trainer, Fitting)
         estimator.n_iter_ += 1
         estimator.t_ += len(trainer.order)
+        if estimator._multilabel:
+            trainer.history.pop("accuracy")  # it takes the likeliest label for the only one
         loss = trainer.history["loss"][-1]
         if estimator.loss == "squared_error" and not trainer.network.loss.classifies:
             loss /= estimator.n_outputs_  # scikit-learn tells the mean over the outputs, and follows the sum's gradient
