@@ -195,11 +195,11 @@ class _MLP(BaseEstimator, ABC):
         """The layers that the parameters describe."""
         chain: list[Layer] = []
         for n_out, activation, rate in self._hidden():
-            chain.append(Dense(n_in, n_out, self.init or "zeros"))
+            chain.append(Dense(n_in, n_out, self.init or "xavier_uniform"))
             chain += [ACTIVATIONS_HERE[activation]()] if activation != "identity" else []
             chain += [Dropout(rate)] if rate else []
             n_in = n_out
-        chain.append(Dense(n_in, self.n_outputs_, self.init or "zeros"))
+        chain.append(Dense(n_in, self.n_outputs_, self.init or "xavier_uniform"))
         return [*chain, Sigmoid()] if isinstance(self._loss(), Quadratic) else chain
 
     def _hidden(self) -> list[tuple[int, str, float]]:
@@ -518,7 +518,7 @@ class MLPClassifier(ClassifierMixin, _MLP):
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Any = None,
         tol: float = 1e-4,
         verbose: bool = False,
         warm_start: bool = False,
@@ -661,7 +661,7 @@ class MLPRegressor(RegressorMixin, _MLP):
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: Any = None,
         tol: float = 1e-4,
         verbose: bool = False,
         warm_start: bool = False,

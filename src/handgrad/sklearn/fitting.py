@@ -75,7 +75,7 @@ class Fitting(Trainer):
     """A trainer whose batches, and the penalty on whose weights, are scikit-learn's.
 
     alpha     α/2 Σ W² / n is added to the loss of a batch of n examples, or of the weight n
-    chance    the np.random.RandomState that shuffles the order of the last epoch; None leaves it as it is
+    chance    the RandomState that shuffles the order of the last epoch; None leaves it as it is
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Fitting(Trainer):
         optimizer: Optimizer,
         *,
         alpha: float,
-        chance: np.random.RandomState | None,
+        chance: Any,
         **options: Any,
     ) -> None:
         super().__init__(network, optimizer, rng=0, **options)
