@@ -19,8 +19,9 @@ from sklearn import neural_network as theirs
 from sklearn.datasets import load_digits, make_classification, make_regression
 
 import handgrad
-from handgrad import Adam, Dense, Network, Tanh, Trainer, one_hot, schedules
+from handgrad import Adam, Dense, Network, Tanh, Trainer, cli, one_hot, schedules
 from handgrad import sklearn as ours
+from handgrad.export import TARGETS, export
 from handgrad.regression import REGRESSION
 from handgrad.sklearn import MLPClassifier, MLPRegressor
 from handgrad.sklearn.fitting import PlainEpsilonAdam
@@ -165,6 +166,26 @@ def test_every_name_of_the_page_exists() -> None:
             if not hasattr(found, part):
                 importlib.import_module(f"{found.__name__}.{part}")
             found = getattr(found, part)
+
+
+def test_every_command_of_the_page_exists() -> None:
+    told = set(re.findall(r"`handgrad ([a-z-]+)", COMING))
+    assert "export" in told
+    assert told <= set(cli.handgrad.commands)
+    (languages,) = re.findall(r"in another language: (.*?)\. A", COMING.replace("\n", " "))
+    assert set(code(languages)) == set(TARGETS)
+
+
+def test_an_estimators_file_goes_on_into_another_language(tmp_path: Path) -> None:
+    X, y = load_digits(return_X_y=True)
+    model = MLPClassifier((20,), early_stopping=True, random_state=0).fit(X / 16, y)
+    ours.save(model, tmp_path / "model.safetensors")
+    network = handgrad.load(tmp_path / "model.safetensors")
+    assert np.array_equal(network.probabilities(X / 16), model.predict_proba(X / 16))
+    export(network, tmp_path / "digits.py", to="python")
+    names: dict[str, Any] = {"__name__": "digits"}
+    exec(compile((tmp_path / "digits.py").read_text(), "digits.py", "exec"), names)
+    np.testing.assert_allclose(names["probabilities"](X / 16), model.predict_proba(X / 16), atol=1e-5)
 
 
 def parameters_of(kind: Any) -> dict[str, Any]:
