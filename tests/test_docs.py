@@ -157,11 +157,11 @@ def test_every_link_of_the_page_leads_somewhere() -> None:
 
 
 def test_every_name_of_the_page_exists() -> None:
-    told = set(re.findall(r"`((?:handgrad|schedules)\.[\w.]+)", COMING))
+    told = set(re.findall(r"`((?:handgrad|schedules|Network)\.[\w.]+)", COMING))
     assert len(told) > 12
     for name in told:
         first, *rest = name.split(".")
-        found: Any = schedules if first == "schedules" else handgrad
+        found: Any = {"schedules": schedules, "Network": Network, "handgrad": handgrad}[first]
         for part in rest:
             if not hasattr(found, part):
                 importlib.import_module(f"{found.__name__}.{part}")
@@ -170,7 +170,7 @@ def test_every_name_of_the_page_exists() -> None:
 
 def test_every_command_of_the_page_exists() -> None:
     told = set(re.findall(r"`handgrad ([a-z-]+)", COMING))
-    assert "export" in told
+    assert {"export", "import", "inspect", "parity"} <= told
     assert told <= set(cli.handgrad.commands)
     (languages,) = re.findall(r"in another language: (.*?)\. A", COMING.replace("\n", " "))
     assert set(code(languages)) == set(TARGETS)
@@ -186,6 +186,13 @@ def test_an_estimators_file_goes_on_into_another_language(tmp_path: Path) -> Non
     names: dict[str, Any] = {"__name__": "digits"}
     exec(compile((tmp_path / "digits.py").read_text(), "digits.py", "exec"), names)
     np.testing.assert_allclose(names["probabilities"](X / 16), model.predict_proba(X / 16), atol=1e-5)
+
+
+def test_what_scikit_learn_has_learnt_comes_in() -> None:
+    X, y = load_digits(return_X_y=True)
+    model = theirs.MLPClassifier((20,), early_stopping=True, random_state=0).fit(X / 16, y)
+    network = Network.from_sklearn(model)
+    np.testing.assert_allclose(network.probabilities(X / 16), model.predict_proba(X / 16), atol=1e-12)
 
 
 def parameters_of(kind: Any) -> dict[str, Any]:
