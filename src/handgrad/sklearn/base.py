@@ -68,7 +68,7 @@ class MLP(BaseEstimator, ABC):
         "init": [StrOptions(set(INITIALIZERS)), None],
         "schedule": [StrOptions(set(SCHEDULES)), callable, None],
         "callbacks": [list, tuple],
-        "dtype": [Options(object, {np.float32, np.float64, "float32", "float64"}), None],
+        "dtype": [Options(object, {np.float32, np.float64, "float32", "float64"}), np.dtype, None],
     }
 
     hidden_layer_sizes: ArrayLike
@@ -122,7 +122,10 @@ class MLP(BaseEstimator, ABC):
         """Train on X (n_samples, n_features), dense or sparse, and y (n_samples,) or (n_samples, n_outputs).
 
         The loss of a batch is the mean by sample_weight (n_samples,). X_val, y_val are watched by `early_stopping` in
-        place of a part of X; without it their loss and score are in `history_` all the same.
+        place of a part of X; without it their loss and score are in `history_` all the same. That has a list for each
+        of loss (without the penalty, which `loss_curve_` has), accuracy, val_loss, val_score, lr and seconds, a number
+        an epoch. `network_` is the handgrad.Network that was trained; `best_epoch_` the epoch that early stopping
+        brought back, counted within this fit.
         """
         self._validate_params()
         held_out = None if X_val is None and y_val is None else (X_val, y_val, sample_weight_val)
@@ -137,16 +140,18 @@ class MLP(BaseEstimator, ABC):
             held_out = self._held_out(*held_out)
         if not goes_on:
             self._begin(X.shape[1], y.shape[1], self.dtype or X.dtype)
-        elif y.shape[1] != self.n_outputs_ or repr(self._chain(X.shape[1])) != repr(self.network_.layers):
+        elif y.shape[1] != self.n_outputs_ or not self._is_as_described(X.shape[1]):
             raise ValueError(
-                "the layers or the number of outputs are not those of the fit that this one goes on from: expected the "
-                "same, or warm_start=False"
+                "the layers, the loss or the number of outputs are not those of the fit that this one goes on from: "
+                "expected the same, or warm_start=False"
             )
+        elif self.solver != "lbfgs" and self.early_stopping is not (vars(self).get("validation_scores_") is not None):
+            self._begin_record()
         X = X.astype(self.network_.dtype, copy=False)
         w = None if w is None else w.astype(self.network_.dtype)
         with blas_threads(self.network_, self._batch_size(len(y))):
             if self.solver == "lbfgs":
-                self._fit_lbfgs(X, self._targets(y), w)
+                self._fit_lbfgs(X, self._targets(y), w, held_out)
             else:
                 self._fit_stochastic(X, y, w, once, held_out)
         return self
@@ -163,8 +168,11 @@ class MLP(BaseEstimator, ABC):
         self._optimizer: Optimizer | None = None
         self._settings: list[Any] = []
         self._order = np.arange(0)
-        if self.solver == "lbfgs":
-            return
+        if self.solver != "lbfgs":
+            self._begin_record()
+
+    def _begin_record(self) -> None:
+        """The record of a training whose loss, or score where it stops early, has not been seen yet."""
         self.history_: dict[str, list[float]] = {}
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
@@ -180,13 +188,18 @@ class MLP(BaseEstimator, ABC):
         network = Network(chain, loss=loss, rng=seed, dtype=dtype)
         if self.init is None:
             activations = [activation for _, activation, _ in self._hidden()]
+            last = activations[-1] if activations else self.activation
             dense = [layer for layer in chain if isinstance(layer, Dense)]
-            for layer, activation in zip(dense, [*activations, self.activation], strict=True):
+            for layer, activation in zip(dense, [*activations, last], strict=True):
                 factor = 2 if activation in ("logistic", "sigmoid") else 6
                 bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), the biases too
                 layer.W[...] = self._random_state.uniform(-bound, bound, (layer.n_in, layer.n_out)).T
                 layer.b[...] = self._random_state.uniform(-bound, bound, layer.n_out)
         return network
+
+    def _is_as_described(self, n_in: int) -> bool:
+        """Whether the network is still the one that the parameters describe."""
+        return repr((self._chain(n_in), self._loss())) == repr((self.network_.layers, self.network_.loss))
 
     def _chain(self, n_in: int) -> list[Layer]:
         """The layers that the parameters describe."""
@@ -201,9 +214,10 @@ class MLP(BaseEstimator, ABC):
 
     def _hidden(self) -> list[tuple[int, str, float]]:
         """(size, activation, rate of dropout) of each hidden layer."""
-        sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes).astype(float)]
-        if min(sizes, default=1) < 1:
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        given = np.atleast_1d(self.hidden_layer_sizes).astype(float)
+        sizes = [int(n) for n in given]
+        if not all(n >= 1 and n == size for n, size in zip(given, sizes, strict=True)):
+            raise ValueError(f"hidden_layer_sizes must be > 0, and whole, got {self.hidden_layer_sizes}.")
         activations = self._for_each("activation", len(sizes))
         if not set(activations) <= set(ACTIVATIONS_HERE):
             raise ValueError(
@@ -302,7 +316,7 @@ class MLP(BaseEstimator, ABC):
         if X is None or y is None:
             raise ValueError("X_val and y_val go together: expected both or neither")
         X, y = self._checked(X, y, once=True, reset=False)
-        w = None if sample_weight is None else _check_sample_weight(sample_weight, X)[:, None]
+        w = self._weights(X, y, sample_weight)
         return X if isinstance(X, np.ndarray) else X.tocsr(), y, w
 
     def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[float, float]]:
@@ -319,8 +333,10 @@ class MLP(BaseEstimator, ABC):
 
         return score
 
-    def _fit_lbfgs(self, X: Any, t: Array, w: Any) -> None:
+    def _fit_lbfgs(self, X: Any, t: Array, w: Any, held_out: Any) -> None:
         """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
+        if self.schedule is not None or len(self.callbacks) or held_out is not None:
+            raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
         network, total = self.network_, float(len(t) if w is None else w.sum())
         gradient = np.empty(network.parameters.size)
 
@@ -375,11 +391,15 @@ class MLP(BaseEstimator, ABC):
             z[rows] = self.network_.outputs(x)
         return z
 
+    def _checked_outputs(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
+        return self._outputs(X if isinstance(X, np.ndarray) else X.tocsr())
+
     def _predictions(self, X: Any) -> Array:
         """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        return self.network_.loss.probabilities(self._outputs(X if isinstance(X, np.ndarray) else X.tocsr()))
+        z = self._checked_outputs(X)
+        return self.network_.loss.probabilities(z)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The answers (n_samples,), or (n_samples, n_outputs), for X (n_samples, n_features)."""

@@ -104,9 +104,21 @@ class MLPClassifier(ClassifierMixin, MLP):
         return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p
 
     def predict_log_proba(self, X: Any) -> Array:
-        """The logarithm of `predict_proba`."""
+        """ln p of `predict_proba`, from the outputs: finite where p is 0 in its dtype.
+
+        ln σ(z) = -ln(1 + e⁻ᶻ) and ln(1 - σ(z)) = -ln(1 + eᶻ); ln softmax(z)ⱼ = zⱼ - ln Σₖ e^{zₖ}.
+        """
+        z, loss = self._checked_outputs(X), self.network_.loss
+        if isinstance(loss, SoftmaxCrossEntropy):
+            z -= z.max(axis=1, keepdims=True)
+            z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+            return z
+        if isinstance(loss, CrossEntropy):
+            log_p: Array = -np.logaddexp(0, np.hstack([z, -z]) if self.n_outputs_ == 1 else -z)
+            return log_p
         p = self.predict_proba(X)
-        return np.log(p, out=p)
+        with np.errstate(divide="ignore"):
+            return np.log(p, out=p)
 
     @property
     def _multilabel(self) -> bool:  # type: ignore[override]

@@ -157,7 +157,7 @@ class Progress(Callback):
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
         stalled = self._stalled(trainer)
-        if estimator.learning_rate == "invscaling":
+        if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             optimizer.lr = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
         if stalled > estimator.n_iter_no_change:
             self._stop_or_slow_down(trainer)
