@@ -26,6 +26,9 @@ from handgrad import (
     cli,
     parity,
 )
+from handgrad.data.dataset import FILES
+from handgrad.data.drawn import drawn_digits
+from handgrad.data.idx import write_idx
 from handgrad.layers import ACTIVATIONS
 from handgrad.parity import compare, random_batch, torch_twin
 from handgrad.regression import LOSSES
@@ -252,16 +255,25 @@ def model(tmp_path: Any) -> Any:
     return tmp_path / "m.safetensors"
 
 
-def test_the_command_shows_a_model_and_a_recipe(model: Any) -> None:
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A directory of four IDX files: 40 drawn digits to train on."""
+    directory = tmp_path_factory.mktemp("digits")
+    for name, array in zip(FILES.values(), drawn_digits(40, 10, seed=1), strict=True):
+        write_idx(directory / name, array)
+    return directory
+
+
+def test_the_command_shows_a_model_and_a_recipe(model: Any, digits: Any) -> None:
     code, said, errors = within("parity", model, "--batch-size", 7)
     assert (code, errors) == (0, "")
     assert f"{model}: Dense(5, 4) → BatchNorm" in said
     assert "on 7 examples drawn at random" in said
     assert "the same to rounding" in said
-    arguments = ("--hidden", 3, "--data", "drawn", "--batch-size", 5, "--seed", 2)
+    arguments = ("--hidden", 3, "--data", digits, "--batch-size", 5, "--seed", 2)
     code, said, _ = within("parity", "--recipe", "post", *arguments)
     assert code == 0
-    assert "post: Dense(784, 3) → Sigmoid() → Dense(3, 10), CrossEntropy(), in float64, on 5 examples of drawn" in said
+    assert "post: Dense(784, 3) → Sigmoid() → Dense(3, 10), CrossEntropy(), in float64, on 5 examples of digits" in said
 
 
 def test_the_command_speaks_json(model: Any) -> None:
@@ -285,6 +297,7 @@ def test_the_command_exits_1_where_a_gradient_is_wrong(model: Any, monkeypatch: 
     [
         (("--recipe", "pots"), "did you mean 'post'"),
         (("--hidden", "0"), "expected a whole number"),
+        (("--data", "DIGITS", "--batch-size", "41"), "batch_size 41: expected at most the 40"),
         (("--batch-size", "0"), "batch_size 0: expected a whole number, 1 or more"),
         (("--data", "nowhere"), "nowhere holds no IDX files"),
         (("--dtype", "float16"), "float16"),
@@ -292,14 +305,15 @@ def test_the_command_exits_1_where_a_gradient_is_wrong(model: Any, monkeypatch: 
         (("none.safetensors",), "cannot read none.safetensors"),
         (("MODEL", "--hidden", "5"), "is a network already: leave out --hidden"),
         (("MODEL", "--recipe", "post"), "is a network already: leave out --recipe"),
-        (("MODEL", "--data", "drawn"), "drawn digits has 784 pixels and 10 classes"),
+        (("MODEL", "--data", "DIGITS"), "has 784 pixels and 10 classes"),
         (("MODEL", "--batch-size", "1"), "a batch of one example"),
         (("MODEL", "--batch-size", "0"), "batch_size 0"),
         (("MODEL", "--seed", "-1"), "seed -1"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], match: str, model: Any) -> None:
-    code, said, errors = within("parity", *(str(model) if argument == "MODEL" else argument for argument in arguments))
+def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], match: str, model: Any, digits: Any) -> None:
+    places = {"MODEL": model, "DIGITS": digits}
+    code, said, errors = within("parity", *(places.get(argument, argument) for argument in arguments))
     assert (code, said, errors.count("\n")) == (2, "", 1), errors
     assert match in errors
 

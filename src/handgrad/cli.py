@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | attack | import | inspect | check | parity | profile | data.
+"""The command line: handgrad train, evaluate, predict, attack, import, inspect, export, check, parity, profile, data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -20,10 +20,12 @@ from . import __version__
 from .adversarial import smallest_change
 from .arrays import as_floats, as_whole
 from .checks import check_all
-from .classifier import Classifier
+from .classifier import Classifier, by_class
+from .committee import Committee
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
+from .export import TARGETS, export, target_of
 from .files import load as load_model
 from .files import read_json, save
 from .gradcheck import TOLERANCE
@@ -182,13 +184,19 @@ def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
     ]
     if others:
         raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(others)}")
+    recipe, data = _config(run)
+    return recipe.with_choices(epochs=choices["epochs"]), run, data
+
+
+def _config(run: Path) -> tuple[Recipe, str]:
+    """The recipe and the data that a run's config.json tells of."""
     config = read_json(run / "config.json")
     try:
         data, _ = config.pop("data"), config.pop("handgrad")
         recipe: Recipe = _named(run / "config.json", Recipe.from_config, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{run / 'config.json'} is not as handgrad train writes it: {error}") from error
-    return recipe.with_choices(epochs=choices["epochs"]), run, str(data)
+    return recipe, str(data)
 
 
 def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
@@ -213,7 +221,7 @@ def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
 @json_option
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Read the test set with a model: its loss, its right answers, and what it takes for what."""
-    network = load_model(model)
+    network = _classifier(model)
     dataset = load("mnist" if data is None else data)
     result = network.evaluate(dataset.x_test, dataset.y_test)
     confusion = network.confusion_matrix(dataset.x_test, dataset.y_test)
@@ -239,9 +247,9 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
 
     Each is cut out, scaled and centred as the digits were that the network learnt from.
     """
-    network = load_model(model)
+    network = _classifier(model)
     digits = np.stack(_digits(network, model, pictures))
-    probabilities = network.probabilities(digits)
+    probabilities = by_class(network.probabilities(digits))
     captions = []
     for path, p in zip(pictures, probabilities, strict=True):
         likeliest = np.argsort(p)[::-1][:2]
@@ -258,6 +266,14 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
         digit_grid(show, digits, captions)
         if not as_json:
             click.echo(f"what the network saw: {show}")
+
+
+def _classifier(model: Path) -> Network | Committee:
+    """What a model file holds. Raises HandgradError where its answers are numbers: a digit is none."""
+    network = load_model(model)
+    if not network.loss.classifies:
+        raise HandgradError(f"{model} answers by numbers, for it learnt with {network.loss!r}: expected one of classes")
+    return network
 
 
 def _digits(network: Classifier, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
@@ -295,7 +311,7 @@ def attack(
     Pictures are read as in predict. Of a change it tells the length, √Σ(change of a pixel)², and the largest change of
     a pixel; ink is 1, paper 0. At the smallest change the two answers are all but equally likely.
     """
-    network = load_model(model)
+    network = _classifier(model)
     if not isinstance(network, Network):
         raise HandgradError(f"{model} is a committee of {len(network.members)} networks: attack takes one")
     digits, names = _digits(network, model, pictures), [str(path) for path in pictures]
@@ -318,10 +334,10 @@ def attack(
     network.views = 1  # and what is to err, the network itself: its mean over shifts has other slopes
     x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
-    for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
+    for name, picture, p_before in zip(names, x, by_class(network.probabilities(x)), strict=True):
         found = _named(Path(name), smallest_change, network, picture)
         before, after = found.answer_before, found.answer_after
-        p_after = network.probabilities(found.picture[None])[0]
+        p_after = by_class(network.probabilities(found.picture[None]))[0]
         changes.append(found.change)
         answers = [f"{network.classes[k]}  {p[k]:.1%}" for k, p in ((before, p_before), (after, p_after))]
         captions.append((answers[0], f"length {found.l2:.2f}, at most {found.largest:.2f}", answers[1]))
@@ -547,6 +563,43 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -
         f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} "
         "that a large product reaches here"
     )
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", required=True, metavar="|".join(TARGETS), help="The language to write it in.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: beside MODEL]")
+@click.option("--train", is_flag=True, help="Write the training of MODEL, line beside line, to torch or keras.")
+@click.option("--recipe", help="For --train.  [default: the one in config.json beside MODEL, or else post]")
+@click.option("--without-preprocessing", is_flag=True, help="Write the net behind a preprocessing or several views.")
+def export_model(
+    model: Path, to: str, out: Path | None, train: bool, recipe: str | None, without_preprocessing: bool
+) -> None:
+    """Write a model as a script of another framework, or as a file that needs none.
+
+    torch and keras are scripts that load MODEL, which must lie beside them; onnx is a graph, python a file that needs
+    NumPy alone, c and js files that need nothing. Each tells at its head what goes in and what comes out.
+    """
+    target = target_of(to)
+    if recipe is not None and not train:
+        raise HandgradError("--recipe names the training that --train writes: give --train too")
+    chosen = None
+    if train:
+        beside = recipe is None and (model.parent / "config.json").exists()
+        chosen = _config(model.parent)[0] if beside else _recipe("post" if recipe is None else recipe, {})
+    if out is None:
+        ending = target.ending.replace(".", "_train.") if train else target.ending
+        out = model.with_name(model.stem + ending)
+    network = load_model(model)
+    made = export(network, out, to=to, model=model, train=chosen, without_preprocessing=without_preprocessing)
+    for path in made:
+        click.echo(f"{path}: {path.stat().st_size:,} bytes")
+    tried = f"python {out} [DATA]" if train else target.tried(out)
+    if tried:
+        click.echo(f"try: {tried}")
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

@@ -141,7 +141,10 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         images = dict(description.get("preprocessing", ())).get("images")  # older files name none
         network.preprocessing = None if images is None else _make(PREPROCESSING, "preprocessing", images)
-        labelled = _labelled(network, description["classes"], description["image_shape"])
+        classes = description["classes"]
+        if network.n_classes > network.n_out and len(classes) == 1:  # from before one output told no from yes
+            classes = network.classes if classes == ["0"] else [f"not {classes[0]}", classes[0]]
+        labelled = _labelled(network, classes, description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise HandgradError(f"{what} is no handgrad model: its description does not hold together: {error}") from error
     network.classes, network.image_shape = labelled
@@ -160,7 +163,7 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
 
 
 def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[str, ...], tuple[int, int] | None]:
-    """The names of the network's outputs and the size of its pictures as plain values, whatever sequences they came as.
+    """The names of the network's classes and the size of its pictures as plain values, whatever sequences they came as.
 
     Raises HandgradError where they are not n_classes names and either None or a height and width of n_in pixels.
     """
@@ -168,7 +171,7 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     try:
         names = tuple(map(str, classes))
         height, width = (1, network.n_raw) if image_shape is None else map(operator.index, image_shape)
-        fits = len(names) in (network.n_out, network.n_classes) and height > 0 and height * width == network.n_raw
+        fits = len(names) == network.n_classes and height > 0 and height * width == network.n_raw
     except (TypeError, ValueError):
         fits = False
     if not fits:

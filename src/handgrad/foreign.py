@@ -10,6 +10,7 @@ as arrays and text. What handgrad has no equal of is refused by its name, so wha
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from .errors import HandgradError, optional, unknown
 from .layers import (
     ACTIVATIONS,
+    LAYERS,
     BatchNorm,
     Dense,
     Dropout,
@@ -382,6 +384,12 @@ SKLEARN_LOSSES: dict[str, type[Loss]] = {
 
 def from_sklearn(estimator: Any) -> Parts:
     """A fitted MLPClassifier or MLPRegressor: see `Network.from_sklearn`."""
+    if hasattr(estimator, "network_"):  # one of handgrad.sklearn's
+        network, own = estimator.network_, []
+        for layer in network.layers:
+            again = LAYERS[type(layer).__name__](**layer.config())
+            own.append(Link(repr(layer), again, {name: getattr(layer, name) for name in layer.shapes}))
+        return Parts(own, copy.copy(network.loss), network.classes)
     kind, needed = type(estimator).__name__, ("coefs_", "intercepts_", "activation", "out_activation_")
     missing = [name for name in needed if not hasattr(estimator, name)]
     if missing:

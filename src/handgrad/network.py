@@ -314,8 +314,7 @@ class Network(Classifier):
         if self.input_shape is None:
             raise HandgradError(f"views {self.views} of inputs that are no pictures: set image_shape, or views to 1")
         height, width = self.input_shape
-        paper = np.zeros((len(x), height + 2, width + 2), self.dtype)
-        paper[:, 1:-1, 1:-1] = x.reshape(-1, height, width)
+        paper = np.pad(x.reshape(-1, height, width), ((0, 0), (1, 1), (1, 1)))
         p = np.zeros((len(x), self.n_out), self.dtype)
         for down, across in SHIFTS[self.views]:
             seen = paper[:, 1 - down : 1 - down + height, 1 - across : 1 - across + width]

@@ -15,6 +15,7 @@ are told of and not judged, for there a hundred of them may part over a kink of 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -140,11 +141,23 @@ def compare(
     torch = optional("torch", "peers")
     batch = torch.from_numpy(seen), torch.from_numpy(t)
 
-    rows = [_steps(name, network, (seen, t), batch, steps) for name in optimizers]
-    ours = network.loss.value(network.backprop(seen, t), t)
-    theirs = loss(model(batch[0]), batch[1])
-    theirs.backward()
+    with _one_thread(torch):
+        rows = [_steps(name, network, (seen, t), batch, steps) for name in optimizers]
+        ours = network.loss.value(network.backprop(seen, t), t)
+        theirs = loss(model(batch[0]), batch[1])
+        theirs.backward()
     return Parity(ours, theirs.item(), list(_gradients(network, model)), rows, str(network.dtype))
+
+
+@contextlib.contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """PyTorch's threads wait for each other at every small step: ten times as long as one beside other programs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def random_batch(network: Network, count: int, rng: np.random.Generator) -> tuple[Array, NDArray[Any]]:

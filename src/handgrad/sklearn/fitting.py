@@ -15,7 +15,9 @@ from sklearn.utils import shuffle
 from ..arrays import Array
 from ..network import Network
 from ..optimizers import Adam, Optimizer
-from ..training import TINY, Callback, History, Trainer
+from ..training import Callback, History, Trainer
+
+TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class Velocity(Optimizer):
@@ -73,7 +75,7 @@ class Fitting(Trainer):
     """A trainer whose batches, and the penalty on whose weights, are scikit-learn's.
 
     alpha     α/2 Σ W² / n is added to the loss of a batch of n examples, or of the weight n
-    chance    the np.random.RandomState that shuffles the order of the last epoch; None leaves it as it is
+    chance    the RandomState that shuffles the order of the last epoch; None leaves it as it is
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Fitting(Trainer):
         optimizer: Optimizer,
         *,
         alpha: float,
-        chance: np.random.RandomState | None,
+        chance: Any,
         **options: Any,
     ) -> None:
         super().__init__(network, optimizer, rng=0, **options)
@@ -116,6 +118,9 @@ class Fitting(Trainer):
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
             self.penalty += self.alpha / 2 * squares * len(x) / n / len(self.order)
+        if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
+            w /= max(float(w.sum()), TINY)
+            w *= len(w)
         return super()._learn(x, t, w)
 
 
@@ -152,7 +157,7 @@ class Progress(Callback):
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
         stalled = self._stalled(trainer)
-        if estimator.learning_rate == "invscaling":
+        if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             optimizer.lr = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
         if stalled > estimator.n_iter_no_change:
             self._stop_or_slow_down(trainer)
