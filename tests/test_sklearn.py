@@ -35,6 +35,7 @@ X_LABELS, LABELS = make_multilabel_classification(240, 8, n_classes=4, random_st
 X_NUMBERS, NUMBERS = make_regression(240, 8, n_targets=3, noise=1, random_state=0)
 NUMBERS /= 50
 COUNTS = np.abs(NUMBERS).round()
+WORDS = scipy.sparse.random(240, 400, 0.01, "csr", random_state=np.random.default_rng(0))
 WEIGHTS = np.random.default_rng(0).random(240)
 SMALL = {"hidden_layer_sizes": (7, 5), "max_iter": 8, "random_state": 3}
 
@@ -96,6 +97,9 @@ CASES = [
     ("MLPClassifier", X, BINARY, {"early_stopping": True, "validation_fraction": 0.3}),
     ("MLPClassifier", scipy.sparse.csr_matrix(X), Y, {"batch_size": 50}),
     ("MLPClassifier", scipy.sparse.csc_array(X), Y, {"solver": "lbfgs"}),
+    *[("MLPClassifier", WORDS, Y, {"solver": solver, "batch_size": 50}) for solver in ("sgd", "adam", "lbfgs")],
+    ("MLPClassifier", WORDS.tocsc(), BINARY, {"early_stopping": True, "max_iter": 30}),
+    ("MLPRegressor", WORDS, NUMBERS, {"hidden_layer_sizes": ()}),
     ("MLPClassifier", X_LABELS, LABELS, {}),
     ("MLPClassifier", X_LABELS, LABELS, {"early_stopping": True, "max_iter": 30}),
     *[("MLPRegressor", X_NUMBERS, NUMBERS, {"solver": solver}) for solver in ("sgd", "adam", "lbfgs")],
@@ -125,6 +129,22 @@ def test_the_same_random_state_gives_the_same_fit(case, weighted):
     for name in ("predict_proba", "predict_log_proba") if kind == "MLPClassifier" else ("predict",):
         np.testing.assert_allclose(getattr(mine, name)(x), getattr(other, name)(x), rtol=1e-7, atol=1e-9)
     assert mine.score(x, y, weights) == pytest.approx(other.score(x, y, weights), rel=1e-9)
+
+
+def test_rows_of_words_are_not_written_out(monkeypatch):
+    toarray = scipy.sparse.csr_matrix.toarray
+
+    def refused(self, *args, **kwargs):
+        if self.shape[1] > 3:  # the labels as rows may be
+            raise AssertionError("a sparse matrix was written out")
+        return toarray(self, *args, **kwargs)
+
+    monkeypatch.setattr(scipy.sparse.csr_matrix, "toarray", refused)
+    monkeypatch.setattr(scipy.sparse.csr_array, "toarray", refused)
+    model = MLPClassifier(**SMALL).fit(WORDS, Y)
+    assert model.predict(WORDS).shape == (240,)
+    with pytest.raises(AssertionError, match="written out"):
+        MLPClassifier(**SMALL).fit(scipy.sparse.csr_matrix(X), Y)
 
 
 def test_float32_stays_float32_and_agrees():
@@ -177,22 +197,23 @@ ON = [
 ]
 
 
+@pytest.mark.parametrize("x", [X, WORDS], ids=["dense", "sparse"])
 @pytest.mark.parametrize("parameters", ON, ids=str)
-def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, tmp_path):
+def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, x, tmp_path):
     parameters = SMALL | {"batch_size": 32, "tol": 0.0} | parameters
-    whole = clone(MLPClassifier(**parameters)).fit(X, Y)
+    whole = clone(MLPClassifier(**parameters)).fit(x, Y)
 
     epochs = clone(MLPClassifier(**parameters))
     for epoch in range(8):
-        epochs.partial_fit(X, Y, classes=[0, 1, 2])
+        epochs.partial_fit(x, Y, classes=[0, 1, 2])
         if epoch == 2:
             epochs = pickle.loads(pickle.dumps(epochs))
         if epoch == 4:
             ours.save(epochs, tmp_path / "half.safetensors")
             epochs = ours.load(tmp_path / "half.safetensors")
 
-    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(X, Y)
-    warm.set_params(max_iter=5).fit(X, Y)
+    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(x, Y)
+    warm.set_params(max_iter=5).fit(x, Y)
 
     for other in (epochs, warm):
         assert np.array_equal(other.network_.parameters, whole.network_.parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -24,17 +24,17 @@ from ..arrays import Array
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
 from ..losses import Loss, Quadratic, SoftmaxCrossEntropy
-from ..network import BLOCK, Network
+from ..network import Network
 from ..optimizers import Adam, Momentum, Muon, Nesterov, Optimizer
 from ..regression import Poisson
 from ..schedules import SCHEDULES, Schedule
 from ..threads import blas_threads
 from ..training import Callback
 from .fitting import Fitting, PlainEpsilonAdam, Progress, Velocity
+from .sparse import blocks_of, seen_by
 
 ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
 SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
-FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
 
 
 class MLP(BaseEstimator, ABC):
@@ -277,7 +277,7 @@ class MLP(BaseEstimator, ABC):
         self.n_iter_ = 0
         progress = Progress(self, score, once)
         fitting = Fitting(
-            self.network_,
+            seen_by(self.network_, X),
             self._optimizer,
             alpha=0.0 if self.solver == "adamw" else self.alpha,
             chance=self._random_state if self.shuffle else None,
@@ -337,14 +337,14 @@ class MLP(BaseEstimator, ABC):
         """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
         if self.schedule is not None or len(self.callbacks) or held_out is not None:
             raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
-        network, total = self.network_, float(len(t) if w is None else w.sum())
+        network, total = seen_by(self.network_, X), float(len(t) if w is None else w.sum())
         gradient = np.empty(network.parameters.size)
 
         def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             network.parameters[...] = theta
             value, gradient[...] = 0.0, 0
-            for rows, x in _dense_blocks(X):
-                shares = (np.ones((len(x), 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
+            for rows, x in blocks_of(X):
+                shares = (np.ones((x.shape[0], 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
                 z = network.backprop(x, t[rows], shares)
                 value += float(network.loss.each(z, t[rows]) @ shares[:, 0])
                 gradient[...] += network.gradient
@@ -387,8 +387,9 @@ class MLP(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
-        for rows, x in _dense_blocks(X):
-            z[rows] = self.network_.outputs(x)
+        network = seen_by(self.network_, X)
+        for rows, x in blocks_of(X):
+            z[rows] = network.outputs(x)
         return z
 
     def _checked_outputs(self, X: Any) -> Array:
@@ -501,11 +502,3 @@ def remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
     """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
     for name in type(estimator)._get_param_names():
         setattr(estimator, name, parameters[name])
-
-
-def _dense_blocks(X: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """(rows, those rows of X written out): of a sparse matrix no more at a time than the cache's worth."""
-    block = BLOCK if isinstance(X, np.ndarray) else max(1, min(BLOCK, FLOATS // X.shape[1]))
-    for first in range(0, X.shape[0], block):
-        rows = slice(first, first + block)
-        yield rows, X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()
