@@ -162,7 +162,7 @@ def write(plain: Plain, name: str) -> bytes:
     offers = [f"void {stem}_probabilities(const float *x, float *p);", f"int {stem}_predict(const float *x);"]
     width = max(map(len, offers))
     offers = [f"{offers[0]:{width}} /* x[{n_in}] -> p[{n_out}] */", f"{offers[1]:{width}} /* x[{n_in}] -> the label */"]
-    offers.append(f"extern const char *const {stem}_classes[{n_out}];")
+    offers.append(f"extern const char *const {stem}_classes[{len(plain.network.classes)}];")
     if plain.network.image_shape is not None:
         height, image_width = plain.network.image_shape
         offers.append(f"enum {{ {stem}_height = {height}, {stem}_width = {image_width} }};")
@@ -180,7 +180,7 @@ def write(plain: Plain, name: str) -> bytes:
         "read": plain.reading != "identity",
         "reading": plain.reading,
         "label": label(plain),
-        "classes": called(f"const char *const {stem}_classes[{n_out}]", names, "{", "};"),
+        "classes": called(f"const char *const {stem}_classes[{len(plain.network.classes)}]", names, "{", "};"),
         "weights": weights[:-1],
     }
     return filled(TEMPLATE, plain.values | values).encode()
