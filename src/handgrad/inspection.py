@@ -68,14 +68,14 @@ def inspect(path: Path) -> dict[str, Any]:
     if "estimator" not in description:
         return found
     try:
-        told = _estimator(description["estimator"])
+        estimator = _estimator(description["estimator"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise HandgradError(
             f"{path} is damaged: what it says of its estimator does not hold together: {error!r}"
         ) from error
+    own = [array for array in arrays if not array["name"].startswith(TRAINING)]
     training = [array for array in arrays if array["name"].startswith(TRAINING)]
-    own = [array for array in arrays if array not in training]
-    return found | {"kind": "estimator", "estimator": told, "arrays": own, "training": training}
+    return found | {"kind": "estimator", "estimator": estimator, "arrays": own, "training": training}
 
 
 def _array(file: Any, name: str) -> dict[str, Any]:
@@ -261,9 +261,8 @@ def _told_parameter(value: Any) -> str:
         options = ", ".join(f"{name}={option!r}" for name, option in loss.items() if name != "type")
         return f"{loss.get('type')}({options})"
     if isinstance(value, dict) and isinstance(pairs := value.get("pairs"), list):
-        return (
-            f"{{{', '.join(': '.join(map(repr, pair)) if isinstance(pair, list) else repr(pair) for pair in pairs)}}}"
-        )
+        weights = (": ".join(map(repr, pair)) if isinstance(pair, list) else repr(pair) for pair in pairs)
+        return f"{{{', '.join(weights)}}}"
     return value if value in ("inf", "nan") else repr(value)
 
 
