@@ -144,7 +144,7 @@ def digits(choices: dict[str, Any]) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, B
     return (x[: choices["images"]], y[: choices["images"]]), seen
 
 
-def tune(chosen: Table, images: int = 10_000, epochs: int = 2) -> None:
+def tune(chosen: Table, images: int = 10_000, epochs: int = 1) -> None:
     """What each rate gives each run after a short training on few digits, read on the digits held out."""
     for name, run in chosen.runs.items():
         for lr in chosen.rates:
