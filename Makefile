@@ -37,10 +37,12 @@ LONG := simard srivastava glorot
 reproduce: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	for name in $(SHORT); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
+	$(BIN)/python -m reproductions.page
 
 reproduce-long: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	for name in $(LONG); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
+	$(BIN)/python -m reproductions.page
 
 # The recipes on the test set: ten minutes for the short ones, an hour for the long. Then what a choice in them is worth,
 # on held-out digits: a quarter of an hour; and the 8x8 digits beside scikit-learn. Leave the machine alone meanwhile.

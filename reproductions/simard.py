@@ -11,9 +11,10 @@ is worked out here. A blur with weights k, Σ k = 1, takes the noise's variance 
 
 The paper does not say how strong its affine part was; here it is set to what a hand does, once, and not searched:
 turned by up to 7.5 degrees, sized by up to 10 %, slanted by up to a tenth, shifted by up to a pixel. The paper trains
-on line, with a rate from 0.005 times 0.3 after each hundred epochs; here batches of 100, momentum 0.9 and ReLUs, with a
-rate that was set on held-out digits (`--tune`) and falls to 0 as a half cosine. All 60,000 digits to train on, the test
-set read once for each seed.
+on line, with a rate from 0.005 times 0.3 after each hundred epochs; here batches of 100, momentum 0.9 and ReLUs, with
+a rate of 0.1 that falls to 0 as a half cosine. (`--tune`: on held-out digits, from 10,000 to learn from, 0.3 is ahead
+after one epoch; after six the two are level on bent digits, 3.2 %.) All 60,000 digits to train on, the test set read
+once for each seed.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # the reproductions are no part of the package
 
-from handgrad import HandgradError, Network, check_gradient  # noqa: E402
-from reproductions import glorot, gradients, he, neurons, nielsen, simard, srivastava, tables  # noqa: E402
-from reproductions.tables import Row, Run, Table  # noqa: E402
+from handgrad import HandgradError, Network, check_gradient
+from reproductions import glorot, gradients, he, neurons, nielsen, page, simard, srivastava, tables
+from reproductions.tables import Row, Run, Table
 
 SHORT = [module.TABLE for module in (neurons, gradients, he, nielsen)]
 LONG = [module.TABLE for module in (simard, srivastava, glorot)]
@@ -265,8 +265,10 @@ def test_the_table_is_that_of_what_is_kept(chosen: Table) -> None:
 
 def test_the_page_has_every_table_as_it_is() -> None:
     made_by_commands = [line for path in (ROOT / "reproductions").glob("*.md") for line in lines(path.read_text())]
-    told = lines((ROOT / "docs" / "reproductions.md").read_text())
-    assert sorted(told) == sorted(made_by_commands)
+    told = page.PAGE.read_text()
+    assert sorted(lines(told)) == sorted(made_by_commands)
+    assert page.with_tables(told) == told
+    assert page.with_tables(page.README.read_text()) == page.README.read_text()
 
 
 def test_make_runs_every_script() -> None:
