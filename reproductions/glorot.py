@@ -14,6 +14,7 @@ it stands below, and `check_gradient` looks at its derivative before anything is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -36,7 +37,7 @@ class Softsign(Layer):
         return da * self.d * self.d  # da/dz = 1 / (1 + |z|)²
 
 
-ACTIVATIONS = {"tanh": Tanh, "softsign": Softsign, "sigmoid": Sigmoid}
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {"tanh": Tanh, "softsign": Softsign, "sigmoid": Sigmoid}
 USUAL = {"hidden": [1000] * 5, "batch_size": 100, "momentum": 0.9, "epochs": 6, "images": 50_000}
 LR = {"tanh": 0.03, "softsign": 0.1, "sigmoid": 0.1}
 

@@ -14,21 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from handgrad import Network
-from handgrad.data import load
+from handgrad import Dense, Network
 
 from .nielsen import scaled
-from .tables import Figures, Row, Run, Table, main
+from .tables import Figures, Row, Run, Table, digits, main
 
 
 def train(choices: dict[str, Any], seed: int) -> Figures:
     """The length of the gradient by each hidden layer's biases, lowest layer first. Nothing is trained."""
-    (x, y), _, _ = load("mnist").split(10_000)
-    x, y = x[: choices["images"]].reshape(-1, 784) / 255, y[: choices["images"]]
+    (images, y), _ = digits(choices)
+    x = images.reshape(len(y), 784) / 255
     hidden = choices["hidden"]
     network = scaled(Network([784, *hidden, 10], init="lecun", rng=seed, dtype=np.float64), seed)
     network.backprop(x, network.loss.targets(y, len(x), 10, np.float64))
-    dense = [layer for layer in network.layers if layer.shapes]
+    dense = [layer for layer in network.layers if isinstance(layer, Dense)]
     return {f"layer {i}": float(np.linalg.norm(layer.db)) for i, layer in enumerate(dense[:-1], 1)}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from handgrad import Dense, Dropout, Momentum, Network, Relu, Trainer, schedules
+from handgrad import Dense, Dropout, Layer, Momentum, Network, Relu, Trainer, schedules
 
 from .tables import Figures, Row, Run, Table, digits, main
 
@@ -28,7 +28,7 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
     (x, y), seen = digits(choices)
     rng = np.random.default_rng(seed)
     sizes, at_input, hidden = [784, *choices["hidden"]], choices["dropout"][0], choices["dropout"][1]
-    layers = [Dropout(at_input)] if at_input else []
+    layers: list[Layer] = [Dropout(at_input)] if at_input else []
     for n_in, n_out in pairwise(sizes):
         layers += [Dense(n_in, n_out), Relu()] + ([Dropout(hidden)] if hidden else [])
     network = Network([*layers, Dense(sizes[-1], 10)], loss="softmax_cross_entropy", rng=rng)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tables import save, save_json, table
+from benchmarks.tables import machine, save, save_json, table
 from handgrad.data import load
 from handgrad.data.dataset import Bytes
 
@@ -85,6 +85,8 @@ class Table:
 
     def rule(self) -> str:
         """How near is near, in a sentence."""
+        if not self.most:
+            return "A row agrees where the mean is on the right side of the bound."
         most = f" and {self.show(self.most)} at most" if math.isfinite(self.most) else ""
         least = f", {self.show(self.least)} at least" if self.least else ""
         return f"A row agrees where the mean is within two sd of the paper's figure{least}{most}."
@@ -172,7 +174,7 @@ def reproduce(chosen: Table, workers: int, seeds: int | None = None, *, again: b
     """Every run that is not there, all with seed 0 first, then with seed 1, ...; file and table after each."""
     record = {"runs": {}} if again else read(chosen.name)
     kept = {name: record["runs"].get(name, {}) for name in chosen.runs}
-    record["about"] = f"NumPy {np.__version__}, one BLAS thread."
+    record["about"] = f"{machine()['processor']}, one BLAS thread, NumPy {np.__version__}."
     record["runs"] = {
         name: {"settings": run.settings, "done": old["done"] if old.get("settings") == _json(run.settings) else []}
         for (name, run), old in zip(chosen.runs.items(), kept.values(), strict=True)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # the reproductions are no part of the package
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the reproductions are no part of the package
 
 from handgrad import HandgradError, Network, check_gradient
 from reproductions import glorot, gradients, he, neurons, nielsen, page, simard, srivastava, tables
 from reproductions.tables import Row, Run, Table
 
+ROOT = Path(__file__).parents[1]
 SHORT = [module.TABLE for module in (neurons, gradients, he, nielsen)]
 LONG = [module.TABLE for module in (simard, srivastava, glorot)]
 ALL = pytest.mark.parametrize("chosen", SHORT + LONG, ids=lambda table: table.name)
@@ -60,6 +60,7 @@ def test_a_bound_is_of_one_side() -> None:
     assert not chosen.agrees(above, [0.2, 0.3])
     assert chosen.agrees(above, [0.91])
     assert not chosen.agrees(below, [0.91])
+    assert "bound" in chosen.rule()
 
 
 def test_the_best_of_three_is_of_each_three() -> None:
@@ -108,6 +109,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]
     monkeypatch.setattr(tables, "as_completed", list)
     monkeypatch.setattr(tables, "one", one)
     monkeypatch.setattr(tables, "source", lambda: "abc")
+    monkeypatch.setattr(tables, "machine", lambda: {"processor": "one"})
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     return seen
 
