@@ -31,7 +31,7 @@ docs: .venv/docs
 # Published tables and figures, over seeds, on one core: the short ones, half an hour; the long ones, an hour and a quarter
 # more. Each command goes on where it was stopped; `--workers 2` halves the time on two cores: make reproduce WORKERS=2.
 WORKERS ?= 1
-SHORT := neurons gradients he nielsen
+SHORT := neurons gradients he nielsen plain
 LONG := simard srivastava glorot
 
 reproduce: .venv/app

@@ -63,7 +63,7 @@ RUNS = {
     "lr 100": Run(settings(30, loss="quadratic", lr=100.0), 3),
     "1000 images": Run(settings(30, images=1000, epochs=400), 3),
     "1000 images, lambda 0.1": Run(settings(30, images=1000, epochs=400, lambda_=0.1), 3),
-    "30, lambda 5": Run(settings(30, lambda_=5.0), 3),
+    "30, lambda 5": Run(settings(30, lambda_=5.0), 5),
     "large": Run(settings(30, **DEEP), 3),
     "depth 1": Run(settings(30, **DEEP, init="scaled"), 3),
     "depth 2": Run(settings(30, 30, **DEEP, init="scaled"), 3),

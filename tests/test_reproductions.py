@@ -18,11 +18,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the reproductions are no part of the package
 
 from handgrad import HandgradError, Network, check_gradient
-from reproductions import glorot, gradients, he, neurons, nielsen, page, simard, srivastava, tables
+from reproductions import glorot, gradients, he, neurons, nielsen, page, plain, simard, srivastava, tables
 from reproductions.tables import Row, Run, Table
 
 ROOT = Path(__file__).parents[1]
-SHORT = [module.TABLE for module in (neurons, gradients, he, nielsen)]
+SHORT = [module.TABLE for module in (neurons, gradients, he, nielsen, plain)]
 LONG = [module.TABLE for module in (simard, srivastava, glorot)]
 ALL = pytest.mark.parametrize("chosen", SHORT + LONG, ids=lambda table: table.name)
 
