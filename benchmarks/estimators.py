@@ -30,8 +30,8 @@ BENCH = {"max_iter": 400, "alpha": 1e-4, "tol": 1e-4, "random_state": 1}
 ONE = {"hidden_layer_sizes": (100,), "learning_rate_init": 0.001}
 # what it is: parameters, the kind of X, examples, epochs
 CASES: dict[str, tuple[dict[str, Any], str, int, int]] = {
-    "bench_mnist, SGD, float32": (SGD, "float32", 60_000, 2),
-    "bench_mnist, Adam, float32": (ADAM, "float32", 60_000, 2),
+    "bench_mnist, SGD, float32": (SGD, "float32", 60_000, 4),
+    "bench_mnist, Adam, float32": (ADAM, "float32", 60_000, 4),
     "784-100-10, batch 64, SGD, float32": (ONE | {"solver": "sgd", "batch_size": 64}, "float32", 60_000, 1),
     "784-100-10, batch 64, Adam, float32": (ONE | {"solver": "adam", "batch_size": 64}, "float32", 60_000, 1),
     "784-100-10, batch 10, SGD, float32": (ONE | {"solver": "sgd", "batch_size": 10}, "float32", 20_000, 1),

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import shuffle
 
 from ..arrays import Array
+from ..classifier import Evaluation
 from ..network import Network
 from ..optimizers import Adam, Optimizer
 from ..training import Callback, History, Trainer
@@ -123,13 +124,12 @@ class Fitting(Trainer):
 
     def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
         if self.alpha:
-            n = len(t) if w is None else max(float(w.sum()), TINY)
+            n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
             self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.order)
         if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
-            w /= max(float(w.sum()), TINY)
-            w *= len(w)
+            w *= len(w) / max(float(w.sum(dtype=float)), TINY)
         return super()._learn(x, t, w)
 
 
@@ -137,16 +137,17 @@ class Progress(Callback):
     """What scikit-learn's estimators do at the end of an epoch: keep the loss, score, stop, lower the rate.
 
     estimator   has the parameters, and gets the attributes
-    score       gives (loss, score) on held-out examples, None where there are none
+    score       gives (evaluation, score) on held-out examples, None where there are none
     once        end after one epoch, as partial_fit does
     """
 
-    def __init__(self, estimator: Any, score: Callable[[], tuple[float, float]] | None, once: bool) -> None:
+    def __init__(self, estimator: Any, score: Callable[[], tuple[Evaluation, float]] | None, once: bool) -> None:
         self.estimator, self.score, self.once = estimator, score, once
         self.best_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """A warm start begins at the best weights so far."""
+        self.estimator.best_epoch_ = None
         if self.estimator.early_stopping and self.estimator.validation_scores_:
             self.best_parameters = trainer.network.parameters.copy()
 
@@ -184,8 +185,8 @@ class Progress(Callback):
         """The number of epochs in a row that brought nothing."""
         estimator = self.estimator
         if self.score is not None:
-            val_loss, val_score = self.score()
-            trainer.history.setdefault("val_loss", []).append(val_loss)
+            trainer.validation, val_score = self.score()
+            trainer.history.setdefault("val_loss", []).append(trainer.validation.loss)
             trainer.history.setdefault("val_score", []).append(val_score)
         if not estimator.early_stopping:
             better = estimator.loss_ <= estimator.best_loss_ - estimator.tol
@@ -217,8 +218,3 @@ class Progress(Callback):
             message = f"{message} Setting learning rate to {optimizer.lr:f}"
         if estimator.verbose:
             print(message)
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """Go back to the weights of the best score."""
-        if self.best_parameters is not None:
-            trainer.network.parameters[...] = self.best_parameters
