@@ -6,7 +6,7 @@ from handgrad import __version__
 
 project = "handgrad"
 author = "The handgrad authors"
-copyright = "The handgrad authors"  # noqa: A001 (Sphinx's name)
+copyright = "The handgrad authors"
 release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]

@@ -41,6 +41,8 @@ from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
 from handgrad.preprocessing import Preprocessing
 from handgrad.recipes import RECIPES, Recipe
+from handgrad.regression import LOSSES as EVERY_LOSS
+from handgrad.regression import REGRESSION, Poisson
 
 TEXTS = [name for name in TARGETS if name != "onnx"]
 
@@ -115,6 +117,47 @@ def test_the_python_file_answers_as_the_network_does(activation: str, loss: str,
     assert (made.predict(x) == network.predict(x)).all()
 
 
+@pytest.mark.parametrize("n_out", [1, 3])
+@pytest.mark.parametrize("loss", list(REGRESSION))
+def test_the_python_file_answers_with_numbers_as_the_network_does(loss: str, n_out: int, tmp_path: Path) -> None:
+    network = Network([5, 7, n_out], activation="tanh", loss=loss, init="lecun", rng=1)
+    written(tmp_path, network, "python")
+    x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32) * 3
+    made = module(tmp_path / "net.py")
+    y = made.predict(x)
+    assert (y.dtype, y.shape) == (np.float32, (200, n_out))
+    np.testing.assert_allclose(y, network.predict(x), rtol=1e-5, atol=1e-6)
+    assert (y.min() > 0) == (loss == "poisson")
+    assert not {"probabilities", "CLASSES"} & set(dir(made))
+
+
+def test_the_python_file_prints_its_numbers(tmp_path: Path) -> None:
+    network = Network([4, 3], loss="huber", rng=0)
+    written(tmp_path, network, "python")
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    command = [sys.executable, "-I", "-W", "error", tmp_path / "net.py", tmp_path / "x.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(" ".join(f"{number:.6g}" for number in y) + "\n" for y in network.predict(x))
+
+
+def test_an_expected_count_too_large_for_a_float_is_infinite(tmp_path: Path) -> None:
+    network = Network([1, 1], loss=Poisson(), rng=0)
+    network.parameters[...] = 100, 0
+    written(tmp_path, network, "python")
+    assert module(tmp_path / "net.py").predict(np.ones((1, 1))) == np.inf
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_the_mean_over_views_is_of_numbers_too(loss: str, tmp_path: Path) -> None:
+    network = Network([12, 5, 2], activation="tanh", loss=loss, preprocessing=Deskew(4, 3), rng=0)
+    network.image_shape, network.views = (4, 3), 5
+    written(tmp_path, network, "python")
+    x = np.random.default_rng(0).random((20, 12), np.float32)
+    np.testing.assert_allclose(module(tmp_path / "net.py").predict(x), network.predict(x), rtol=1e-4)
+
+
 SEEN: dict[str, Callable[[Network], None]] = {
     "upright": lambda network: setattr(network, "preprocessing", Deskew(14, 10)),
     "shifted": lambda network: setattr(network, "views", 5),
@@ -182,6 +225,25 @@ def test_every_file_says_what_wrote_it_what_goes_in_and_what_comes_out(to: str, 
     assert len(max(text.splitlines(), key=len)) <= 120
     assert not [line for line in text.splitlines() if line != line.rstrip()]
     assert "«" not in text
+
+
+@pytest.mark.parametrize(("loss", "how"), [("huber", "outputs as they are"), ("poisson", "e^z of each")])
+@pytest.mark.parametrize("to", TEXTS)
+def test_a_file_that_gives_numbers_says_so_and_offers_nothing_else(
+    to: str, loss: str, how: str, tmp_path: Path
+) -> None:
+    network = Network([4, 5, 3], loss=loss, rng=1)
+    network.classes = ("height", "width", "mass")
+    text = written(tmp_path, network, to)
+    head = " ".join(re.sub(r"^[/ *]+", "", line) for line in text.splitlines()[:20])
+    assert "The answers are numbers, 3 for each example: " in head
+    assert how in head
+    assert "There is no label." in head
+    assert "predict(" in text
+    code = text.replace("There is no label.", "").lower()
+    assert not [word for word in ("label", "probabilit", "classes", "argmax", "digit", "«") if word in code]
+    assert len(max(text.splitlines(), key=len)) <= 120
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
 @pytest.mark.parametrize("to", ["torch", "keras"])
@@ -300,8 +362,8 @@ def test_what_no_export_holds_is_refused_by_name(what: str, to: str, tmp_path: P
 
 def test_every_loss_is_read_or_refused(tmp_path: Path, refused) -> None:
     """One that is new to the library is refused until READINGS says how it is read."""
-    assert set(READINGS) == {SoftmaxCrossEntropy, CrossEntropy, Quadratic}
-    for loss in LOSSES.values():
+    assert set(READINGS) == {SoftmaxCrossEntropy, CrossEntropy, Quadratic, *REGRESSION.values()}
+    for loss in EVERY_LOSS.values():
         if loss not in READINGS:
             with refused(loss.__name__):
                 as_plain(small(loss=loss()), "x")
@@ -347,6 +409,16 @@ def test_a_missing_extra_is_named(tmp_path: Path, refused, monkeypatch: pytest.M
 def test_no_training_is_written_for_what_does_not_train(to: str, tmp_path: Path, refused) -> None:
     with refused(f"--train does not go with {to}.*torch, keras"):
         export(small(), tmp_path / "x", to=to, train=RECIPES["post"])
+
+
+@pytest.mark.parametrize("to", ["torch", "keras"])
+@pytest.mark.parametrize("loss", list(REGRESSION))
+def test_no_training_is_written_for_a_loss_for_numbers(loss: str, to: str, tmp_path: Path, refused) -> None:
+    network = Network([784, 10], loss=loss, rng=0)
+    network.image_shape = (28, 28)
+    with refused(f"--train is of classes.*{REGRESSION[loss].__name__}, a loss for numbers"):
+        export(network, tmp_path / "x.py", to=to, train=RECIPES["post"])
+    assert not list(tmp_path.iterdir())
 
 
 # ---- Weights beside a script -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
+import handgrad.sklearn
 from handgrad import (
     Adam,
     BatchNorm,
@@ -40,14 +41,16 @@ from handgrad.export import TARGETS, export
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
 from handgrad.recipes import RECIPES, Recipe
+from handgrad.regression import REGRESSION, Huber
 from handgrad.schedules import SCHEDULES
+from handgrad.sklearn import MLPClassifier, MLPRegressor
 
 # The torch backend of Keras calls NumPy as NumPy 1 was called.
 KERAS_OWN = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 ONE_CLASS = "ignore:You are using a softmax over axis -1:UserWarning"  # true of the network that is tried
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings(KERAS_OWN, ONE_CLASS)]
 
-Answer = tuple[np.ndarray, np.ndarray]  # labels, probabilities
+Answer = tuple[Any, np.ndarray]  # labels, probabilities; of a network that gives numbers None, numbers
 
 
 def imported(path: Path) -> ModuleType:
@@ -65,15 +68,17 @@ def strict(target: str) -> list[str]:
     return [] if target == "keras" else ["-W", "error"]
 
 
-def by_python(path: Path, x: np.ndarray) -> Answer:
+def by_python(path: Path, x: Any) -> Answer:
     module = imported(path)
+    if not hasattr(module, "probabilities"):
+        return None, module.predict(x)
     return module.predict(x), module.probabilities(x)
 
 
 def by_torch(path: Path, x: np.ndarray) -> Answer:
     torch = pytest.importorskip("torch", reason="make test-peers installs it")
-    module = imported(path)
-    return module.predict(torch.from_numpy(x)).numpy(), module.probabilities(torch.from_numpy(x)).numpy()
+    labels, answers = by_python(path, torch.from_numpy(x))
+    return labels if labels is None else labels.numpy(), answers.numpy()
 
 
 def by_keras(path: Path, x: np.ndarray) -> Answer:
@@ -84,16 +89,19 @@ def by_keras(path: Path, x: np.ndarray) -> Answer:
 def by_onnxruntime(path: Path, x: np.ndarray) -> Answer:
     runtime = pytest.importorskip("onnxruntime", reason="make test-peers installs it")
     session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    if [output.name for output in session.get_outputs()] == ["predictions"]:
+        return None, session.run(None, {"x": x})[0]
     probabilities, labels = session.run(["probabilities", "label"], {"x": x})
     assert labels.dtype == np.int64
     return labels, probabilities
 
 
-def by_stdin(command: list[object], x: np.ndarray) -> Answer:
+def by_stdin(command: list[object], x: np.ndarray, text: str = "probabilities") -> Answer:
+    """What a program of this text prints."""
     done = subprocess.run(list(map(str, command)), input=x.tobytes(), capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     numbers = np.array([line.split() for line in done.stdout.decode().splitlines()], np.float64)
-    return numbers[:, 0], numbers[:, 1:]
+    return (numbers[:, 0], numbers[:, 1:]) if "probabilities" in text else (None, numbers)
 
 
 def compiled(path: Path, *more: str) -> Path:
@@ -110,13 +118,13 @@ def compiled(path: Path, *more: str) -> Path:
 
 
 def by_c(path: Path, x: np.ndarray) -> Answer:
-    return by_stdin([compiled(path)], x)
+    return by_stdin([compiled(path)], x, path.read_text())
 
 
 def by_node(path: Path, x: np.ndarray) -> Answer:
     if shutil.which("node") is None:
         pytest.skip("there is no node here")
-    return by_stdin(["node", path], x)
+    return by_stdin(["node", path], x, path.read_text())
 
 
 BY: dict[str, Callable[[Path, np.ndarray], Answer]] = {
@@ -282,6 +290,124 @@ def test_nothing_overflows(target: str, loss: str, tmp_path: Path) -> None:
     _, p = run_as(target, network, tmp_path, np.array([[0.5], [5], [-5]]))
     assert np.isfinite(p).all()
     np.testing.assert_allclose(p, network.probabilities(np.array([[0.5], [5], [-5]])), atol=1e-6)
+
+
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+def same_numbers(target: str, network: Network, directory: Path) -> None:
+    """The export gives the network's numbers, and nothing beside them."""
+    x = np.random.default_rng(5).standard_normal((50, network.n_in)).astype(np.float32)
+    labels, y = run_as(target, network, directory, x)
+    assert labels is None
+    np.testing.assert_allclose(y, network.astype(np.float64).predict(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_out", [1, 3])
+@pytest.mark.parametrize("loss", list(REGRESSION))
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_every_loss_for_numbers(target: str, loss: str, n_out: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 4)), rng.poisson(3, (60, n_out))
+    network = Network([4, 6, n_out], activation="tanh", loss=loss, rng=1)
+    Trainer(network, Adam(0.05), batch_size=20, rng=0).fit(x, y, epochs=5)
+    same_numbers(target, network, tmp_path)
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_a_chain_with_batch_norms_gives_its_numbers(target: str, tmp_path: Path) -> None:
+    network = Network([BatchNorm(4), Gelu(), Dense(4, 3), BatchNorm(3), LeakyRelu(0.2)], loss=Huber(0.5), rng=1)
+    network.forward(np.random.default_rng(0).normal(0.3, 1.2, (20, 4)).astype(np.float32))
+    same_numbers(target, network, tmp_path)
+
+
+def test_the_graph_of_numbers_has_one_output_and_names_no_classes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="make test-peers installs it")
+    export(Network([4, 3], loss="poisson", rng=0), tmp_path / "net.onnx", to="onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Gemm", "Exp"]
+    (output,) = model.graph.output
+    assert output.name == "predictions"
+    assert [size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim] == ["batch", 3]
+    assert {entry.key for entry in model.metadata_props} == {"image_shape", "handgrad"}
+    assert "numbers" in model.doc_string
+
+
+@pytest.mark.parametrize(("target", "backend"), [("torch", ""), ("keras", "jax")])
+def test_a_script_prints_its_numbers(target: str, backend: str, tmp_path: Path) -> None:
+    network, x = Network([4, 2], loss="log_cosh", rng=0), np.random.default_rng(0).random((3, 4))
+    np.save(tmp_path / "x.npy", x)
+    export(network, tmp_path / "net.py", to=target)
+    command = [sys.executable, *strict(target), tmp_path / "net.py", tmp_path / "x.npy"]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    told = np.array([line.split() for line in done.stdout.splitlines()], float)
+    np.testing.assert_allclose(told, network.predict(x), rtol=1e-4, atol=1e-6)
+
+
+def test_a_c_program_calls_it_by_its_header(tmp_path: Path) -> None:
+    export(Network([1, 2], loss="poisson", rng=0), tmp_path / "rate.c", to="c")
+    compiled(tmp_path / "rate.c", "-Wshadow", "-Wconversion")
+    caller = tmp_path / "caller.c"
+    (declared,) = [line for line in (tmp_path / "rate.c").read_text().splitlines() if line.startswith("void rate_p")][
+        :1
+    ]
+    assert declared == "void rate_predict(const float *x, float *y); /* x[1] -> y[2] */"
+    caller.write_text(declared + "\nint main(void) { float x = 0, y[2]; rate_predict(&x, y); return !(y[0] > 0); }\n")
+    subprocess.run(["gcc", "-std=c99", caller, tmp_path / "rate.c", "-lm", "-o", tmp_path / "caller"], check=True)
+    assert subprocess.run([tmp_path / "caller"], check=False).returncode == 0
+
+
+# ---- Estimators ------------------------------------------------------------------------------------------------------
+
+ESTIMATORS: dict[str, Callable[[], Any]] = {
+    "yes_or_no": lambda: MLPClassifier((6,), max_iter=20, random_state=0),
+    "yes_or_no_squared": lambda: MLPClassifier(
+        (6,), loss="squared_error", dtype="float32", max_iter=20, random_state=0
+    ),
+    "three_classes": lambda: MLPClassifier((6, 5), solver="sgd", learning_rate_init=0.2, max_iter=20, random_state=0),
+    "multi_label": lambda: MLPClassifier((6,), activation="tanh", max_iter=20, random_state=0),
+    "number": lambda: MLPRegressor(hidden_layer_sizes=(6,), solver="lbfgs", random_state=0),
+    "numbers": lambda: MLPRegressor(Huber(0.3), (6,), solver="adamw", max_iter=20, random_state=0),
+    "counts": lambda: MLPRegressor("poisson", (6,), activation="gelu", max_iter=20, random_state=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", list(ESTIMATORS))
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_file_of_an_estimator_is_exported_and_answers_as_the_estimator(
+    target: str, kind: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 4))
+    z = x[:, :3]
+    y = {
+        "three_classes": np.array(["ant", "bee", "cow"])[z.argmax(axis=1)],
+        "multi_label": (z > 0).astype(int),
+        "number": z[:, 0],
+        "numbers": z,
+        "counts": rng.poisson(np.exp(z)),
+    }
+    estimator = ESTIMATORS[kind]().fit(x, y.get(kind, np.where(z[:, 0] > 0, "yes", "no")))
+    handgrad.sklearn.save(estimator, tmp_path / "model.safetensors")
+    path = tmp_path / f"net{TARGETS[target].ending}"
+    export(handgrad.load(tmp_path / "model.safetensors"), path, to=target, model=tmp_path / "model.safetensors")
+    x = x.astype(np.float32)
+    labels, answers = BY[target](path, x)
+    expected = estimator.predict(x)
+    if isinstance(estimator, MLPRegressor):
+        assert labels is None
+        np.testing.assert_allclose(answers, expected.reshape(60, -1), rtol=1e-4, atol=1e-5)
+        return
+    p = estimator.predict_proba(x)
+    np.testing.assert_allclose(answers, p[:, 1:] if kind.startswith("yes") else p, rtol=1e-4, atol=1e-5)
+    if kind == "multi_label":
+        assert ((answers > 0.5) == expected).all()
+    else:
+        assert (estimator.classes_[labels.astype(int)] == expected).all()
+        assert len(set(labels)) == len(estimator.classes_)
 
 
 # ---- As programs -----------------------------------------------------------------------------------------------------

@@ -770,6 +770,20 @@ def test_a_checkpoint_of_an_earlier_version_goes_on():
     assert len(trainer.history["loss"]) == 3
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_estimator_of_an_earlier_version_answers_as_it_did_and_goes_on():
+    from handgrad import sklearn
+
+    estimator, x = sklearn.load(EARLIER / "estimator-3.safetensors"), np.array(EXPECTED["x"])
+    assert type(estimator) is sklearn.MLPClassifier
+    assert (estimator.hidden_layer_sizes, estimator.solver, estimator.random_state) == ((5,), "sgd", 10)
+    answers = np.array(["ant", "bee", "cat ü"])[np.argmax(EXPECTED["estimator-3"], axis=1)]
+    assert (estimator.predict(x) == answers).all()
+    assert len(estimator.loss_curve_) == 2
+    estimator.partial_fit(x, answers)
+    assert (len(estimator.loss_curve_), estimator._optimizer.steps) == (3, 6)
+
+
 def test_the_files_of_earlier_versions_are_all_read_and_of_every_format():
     files_there = {path.stem for path in EARLIER.glob("*.safetensors")}
     assert files_there == set(EXPECTED) - {"x"}

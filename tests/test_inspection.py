@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from handgrad import BatchNorm, Committee, Dense, Deskew, Dropout, Network, cli, save
-from handgrad.inspection import SHOWN, inspect, plain, told
+from handgrad import BatchNorm, Committee, CrossEntropy, Dense, Deskew, Dropout, Network, cli, save
+from handgrad.inspection import ESTIMATORS, SHOWN, inspect, plain, told
 
 EARLIER = Path(__file__).parent / "files"
 
@@ -60,6 +62,79 @@ def test_a_checkpoint_is_told_by_where_it_stands():
     assert (found["kind"], found["epoch"], found["optimizer"], found["steps"]) == ("checkpoint", 2, "Adam", 4)
     assert found["callbacks"] == 1
     assert lines(EARLIER / "checkpoint-1.safetensors")["optimizer"] == "Adam, after 4 steps"
+
+
+def test_an_estimator_is_told_by_what_is_not_the_default_and_where_its_training_stands():
+    path = EARLIER / "estimator-3.safetensors"
+    found = inspect(path)
+    estimator = found["estimator"]
+    assert (found["kind"], found["format"], estimator["type"]) == ("estimator", 3, "MLPClassifier")
+    assert estimator["changed"] == [
+        *("activation", "batch_size", "dtype", "hidden_layer_sizes", "random_state", "solver"),
+    ]
+    assert (estimator["epochs"], estimator["optimizer"], estimator["steps"]) == (2, "Velocity", 4)
+    assert (found["loss"], found["parameters"]) == ("SoftmaxCrossEntropy()", 43)
+    assert [array["name"] for array in found["arrays"]] == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    assert {array["name"] for array in found["training"]} == {f"training.{n}" for n in ("chance", "memory", "order")}
+    rows = lines(path)
+    assert rows["estimator"] == (
+        "MLPClassifier(activation='tanh', batch_size=3, dtype='float32', hidden_layer_sizes=[5], random_state=10, "
+        "solver='sgd')"
+    )
+    assert (rows["epochs"], rows["optimizer"]) == ("2", "Velocity, after 4 steps, lr 0.001")
+    said = within("inspect", path)[1].splitlines()
+    assert "a handgrad estimator, format 3" in said[0]
+    network, training = (next(i for i, line in enumerate(said) if line.startswith(f"  {t} ")) for t in ("array", "of"))
+    assert [line.split()[0] for line in said[network + 1 : training]] == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    assert all(line.startswith("  training.") for line in said[training + 1 :])
+
+
+def test_no_scikit_learn_is_needed_to_tell_of_an_estimator():
+    program = "import sys; from handgrad.cli import handgrad as run\n"
+    program += f"try: run(['inspect', {str(EARLIER / 'estimator-3.safetensors')!r}])\n"
+    program += "finally: assert not {'sklearn', 'scipy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "MLPClassifier(" in done.stdout
+
+
+def test_the_defaults_are_the_estimators_own():
+    from handgrad.sklearn import files
+
+    assert {name: files._plain_parameters(make()) for name, make in files.ESTIMATORS.items()} == ESTIMATORS
+
+
+def test_losses_weights_and_numbers_without_end_are_told_and_the_json_is_one(tmp_path):
+    from handgrad import sklearn
+
+    x, path = np.random.default_rng(0).random((30, 4)), tmp_path / "m.safetensors"
+    choices = {"class_weight": {0: 1, 1: 2.5}, "n_iter_no_change": np.inf, "loss": CrossEntropy(0.1)}
+    estimator = sklearn.MLPClassifier(**choices, max_iter=2, verbose=np.bool_(False))
+    with pytest.warns(match="Maximum iterations"):
+        estimator.fit(x, np.arange(30) % 2)
+    sklearn.save(estimator, path)
+    assert lines(path)["estimator"] == (
+        "MLPClassifier(class_weight={0: 1, 1: 2.5}, loss=CrossEntropy(label_smoothing=0.1), max_iter=2, "
+        "n_iter_no_change=inf)"
+    )
+    estimator.history_["loss"][-1] = np.nan
+    sklearn.save(estimator, path)
+    text = within("inspect", path, "--json")[1]
+    estimator = json.loads(text, parse_constant=lambda constant: pytest.fail(constant))["estimator"]
+    assert (estimator["last"]["loss"], estimator["parameters"]["n_iter_no_change"]) == ("nan", "inf")
+
+
+def test_lbfgs_has_iterations_and_no_optimizer(tmp_path):
+    from handgrad import sklearn
+
+    x = np.random.default_rng(0).random((30, 4))
+    estimator = sklearn.MLPRegressor(solver="lbfgs", tol=1e-2).fit(x, x[:, 0])
+    sklearn.save(estimator, tmp_path / "m.safetensors")
+    rows = lines(tmp_path / "m.safetensors")
+    assert rows["estimator"] == "MLPRegressor(solver='lbfgs', tol=0.01)"
+    assert rows["iterations"] == str(estimator.n_iter_)
+    assert rows["last"] == f"loss      {estimator.loss_:.6g}"
+    assert not {"epochs", "optimizer", "classes"} & set(rows)
 
 
 @pytest.mark.parametrize("path", sorted(EARLIER.glob("*.safetensors")), ids=lambda path: path.stem)
@@ -189,6 +264,78 @@ def test_what_is_no_file_of_arrays_is_one_line(content, match, tmp_path):
 def test_metadata_that_means_nothing_is_one_line(text, tmp_path):
     safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "m.safetensors", {"handgrad": text})
     code, said, errors = within("inspect", tmp_path / "m.safetensors")
+    assert (code, said, errors.count("\n")) == (2, "", 1)
+
+
+def changed_estimator(path, **changes):
+    """The small estimator's file, what it says of itself changed."""
+    arrays = safetensors.numpy.load_file(EARLIER / "estimator-3.safetensors")
+    with safetensors.safe_open(EARLIER / "estimator-3.safetensors", framework="numpy") as file:
+        description = json.loads(file.metadata()["handgrad"])
+    description["estimator"] |= changes
+    safetensors.numpy.save_file(arrays, path, {"handgrad": json.dumps(description)})
+    return path
+
+
+def nested(levels):
+    value = 5
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "MLPGuesser"},
+        {"type": EVIL},
+        {"type": [1]},
+        {"parameters": 5},
+        {"parameters": {"alpha": nested(500)}},
+        {"fitted": None},
+        {"fitted": {"history_": 5}},
+        {"fitted": {"history_": {"loss": {"a": 1}}}},
+        {"fitted": {"history_": {"loss": [nested(3)]}}},
+        {"fitted": {"loss_curve_": 5}},
+        {"fitted": {"n_iter_": [EVIL]}},
+        {"optimizer": "Adam"},
+        {"optimizer": {"kind": {"a": EVIL}}},
+    ],
+)
+def test_an_estimator_that_does_not_hold_together_is_one_line(changes, tmp_path):
+    code, said, errors = within("inspect", changed_estimator(tmp_path / "m.safetensors", **changes))
+    assert (code, said, errors.count("\n")) == (2, "", 1)
+    assert "what it says of its estimator does not hold together" in errors
+    assert errors.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parameters": {f"alpha{EVIL}": f"b{EVIL}" * 5000, "loss": {"loss": {"type": [EVIL]}}}},
+        {"parameters": {"class_weight": {"pairs": [5, [EVIL, 1, 2], []]}, "dropout": {EVIL: 1}}},
+        {"fitted": {"history_": {f"loss{EVIL}": [EVIL]}, "n_iter_": EVIL}},
+        {"fitted": {}, "optimizer": {}},
+        {"optimizer": {"kind": EVIL, "steps": EVIL}},
+    ],
+)
+def test_what_an_estimator_calls_itself_moves_no_cursor(changes, tmp_path):
+    path = changed_estimator(tmp_path / "m.safetensors", **changes)
+    code, said, _ = within("inspect", path)
+    assert code == 0
+    assert all(c.isprintable() or c == "\n" for c in said)
+    assert max(map(len, said.splitlines())) < 2100
+    assert json.loads(within("inspect", path, "--json")[1])["kind"] == "estimator"
+
+
+@pytest.mark.parametrize("value", [5, None, [], "", [EVIL]])
+def test_an_estimator_that_is_none_is_one_line(value, tmp_path):
+    path = changed_estimator(tmp_path / "m.safetensors")
+    with safetensors.safe_open(path, framework="numpy") as file:
+        description = json.loads(file.metadata()["handgrad"]) | {"estimator": value}
+    arrays = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file(arrays, path, {"handgrad": json.dumps(description)})
+    code, said, errors = within("inspect", path)
     assert (code, said, errors.count("\n")) == (2, "", 1)
 
 

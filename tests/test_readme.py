@@ -103,10 +103,10 @@ def code_lines(source: str) -> int:
 
 
 def test_the_results_are_those_that_the_command_made() -> None:
-    rows = [line for line in (ROOT / "reproductions" / "nielsen.md").read_text().splitlines() if line.startswith("|")]
-    assert len(rows) == 6
-    for row in rows:
-        assert row in README
+    made = (ROOT / "reproductions" / "nielsen.md").read_text().splitlines()
+    told = [line for line in README.partition("## Results\n")[2].partition("\n## ")[0].splitlines() if line[:1] == "|"]
+    assert len(told) >= 6
+    assert [line for line in told if line not in made] == []
 
 
 def test_every_link_leads_somewhere() -> None:

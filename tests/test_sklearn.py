@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_info
 
 import handgrad
 from handgrad import Callback, EarlyStopping, HandgradError, SoftmaxCrossEntropy
@@ -35,6 +37,7 @@ X_LABELS, LABELS = make_multilabel_classification(240, 8, n_classes=4, random_st
 X_NUMBERS, NUMBERS = make_regression(240, 8, n_targets=3, noise=1, random_state=0)
 NUMBERS /= 50
 COUNTS = np.abs(NUMBERS).round()
+WORDS = scipy.sparse.random(240, 400, 0.01, "csr", random_state=np.random.default_rng(0))
 WEIGHTS = np.random.default_rng(0).random(240)
 SMALL = {"hidden_layer_sizes": (7, 5), "max_iter": 8, "random_state": 3}
 
@@ -96,6 +99,9 @@ CASES = [
     ("MLPClassifier", X, BINARY, {"early_stopping": True, "validation_fraction": 0.3}),
     ("MLPClassifier", scipy.sparse.csr_matrix(X), Y, {"batch_size": 50}),
     ("MLPClassifier", scipy.sparse.csc_array(X), Y, {"solver": "lbfgs"}),
+    *[("MLPClassifier", WORDS, Y, {"solver": solver, "batch_size": 50}) for solver in ("sgd", "adam", "lbfgs")],
+    ("MLPClassifier", WORDS.tocsc(), BINARY, {"early_stopping": True, "max_iter": 30}),
+    ("MLPRegressor", WORDS, NUMBERS, {"hidden_layer_sizes": ()}),
     ("MLPClassifier", X_LABELS, LABELS, {}),
     ("MLPClassifier", X_LABELS, LABELS, {"early_stopping": True, "max_iter": 30}),
     *[("MLPRegressor", X_NUMBERS, NUMBERS, {"solver": solver}) for solver in ("sgd", "adam", "lbfgs")],
@@ -125,6 +131,22 @@ def test_the_same_random_state_gives_the_same_fit(case, weighted):
     for name in ("predict_proba", "predict_log_proba") if kind == "MLPClassifier" else ("predict",):
         np.testing.assert_allclose(getattr(mine, name)(x), getattr(other, name)(x), rtol=1e-7, atol=1e-9)
     assert mine.score(x, y, weights) == pytest.approx(other.score(x, y, weights), rel=1e-9)
+
+
+def test_rows_of_words_are_not_written_out(monkeypatch):
+    toarray = scipy.sparse.csr_matrix.toarray
+
+    def refused(self, *args, **kwargs):
+        if self.shape[1] > 3:  # the labels as rows may be
+            raise AssertionError("a sparse matrix was written out")
+        return toarray(self, *args, **kwargs)
+
+    monkeypatch.setattr(scipy.sparse.csr_matrix, "toarray", refused)
+    monkeypatch.setattr(scipy.sparse.csr_array, "toarray", refused)
+    model = MLPClassifier(**SMALL).fit(WORDS, Y)
+    assert model.predict(WORDS).shape == (240,)
+    with pytest.raises(AssertionError, match="written out"):
+        MLPClassifier(**SMALL).fit(scipy.sparse.csr_matrix(X), Y)
 
 
 def test_float32_stays_float32_and_agrees():
@@ -173,26 +195,27 @@ ON = [
     {"solver": "adamw", "activation": ["tanh", "gelu"]},
     {"solver": "momentum", "init": "kaiming_uniform"},
     {"random_state": np.random.RandomState(5)},
-    {"dtype": np.float32, "class_weight": "balanced"},
+    {"dtype": np.float32, "class_weight": {0: 1, 1: 2, 2: 0.5}},
 ]
 
 
+@pytest.mark.parametrize("x", [X, WORDS], ids=["dense", "sparse"])
 @pytest.mark.parametrize("parameters", ON, ids=str)
-def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, tmp_path):
+def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, x, tmp_path):
     parameters = SMALL | {"batch_size": 32, "tol": 0.0} | parameters
-    whole = clone(MLPClassifier(**parameters)).fit(X, Y)
+    whole = clone(MLPClassifier(**parameters)).fit(x, Y)
 
     epochs = clone(MLPClassifier(**parameters))
     for epoch in range(8):
-        epochs.partial_fit(X, Y, classes=[0, 1, 2])
+        epochs.partial_fit(x, Y, classes=[0, 1, 2])
         if epoch == 2:
             epochs = pickle.loads(pickle.dumps(epochs))
         if epoch == 4:
             ours.save(epochs, tmp_path / "half.safetensors")
             epochs = ours.load(tmp_path / "half.safetensors")
 
-    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(X, Y)
-    warm.set_params(max_iter=5).fit(X, Y)
+    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(x, Y)
+    warm.set_params(max_iter=5).fit(x, Y)
 
     for other in (epochs, warm):
         assert np.array_equal(other.network_.parameters, whole.network_.parameters)
@@ -575,6 +598,161 @@ def test_early_stopping_may_come_and_go_between_warm_fits():
     assert len(model.loss_curve_) == 8
     model.set_params(solver="lbfgs").fit(X, Y)
     model.set_params(solver="sgd").fit(X, Y)
+
+
+# ---- What a careful reader tried -------------------------------------------------------------------------------------
+
+
+def test_several_threads_may_ask_and_train():
+    model = MLPClassifier((64, 64), max_iter=2, random_state=0).fit(X, Y)
+    parts = [X[: 40 + 10 * i] for i in range(8)]
+    alone = [model.predict_proba(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for mine, right in zip(pool.map(model.predict_proba, parts), alone, strict=True):
+                assert np.array_equal(mine, right)
+        before = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        fits = list(pool.map(lambda seed: MLPClassifier(**SMALL | {"random_state": seed}).fit(X, Y), range(8)))
+    assert before == [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert np.array_equal(fits[3].coefs_[0], MLPClassifier(**SMALL).fit(X, Y).coefs_[0])
+
+
+class Wide(MLPClassifier):
+    def __init__(self, width=10):
+        super().__init__((width,), max_iter=2, random_state=0)
+        self.width = width
+
+
+def test_a_subclass_with_parameters_of_its_own():
+    assert clone(Wide(7)).fit(X, Y).coefs_[0].shape == (8, 7)
+
+
+def test_one_loss_may_be_given_to_two_estimators():
+    loss = SoftmaxCrossEntropy(0.1)
+    a, b = (MLPClassifier((5,), loss=loss, batch_size=size, random_state=0) for size in (20, 30))
+    for model in (a, b, a, b):
+        model.partial_fit(X, Y, classes=[0, 1, 2])
+    assert vars(loss) == vars(SoftmaxCrossEntropy(0.1))
+    assert np.array_equal(a.fit(X, Y).coefs_[0], clone(a).fit(X, Y).coefs_[0])
+
+
+def test_a_fit_by_lbfgs_goes_on_by_another_solver_and_leaves_no_old_record():
+    model = MLPClassifier(**SMALL, solver="lbfgs", warm_start=True).fit(X, Y)
+    model.set_params(solver="adam").partial_fit(X, Y)
+    assert len(model.loss_curve_) == 1
+    model.set_params(solver="lbfgs", warm_start=False).fit(X, Y)
+    assert not hasattr(model, "loss_curve_")
+
+
+def test_what_cannot_be_learnt_from_costs_nothing_that_was_learnt():
+    model = MLPClassifier(**SMALL).fit(X, Y)
+    kept = dict(vars(model))
+    for wrong in (
+        {"sample_weight": np.full(240, np.nan)},
+        {"X_val": X[:3], "y_val": [7, 8, 9]},
+        {"X_val": X[:1], "y_val": Y[:1]},
+        {"sample_weight_val": WEIGHTS},
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            model.fit(X, Y + 5 if "sample_weight" in wrong else Y, **wrong)
+        assert vars(model) == kept
+    with pytest.raises(ValueError, match="lbfgs has no epochs"):
+        model.set_params(solver="lbfgs").fit(X, Y, X_val=X, y_val=Y)
+    assert model.network_ is kept["network_"]
+
+
+def test_probabilities_of_classes_sum_to_1_whatever_the_loss():
+    for loss in ("squared_error", handgrad.CrossEntropy(), "log_loss"):
+        model = MLPClassifier(**SMALL, loss=loss).fit(X, Y)
+        p = model.predict_proba(X)
+        np.testing.assert_allclose(p.sum(axis=1), 1)
+        np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), p)
+        assert np.array_equal(p.argmax(axis=1), model.predict(X))
+
+
+def test_weights_and_inputs_that_float32_cannot_hold_are_named():
+    with pytest.raises(ValueError, match="sample_weight holds values that float32 cannot"):
+        MLPClassifier(**SMALL).fit(X.astype(np.float32), Y, sample_weight=np.full(240, 1e60))
+    with pytest.raises(ValueError, match="X holds values that float32 cannot"):
+        MLPClassifier(**SMALL, dtype="float32").fit(X * 1e200, Y)
+    a, b = (MLPClassifier(**SMALL).fit(X.astype(np.float32), Y, sample_weight=np.full(240, w)) for w in (3e38, 1e38))
+    assert a.loss_curve_[0] == pytest.approx(b.loss_curve_[0], rel=1e-5)
+
+
+def test_balanced_weights_need_all_of_y():
+    with pytest.raises(ValueError, match="give a dict"):
+        MLPClassifier(**SMALL, class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+    each = [{0: 1, 1: 2}] * 4
+    MLPClassifier(**SMALL, class_weight=each).fit(X_LABELS, LABELS)
+
+
+def test_early_stopping_ends_with_its_best_weights_whatever_a_callback_leaves():
+    parameters = SMALL | {"max_iter": 40, "early_stopping": True, "learning_rate_init": 0.05}
+    model = MLPClassifier(**parameters, callbacks=[handgrad.ExponentialAverage(0.99)])
+    model.fit(X[:160], Y[:160], X_val=X[160:], y_val=Y[160:])
+    assert model.score(X[160:], Y[160:]) == model.best_validation_score_
+
+
+def test_callbacks_see_the_evaluation_of_the_held_out_examples():
+    seen = []
+
+    class See(Callback):
+        def on_epoch_end(self, trainer):
+            seen.append(trainer.validation)
+
+    MLPClassifier(**SMALL, callbacks=[See()]).fit(X, Y, X_val=X[:50], y_val=Y[:50])
+    assert [e.total for e in seen] == [50] * 8
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"callbacks": [1]},
+        {"dropout": ["a", 0.1]},
+        {"activation": [["relu"], "relu"]},
+        {"hidden_layer_sizes": [(3, 4)]},
+    ],
+    ids=str,
+)
+def test_a_list_of_the_wrong_things_is_one_line(parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        MLPClassifier(**SMALL | parameters).fit(X, Y)
+
+
+def test_parameters_of_any_sequence_and_number_are_saved(tmp_path):
+    model = MLPClassifier(range(3, 5), learning_rate_init=np.float32(0.01), max_iter=np.int64(2), random_state=0)
+    ours.save(model.fit(X, Y), tmp_path / "m.safetensors")
+    assert ours.load(tmp_path / "m.safetensors").hidden_layer_sizes == (3, 4)
+
+
+def test_sparse_labels_stay_sparse_through_a_file(tmp_path):
+    model = MLPClassifier(**SMALL).fit(X_LABELS, scipy.sparse.csr_matrix(LABELS))
+    ours.save(model, tmp_path / "m.safetensors")
+    assert type(ours.load(tmp_path / "m.safetensors").predict(X_LABELS)) is type(model.predict(X_LABELS))
+
+
+def test_every_damage_to_an_estimators_file_is_one_line(tmp_path):
+    from handgrad.files import _read_arrays, _write_arrays
+
+    ours.save(MLPClassifier(**SMALL).fit(X, Y), tmp_path / "m.safetensors")
+    arrays, description = _read_arrays(tmp_path / "m.safetensors")
+    kept = description["estimator"]
+    chance = json.loads(json.dumps(kept["chance"]))
+    chance["state"]["pos"] = 10**30
+    for name, damage in {
+        "chance": ({}, {"chance": chance}),
+        "memory": ({"training.memory": np.zeros(3)}, {}),
+        "generator": ({"training.chance": np.zeros(3, np.uint32)}, {}),
+        "order": ({"training.order": np.full(240, 10**6, np.int32)}, {}),
+        "steps": ({}, {"optimizer": kept["optimizer"] | {"steps": -1}}),
+        "callbacks": ({}, {"parameters": kept["parameters"] | {"callbacks": [[1]]}}),
+        "alpha": ({}, {"parameters": kept["parameters"] | {"alpha": -3}}),
+        "layers": ({}, {"parameters": kept["parameters"] | {"hidden_layer_sizes": [9]}}),
+    }.items():
+        path = tmp_path / f"{name}.safetensors"
+        _write_arrays(path, arrays | damage[0], description | {"estimator": kept | damage[1]})
+        with pytest.raises(HandgradError, match="damaged"):
+            ours.load(path)
 
 
 def test_max_iter_without_convergence_is_warned_of():

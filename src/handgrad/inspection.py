@@ -1,4 +1,4 @@
-"""What is in a safetensors file, told at a glance: a model, a committee, a checkpoint, or anybody's arrays.
+"""What is in a safetensors file, told at a glance: a model, a committee, a checkpoint, an estimator, anybody's arrays.
 
 A file may be anybody's work: nothing in it is run, and what it calls itself is printed with every control character
 spelled out.
@@ -15,7 +15,7 @@ import numpy as np
 
 from .committee import Committee
 from .errors import HandgradError
-from .files import described, load
+from .files import TRAINING, described, load
 from .foreign import from_torch
 from .layers import Dense
 from .network import Network
@@ -26,6 +26,20 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
 DTYPES |= {f"{sign[0].upper()}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64)}
 TRIED = 1 << 30  # bytes of a file that is read as a whole to see whether it can be imported, at most
 SHOWN = 60  # arrays that are told of one by one, at most
+
+# The parameters of the estimators in handgrad.sklearn as they are where nobody sets them, in the words of their files.
+# They stand here again because there they stand on scikit-learn; a test compares the two.
+DEFAULTS: dict[str, Any] = {"hidden_layer_sizes": [100], "activation": "relu", "solver": "adam", "alpha": 0.0001}
+DEFAULTS |= {"batch_size": "auto", "learning_rate": "constant", "learning_rate_init": 0.001, "power_t": 0.5}
+DEFAULTS |= {"max_iter": 200, "shuffle": True, "random_state": None, "tol": 1e-4, "verbose": False, "warm_start": False}
+DEFAULTS |= {"momentum": 0.9, "nesterovs_momentum": True, "early_stopping": False, "validation_fraction": 0.1}
+DEFAULTS |= {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "n_iter_no_change": 10, "max_fun": 15000, "dropout": 0.0}
+DEFAULTS |= {"init": None, "schedule": None, "callbacks": [], "dtype": None}
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "MLPClassifier": DEFAULTS | {"loss": "log_loss", "class_weight": None},
+    "MLPRegressor": DEFAULTS | {"loss": "squared_error"},
+}
+DEEP = 4  # levels of lists and dictionaries in a parameter, at most
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -50,7 +64,18 @@ def inspect(path: Path) -> dict[str, Any]:
             "members": [_network(member) for member in model.members],
             "arrays": arrays,
         }
-    return found | {"kind": "network", **_network(model), "arrays": arrays}
+    found |= {"kind": "network", **_network(model), "arrays": arrays}
+    if "estimator" not in description:
+        return found
+    try:
+        estimator = _estimator(description["estimator"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise HandgradError(
+            f"{path} is damaged: what it says of its estimator does not hold together: {error!r}"
+        ) from error
+    own = [array for array in arrays if not array["name"].startswith(TRAINING)]
+    training = [array for array in arrays if array["name"].startswith(TRAINING)]
+    return found | {"kind": "estimator", "estimator": estimator, "arrays": own, "training": training}
 
 
 def _array(file: Any, name: str) -> dict[str, Any]:
@@ -103,6 +128,38 @@ def _checkpoint(path: Path, state: Any) -> dict[str, Any]:
     }
 
 
+def _estimator(kept: Any) -> dict[str, Any]:
+    """Which it is, its parameters, those of them that are not the defaults, and where its training stands."""
+    kind, fitted, optimizer = kept["type"], kept["fitted"], kept.get("optimizer", {})
+    defaults, parameters = ESTIMATORS[kind], _plain_value(dict(kept["parameters"]), DEEP + 1)
+    last = {name: values[-1] for name, values in fitted.get("history_", {}).items() if values}
+    if not last and "loss_" in fitted:  # lbfgs keeps no more
+        last = {"loss": fitted["loss_"]}
+    return {
+        "type": kind,
+        "parameters": parameters,
+        "changed": [name for name, value in parameters.items() if name not in defaults or value != defaults[name]],
+        "epochs": _plain_value(len(fitted["loss_curve_"]) if "loss_curve_" in fitted else fitted.get("n_iter_")),
+        "last": _plain_value(last, 1),
+        "optimizer": _plain_value(optimizer.get("kind")),
+        "steps": _plain_value(optimizer.get("steps")),
+        "lr": _plain_value(optimizer.get("lr")),
+    }
+
+
+def _plain_value(value: Any, deep: int = 0) -> Any:
+    """A value of JSON with numbers that are not finite as texts. ValueError: it is deeper than that."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if not isinstance(value, list | dict):
+        return value
+    if deep == 0:
+        raise ValueError("its description is too deep")
+    if isinstance(value, list):
+        return [_plain_value(item, deep - 1) for item in value]
+    return {name: _plain_value(item, deep - 1) for name, item in value.items()}
+
+
 def _importable(path: Path) -> dict[str, Any]:
     """Whether `handgrad import` takes the arrays, the chain that they are, and if not why."""
     if path.stat().st_size > TRIED:
@@ -128,6 +185,9 @@ def told(found: dict[str, Any], arrays: bool = True) -> Iterator[str]:
     yield f"{plain(found['file'])}: {what.get(kind, f'a handgrad {kind}')}{written}, {size}"
     if kind == "network":
         yield from _rows(_told_network(found))
+    elif kind == "estimator":
+        yield from _rows(_told_estimator(found["estimator"]))
+        yield from _rows(_told_network(found))
     elif kind == "committee":
         yield from _rows(_told_committee(found["members"]))
     elif kind == "checkpoint":
@@ -137,6 +197,8 @@ def told(found: dict[str, Any], arrays: bool = True) -> Iterator[str]:
         yield from _rows([("import", _told_import(found["import"]))])
     if arrays:
         yield from _told_arrays(found["arrays"])
+        if found.get("training"):
+            yield from _told_arrays(found["training"], "of training")
 
 
 def _rows(rows: Any) -> Iterator[str]:
@@ -182,6 +244,28 @@ def _told_checkpoint(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "callbacks", f"{found['callbacks']} with a state"
 
 
+def _told_estimator(estimator: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """As scikit-learn shows an estimator, by what is not the default, then where its training stands."""
+    changed = ", ".join(f"{name}={_told_parameter(estimator['parameters'][name])}" for name in estimator["changed"])
+    yield "estimator", f"{estimator['type']}({changed})"
+    yield "iterations" if estimator["optimizer"] is None else "epochs", str(estimator["epochs"])
+    if estimator["optimizer"] is not None:
+        yield "optimizer", f"{estimator['optimizer']}, after {estimator['steps']} steps, lr {estimator['lr']}"
+    for name, value in estimator["last"].items():
+        yield f"last {name}", f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _told_parameter(value: Any) -> str:
+    """A parameter as it is written in Python: a loss is a call, a class weight a dictionary."""
+    if isinstance(value, dict) and isinstance(loss := value.get("loss"), dict):
+        options = ", ".join(f"{name}={option!r}" for name, option in loss.items() if name != "type")
+        return f"{loss.get('type')}({options})"
+    if isinstance(value, dict) and isinstance(pairs := value.get("pairs"), list):
+        weights = (": ".join(map(repr, pair)) if isinstance(pair, list) else repr(pair) for pair in pairs)
+        return f"{{{', '.join(weights)}}}"
+    return value if value in ("inf", "nan") else repr(value)
+
+
 def _told_import(verdict: dict[str, Any]) -> str:
     if not verdict["possible"]:
         return f"handgrad import cannot take it: {verdict['why']}"
@@ -189,9 +273,9 @@ def _told_import(verdict: dict[str, Any]) -> str:
     return f"handgrad import can take it{needs}: {' → '.join(verdict['chain'])}"
 
 
-def _told_arrays(arrays: list[dict[str, Any]]) -> Iterator[str]:
-    wide = max([len(plain(array["name"])) for array in arrays[:SHOWN]], default=5)
-    yield f"  {'array':{wide}}  {'shape':>14}  {'type':>8}  {'smallest':>11}  {'largest':>11}  {'norm':>11}"
+def _told_arrays(arrays: list[dict[str, Any]], title: str = "array") -> Iterator[str]:
+    wide = max([len(title), *(len(plain(array["name"])) for array in arrays[:SHOWN])])
+    yield f"  {title:{wide}}  {'shape':>14}  {'type':>8}  {'smallest':>11}  {'largest':>11}  {'norm':>11}"
     for array in arrays[:SHOWN]:
         shape = " x ".join(map(str, array["shape"])) or "one number"
         numbers = [array.get(key, "-") for key in ("smallest", "largest", "norm")]

@@ -8,8 +8,9 @@ batches of 64 takes 115 us and 105 us, but where another program is running 115 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from .errors import optional
@@ -26,7 +27,25 @@ def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[An
     Raises MissingExtraError where threadpoolctl, of the extra app, is not installed.
     """
     largest = max((2 * batch_size * W.size for W, _ in network.weights), default=0)
-    return nullcontext() if largest > SMALL else _libraries().limit(limits=1, user_api="blas")
+    return nullcontext() if largest > SMALL else _one_thread(_libraries())
+
+
+_lock = threading.Lock()
+_inside: list[Any] = []  # the limit that the first one in has set, once for each that is in
+
+
+@contextmanager
+def _one_thread(libraries: Any) -> Iterator[None]:
+    """BLAS with one thread, until the last of those within it is out: several Python threads may train at once."""
+    with _lock:
+        _inside.append(_inside[0] if _inside else libraries.limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _inside.pop()
+            if not _inside:
+                limit.restore_original_limits()
 
 
 @functools.cache

@@ -189,7 +189,7 @@ class Trainer:
         for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
             # By columns: the largest of each row of ten is found in a fifth of the time, their sum in half of it.
             begin, z_block = self.batch, np.empty_like(t_block, order="F")
-            for first in range(0, len(x_block), batch_size):
+            for first in range(0, len(t_block), batch_size):
                 rows = slice(first, first + batch_size)
                 batch = x_block[rows], t_block[rows]
                 if self.perturb is not None:

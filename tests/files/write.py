@@ -27,6 +27,8 @@ from handgrad import (
     save,
 )
 from handgrad.files import Checkpoint, resume
+from handgrad.sklearn import MLPClassifier
+from handgrad.sklearn import save as save_estimator
 
 HERE = Path(__file__).parent
 
@@ -67,6 +69,13 @@ def write() -> None:
     trainer = Trainer(Network([4, 5, 3], rng=0), Adam(0.01), batch_size=3, callbacks=[ExponentialAverage(0.9)], rng=0)
     resume(trainer, checkpoint)
     expected["checkpoint-1"] = trainer.network.outputs(x).tolist()
+
+    estimator = MLPClassifier((5,), activation="tanh", solver="sgd", batch_size=3, dtype="float32", random_state=10)
+    for _ in range(2):
+        estimator.partial_fit(x, np.array(["ant", "bee", "cat ü"])[y], classes=["ant", "bee", "cat ü"])
+    estimator.network_.image_shape = (2, 2)
+    save_estimator(estimator, HERE / "estimator-3.safetensors")
+    expected["estimator-3"] = estimator.network_.outputs(x).tolist()
     (HERE / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -43,12 +43,12 @@ class Target(NamedTuple):
 
 
 TARGETS = {
-    "torch": Target("_torch.py", torch.write, "python {path} DIGIT.npy", write_training=torch.write_training),
+    "torch": Target("_torch.py", torch.write, "python {path} EXAMPLES.npy", write_training=torch.write_training),
     "keras": Target(
-        "_keras.py", keras.write, "KERAS_BACKEND=torch python {path} DIGIT.npy", write_training=keras.write_training
+        "_keras.py", keras.write, "KERAS_BACKEND=torch python {path} EXAMPLES.npy", write_training=keras.write_training
     ),
     "onnx": Target(".onnx", onnx.write, ""),
-    "python": Target(".py", python.write, "python {path} DIGIT.npy", whole=True),
+    "python": Target(".py", python.write, "python {path} EXAMPLES.npy", whole=True),
     "c": Target(".c", c.write, "cc -O2 -D{macro}_MAIN {path} -lm -o digit && ./digit < EXAMPLES"),
     "js": Target(".mjs", js.write, "node {path} < EXAMPLES"),
 }

@@ -25,32 +25,31 @@ static void outputs(const float *x, float *z)
     «chain»
 }
 
-void «stem»_probabilities(const float *x, float *p)
+void «stem»_«reader»(const float *x, float *«y»)
 {
-    outputs(x, p);
-«?read»    «reading»(p, «n_out»);
+    outputs(x, «y»);
+«?reads»    «read»(«y», «n_out»);
 }
 
-int «stem»_predict(const float *x)
-{
-    float z[«n_out»];
-    outputs(x, z);
-    «label»
-}
-
+«?classifies»int «stem»_predict(const float *x)
+«?classifies»{
+«?classifies»    float z[«n_out»];
+«?classifies»    outputs(x, z);
+«?classifies»    «label»
+«?classifies»}
+«?classifies»
 #ifdef «macro»
 #include <stdio.h>
 
 int main(void)
 {
-    float x[«n_in»], p[«n_out»];
+    float x[«n_in»], «y»[«n_out»];
     size_t got;
     while ((got = fread(x, sizeof *x, «n_in», stdin)) == «n_in») {
-        «stem»_probabilities(x, p);
-        printf("%d", «stem»_predict(x));
+        «stem»_«reader»(x, «y»);
+«?classifies»        printf("%d ", «stem»_predict(x));
         for (int k = 0; k < «n_out»; k++)
-            printf(" %.9g", p[k]);
-        printf("\\n");
+            printf("%.9g%c", «y»[k], k < «n_out» - 1 ? ' ' : '\\n');
     }
     if (got > 0)
         fprintf(stderr, "the last example is not whole: expected «n_in» float32, got %d\\n", (int)got);
@@ -58,8 +57,8 @@ int main(void)
 }
 #endif
 
-«classes»
-
+«?classifies»«classes»
+«?classifies»
 «weights»
 """
 
@@ -147,8 +146,15 @@ static void softmax(float *z, int n)
         z[i] /= sum;
 }
 """,
+    "exp": """
+static void exponential(float *z, int n)
+{
+    for (int i = 0; i < n; i++)
+        z[i] = expf(z[i]);
 }
-CALLED = {"tanh": "hyperbolic_tangent"}  # tanh is the library's own
+""",
+}
+CALLED = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are the library's own
 
 
 def write(plain: Plain, name: str) -> bytes:
@@ -157,16 +163,22 @@ def write(plain: Plain, name: str) -> bytes:
     macro, n_in, n_out = f"{stem.upper()}_MAIN", plain.network.n_in, plain.network.n_out
     program = (
         f"cc -O2 -D{macro} {name} -lm  makes a program: it reads examples of {n_in} float32 from stdin, and prints "
-        "the label and the probabilities of each. In NumPy x.astype(np.float32).tofile(file) writes them."
+        f"{plain.printed}. In NumPy x.astype(np.float32).tofile(file) writes them."
     )
-    offers = [f"void {stem}_probabilities(const float *x, float *p);", f"int {stem}_predict(const float *x);"]
-    width = max(map(len, offers))
-    offers = [f"{offers[0]:{width}} /* x[{n_in}] -> p[{n_out}] */", f"{offers[1]:{width}} /* x[{n_in}] -> the label */"]
-    offers.append(f"extern const char *const {stem}_classes[{n_out}];")
+    names = f"const char *const {stem}_classes[{len(plain.network.classes)}]"
+    if plain.classifies:
+        reads, predicts = (
+            f"void {stem}_probabilities(const float *x, float *p);",
+            f"int {stem}_predict(const float *x);",
+        )
+        offers = [f"{reads} /* x[{n_in}] -> p[{n_out}] */", f"{predicts:{len(reads)}} /* x[{n_in}] -> the label */"]
+        offers.append(f"extern {names};")
+    else:
+        offers = [f"void {stem}_predict(const float *x, float *y); /* x[{n_in}] -> y[{n_out}] */"]
     if plain.network.image_shape is not None:
         height, image_width = plain.network.image_shape
         offers.append(f"enum {{ {stem}_height = {height}, {stem}_width = {image_width} }};")
-    names, weights = map(c_string, plain.network.classes), []
+    weights = []
     for key, array in plain.arrays.items():
         weights += [f"static const float {key}[{array.size}] = {{", *numbers(array), "};", ""]
     values = {
@@ -177,10 +189,11 @@ def write(plain: Plain, name: str) -> bytes:
         "stem": stem,
         "macro": macro,
         "chain": list(chain(plain)),
-        "read": plain.reading != "identity",
-        "reading": plain.reading,
+        "reads": plain.reading != "identity",
+        "read": CALLED.get(plain.reading, plain.reading),
+        "y": "p" if plain.classifies else "y",
         "label": label(plain),
-        "classes": called(f"const char *const {stem}_classes[{n_out}]", names, "{", "};"),
+        "classes": called(names, map(c_string, plain.network.classes), "{", "};"),
         "weights": weights[:-1],
     }
     return filled(TEMPLATE, plain.values | values).encode()

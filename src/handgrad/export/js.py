@@ -15,18 +15,19 @@ TEMPLATE = """
 //
 «head»
 
-«classes»
+«?classifies»«classes»
 export const IMAGE_SHAPE = «shape»; // height, width
 
-/** The label of x, «n_in» numbers. */
-export function predict(x) {
-  const z = outputs(x);
-  return «label»;
-}
-
-/** The probabilities of x, «n_in» numbers: as many as there are classes. */
-export function probabilities(x) {
-  return «probabilities»;
+«?classifies»/** The label of x, «n_in» numbers. */
+«?classifies»export function predict(x) {
+«?classifies»  const z = outputs(x);
+«?classifies»  return «label»;
+«?classifies»}
+«?classifies»
+«?classifies»/** The probabilities of x, «n_in» numbers: as many as there are classes. */
+«?numbers»/** The answer to x, «n_in» numbers: «n_out» of them. */
+export function «reader»(x) {
+  return «read»;
 }
 
 // What the last layer makes of x.
@@ -54,7 +55,7 @@ if (globalThis.process?.argv?.[1]) {
     const x = Float32Array.from({ length: bytes.length >> 2 }, (_, i) => view.getFloat32(4 * i, true));
     for (let i = 0; i + «n_in» <= x.length; i += «n_in») {
       const example = x.subarray(i, i + «n_in»);
-      console.log(predict(example), ...probabilities(example));
+      console.log(«told»);
     }
     if (bytes.length % (4 * «n_in») !== 0) {
       console.error("the last example is not whole: expected «n_in» float32");
@@ -108,6 +109,9 @@ function softmax(z) {
   return p.map((value) => value / sum);
 }
 """,
+    "exp": """
+const exp = (z) => z.map(Math.exp);
+""",
 }
 CALLED = {"leaky_relu": "leakyRelu"}
 
@@ -116,8 +120,8 @@ def write(plain: Plain, name: str) -> bytes:
     """The file's text; `name` is the file's own."""
     title, *head = plain.head(", in JavaScript")
     program = (
-        f"node {name} < EXAMPLES  reads examples of {plain.network.n_in} float32, and prints the label and the "
-        "probabilities of each. (Node takes the file for a module by the end of its name, .mjs.)"
+        f"node {name} < EXAMPLES  reads examples of {plain.network.n_in} float32, and prints {plain.printed}. "
+        "(Node takes the file for a module by the end of its name, .mjs.)"
     )
     weights = []
     for key, array in plain.arrays.items():
@@ -130,7 +134,8 @@ def write(plain: Plain, name: str) -> bytes:
         "classes": called("export const CLASSES", map(json.dumps, plain.network.classes), "[", "];", indent="  "),
         "shape": json.dumps(plain.network.image_shape),
         "label": label(plain),
-        "probabilities": "outputs(x)" if plain.reading == "identity" else f"{plain.reading}(outputs(x))",
+        "told": f"{'predict(example), ' * plain.classifies}...{plain.values['reader']}(example)",
+        "read": "outputs(x)" if plain.reading == "identity" else f"{plain.reading}(outputs(x))",
         "chain": list(chain(plain)),
         "functions": functions(FUNCTIONS, plain.used),
         "weights": weights[:-1],

@@ -11,7 +11,7 @@ from .training import Training, beside
 TEMPLATE = '''
 """«title»
 
-    python «name» digit.npy     tells what is in the file: one example, or several
+    python «name» «file»     answers to what is in the file: one example, or several
 
 «head»
 """
@@ -24,8 +24,8 @@ import numpy as np
 from keras import layers
 from safetensors.numpy import load_file
 
-«classes»
-
+«?classifies»«classes»
+«?classifies»
 network = keras.Sequential([
     keras.Input((«n_in»,)),
     «layers»
@@ -39,14 +39,14 @@ for i, layer in enumerate(network.layers):
 «?norms»        layer.set_weights([weights[f"{i}.{name}"] for name in names])
 
 
-def predict(x):
-    """x (count, «n_in») -> the label of each: (count,) integers."""
-    return «label»
-
-
-def probabilities(x):
+«?classifies»def predict(x):
+«?classifies»    """x (count, «n_in») -> the label of each: (count,) integers."""
+«?classifies»    return «label»
+«?classifies»
+«?classifies»
+def «reader»(x):
     """x (count, «n_in») -> (count, «n_out»)."""
-    return keras.ops.convert_to_numpy(«probabilities»)
+    return keras.ops.convert_to_numpy(«read»)
 
 
 if __name__ == "__main__":
@@ -54,8 +54,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
     x = (x / 255 if x.dtype == np.uint8 else x).astype("float32")
-    for label, p in zip(predict(x), probabilities(x)):
-        print(«told»)
+    «told»
 '''
 
 LAYERS = {
@@ -70,7 +69,7 @@ LAYERS = {
     "Softplus": 'layers.Activation("softplus")',
     "Gelu": "layers.Activation(lambda z: keras.activations.gelu(z, approximate=True))",
 }
-PROBABILITIES = {"softmax": "keras.ops.softmax({})", "sigmoid": "keras.ops.sigmoid({})", "identity": "{}"}
+READ = {"identity": "{}"} | {word: f"keras.ops.{word}({{}})" for word in ("softmax", "sigmoid", "exp")}
 BACKEND = "It runs on the backend that KERAS_BACKEND names: torch, jax or tensorflow."
 
 
@@ -86,7 +85,7 @@ def write(plain: Plain, name: str) -> bytes:
         "norms": normed(plain.network),
         "weights": quoted(plain.weights),
         "label": label(plain),
-        "probabilities": PROBABILITIES[plain.reading].format("network(x)"),
+        "read": READ[plain.reading].format("network(x)"),
         "told": told(plain),
     }
     return filled(TEMPLATE, plain.values | values).encode()

@@ -1,4 +1,7 @@
-"""An ONNX graph of ONNX's own operators: Gemm, an activation, Gemm, ..., and both the probabilities and the label."""
+"""An ONNX graph of ONNX's own operators: Gemm, an activation, Gemm, ..., and both the probabilities and the label.
+
+Of a network whose answers are numbers there is one output, the predictions.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ OPERATORS = {
     "gelu": "Gelu",
     "softmax": "Softmax",
     "identity": "Identity",
+    "exp": "Exp",
 }
 OPSET = 17  # old enough for the runtimes there are
 OPSET_OF_GELU = 20
@@ -53,23 +57,26 @@ def write(plain: Plain, name: str) -> bytes:
             value = node("BatchNormalization", [value, *inputs], output, epsilon=bn.epsilon)
         else:
             value = node(OPERATORS[step.kind], [value], output, **attributes(step))
-    node(OPERATORS[plain.reading], ["z"], "probabilities", **({"axis": 1} if plain.reading == "softmax" else {}))
-    if plain.threshold is None:
+    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    read = "probabilities" if plain.classifies else "predictions"
+    node(OPERATORS[plain.reading], ["z"], read, **({"axis": 1} if plain.reading == "softmax" else {}))
+    outputs = [helper.make_tensor_value_info(read, float32, ["batch", network.n_out])]
+    properties = {"image_shape": json.dumps(network.image_shape), "handgrad": __version__}
+    if plain.classifies:
+        outputs.append(helper.make_tensor_value_info("label", int64, ["batch"]))
+        properties["classes"] = json.dumps(network.classes)
+    if plain.classifies and plain.threshold is None:
         node("ArgMax", ["z"], "label", axis=1, keepdims=0)
-    else:
+    elif plain.classifies:
         (half,) = constants(threshold=np.float32(plain.threshold))
-        above = node("Cast", [node("Greater", ["z", half], "above")], "above_as_int64", to=onnx.TensorProto.INT64)
+        above = node("Cast", [node("Greater", ["z", half], "above")], "above_as_int64", to=int64)
         node("Squeeze", [above, *constants(axes=np.array([1]))], "label")
 
-    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
     graph = helper.make_graph(
         nodes,
         "handgrad",
         [helper.make_tensor_value_info("x", float32, ["batch", network.n_in])],
-        [
-            helper.make_tensor_value_info("probabilities", float32, ["batch", network.n_out]),
-            helper.make_tensor_value_info("label", int64, ["batch"]),
-        ],
+        outputs,
         arrays,
     )
     opset = helper.make_opsetid("", OPSET_OF_GELU if "gelu" in {step.kind for step in plain.steps} else OPSET)
@@ -81,15 +88,7 @@ def write(plain: Plain, name: str) -> bytes:
         opset_imports=[opset],
         ir_version=helper.find_min_ir_version_for([opset]),
     )
-    shape = network.image_shape
-    helper.set_model_props(
-        model,
-        {
-            "classes": json.dumps(network.classes),
-            "image_shape": json.dumps(shape),
-            "handgrad": __version__,
-        },
-    )
+    helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content

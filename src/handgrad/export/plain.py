@@ -21,12 +21,18 @@ from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, L
 from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from ..network import Network
 from ..preprocessing import Deskew
+from ..regression import AbsoluteError, Huber, LogCosh, Poisson, SquaredError
 
-# How the outputs z become probabilities, by the loss that they were trained with.
+# How the outputs z become the answers, probabilities or numbers, by the loss that they were trained with.
 READINGS: dict[type[Loss], str] = {
     SoftmaxCrossEntropy: "softmax",
     CrossEntropy: "sigmoid",
     Quadratic: "identity",
+    SquaredError: "identity",
+    AbsoluteError: "identity",
+    Huber: "identity",
+    LogCosh: "identity",
+    Poisson: "exp",
 }
 # A single output is a yes or no: the label is 1 above this z, where its probability is 1/2. (The softmax of one is
 # always 1: its only label is 0.)
@@ -70,9 +76,17 @@ class Plain:
     weights: str = ""  # the name of the file that a script loads them from, beside it
 
     @property
+    def classifies(self) -> bool:
+        """Whether the answers are classes: what is written offers `predict`, a label, and `probabilities`.
+
+        Else they are numbers, and `predict` gives those.
+        """
+        return self.network.loss.classifies
+
+    @property
     def threshold(self) -> float | None:
         """The z above which a single output's label is 1; None where the label is the largest output's."""
-        return THRESHOLDS.get(self.reading) if self.network.n_out == 1 else None
+        return THRESHOLDS.get(self.reading) if self.classifies and self.network.n_out == 1 else None
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -89,8 +103,17 @@ class Plain:
     @property
     def values(self) -> dict[str, Any]:
         """What every template may ask for."""
-        network = self.network
-        return {"n_in": network.n_in, "n_raw": self.n_raw, "n_out": network.n_out, "image_shape": self.image_shape}
+        network, classifies = self.network, self.classifies
+        return {
+            "n_in": network.n_in,
+            "n_raw": self.n_raw,
+            "n_out": network.n_out,
+            "image_shape": self.image_shape,
+            "classifies": classifies,
+            "numbers": not classifies,
+            "reader": "probabilities" if classifies else "predict",  # the function that gives what the loss reads
+            "file": "digit.npy" if classifies else "examples.npy",
+        }
 
     @property
     def used(self) -> set[str]:
@@ -122,6 +145,9 @@ class Plain:
     def outputs(self) -> str:
         """What comes of x, in a sentence or two."""
         n_out = self.network.n_out
+        if not self.classifies:
+            y = {"identity": "the last layer's outputs as they are", "exp": "e^z of each of the last layer's outputs z"}
+            return f"The answers are numbers, {n_out} for each example: {y[self.reading]}. There is no label."
         p = {
             "softmax": "The probabilities are the softmax of the last layer's outputs",
             "sigmoid": "Each probability is the sigmoid of one of the last layer's outputs",
@@ -130,6 +156,11 @@ class Plain:
         if self.threshold is not None:
             return f"{p}; the label is 1 where it is above 1/2, else 0."
         return f"{p}, one for each of {n_out} classes; the label is the largest's, counted from 0."
+
+    @property
+    def printed(self) -> str:
+        """What a program prints of the examples that it reads."""
+        return "the label and the probabilities of each" if self.classifies else "the answer to each"
 
 
 def as_plain(

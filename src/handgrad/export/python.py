@@ -12,7 +12,7 @@ from .plain import Plain, base64_lines, called, filled, functions, paragraphs, q
 TEMPLATE = '''
 """«title»
 
-    python «name» digit.npy     tells what is in the file: one example, or several
+    python «name» «file»     answers to what is in the file: one example, or several
 
 «head»
 """
@@ -22,18 +22,18 @@ import sys
 
 import numpy as np
 
-«classes»
+«?classifies»«classes»
 IMAGE_SHAPE = «image_shape»
 
 
-def predict(x):
-    """x (count, «n_raw»), or as many pictures -> the label of each: (count,) integers."""
-    return «label»
-
-
-def probabilities(x):
+«?classifies»def predict(x):
+«?classifies»    """x (count, «n_raw»), or as many pictures -> the label of each: (count,) integers."""
+«?classifies»    return «label»
+«?classifies»
+«?classifies»
+def «reader»(x):
     """x (count, «n_raw»), or as many pictures -> (count, «n_out»)."""
-    «probabilities»
+    return «read»
 
 
 def outputs(x):
@@ -55,8 +55,7 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_raw»)
-    for label, p in zip(predict(x), probabilities(x)):
-        print(«told»)
+    «told»
 
 
 def numbers(text, *shape):
@@ -126,6 +125,12 @@ def softmax(z):
     p = np.exp(z - z.max(axis=1, keepdims=True))  # the largest is taken out, so nothing overflows
     return p / p.sum(axis=1, keepdims=True)
 """,
+    "exp": """
+
+def exp(z):
+    with np.errstate(over="ignore"):  # infinite is what it is there
+        return np.exp(z)
+""",
 }
 CALLS = {"relu": "np.maximum({}, 0)", "tanh": "np.tanh({})", "identity": "{}"}
 CALLS |= {word: f"{word}({{}})" for word in FUNCTIONS}
@@ -144,7 +149,7 @@ def write(plain: Plain, name: str) -> bytes:
         "head": paragraphs(head),
         "classes": called("CLASSES", map(quoted, plain.network.classes), "(", ")"),
         "label": label("outputs(floats(x))", plain.threshold),
-        "probabilities": f"return {CALLS[plain.reading].format('outputs(floats(x))')}",
+        "read": CALLS[plain.reading].format("outputs(floats(x))"),
         "chain": list(chain(plain)),
         "functions": functions(FUNCTIONS, plain.used),
         "upright": "",
@@ -178,7 +183,7 @@ def viewed(plain: Plain) -> dict[str, Any]:
     text = filled(VIEWS, values)
     return {
         "label": label("probabilities(x)", None if plain.threshold is None else 0.5),
-        "probabilities": f"return sum({one} for view in shifts(floats(x))) / {plain.views}",
+        "read": f"sum({one} for view in shifts(floats(x))) / {plain.views}",
         "functions": [*functions(FUNCTIONS, plain.used), "", "", *text.rstrip("\n").split("\n")],
     }
 
@@ -208,6 +213,9 @@ def label(z: str, threshold: float | None) -> str:
     return f"{z}.argmax(axis=1)" if threshold is None else f"({z}[:, 0] > {threshold:g}).astype(int)"
 
 
-def told(plain: Plain) -> str:
-    """What is printed of an example: its class and how likely it is."""
-    return 'f"{label}  {p[0]:.4f}"' if plain.threshold is not None else 'f"{CLASSES[label]}  {p[label]:.2%}"'
+def told(plain: Plain) -> list[str]:
+    """The lines that print of each example its class and how likely it is, or its numbers."""
+    if not plain.classifies:
+        return ["for y in predict(x):", '    print(*(f"{number:.6g}" for number in y))']
+    told = 'f"{label}  {p[0]:.4f}"' if plain.threshold is not None else 'f"{CLASSES[label]}  {p[label]:.2%}"'
+    return ["for label, p in zip(predict(x), probabilities(x)):", f"    print({told})"]

@@ -8,10 +8,11 @@ from .plain import Plain, called, filled, paragraphs, quoted
 from .python import told
 from .training import Training, beside
 
+# An estimator's file has its training beside the network: the script takes of it what the network has.
 TEMPLATE = '''
 """«title»
 
-    python «name» digit.npy     tells what is in the file: one example, or several
+    python «name» «file»     answers to what is in the file: one example, or several
 
 «head»
 """
@@ -24,25 +25,26 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-«classes»
-
+«?classifies»«classes»
+«?classifies»
 network = nn.Sequential(
     «layers»
 )
-network.load_state_dict(load_file(Path(__file__).with_name(«weights»)))
+weights = load_file(Path(__file__).with_name(«weights»))
+network.load_state_dict({name: weights[name] for name in network.state_dict()})
 network.eval()
 
 
+«?classifies»@torch.no_grad()
+«?classifies»def predict(x):
+«?classifies»    """x (count, «n_in») -> the label of each: (count,) integers."""
+«?classifies»    return «label»
+«?classifies»
+«?classifies»
 @torch.no_grad()
-def predict(x):
-    """x (count, «n_in») -> the label of each: (count,) integers."""
-    return «label»
-
-
-@torch.no_grad()
-def probabilities(x):
+def «reader»(x):
     """x (count, «n_in») -> (count, «n_out»)."""
-    return «probabilities»
+    return «read»
 
 
 if __name__ == "__main__":
@@ -50,8 +52,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
     x = torch.tensor(x / 255 if x.dtype == np.uint8 else x, dtype=torch.float32)
-    for label, p in zip(predict(x), probabilities(x)):
-        print(«told»)
+    «told»
 '''
 
 MODULES = {
@@ -66,7 +67,7 @@ MODULES = {
     "Softplus": "nn.Softplus()",
     "Gelu": 'nn.GELU(approximate="tanh")',
 }
-PROBABILITIES = {"softmax": "{}.softmax(dim=1)", "sigmoid": "{}.sigmoid()", "identity": "{}"}
+READ = {"softmax": "{}.softmax(dim=1)", "sigmoid": "{}.sigmoid()", "identity": "{}", "exp": "{}.exp()"}
 
 
 def write(plain: Plain, name: str) -> bytes:
@@ -80,7 +81,7 @@ def write(plain: Plain, name: str) -> bytes:
         "layers": [f"{module(layer)}," for layer in plain.network.layers],
         "weights": quoted(plain.weights),
         "label": label(plain),
-        "probabilities": PROBABILITIES[plain.reading].format("network(x)"),
+        "read": READ[plain.reading].format("network(x)"),
         "told": told(plain),
     }
     return filled(TEMPLATE, plain.values | values).encode()

@@ -146,6 +146,11 @@ def training_of(plain: Plain, model: Network | Committee, recipe: Recipe) -> Tra
     trained as the recipe trains.
     """
     assert isinstance(model, Network)  # `as_plain` refuses all else
+    if not plain.classifies:
+        raise HandgradError(
+            f"--train is of classes, and the model was trained with {type(model.loss).__name__}, a loss for numbers, "
+            "which no recipe has"
+        )
     if model.image_shape is None:
         raise HandgradError("--train is of pictures, and the model does not say what size its pictures are")
     if left := _untranslated(recipe):

@@ -5,36 +5,40 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..arrays import Array
+from ..classifier import Evaluation
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
 from ..losses import Loss, Quadratic, SoftmaxCrossEntropy
-from ..network import BLOCK, Network
+from ..network import Network
 from ..optimizers import Adam, Momentum, Muon, Nesterov, Optimizer
 from ..regression import Poisson
 from ..schedules import SCHEDULES, Schedule
 from ..threads import blas_threads
 from ..training import Callback
 from .fitting import Fitting, PlainEpsilonAdam, Progress, Velocity
+from .lbfgs import fit_lbfgs
+from .sparse import blocks_of, seen_by
 
 ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
 SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
-FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
+
+
+# What a training by epochs leaves, and one by lbfgs does not.
+RECORD = ("history_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "best_epoch_")
 
 
 class MLP(BaseEstimator, ABC):
@@ -128,14 +132,31 @@ class MLP(BaseEstimator, ABC):
         brought back, counted within this fit.
         """
         self._validate_params()
-        held_out = None if X_val is None and y_val is None else (X_val, y_val, sample_weight_val)
+        alone = all(value is None for value in (X_val, y_val, sample_weight_val))
+        held_out = None if alone else (X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, once=False, held_out=held_out)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, once: bool, held_out: Any = None) -> Self:
+        before = dict(self.__dict__)
+        try:
+            X, y, w, held_out = self._prepared(X, y, sample_weight, once, held_out)
+        except BaseException:  # what was learnt before is not lost to what cannot be learnt from
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        with blas_threads(self.network_, self._batch_size(len(y))):
+            if self.solver == "lbfgs":
+                fit_lbfgs(self, X, self._targets(y), w)
+            else:
+                self._fit_stochastic(X, y, w, once, held_out)
+        return self
+
+    def _prepared(self, X: Any, y: Any, sample_weight: Any, once: bool, held_out: Any) -> tuple[Any, Any, Any, Any]:
+        """X, y, their weights and the held-out examples as training takes them, and the network that they fit."""
+        self._check_new_parameters(once, held_out)
         goes_on = hasattr(self, "network_") and (self.warm_start or once)
         X, y = self._checked(X, y, once, reset=not goes_on)
         w = self._weights(X, y, sample_weight)
-        X = X if isinstance(X, np.ndarray) else X.tocsr()
         if held_out is not None:
             held_out = self._held_out(*held_out)
         if not goes_on:
@@ -145,16 +166,22 @@ class MLP(BaseEstimator, ABC):
                 "the layers, the loss or the number of outputs are not those of the fit that this one goes on from: "
                 "expected the same, or warm_start=False"
             )
-        elif self.solver != "lbfgs" and self.early_stopping is not (vars(self).get("validation_scores_") is not None):
-            self._begin_record()
-        X = X.astype(self.network_.dtype, copy=False)
-        w = None if w is None else w.astype(self.network_.dtype)
-        with blas_threads(self.network_, self._batch_size(len(y))):
-            if self.solver == "lbfgs":
-                self._fit_lbfgs(X, self._targets(y), w, held_out)
-            else:
-                self._fit_stochastic(X, y, w, once, held_out)
-        return self
+        elif self.solver != "lbfgs":
+            scored = self.__dict__.get("validation_scores_") is not None
+            if not hasattr(self, "history_") or bool(self.early_stopping) != scored:
+                self._begin_record()
+        dtype = self.network_.dtype
+        return _as_dtype("X", X, dtype), y, None if w is None else _as_dtype("sample_weight", w, dtype), held_out
+
+    def _check_new_parameters(self, once: bool, held_out: Any) -> None:
+        """What scikit-learn's own check of parameters does not see. Raises ValueError."""
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise ValueError(f"callbacks holds {callback!r}: expected handgrad.Callback objects")
+        if self.solver == "lbfgs" and (self.schedule is not None or len(self.callbacks) or held_out is not None):
+            raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
+        if once and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
 
     def _begin(self, n_in: int, n_out: int, dtype: DTypeLike) -> None:
         """A network that knows nothing yet, and the record of its training."""
@@ -168,6 +195,8 @@ class MLP(BaseEstimator, ABC):
         self._optimizer: Optimizer | None = None
         self._settings: list[Any] = []
         self._order = np.arange(0)
+        for name in RECORD:
+            self.__dict__.pop(name, None)
         if self.solver != "lbfgs":
             self._begin_record()
 
@@ -214,16 +243,20 @@ class MLP(BaseEstimator, ABC):
 
     def _hidden(self) -> list[tuple[int, str, float]]:
         """(size, activation, rate of dropout) of each hidden layer."""
+        if np.ndim(self.hidden_layer_sizes) > 1:
+            raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r}: expected one size for each layer")
         given = np.atleast_1d(self.hidden_layer_sizes).astype(float)
         sizes = [int(n) for n in given]
         if not all(n >= 1 and n == size for n, size in zip(given, sizes, strict=True)):
             raise ValueError(f"hidden_layer_sizes must be > 0, and whole, got {self.hidden_layer_sizes}.")
         activations = self._for_each("activation", len(sizes))
-        if not set(activations) <= set(ACTIVATIONS_HERE):
+        if not all(isinstance(name, str) and name in ACTIVATIONS_HERE for name in activations):
             raise ValueError(
                 f"activation={self.activation!r}: expected names among {', '.join(sorted(ACTIVATIONS_HERE))}"
             )
         rates = self._for_each("dropout", len(sizes))
+        if not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
+            raise ValueError(f"dropout={self.dropout!r}: expected rates from 0 up to, but not, 1")
         if any(rates) and self.solver == "lbfgs":
             raise ValueError("dropout with lbfgs: expected a stochastic solver, for its loss changes at every look")
         return list(zip(sizes, activations, rates, strict=True))
@@ -231,14 +264,14 @@ class MLP(BaseEstimator, ABC):
     def _for_each(self, name: str, hidden: int) -> list[Any]:
         """A parameter as one value for each of so many hidden layers."""
         given = getattr(self, name)
-        if isinstance(given, str) or np.ndim(given) == 0:
+        if isinstance(given, str | Real):
             return [given] * hidden
         if len(given) != hidden:
             raise ValueError(f"{name}={given!r}: expected one for each of the {hidden} hidden layers, or one for all")
         return list(given)
 
     def _make_optimizer(self) -> Optimizer:
-        lr = self.learning_rate_init
+        lr = float(self.learning_rate_init)
         betas = self.beta_1, self.beta_2, self.epsilon
         if self.solver == "sgd":
             return Velocity(lr, self.momentum, self.nesterovs_momentum)
@@ -264,8 +297,6 @@ class MLP(BaseEstimator, ABC):
         return min(200, count) if self.batch_size == "auto" else min(self.batch_size, count)
 
     def _fit_stochastic(self, X: Any, y: Any, w: Any, once: bool, held_out: Any) -> None:
-        if self.early_stopping and once:
-            raise ValueError("partial_fit does not support early_stopping=True")
         if self.early_stopping and held_out is None:
             X, y, w, held_out = self._split(X, y, w)
         if self.batch_size != "auto" and self.batch_size > len(y):
@@ -277,7 +308,7 @@ class MLP(BaseEstimator, ABC):
         self.n_iter_ = 0
         progress = Progress(self, score, once)
         fitting = Fitting(
-            self.network_,
+            seen_by(self.network_, X),
             self._optimizer,
             alpha=0.0 if self.solver == "adamw" else self.alpha,
             chance=self._random_state if self.shuffle else None,
@@ -292,9 +323,10 @@ class MLP(BaseEstimator, ABC):
             fitting.run(X, self._targets(y), w, max(self.max_iter, fitting.epoch + 1))
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
-            progress.on_train_end(fitting)
         finally:
             self._order = fitting.order
+        if progress.best_parameters is not None:  # last, whatever weights a callback left
+            self.network_.parameters[...] = progress.best_parameters
 
     def _split(self, X: Any, y: Any, w: Any) -> tuple[Any, Any, Any, Any]:
         """(X, y, w) to train on and those to score, by `validation_fraction`."""
@@ -316,67 +348,26 @@ class MLP(BaseEstimator, ABC):
         if X is None or y is None:
             raise ValueError("X_val and y_val go together: expected both or neither")
         X, y = self._checked(X, y, once=True, reset=False)
-        w = self._weights(X, y, sample_weight)
-        return X if isinstance(X, np.ndarray) else X.tocsr(), y, w
+        if len(y) < 2:
+            raise ValueError(f"X_val has {len(y)} example: expected 2 or more to score")
+        return X, y, self._weights(X, y, sample_weight, held_out=True)
 
-    def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[float, float]]:
-        """A function that gives (loss, score) on held-out examples, as the network now stands."""
+    def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[Evaluation, float]]:
+        """A function that gives (loss and right answers, score) on held-out examples, as the network now stands."""
         t, truth, loss = self._targets(y), self._original(y), self.network_.loss
         flat = None if w is None else w[:, 0]
 
-        def score() -> tuple[float, float]:
+        def score() -> tuple[Evaluation, float]:
             z = self._outputs(X)
             answers = self._answers(loss.probabilities(z))
             finite = answers.dtype.kind != "f" or np.isfinite(answers).all()
             value = self._score(truth, answers, flat) if finite else np.nan
-            return float(np.average(loss.each(z, t), weights=flat)), value
+            mean = float(np.average(loss.each(z, t), weights=flat))
+            return Evaluation(mean, loss.correct(z, t), len(t)), value
 
         return score
 
-    def _fit_lbfgs(self, X: Any, t: Array, w: Any, held_out: Any) -> None:
-        """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
-        if self.schedule is not None or len(self.callbacks) or held_out is not None:
-            raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
-        network, total = self.network_, float(len(t) if w is None else w.sum())
-        gradient = np.empty(network.parameters.size)
-
-        def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            network.parameters[...] = theta
-            value, gradient[...] = 0.0, 0
-            for rows, x in _dense_blocks(X):
-                shares = (np.ones((len(x), 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
-                z = network.backprop(x, t[rows], shares)
-                value += float(network.loss.each(z, t[rows]) @ shares[:, 0])
-                gradient[...] += network.gradient
-            if self.loss == "squared_error" and not network.loss.classifies:
-                value /= self.n_outputs_
-            first = 0
-            for W in network.named_parameters.values():
-                if W.ndim == 2:
-                    value += self.alpha / 2 * float(np.vdot(W, W)) / total
-                    gradient[first : first + W.size] += self.alpha / total * W.ravel()
-                first += W.size
-            return value, gradient
-
-        def tell(intermediate_result: Any) -> None:
-            self.n_iter_ += 1
-            if self.verbose:
-                print(f"Iteration {self.n_iter_}, loss = {intermediate_result.fun:.8f}")
-
-        self.n_iter_ = 0
-        options = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
-        start = network.parameters.astype(float)
-        found = minimize(loss_and_gradient, start, method="L-BFGS-B", jac=True, options=options, callback=tell)
-        network.parameters[...] = found.x
-        self.n_iter_ = _check_optimize_result("lbfgs", found, self.max_iter)
-        self.loss_ = float(found.fun)
-        if not np.isfinite(network.parameters).all():
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-                "preprocessed."
-            )
-
-    def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
+    def _weights(self, X: Any, y: Array, sample_weight: Any, held_out: bool = False) -> Array | None:
         """(n_samples, 1), None where all weigh the same."""
         if sample_weight is None:
             return None
@@ -387,14 +378,15 @@ class MLP(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
-        for rows, x in _dense_blocks(X):
-            z[rows] = self.network_.outputs(x)
+        network = seen_by(self.network_.shadow(), X)  # buffers of its own: several threads may ask at once
+        for rows, x in blocks_of(X):
+            z[rows] = network.outputs(x)
         return z
 
     def _checked_outputs(self, X: Any) -> Array:
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
-        return self._outputs(X if isinstance(X, np.ndarray) else X.tocsr())
+        return self._outputs(as_rows(X))
 
     def _predictions(self, X: Any) -> Array:
         """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
@@ -407,7 +399,10 @@ class MLP(BaseEstimator, ABC):
 
     @available_if(lambda self: self._partial_fit_is_there())
     def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit."""
+        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit.
+
+        A schedule goes on over max_iter calls; callbacks begin anew at each.
+        """
         self._validate_params()
         return self._fit(X, y, sample_weight, once=True)
 
@@ -494,18 +489,23 @@ class MLP(BaseEstimator, ABC):
     def _loss_object(self, kinds: tuple[type[Loss], ...]) -> Loss:
         if not isinstance(self.loss, kinds):
             raise ValueError(f"loss={self.loss!r}: expected one of {', '.join(kind.__name__ for kind in kinds)} here")
-        return self.loss
+        return copy.copy(self.loss)  # the parameter stays as it was given, and may be another estimator's too
 
 
 def remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
     """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
-    for name in type(estimator)._get_param_names():
-        setattr(estimator, name, parameters[name])
+    vars(estimator).update({k: v for k, v in parameters.items() if k not in ("self", "__class__")})
 
 
-def _dense_blocks(X: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """(rows, those rows of X written out): of a sparse matrix no more at a time than the cache's worth."""
-    block = BLOCK if isinstance(X, np.ndarray) else max(1, min(BLOCK, FLOATS // X.shape[1]))
-    for first in range(0, X.shape[0], block):
-        rows = slice(first, first + block)
-        yield rows, X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()
+def as_rows(X: Any) -> Any:
+    """X, a sparse matrix by rows."""
+    return X if isinstance(X, np.ndarray) else X.tocsr()
+
+
+def _as_dtype(name: str, values: Any, dtype: np.dtype[Any]) -> Any:
+    """The values in the network's dtype. Raises ValueError, calling them `name`, where it cannot hold them."""
+    with np.errstate(over="ignore"):
+        cast = values.astype(dtype, copy=False)
+    if cast is not values and not np.isfinite(cast if isinstance(cast, np.ndarray) else cast.data).all():
+        raise ValueError(f"{name} holds values that {dtype} cannot: scale them, or give dtype=float64")
+    return cast

@@ -20,7 +20,7 @@ from ..arrays import Array
 from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
 from ..schedules import Schedule
 from ..training import Callback
-from .base import MLP, remember
+from .base import MLP, as_rows, remember
 
 
 class MLPClassifier(ClassifierMixin, MLP):
@@ -32,7 +32,8 @@ class MLPClassifier(ClassifierMixin, MLP):
                   SoftmaxCrossEntropy(label_smoothing=0.1)
     activation    also sigmoid, leaky_relu, softplus, gelu; or a list, one for each hidden layer
     solver        also momentum, nesterov, muon, and adamw, whose weight decay is alpha
-    class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class)
+    class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class), times sample_weight; of
+                  several labels a list of {0: weight, 1: weight}, or "balanced", label by label, multiplied
     dropout       the rate after each hidden layer, one for all or a list
     init          the name of one of handgrad.initializers
     schedule      the learning rate over max_iter epochs: "cosine", "one_cycle", or any of handgrad.schedules
@@ -43,7 +44,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
         **MLP._parameter_constraints,
         "loss": [StrOptions({"log_loss", "squared_error"}), Loss],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
     classes_: NDArray[Any]
@@ -101,7 +102,11 @@ class MLPClassifier(ClassifierMixin, MLP):
     def predict_proba(self, X: Any) -> Array:
         """The probability (n_samples, n_classes) of each class, in the order of `classes_`."""
         p = self._predictions(X)
-        return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p
+        if self.n_outputs_ == 1:
+            return np.hstack([1 - p, p])
+        if not self._multilabel and not isinstance(self.network_.loss, SoftmaxCrossEntropy):
+            p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(p.dtype).tiny)  # each class a yes or no of its own
+        return p
 
     def predict_log_proba(self, X: Any) -> Array:
         """ln p of `predict_proba`, from the outputs: finite where p is 0 in its dtype.
@@ -113,7 +118,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             z -= z.max(axis=1, keepdims=True)
             z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
             return z
-        if isinstance(loss, CrossEntropy):
+        if isinstance(loss, CrossEntropy) and (self.n_outputs_ == 1 or self._multilabel):
             log_p: Array = -np.logaddexp(0, np.hstack([z, -z]) if self.n_outputs_ == 1 else -z)
             return log_p
         p = self.predict_proba(X)
@@ -161,13 +166,24 @@ class MLPClassifier(ClassifierMixin, MLP):
                 raise ValueError(
                     f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
                 )
-        return X, self._label_binarizer.transform(y).astype(bool)
+        return as_rows(X), self._label_binarizer.transform(y).astype(bool)
 
-    def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
+    def _check_new_parameters(self, once: bool, held_out: Any) -> None:
+        super()._check_new_parameters(once, held_out)
+        if once and self.class_weight == "balanced":
+            raise ValueError("class_weight 'balanced' needs all of y, which partial_fit does not see: give a dict")
+
+    def _weights(self, X: Any, y: Array, sample_weight: Any, held_out: bool = False) -> Array | None:
         w = super()._weights(X, y, sample_weight)
         if self.class_weight is None:
             return w
-        balance = compute_sample_weight(self.class_weight, self._original(y))[:, None]
+        labels = self._original(y)
+        if self.class_weight != "balanced" or self._multilabel:
+            self._balance = self.class_weight
+        elif not held_out:  # held-out examples weigh as their class does in training
+            present, counts = np.unique(labels, return_counts=True)
+            self._balance = dict(zip(present.tolist(), len(y) / (len(present) * counts), strict=True))
+        balance = compute_sample_weight(self._balance, labels)[:, None]
         weights: Array = balance if w is None else w * balance
         return weights
 

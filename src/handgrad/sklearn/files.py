@@ -7,6 +7,7 @@ been away.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,13 @@ def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) 
         classes = estimator.classes_
         kept["classes"] = {"values": classes.tolist(), "dtype": classes.dtype.str}
         kept["targets"] = estimator._label_binarizer.y_type_
+        kept["sparse_targets"] = bool(estimator._label_binarizer.sparse_input_)
     if optimizer is not None:
         state = optimizer.state()
         arrays[f"{TRAINING}memory"] = state.pop("memory")
         kept["optimizer"] = {**state, "lr": optimizer.lr}
     description = _describe(network, network.classes, network.image_shape)
-    _write_arrays(Path(path), _arrays(network) | arrays, {**description, "format": FORMAT, "estimator": kept})
+    _write_arrays(Path(path), _arrays(network) | arrays, {**description, "format": FORMAT, "estimator": _plain(kept)})
 
 
 def load(path: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
@@ -74,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     network = _build(str(path), own, description)
     try:
         return _restored(kept, network, {k.removeprefix(TRAINING): v for k, v in arrays.items() if k not in own})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise HandgradError(
             f"{path} is damaged: what it says of its estimator does not hold together: {error!r}"
         ) from error
@@ -90,6 +92,8 @@ def _restored(kept: dict[str, Any], network: Any, arrays: dict[str, Any]) -> MLP
     for i, state in kept["layers"].items():
         network.layers[int(i)].rng.bit_generator.state = state
     chance = kept["chance"]
+    if (arrays["chance"].shape, arrays["chance"].dtype) != ((624,), np.uint32):
+        raise ValueError(f"a generator's state of {arrays['chance'].shape}")
     chance["state"]["key"] = arrays["chance"]
     estimator._random_state = check_random_state(0)
     estimator._random_state.set_state(chance)
@@ -101,12 +105,28 @@ def _restored(kept: dict[str, Any], network: Any, arrays: dict[str, Any]) -> MLP
         estimator._label_binarizer = LabelBinarizer().fit(
             np.eye(len(estimator.classes_), dtype=int) if multilabel else estimator.classes_
         )
+        estimator._label_binarizer.sparse_input_ = bool(kept.get("sparse_targets"))
     estimator._optimizer = None
     if "optimizer" in kept:
         estimator._optimizer = estimator._make_optimizer()
         estimator._optimizer.lr = kept["optimizer"].pop("lr")
-        estimator._optimizer.restore({**kept["optimizer"], "memory": arrays["memory"]})
+        memory = arrays["memory"]
+        if memory.shape != (estimator._optimizer.memories, network.parameters.size) or kept["optimizer"]["steps"] < 0:
+            raise ValueError(f"an optimizer's memory of {memory.shape}")
+        estimator._optimizer.restore({**kept["optimizer"], "memory": memory})
+    _check(estimator)
     return estimator
+
+
+def _check(estimator: MLPClassifier | MLPRegressor) -> None:
+    """Raises ValueError where what was read does not hold together."""
+    estimator._validate_params()
+    if len(estimator.callbacks) or callable(estimator.schedule):
+        raise ValueError("callbacks or a schedule that no file can hold")
+    if not estimator._is_as_described(estimator.network_.n_in):
+        raise ValueError("parameters of another network")
+    if not np.array_equal(np.sort(estimator._order), np.arange(len(estimator._order))):
+        raise ValueError("an order that is none")
 
 
 def _plain_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
@@ -116,14 +136,12 @@ def _plain_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]
         if isinstance(value, Loss):
             value = {"loss": {"type": type(value).__name__, **value.config()}}
         elif isinstance(value, dict):
-            value = {"pairs": [[_number(k), _number(v)] for k, v in value.items()]}
+            value = {"pairs": [[_plain(k), _plain(v)] for k, v in value.items()]}
         elif name == "random_state" and not isinstance(value, int | np.integer):
             value = None
         elif name == "dtype" and value is not None:
             value = np.dtype(value).name
-        elif isinstance(value, list | tuple | np.ndarray):
-            value = [_number(item) for item in value]
-        value = _number(value)
+        value = _plain(value)
         if callable(value) or (name == "callbacks" and value):
             raise HandgradError(
                 f"a file cannot hold {name}={value!r}: set_params({name}=...) to what it can, then save"
@@ -132,9 +150,15 @@ def _plain_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]
     return plain
 
 
-def _number(value: Any) -> Any:
-    """NumPy's numbers as Python's, all else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, every sequence as a list, all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _value(plain: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import shuffle
 
 from ..arrays import Array
+from ..classifier import Evaluation
 from ..network import Network
 from ..optimizers import Adam, Optimizer
 from ..training import Callback, History, Trainer
+from .sparse import is_sparse
 
 TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
@@ -35,7 +37,7 @@ class Velocity(Optimizer):
 
     def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
         """As every optimizer does, but the loss carries lr, as in SGD: four passes over θ instead of six."""
-        z = network.backprop(x, t, lr / len(x) if weight is None else lr * weight)
+        z = network.backprop(x, t, lr / len(t) if weight is None else lr * weight)
         l2, self.l2 = self.l2, lr * self.l2
         self.step(network, 1.0)
         self.l2 = l2
@@ -112,15 +114,22 @@ class Fitting(Trainer):
         else:
             x[chosen].toarray(out=out)
 
+    def _shuffled_blocks(self, x: Any, t: Array, w: Array | None) -> Iterator[tuple[Any, Array, Array | None]]:
+        if not is_sparse(x):
+            yield from super()._shuffled_blocks(x, t, w)
+            return
+        order = self._order(len(t))
+        for chosen in np.split(order, range(self.batch_size, len(t), self.batch_size)):
+            yield x[chosen], t[chosen], None if w is None else w[chosen]
+
     def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
         if self.alpha:
-            n = len(x) if w is None else max(float(w.sum()), TINY)
+            n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
-            self.penalty += self.alpha / 2 * squares * len(x) / n / len(self.order)
+            self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.order)
         if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
-            w /= max(float(w.sum()), TINY)
-            w *= len(w)
+            w *= len(w) / max(float(w.sum(dtype=float)), TINY)
         return super()._learn(x, t, w)
 
 
@@ -128,16 +137,17 @@ class Progress(Callback):
     """What scikit-learn's estimators do at the end of an epoch: keep the loss, score, stop, lower the rate.
 
     estimator   has the parameters, and gets the attributes
-    score       gives (loss, score) on held-out examples, None where there are none
+    score       gives (evaluation, score) on held-out examples, None where there are none
     once        end after one epoch, as partial_fit does
     """
 
-    def __init__(self, estimator: Any, score: Callable[[], tuple[float, float]] | None, once: bool) -> None:
+    def __init__(self, estimator: Any, score: Callable[[], tuple[Evaluation, float]] | None, once: bool) -> None:
         self.estimator, self.score, self.once = estimator, score, once
         self.best_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """A warm start begins at the best weights so far."""
+        self.estimator.best_epoch_ = None
         if self.estimator.early_stopping and self.estimator.validation_scores_:
             self.best_parameters = trainer.network.parameters.copy()
 
@@ -175,8 +185,8 @@ class Progress(Callback):
         """The number of epochs in a row that brought nothing."""
         estimator = self.estimator
         if self.score is not None:
-            val_loss, val_score = self.score()
-            trainer.history.setdefault("val_loss", []).append(val_loss)
+            trainer.validation, val_score = self.score()
+            trainer.history.setdefault("val_loss", []).append(trainer.validation.loss)
             trainer.history.setdefault("val_score", []).append(val_score)
         if not estimator.early_stopping:
             better = estimator.loss_ <= estimator.best_loss_ - estimator.tol
@@ -208,8 +218,3 @@ class Progress(Callback):
             message = f"{message} Setting learning rate to {optimizer.lr:f}"
         if estimator.verbose:
             print(message)
-
-    def on_train_end(self, trainer: Trainer) -> None:
-        """Go back to the weights of the best score."""
-        if self.best_parameters is not None:
-            trainer.network.parameters[...] = self.best_parameters

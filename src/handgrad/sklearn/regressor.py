@@ -18,7 +18,7 @@ from ..losses import Loss
 from ..regression import REGRESSION
 from ..schedules import Schedule
 from ..training import Callback
-from .base import MLP, remember
+from .base import MLP, as_rows, remember
 
 
 class MLPRegressor(RegressorMixin, MLP):
@@ -88,7 +88,7 @@ class MLPRegressor(RegressorMixin, MLP):
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return X, y.reshape(len(y), -1)
+        return as_rows(X), y.reshape(len(y), -1)
 
     def _answers(self, p: Array) -> NDArray[Any]:
         return p.ravel() if p.shape[1] == 1 else p
