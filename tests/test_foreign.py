@@ -1,9 +1,11 @@
 """The way in without the other libraries: state dicts of arrays, scikit-learn's estimators, what is refused and why."""
 
 import os
+import re
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,7 +184,7 @@ def module(kind, where="torch.nn.modules.made", **attributes):
 
 def sequential(*children):
     made = module("Sequential")
-    made.named_children = lambda: [(str(i), child) for i, child in enumerate(children)]
+    made._modules = {str(i): child for i, child in enumerate(children)}
     return made
 
 
@@ -221,7 +223,8 @@ def test_a_sigmoid_at_the_end_is_the_losss_own_or_stays():
         (module("Linear", where="my.lora"), "Sequential\\[1\\] Linear has no equal"),
         (module("ReLU", where="my.layers"), "Sequential\\[1\\] ReLU has no equal"),
         (module("Softmax", dim=0), "along dim 0: expected 1"),
-        (module("LeakyReLU", negative_slope=-1.0), "slope -1.0"),
+        (module("LeakyReLU", negative_slope=-1.0), "'Sequential\\[1\\] LeakyReLU': .*slope -1.0"),
+        (module("Dropout", p=1.0), "'Sequential\\[1\\] Dropout': Dropout with rate 1.0"),
         (module("BatchNorm1d", weight=None, bias=None, running_mean=None, running_var=None), "no running statistics"),
     ],
 )
@@ -245,6 +248,18 @@ def test_a_sequential_is_not_told_its_activation(refused):
 def test_a_module_of_ones_own_is_code(refused):
     with refused("a Net is no chain that can be read: expected a torch.nn.Sequential, or a state dict"):
         Network.from_torch(module("Net", where="__main__"))
+
+
+def test_an_activation_may_come_twice_and_weights_may_not(refused):
+    act, twice = module("ReLU"), lin(4, 4)
+    network = Network.from_torch(sequential(lin(3, 4), act, lin(4, 4), sequential(act), lin(4, 2)))
+    assert kinds(network) == ["Dense", "Relu", "Dense", "Relu", "Dense"]
+    with refused("'Sequential\\[2\\] Linear' has the same weights as 'Sequential\\[0\\] Linear'.*copy.deepcopy"):
+        Network.from_torch(sequential(twice, act, twice))
+    tied = lin(4, 4)
+    tied.weight = twice.weight
+    with refused("'Sequential\\[1\\] Linear' has the same weights"):
+        Network.from_torch(sequential(twice, tied))
 
 
 # ---- scikit-learn ----------------------------------------------------------------------------------------------------
@@ -276,6 +291,14 @@ def test_a_classifier_of_two_classes_has_one_output(tmp_path):
     assert [network.classes[k] for k in network.predict(X)] == list(theirs.predict(X))
     save(network, tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors").classes == ("no", "yes")
+
+
+def test_a_classifier_of_one_class_alone_can_be_saved(tmp_path):
+    theirs = fitted(MLPClassifier((6,), max_iter=2, random_state=0), np.full(40, "ant"))
+    network = Network.from_sklearn(theirs)
+    np.testing.assert_allclose(network.probabilities(X), theirs.predict_proba(X)[:, -1:], atol=1e-12)
+    save(network, tmp_path / "m.safetensors")
+    assert load(tmp_path / "m.safetensors").classes == ("0", "1")
 
 
 def test_a_classifier_of_many_labels_at_once():
@@ -349,8 +372,14 @@ def keras_dense(activation="linear", use_bias=True, **more):
     return keras_layer("Dense", activation=activation, use_bias=use_bias, **more)
 
 
-def keras_model(*layers, weights, kind="Sequential", loss=None, **config):
+def keras_model(*layers, weights, kind="Sequential", loss=None, built=True, chain=None, **config):
+    """A model; chain: the places of its layers in the order in which they come."""
+    objects = [
+        SimpleNamespace(name=layer["config"]["name"], weights=layer["class_name"] == "Dense") for layer in layers
+    ]
     methods = {
+        "built": built,
+        "layers": [objects[i] for i in (range(len(layers)) if chain is None else chain)],
         "get_config": lambda self: {"layers": list(layers), **config},
         "get_weights": lambda self: weights,
         "get_compile_config": lambda self: None if loss is None else {"loss": loss},
@@ -365,7 +394,7 @@ BN = keras_layer("BatchNormalization", axis=-1, momentum=0.99, epsilon=1e-3, cen
 def test_a_keras_model_is_read_layer_by_layer():
     shape = keras_layer("InputLayer", batch_shape=[None, 2, 2])
     layers = [shape, keras_layer("Flatten"), keras_dense("relu"), BN, keras_layer("Dropout", rate=0.2)]
-    layers += [keras_layer("LeakyReLU", negative_slope=0.3), keras_dense("softmax", use_bias=False)]
+    layers += [keras_layer("LeakyReLU", negative_slope=0.3), keras_dense("softmax", use_bias=False, name="last")]
     beta, mean, var, V = RNG.random(3), RNG.random(3), RNG.random(3) + 0.5, RNG.standard_normal((3, 2))
     network = Network.from_keras(keras_model(*layers, weights=[W, B, beta, mean, var, V]))
     assert kinds(network) == ["Dense", "Relu", "BatchNorm", "Dropout", "LeakyRelu", "Dense"]
@@ -385,15 +414,79 @@ def test_a_keras_model_is_read_layer_by_layer():
         ("linear", "mse", "SquaredError()"),
         ("linear", "mean_absolute_error", "AbsoluteError()"),
         ("linear", "log_cosh", "LogCosh()"),
+        ("linear", ["MAE"], "AbsoluteError()"),
+        ("linear", {"output": "bce"}, "CrossEntropy()"),
+        ("linear", "huber", "Huber(delta=1.0)"),
+        ("linear", "huber_loss", "Huber(delta=1.0)"),
+        ("linear", {"class_name": "function", "config": "huber", "module": "builtins"}, "Huber(delta=1.0)"),
         ("linear", {"class_name": "SparseCategoricalCrossentropy", "config": {}}, "SoftmaxCrossEntropy()"),
         ("linear", {"class_name": "BinaryCrossentropy", "config": {}}, "CrossEntropy()"),
-        ("linear", {"class_name": "Huber", "config": {}}, "Huber(delta=1.0)"),
+        ("linear", {"class_name": "Huber", "config": {"delta": 0.3}}, "Huber(delta=0.3)"),
+        ("exponential", None, "Poisson()"),
+        ("exponential", "poisson", "Poisson()"),
+        (
+            "softmax",
+            {"class_name": "CategoricalCrossentropy", "config": {"label_smoothing": 0.1}},
+            "SoftmaxCrossEntropy(label_smoothing=0.1)",
+        ),
+        ("softmax", "mse", "SoftmaxCrossEntropy()"),
         ("softmax", "categorical_crossentropy", "SoftmaxCrossEntropy()"),
     ],
 )
 def test_the_end_tells_the_loss_or_what_the_model_was_compiled_with(activation, loss, expected):
     network = Network.from_keras(keras_model(keras_dense(activation), weights=[W, B], loss=loss))
     assert (repr(network.loss), kinds(network)) == (expected, ["Dense"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "match"),
+    [
+        (
+            "binary_focal_crossentropy",
+            "the loss 'binary_focal_crossentropy', which has no equal in handgrad: give loss",
+        ),
+        ("poisson", "'poisson', and ends with no 'exponential' activation"),
+        ({"class_name": "Huber", "config": {}}, "'Huber', whose delta Keras does not keep"),
+        ({"class_name": "Huber", "config": {}, "module": None}, "Huber, a class of somebody's own"),
+        ({"class_name": "function", "config": "mine", "module": "builtins"}, "the loss 'mine', which"),
+        ({"class_name": "BinaryCrossentropy", "config": {"label_smoothing": 0.1}}, "with label_smoothing=0.1, which"),
+        (["mse", "mae"], "which has no equal"),
+    ],
+)
+def test_a_compiled_loss_without_an_equal_is_refused_unless_one_is_given(loss, match, refused):
+    model = keras_model(keras_dense(), weights=[W, B], loss=loss)
+    with refused(match):
+        Network.from_keras(model)
+    assert repr(Network.from_keras(keras_model(keras_dense(), weights=[W, B], loss=loss), loss="huber").loss) == (
+        "Huber(delta=1.0)"
+    )
+
+
+def test_an_exponential_at_the_end_is_what_poisson_holds(refused):
+    network = Network.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]))
+    np.testing.assert_allclose(network.probabilities(X), np.exp(X @ W + B), rtol=1e-12)
+    with refused("ends with an exponential, and the loss is SquaredError\\(\\): expected poisson"):
+        Network.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]), loss="squared_error")
+    with refused("is an exponential, and .* comes after it"):
+        Network.from_keras(keras_model(keras_dense("exponential"), keras_layer("ReLU"), weights=[W, B]))
+
+
+def test_a_keras_model_without_weights_is_not_built(refused):
+    with refused("the Keras model is not built, and has no weights yet: call it once, or give it an Input"):
+        Network.from_keras(keras_model(keras_dense(), weights=[], built=False))
+    with refused("fewer arrays than its layers: 'dense' has none left"):
+        Network.from_keras(keras_model(keras_dense(), weights=[W]))
+
+
+def test_a_layer_that_comes_twice_in_keras_is_taken_twice_or_refused(refused):
+    """get_config tells of it once."""
+    V, c = RNG.standard_normal((3, 3)), RNG.standard_normal(3)
+    layers = [keras_layer("InputLayer", batch_shape=[None, 4]), keras_dense(), keras_layer("ReLU")]
+    layers += [keras_dense(name="second")]
+    network = Network.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 2]))
+    assert kinds(network) == ["Dense", "Relu", "Dense", "Relu"]
+    with refused("'second \\(Dense\\)' comes more than once"):
+        Network.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 3]))
 
 
 @pytest.mark.parametrize(
@@ -412,6 +505,7 @@ def test_the_end_tells_the_loss_or_what_the_model_was_compiled_with(activation, 
         ([keras_dense() | {"registered_name": "Custom>Dense"}], "a class of somebody's own"),
         ([keras_dense() | {"module": "my.layers"}], "a class of somebody's own"),
         ([keras_layer("Dropout", rate=0.1)], "no dense layer"),
+        ([keras_dense(), keras_layer("Dropout", rate=1.0)], "'dropout \\(Dropout\\)': Dropout with rate 1.0"),
         ([], "no dense layer"),
     ],
 )
@@ -475,6 +569,22 @@ def test_a_file_is_read_by_its_path(as_text, state_file):
     path = str(state_file) if as_text else state_file
     network = Network.from_torch(path, activation="relu")
     assert kinds(network) == ["Dense", "Relu", "Dense"]
+
+
+@pytest.mark.parametrize("spoiled", [{"0.bias": np.full(5, np.nan, np.float32)}, linear(6, 3, "2", np.float32)])
+def test_what_is_wrong_with_a_files_arrays_is_said_with_its_name(spoiled, state_file, refused):
+    safetensors.numpy.save_file(safetensors.numpy.load_file(state_file) | spoiled, state_file)
+    with refused(f"^{re.escape(str(state_file))}: '"):
+        Network.from_torch(state_file, activation="relu")
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("export", "--to", "python")])
+def test_a_state_dict_is_no_model_and_import_reads_it(command, state_file):
+    code, said, errors = within(command[0], state_file, *command[1:])
+    assert (code, said, errors.count("\n")) == (2, "", 1)
+    assert "not one of handgrad's: " in errors
+    assert f"`handgrad import {state_file}` reads it" in errors
+    assert "KeyError" not in errors
 
 
 def test_import_writes_a_model_and_tells_what_it_is(state_file, tmp_path):

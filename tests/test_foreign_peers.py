@@ -77,6 +77,16 @@ def test_a_sequential_answers_as_it_did(name: str, dtype: Any) -> None:
     np.testing.assert_allclose(network.outputs(X.astype(network.dtype)), answers(model), rtol=0, atol=tolerance)
 
 
+def test_a_module_that_comes_twice_is_taken_twice_unless_it_has_weights() -> None:
+    act, drop, fc, norm = nn.ReLU(), nn.Dropout(), nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)
+    chain = [nn.Linear(6, 4), act, drop, nn.Linear(4, 4), act, drop, nn.Linear(4, 2)]
+    model = nn.Sequential(*chain).double().eval()
+    np.testing.assert_allclose(Network.from_torch(model).outputs(X), answers(model), rtol=0, atol=1e-12)
+    for twice in (fc, norm):
+        with pytest.raises(HandgradError, match=r"'Sequential\[3\] \w+' has the same weights as 'Sequential\[1\]"):
+            Network.from_torch(nn.Sequential(nn.Linear(6, 4), twice, act, twice))
+
+
 @pytest.mark.parametrize("ending", ["Softmax", "LogSoftmax", "Sigmoid"])
 def test_the_activation_at_the_end_is_what_probabilities_are(ending: str) -> None:
     last = nn.Sigmoid() if ending == "Sigmoid" else getattr(nn, ending)(dim=1)
@@ -198,6 +208,57 @@ def test_a_keras_model_and_its_file_answer_as_they_did(name: str, functional: bo
         network = Network.from_keras(given)
         np.testing.assert_allclose(network.probabilities(x), theirs, rtol=0, atol=1e-6)
         assert network.image_shape == ((2, 3) if name == "layers" else None)
+
+
+def test_a_keras_layer_that_comes_twice_is_taken_twice_unless_it_has_weights() -> None:
+    act, fc = L.ReLU(), L.Dense(6)
+    model = keras.Sequential([L.Input((6,)), L.Dense(4), act, L.Dense(4), act, L.Dense(2)])
+    theirs = model.predict(X.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(Network.from_keras(model).outputs(X.astype(np.float32)), theirs, rtol=0, atol=1e-6)
+    with pytest.raises(HandgradError, match=r"\(Dense\)' comes more than once"):
+        Network.from_keras(keras.Sequential([L.Input((6,)), fc, fc]))
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+def test_a_keras_model_that_is_not_built_says_so(tmp_path: Path) -> None:
+    model = keras.Sequential([L.Dense(4), L.Dense(2)])
+    model.save(tmp_path / "m.keras")
+    for given in (model, tmp_path / "m.keras"):
+        with pytest.raises(HandgradError, match="is not built, and has no weights yet: call it once"):
+            Network.from_keras(given)
+
+
+def test_what_a_keras_model_was_compiled_with_is_its_loss_or_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([L.Input((6,)), L.Dense(2)])
+    for loss in (keras.losses.Huber(delta=0.3), [keras.losses.Huber(delta=0.3)]):
+        model.compile(loss=loss)
+        assert repr(Network.from_keras(model).loss) == "Huber(delta=0.3)"
+    model.compile(loss=keras.losses.Huber(delta=0.3))
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        kept = "delta" in json.loads(archive.read("config.json"))["compile_config"]["loss"]["config"]
+    if not kept:  # Keras 3.15
+        with pytest.raises(HandgradError, match=r"m\.keras: .*'Huber', whose delta Keras does not keep"):
+            Network.from_keras(tmp_path / "m.keras")
+    given = Network.from_keras(tmp_path / "m.keras", loss=handgrad.Huber(0.3))
+    assert repr(given.loss) == "Huber(delta=0.3)"
+    for unequal in ("poisson", "binary_focal_crossentropy", keras.losses.Tversky()):
+        model.compile(loss=unequal)
+        with pytest.raises(HandgradError, match=r"was compiled with the loss .*: give loss, one of"):
+            Network.from_keras(model)
+    known = [("mse", "SquaredError()"), (keras.losses.mean_absolute_error, "AbsoluteError()")]
+    for name, expected in [*known, (keras.losses.LogCosh(), "LogCosh()"), (keras.losses.Huber(), "Huber(delta=1.0)")]:
+        model.compile(loss=name)
+        assert repr(Network.from_keras(model).loss) == expected
+
+
+def test_a_keras_model_of_counts_is_poissons() -> None:
+    model = keras.Sequential([L.Input((6,)), L.Dense(2, activation="exponential")])
+    model.compile(loss=keras.losses.Poisson())
+    network = Network.from_keras(model)
+    assert repr(network.loss) == "Poisson()"
+    theirs = model.predict(X.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(network.probabilities(X.astype(np.float32)), theirs, rtol=1e-5)
 
 
 def test_a_keras_file_is_imported_from_the_command_line(tmp_path: Path) -> None:

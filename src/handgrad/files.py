@@ -264,11 +264,18 @@ def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def described(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """What the metadata of a file of handgrad's says of it. HandgradError: it is none, or of a later format."""
+    if "handgrad" not in metadata:
+        raise HandgradError(
+            f"{path} is a safetensors file, but not one of handgrad's: "
+            f"where it holds a state dict of PyTorch's, `handgrad import {path}` reads it"
+        )
     try:
         values: dict[str, Any] = json.loads(metadata["handgrad"])
         version = values["format"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise HandgradError(f"{path} is a safetensors file, but not one of handgrad's: {error!r}") from error
+        raise HandgradError(
+            f"{path} is damaged: what it says of itself as handgrad's is not to be read: {error!r}"
+        ) from error
     if not isinstance(version, int) or version > FORMAT:
         raise HandgradError(f"{path} is of format {version}, and this handgrad reads up to {FORMAT}: update handgrad")
     return values

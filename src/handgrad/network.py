@@ -123,7 +123,7 @@ class Network(Classifier):
         """The network of a .keras file, or of a Sequential or Functional model of Keras, where it is a chain of Dense.
 
         Where none is named the last activation tells the `loss`: of a softmax softmax_cross_entropy, of a sigmoid
-        cross_entropy; else the loss that the model was compiled with, or squared_error.
+        cross_entropy, of an exponential poisson; else the loss that the model was compiled with, or squared_error.
 
         Dense, BatchNormalization, Dropout, a Flatten in front, and the activations that handgrad has. Raises
         HandgradError for others.
