@@ -23,6 +23,7 @@ from handgrad import (
     Dense,
     Deskew,
     Dropout,
+    ExponentialAverage,
     Gelu,
     HandgradError,
     Identity,
@@ -743,6 +744,36 @@ def test_a_quadratic_loss_is_read_with_its_smoothing(tmp_path):
     network = Network([4, 3], loss=Quadratic(label_smoothing=0.25), rng=0)
     save(network, tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors").evaluate(X, Y) == network.evaluate(X, Y)
+
+
+# ---- Files of earlier versions ------------------------------------------------------------------------------
+
+EARLIER = Path(__file__).parent / "files"
+EXPECTED = json.loads((EARLIER / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in ("x", "checkpoint-1")])
+def test_a_model_file_of_an_earlier_version_answers_as_it_did(name):
+    """Each was written once, by tests/files/write.py, and is never written again."""
+    model = load(EARLIER / f"{name}.safetensors")
+    np.testing.assert_allclose(model.outputs(EXPECTED["x"]), EXPECTED[name], rtol=1e-5, atol=1e-6)
+    assert (model.classes, model.image_shape) == (("ant", "bee", "cat ü")[: model.n_classes], (2, 2))
+    assert described(EARLIER / f"{name}.safetensors")["format"] == int(name[-1])
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on():
+    trainer = Trainer(small(), Adam(0.01), batch_size=3, callbacks=[ExponentialAverage(0.9)], rng=0)
+    resume(trainer, EARLIER / "checkpoint-1.safetensors")
+    np.testing.assert_allclose(trainer.network.outputs(EXPECTED["x"]), EXPECTED["checkpoint-1"], rtol=1e-5, atol=1e-6)
+    assert (trainer.epoch, trainer.optimizer.steps) == (2, 4)
+    trainer.fit(EXPECTED["x"], np.arange(6) % 3, epochs=3)
+    assert len(trainer.history["loss"]) == 3
+
+
+def test_the_files_of_earlier_versions_are_all_read_and_of_every_format():
+    files_there = {path.stem for path in EARLIER.glob("*.safetensors")}
+    assert files_there == set(EXPECTED) - {"x"}
+    assert {name[-1] for name in files_there} == {str(n + 1) for n in range(FORMAT)}
 
 
 class Clock:

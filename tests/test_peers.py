@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,51 @@ def test_batch_norm_learns_and_answers_as_pytorchs(tmp_path: Path) -> None:
         z = model(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(network.outputs(x), z, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(network.folded().outputs(x), z, rtol=1e-9, atol=1e-12)
+
+
+NUMBERS = {
+    # Sums: its mean is over the outputs too. Its MSELoss has no ½, its PoissonNLLLoss leaves t ln t - t out.
+    "squared_error": lambda z, t: torch.nn.MSELoss(reduction="sum")(z, t) / 2,
+    "absolute_error": torch.nn.L1Loss(reduction="sum"),
+    "huber": torch.nn.HuberLoss(reduction="sum", delta=1.0),
+    "log_cosh": lambda z, t: torch.log(torch.cosh(z - t)).sum(),
+    "poisson": lambda z, t: torch.nn.PoissonNLLLoss(reduction="sum")(z, t) + (torch.xlogy(t, t) - t).sum(),
+}
+
+
+@pytest.mark.parametrize("loss", NUMBERS)
+def test_a_loss_for_numbers_and_its_gradient_are_autograds(loss: str) -> None:
+    network = Network([6, 5, 4], activation="tanh", loss=loss, rng=0, dtype=np.float64)
+    x, t = batch()[0], np.random.default_rng(1).poisson(2, (9, 4)).astype(float)
+    z = network.backprop(x, network.loss.targets(t, 9, 4, np.float64))
+    model = twin(network)
+    theirs = NUMBERS[loss](model(torch.from_numpy(x)), torch.from_numpy(t)) / 9
+    theirs.backward()
+    gradient = torch.nn.utils.parameters_to_vector([p.grad for p in model.parameters()]).numpy()
+    np.testing.assert_allclose(network.loss.value(z, t), theirs.item(), rtol=1e-12)
+    np.testing.assert_allclose(network.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("delta", [0.25, 3.0])
+def test_hubers_delta_is_pytorchs(delta: float) -> None:
+    z, t = batch()[0], batch(1)[0]
+    theirs = torch.nn.HuberLoss(reduction="none", delta=delta)(torch.from_numpy(z), torch.from_numpy(t)).sum(dim=1)
+    np.testing.assert_allclose(handgrad.Huber(delta).each(z, t), theirs.numpy(), rtol=1e-12)
+
+
+def test_weighted_training_is_that_of_the_weighted_loss_in_pytorch() -> None:
+    """Batch by batch, the small last one too; w has a mean of 1 over all of the examples."""
+    network = Network([6, 5, 1], activation="tanh", loss="cross_entropy", rng=0, dtype=np.float64)
+    rng = np.random.default_rng(0)
+    x, y, w = rng.standard_normal((20, 6)), rng.integers(0, 2, 20), rng.random(20) * 5
+    model, trainer = twin(network), handgrad.Trainer(network, SGD(0.3), batch_size=8, rng=0)
+    theirs = torch.optim.SGD(model.parameters(), lr=0.3)
+    order = copy.deepcopy(trainer.shuffling).permutation(20)
+    for rows in (order[:8], order[8:16], order[16:]):
+        theirs.zero_grad()
+        loss = torch.nn.BCEWithLogitsLoss(weight=torch.from_numpy(w[rows] / w.mean()))
+        loss(model(torch.from_numpy(x[rows]))[:, 0], torch.from_numpy(y[rows].astype(float))).backward()
+        theirs.step()
+    trainer.fit(x, y, epochs=1, sample_weight=w)
+    vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
+    np.testing.assert_allclose(network.parameters, vector, rtol=1e-10, atol=1e-12)

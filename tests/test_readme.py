@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def test_every_handgrad_command_works(mnist: Path, tmp_path: Path) -> None:
     told = commands("handgrad")
     assert len(told) >= 6
     for command in told:
+        if command[1] == "parity" and find_spec("torch") is None:  # of the extra peers
+            continue
         if command[1] == "train":  # as it stands, but for one epoch
             command = [*command, "--epochs", "1"] if "--resume" not in command else command
         done = subprocess.run(

@@ -35,6 +35,7 @@ X_LABELS, LABELS = make_multilabel_classification(240, 8, n_classes=4, random_st
 X_NUMBERS, NUMBERS = make_regression(240, 8, n_targets=3, noise=1, random_state=0)
 NUMBERS /= 50
 COUNTS = np.abs(NUMBERS).round()
+WORDS = scipy.sparse.random(240, 400, 0.01, "csr", random_state=np.random.default_rng(0))
 WEIGHTS = np.random.default_rng(0).random(240)
 SMALL = {"hidden_layer_sizes": (7, 5), "max_iter": 8, "random_state": 3}
 
@@ -96,6 +97,9 @@ CASES = [
     ("MLPClassifier", X, BINARY, {"early_stopping": True, "validation_fraction": 0.3}),
     ("MLPClassifier", scipy.sparse.csr_matrix(X), Y, {"batch_size": 50}),
     ("MLPClassifier", scipy.sparse.csc_array(X), Y, {"solver": "lbfgs"}),
+    *[("MLPClassifier", WORDS, Y, {"solver": solver, "batch_size": 50}) for solver in ("sgd", "adam", "lbfgs")],
+    ("MLPClassifier", WORDS.tocsc(), BINARY, {"early_stopping": True, "max_iter": 30}),
+    ("MLPRegressor", WORDS, NUMBERS, {"hidden_layer_sizes": ()}),
     ("MLPClassifier", X_LABELS, LABELS, {}),
     ("MLPClassifier", X_LABELS, LABELS, {"early_stopping": True, "max_iter": 30}),
     *[("MLPRegressor", X_NUMBERS, NUMBERS, {"solver": solver}) for solver in ("sgd", "adam", "lbfgs")],
@@ -125,6 +129,22 @@ def test_the_same_random_state_gives_the_same_fit(case, weighted):
     for name in ("predict_proba", "predict_log_proba") if kind == "MLPClassifier" else ("predict",):
         np.testing.assert_allclose(getattr(mine, name)(x), getattr(other, name)(x), rtol=1e-7, atol=1e-9)
     assert mine.score(x, y, weights) == pytest.approx(other.score(x, y, weights), rel=1e-9)
+
+
+def test_rows_of_words_are_not_written_out(monkeypatch):
+    toarray = scipy.sparse.csr_matrix.toarray
+
+    def refused(self, *args, **kwargs):
+        if self.shape[1] > 3:  # the labels as rows may be
+            raise AssertionError("a sparse matrix was written out")
+        return toarray(self, *args, **kwargs)
+
+    monkeypatch.setattr(scipy.sparse.csr_matrix, "toarray", refused)
+    monkeypatch.setattr(scipy.sparse.csr_array, "toarray", refused)
+    model = MLPClassifier(**SMALL).fit(WORDS, Y)
+    assert model.predict(WORDS).shape == (240,)
+    with pytest.raises(AssertionError, match="written out"):
+        MLPClassifier(**SMALL).fit(scipy.sparse.csr_matrix(X), Y)
 
 
 def test_float32_stays_float32_and_agrees():
@@ -177,22 +197,23 @@ ON = [
 ]
 
 
+@pytest.mark.parametrize("x", [X, WORDS], ids=["dense", "sparse"])
 @pytest.mark.parametrize("parameters", ON, ids=str)
-def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, tmp_path):
+def test_however_it_is_cut_up_training_gives_the_same_bits(parameters, x, tmp_path):
     parameters = SMALL | {"batch_size": 32, "tol": 0.0} | parameters
-    whole = clone(MLPClassifier(**parameters)).fit(X, Y)
+    whole = clone(MLPClassifier(**parameters)).fit(x, Y)
 
     epochs = clone(MLPClassifier(**parameters))
     for epoch in range(8):
-        epochs.partial_fit(X, Y, classes=[0, 1, 2])
+        epochs.partial_fit(x, Y, classes=[0, 1, 2])
         if epoch == 2:
             epochs = pickle.loads(pickle.dumps(epochs))
         if epoch == 4:
             ours.save(epochs, tmp_path / "half.safetensors")
             epochs = ours.load(tmp_path / "half.safetensors")
 
-    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(X, Y)
-    warm.set_params(max_iter=5).fit(X, Y)
+    warm = clone(MLPClassifier(**parameters | {"warm_start": True, "max_iter": 3})).fit(x, Y)
+    warm.set_params(max_iter=5).fit(x, Y)
 
     for other in (epochs, warm):
         assert np.array_equal(other.network_.parameters, whole.network_.parameters)
@@ -228,6 +249,9 @@ def test_a_warm_start_takes_no_other_layers():
     model = MLPClassifier(**SMALL, warm_start=True).fit(X, Y)
     with pytest.raises(ValueError, match="not those of the fit that this one goes on from"):
         model.set_params(hidden_layer_sizes=(7, 6)).fit(X, Y)
+    with pytest.raises(ValueError, match="not those of the fit that this one goes on from"):
+        model.set_params(hidden_layer_sizes=(7, 5), loss=SoftmaxCrossEntropy(0.3)).fit(X, Y)
+    model.set_params(loss="log_loss")
     with pytest.raises(ValueError, match="same classes as in the previous call"):
         model.set_params(hidden_layer_sizes=(7, 5)).fit(X[Y > 0], Y[Y > 0])
 
@@ -480,6 +504,8 @@ def test_a_wrong_parameter_is_scikit_learns_error(parameters):
         ({"dropout": [0.1]}, "one for each of the 2 hidden layers"),
         ({"dropout": 0.1, "solver": "lbfgs"}, "expected a stochastic solver"),
         ({"hidden_layer_sizes": (3, -1)}, "hidden_layer_sizes must be > 0"),
+        ({"hidden_layer_sizes": (3, 1.5)}, "and whole"),
+        ({"solver": "lbfgs", "schedule": "cosine"}, "lbfgs has no epochs"),
     ],
 )
 def test_parameters_that_do_not_go_together(parameters, message):
@@ -516,6 +542,60 @@ def test_a_rate_that_diverges_is_told_and_the_weights_stay_finite():
     with pytest.raises(handgrad.HandgradError, match="diverged"):
         model.fit(X_NUMBERS, NUMBERS * 1e6)
     assert np.isfinite(model.network_.parameters).all()
+
+
+def test_bytes_are_numbers_in_fit_and_in_predict():
+    x = (X * 10 + 128).astype(np.uint8)
+    model = MLPClassifier(**SMALL).fit(x, Y)
+    for same in (x.astype(float), scipy.sparse.csr_matrix(x)):
+        np.testing.assert_allclose(model.predict_proba(x), model.predict_proba(same), rtol=1e-12)
+
+
+def test_log_proba_is_finite_where_proba_is_0():
+    model = MLPClassifier(hidden_layer_sizes=(), max_iter=1, random_state=0).fit(X, BINARY)
+    model.coefs_[0][...], model.intercepts_[0][...] = 0, -800
+    assert model.predict_proba(X)[0, 1] == 0
+    np.testing.assert_array_equal(model.predict_log_proba(X)[0], [0, -800])
+
+
+def test_the_rate_of_adam_does_not_scale_inversely():
+    a, b = (MLPClassifier(**SMALL, learning_rate=rate).fit(X, Y) for rate in ("constant", "invscaling"))
+    assert np.array_equal(a.coefs_[0], b.coefs_[0])
+
+
+def test_a_model_with_callbacks_that_keep_weights_pickles():
+    callbacks = [EarlyStopping("val_score", patience=3), handgrad.ExponentialAverage(0.9)]
+    model = MLPClassifier(**SMALL | {"max_iter": 60, "learning_rate_init": 0.05}, callbacks=callbacks)
+    model.fit(X[:160], Y[:160], X_val=X[160:], y_val=Y[160:])
+    stopping = callbacks[0]
+    assert stopping.best == max(model.history_["val_score"])
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+
+
+def test_a_network_is_taken_from_an_estimator():
+    model = MLPClassifier((6, 5), ["gelu", "tanh"], dropout=0.2, max_iter=2, random_state=0).fit(X, Y)
+    network = handgrad.Network.from_sklearn(model)
+    assert np.array_equal(network.outputs(X), model.network_.outputs(X))
+    assert repr(network) == repr(model.network_)
+    network.parameters[...] = 0
+    assert np.abs(model.coefs_[0]).max() > 0
+
+
+def test_held_out_examples_weigh_by_their_class():
+    held_out = {"X_val": X[160:], "y_val": BINARY[160:]}
+    a = MLPClassifier(**SMALL, class_weight={"yes": 5, "no": 1}).fit(X[:160], BINARY[:160], **held_out)
+    weights = np.where(BINARY[160:] == "yes", 5, 1)
+    assert a.history_["val_score"][-1] == pytest.approx(a.score(X[160:], BINARY[160:], weights))
+
+
+def test_early_stopping_may_come_and_go_between_warm_fits():
+    model = MLPClassifier(**SMALL, warm_start=True).fit(X, Y)
+    model.set_params(early_stopping=True).fit(X, Y)
+    assert len(model.validation_scores_) == 8
+    model.set_params(early_stopping=False).fit(X, Y)
+    assert len(model.loss_curve_) == 8
+    model.set_params(solver="lbfgs").fit(X, Y)
+    model.set_params(solver="sgd").fit(X, Y)
 
 
 def test_max_iter_without_convergence_is_warned_of():

@@ -8,7 +8,7 @@ import pytest
 
 from handgrad import Network
 from handgrad.errors import MissingExtraError
-from handgrad.threads import SMALL, blas_threads
+from handgrad.threads import SMALL, _libraries, blas_threads
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -35,6 +35,7 @@ def test_small_products_take_one_thread(two, batch_size, expected):
 
 
 def test_without_threadpoolctl_the_extra_is_named(monkeypatch):
+    _libraries.cache_clear()
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
     with pytest.raises(MissingExtraError, match=r"handgrad\[app\]"):
         blas_threads(Network([784, 30, 10], rng=0), 10)

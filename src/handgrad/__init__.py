@@ -24,6 +24,7 @@ from .network import Network
 from .optimizers import SGD, Adam, AdamW, Momentum, Muon, Nesterov, Optimizer
 from .orthogonal import newton_schulz
 from .preprocessing import Deskew
+from .regression import AbsoluteError, Huber, LogCosh, Poisson, SquaredError
 from .stopping import EarlyStopping
 from .training import Callback, Trainer
 
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AbsoluteError",
     "Adam",
     "AdamW",
     "Adversarial",
@@ -51,9 +53,11 @@ __all__ = [
     "ExponentialAverage",
     "Gelu",
     "HandgradError",
+    "Huber",
     "Identity",
     "Layer",
     "LeakyRelu",
+    "LogCosh",
     "Lookahead",
     "Loss",
     "Momentum",
@@ -61,11 +65,13 @@ __all__ = [
     "Nesterov",
     "Network",
     "Optimizer",
+    "Poisson",
     "Quadratic",
     "Relu",
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "Softplus",
+    "SquaredError",
     "Tanh",
     "Trainer",
     "VirtualAdversarial",

@@ -156,7 +156,8 @@ def smallest_change(network: Network, x: ArrayLike, *, limits: tuple[float, floa
     x taken as far as the answer stays changed, until it is no shorter; as Croce & Hein (2020) go back to x.
 
     x (n_in,) or (height, width), bytes or floats. What is found is a local minimum: no proof that nothing is shorter.
-    Raises HandgradError where x is outside of the limits, and where no other answer is found.
+    Raises HandgradError where x is outside of the limits, where no other answer is found, and for answers that are
+    numbers.
     """
     if network.preprocessing is not None or network.views > 1:
         raise HandgradError(
@@ -237,18 +238,21 @@ def _as_it_answers(network: Network) -> Network:
 
 
 def _linearised(network: Network, x: Array, answer: int) -> tuple[Array, Array]:
-    """(gaps (n_out,), slopes (n_out, n_in)): zₐ - zₖ at x for each class k, and the derivative of zₖ - zₐ by x.
+    """(gaps (classes,), slopes (classes, n_in)): zₐ - zₖ at x for each class k, and the derivative of zₖ - zₐ by x.
 
     No gap is smaller than what float32 can tell: the network itself may see a tie where there is none in float64.
     """
     n_out = network.n_out
     z = network.forward(np.repeat(x[None], n_out, axis=0))[0].copy()
     J = network.backward_input(np.eye(n_out)).copy()  # of n_out copies of x, row k brings down the derivative of zₖ
+    if n_out == 1:  # yes where z is above that of p = ½, which stands for no
+        half = network.loss.outputs(np.array([[0.5]]))[0]
+        z, J = np.concatenate([half, z]), np.concatenate([np.zeros_like(J), J])
     return np.maximum(z[answer] - z, 1e-6 * np.abs(z).max()), J - J[answer]
 
 
 def _answer(network: Network, x: Array) -> int:
-    return int(network.predict(x[None])[0])
+    return int(network.loss.labels(network.outputs(x[None]))[0])
 
 
 def _shortened(network: Network, x: Array, r: Array, before: int) -> Array:

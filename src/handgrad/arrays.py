@@ -115,13 +115,19 @@ def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
 
 
 def as_weights(weights: ArrayLike, count: int, dtype: DTypeLike) -> Array:
-    """Weights of `count` examples as (count, 1). Raises HandgradError where they are not so many numbers, 0 or more."""
+    """Weights of `count` examples as (count, 1), scaled to a mean of 1.
+
+    Raises HandgradError where they are not so many numbers, 0 or more, or all of them 0.
+    """
     w = as_array("sample_weight", weights)
     if w.shape != (count,) or w.dtype.kind not in "fiub":
         raise HandgradError(f"sample_weight holds {w.dtype} of shape {w.shape}: expected ({count},) numbers")
     if not (np.isfinite(w).all() and w.min() >= 0 and w.max() > 0):
         raise HandgradError("sample_weight: expected finite numbers, 0 or more, and not all of them 0")
-    return w.astype(dtype).reshape(count, 1)
+    w = w / w.max()  # first, that no sum overflows
+    w /= w.mean()
+    column: Array = w.astype(dtype).reshape(count, 1)
+    return column
 
 
 def as_whole(name: str, value: SupportsIndex, least: int) -> int:

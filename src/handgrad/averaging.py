@@ -36,6 +36,10 @@ class _Average(Callback, ABC):
         self._trainer: Trainer | None = None
         self._within = False  # an epoch that has begun, and not ended
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy comes without the trainer, and goes on with the one that it is given."""
+        return {name: value for name, value in vars(self).items() if name != "_blocks"} | {"_trainer": None}
+
     @abstractmethod
     def share(self, trainer: Trainer) -> float:
         """r of this step, 0 where there is nothing to do. It counts `count`."""

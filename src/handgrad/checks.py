@@ -9,9 +9,10 @@ import numpy as np
 from .arrays import Seed
 from .gradcheck import Check, gradient_errors
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
-from .losses import LOSSES, SoftmaxCrossEntropy, softmax
+from .losses import LOSSES as CLASSIFYING
+from .losses import SoftmaxCrossEntropy, softmax
 from .network import Network
-from .regression import REGRESSION
+from .regression import LOSSES, REGRESSION
 
 
 def check_all(rng: Seed = 0) -> Iterator[Check]:
@@ -24,7 +25,7 @@ def check_all(rng: Seed = 0) -> Iterator[Check]:
             for check in gradient_errors(layer, rng.standard_normal((batch, 5)), rng=rng):
                 yield check._replace(name=f"{check.name}, batch {batch}")
 
-    for name, make_loss in LOSSES.items():
+    for name, make_loss in CLASSIFYING.items():
         for batch in (1, 7):
             for smoothing in (0.0, 0.1):
                 z, y = 3 * rng.standard_normal((batch, 4)), rng.integers(0, 4, batch)
@@ -50,6 +51,10 @@ def check_all(rng: Seed = 0) -> Iterator[Check]:
         network = Network([Dense(6, 4), make()], loss="quadratic", rng=rng, dtype=np.float64)
         yield from _whole(f"output {activation} + quadratic", network, 3, rng)
 
+    for loss in ("quadratic", "cross_entropy"):
+        network = Network([6, 5, 1], activation="tanh", loss=loss, rng=rng, dtype=np.float64)
+        yield from _whole(f"one output + {loss}", network, 5, rng)
+
     yield from _whole("the post's [784, 30, 10]", Network([784, 30, 10], rng=rng, dtype=np.float64), 10, rng)
     deep = Network(
         [7, 6, 5, 4, 3], activation=["tanh", "relu", "gelu"], loss="softmax_cross_entropy", rng=rng, dtype=np.float64
@@ -66,6 +71,7 @@ def check_all(rng: Seed = 0) -> Iterator[Check]:
 
 
 def _whole(title: str, network: Network, batch: int, rng: np.random.Generator) -> Iterator[Check]:
-    x, y = rng.standard_normal((batch, network.n_in)), rng.integers(0, network.n_out, batch)
+    x = rng.standard_normal((batch, network.n_in))
+    y = rng.integers(0, network.n_classes, batch) if network.loss.classifies else rng.poisson(2, (batch, network.n_out))
     for check in gradient_errors(network, x, y, rng=rng):
         yield check._replace(name=f"{title}: {check.name}")

@@ -1,4 +1,4 @@
-"""The command line: handgrad train | evaluate | predict | attack | check | profile | data.
+"""The command line: handgrad train, evaluate, predict, attack, import, inspect, export, check, parity, profile, data.
 
 Each command is the shortest way through the library; what it prints is for people, or with --json for programs.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -17,16 +18,21 @@ import numpy as np
 
 from . import __version__
 from .adversarial import smallest_change
-from .arrays import as_floats
+from .arrays import as_floats, as_whole
 from .checks import check_all
-from .classifier import Classifier
+from .classifier import Classifier, by_class
+from .committee import Committee
 from .data import load
 from .data.dataset import Bytes, Dataset
 from .errors import HandgradError, unknown
+from .export import TARGETS, export, target_of
 from .files import load as load_model
-from .files import read_json
+from .files import read_json, save
 from .gradcheck import TOLERANCE
+from .inspection import chain_of, plain, told
+from .inspection import inspect as inspect_file
 from .network import Network
+from .parity import compare, random_batch
 from .profile import profile as profile_step
 from .recipes import RECIPES, Recipe
 from .runs import Run, Teller, count_of, sizes_of, told_of
@@ -71,6 +77,14 @@ def _widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         return None if value is None else tuple(int(n) for n in value.split(",") if value)
     except ValueError:
         raise click.BadParameter(f"'{value}': expected whole numbers with commas between, as in 512,512") from None
+
+
+def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    try:
+        height, width = (None, None) if value is None else map(int, value.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"'{value}': expected height and width in pixels, as in 28x28") from None
+    return None if height is None or width is None else (height, width)
 
 
 def choices(*names: str, default: str = "post") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -170,13 +184,19 @@ def _again(run: Path, choices: dict[str, Any]) -> tuple[Recipe, Path, str]:
     ]
     if others:
         raise HandgradError(f"--resume goes on as the run began: leave out {', '.join(others)}")
+    recipe, data = _config(run)
+    return recipe.with_choices(epochs=choices["epochs"]), run, data
+
+
+def _config(run: Path) -> tuple[Recipe, str]:
+    """The recipe and the data that a run's config.json tells of."""
     config = read_json(run / "config.json")
     try:
         data, _ = config.pop("data"), config.pop("handgrad")
         recipe: Recipe = _named(run / "config.json", Recipe.from_config, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{run / 'config.json'} is not as handgrad train writes it: {error}") from error
-    return recipe.with_choices(epochs=choices["epochs"]), run, str(data)
+    return recipe, str(data)
 
 
 def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
@@ -201,7 +221,7 @@ def _dataset(data: str, tell: Teller) -> tuple[Dataset, str]:
 @json_option
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Read the test set with a model: its loss, its right answers, and what it takes for what."""
-    network = load_model(model)
+    network = _classifier(model)
     dataset = load("mnist" if data is None else data)
     result = network.evaluate(dataset.x_test, dataset.y_test)
     confusion = network.confusion_matrix(dataset.x_test, dataset.y_test)
@@ -227,9 +247,9 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
 
     Each is cut out, scaled and centred as the digits were that the network learnt from.
     """
-    network = load_model(model)
+    network = _classifier(model)
     digits = np.stack(_digits(network, model, pictures))
-    probabilities = network.probabilities(digits)
+    probabilities = by_class(network.probabilities(digits))
     captions = []
     for path, p in zip(pictures, probabilities, strict=True):
         likeliest = np.argsort(p)[::-1][:2]
@@ -246,6 +266,14 @@ def predict(model: Path, pictures: tuple[Path, ...], show: Path | None, as_json:
         digit_grid(show, digits, captions)
         if not as_json:
             click.echo(f"what the network saw: {show}")
+
+
+def _classifier(model: Path) -> Network | Committee:
+    """What a model file holds. Raises HandgradError where its answers are numbers: a digit is none."""
+    network = load_model(model)
+    if not network.loss.classifies:
+        raise HandgradError(f"{model} answers by numbers, for it learnt with {network.loss!r}: expected one of classes")
+    return network
 
 
 def _digits(network: Classifier, model: Path, pictures: tuple[Path, ...]) -> list[Bytes]:
@@ -283,7 +311,7 @@ def attack(
     Pictures are read as in predict. Of a change it tells the length, √Σ(change of a pixel)², and the largest change of
     a pixel; ink is 1, paper 0. At the smallest change the two answers are all but equally likely.
     """
-    network = load_model(model)
+    network = _classifier(model)
     if not isinstance(network, Network):
         raise HandgradError(f"{model} is a committee of {len(network.members)} networks: attack takes one")
     digits, names = _digits(network, model, pictures), [str(path) for path in pictures]
@@ -306,10 +334,10 @@ def attack(
     network.views = 1  # and what is to err, the network itself: its mean over shifts has other slopes
     x = as_floats(seen, out=np.empty((len(digits), network.n_in), network.dtype))
     changes, captions = [], []
-    for name, picture, p_before in zip(names, x, network.probabilities(x), strict=True):
+    for name, picture, p_before in zip(names, x, by_class(network.probabilities(x)), strict=True):
         found = _named(Path(name), smallest_change, network, picture)
         before, after = found.answer_before, found.answer_after
-        p_after = network.probabilities(found.picture[None])[0]
+        p_after = by_class(network.probabilities(found.picture[None]))[0]
         changes.append(found.change)
         answers = [f"{network.classes[k]}  {p[k]:.1%}" for k, p in ((before, p_before), (after, p_after))]
         captions.append((answers[0], f"length {found.l2:.2f}, at most {found.largest:.2f}", answers[1]))
@@ -327,6 +355,60 @@ def attack(
         change_rows(out, x.reshape(shape), np.stack(changes).reshape(shape), captions)
         if not as_json:
             click.echo(f"the pictures, their changes, and both: {out}")
+
+
+# ---- import, inspect -------------------------------------------------------------------------------------------------
+
+
+@handgrad.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="MODEL", help="Write the model here.")
+@click.option(
+    "--activation", help="Of the hidden layers of a .safetensors file: relu, ..., or one for each: tanh,relu."
+)
+@click.option("--loss", help="softmax_cross_entropy, squared_error, ...; by default as Network.from_torch has it.")
+@click.option("--classes", metavar="NAME,NAME,...", help="What the outputs are called.  [default: 0,1,...]")
+@click.option("--image-shape", metavar="HEIGHTxWIDTH", callback=_shape, help="Where the inputs are pictures: 28x28.")
+def import_(
+    file: Path,
+    out: Path,
+    activation: str | None,
+    loss: str | None,
+    classes: str | None,
+    image_shape: tuple[int, int] | None,
+) -> None:
+    """Make a handgrad model of a network of PyTorch, a .safetensors file, or of Keras, a .keras file.
+
+    From PyTorch: safetensors.torch.save_file(model.state_dict(), "model.safetensors").
+    """
+    if file.suffix == ".keras":
+        if activation is not None:
+            raise HandgradError(f"--activation {activation}: {file} has its own, leave it out")
+        network = Network.from_keras(file, loss=loss)
+    else:
+        names = activation.split(",") if activation is not None and "," in activation else activation
+        network = Network.from_torch(file, activation=names, loss=loss)
+    if classes is not None:
+        network.classes = tuple(classes.split(","))
+    network.image_shape = network.image_shape if image_shape is None else image_shape
+    if out.exists() and file.samefile(out):
+        raise HandgradError(f"--out {out} is the file that is read: expected another")
+    save(network, out)
+    for line in told(inspect_file(out), arrays=False):
+        click.echo(line)
+
+
+@handgrad.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Tell what is in a .safetensors file: a model, a committee, a checkpoint, or anybody's arrays."""
+    try:
+        found = inspect_file(file)
+    except HandgradError as error:
+        raise HandgradError(plain(str(error), most=1000)) from error  # it may hold names from the file
+    for line in [json.dumps(found)] if as_json else told(found):
+        click.echo(line)
 
 
 # ---- show-augmentation -----------------------------------------------------------------------------------------------
@@ -382,6 +464,69 @@ def check(seed: int) -> None:
     click.echo(f"{count} gradients are the derivatives they claim to be, to {TOLERANCE:.0e} or better")
 
 
+# ---- parity ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@choices("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+@data_option
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@json_option
+def parity(model: Path | None, recipe: str | None, data: str | None, dtype: str, as_json: bool, **choices: Any) -> None:
+    """Show the same network in handgrad and in PyTorch, on one batch: the loss, each gradient, the weights after steps.
+
+    The network of MODEL, or a recipe's as it begins, on a batch of MNIST where that is here and fits, else of numbers
+    drawn at random. Dropout is left out of both. Exits 1 where a difference is more than rounding.
+    """
+    network, what, count, seed = _to_compare(model, recipe, choices)
+    rng = np.random.default_rng(seed)
+    source, x, y = _batch(network, data, count, rng)
+    found = compare(network.astype(dtype), x, y)
+    what = f"{what}: {' → '.join(chain_of(network))}, {network.loss!r}"
+    for line in found.as_json() if as_json else found.told(f"{what}, in {dtype}, on {source}"):
+        click.echo(line)
+    if not found.passed:
+        click.echo(f"handgrad: the largest difference, {found.largest:.1e}, is above {found.tolerance:.0e}", err=True)
+        raise SystemExit(1)
+
+
+def _to_compare(model: Path | None, recipe: str | None, choices: dict[str, Any]) -> tuple[Network, str, int, int]:
+    """The network of a file or of a recipe, what it is called, the size of the batch, and the seed."""
+    if model is None:
+        chosen = _recipe("post" if recipe is None else recipe, choices)
+        network = chosen.trainer().network
+        return network, chosen.name, chosen.batch_size, chosen.seed
+    count, seed = choices.pop("batch_size"), choices.pop("seed")
+    others = [
+        f"--{name.replace('_', '-')}" for name, value in {"recipe": recipe, **choices}.items() if value is not None
+    ]
+    if others:
+        raise HandgradError(f"{model} is a network already: leave out {', '.join(others)}")
+    found = load_model(model)
+    if not isinstance(found, Network):
+        raise HandgradError(f"{model} is a committee of networks: parity takes one")
+    return found, str(model), 64 if count is None else count, as_whole("seed", 0 if seed is None else seed, 0)
+
+
+def _batch(network: Network, data: str | None, count: int, rng: np.random.Generator) -> tuple[str, Any, Any]:
+    """What it is of, x and y: the set that --data names, MNIST where it is here, or numbers drawn at random."""
+    from .data.mnist import find_mnist
+
+    count = as_whole("batch_size", count, 1)
+    if data is not None or (network.n_raw == 784 and network.n_classes == 10 and find_mnist() is not None):
+        dataset = load("mnist" if data is None else data)
+        n_raw, labels = math.prod(dataset.x_train.shape[1:]), len(dataset.classes)
+        if network.loss.classifies and (n_raw, labels) == (network.n_raw, network.n_classes):
+            if count > len(dataset.x_train):
+                raise HandgradError(f"batch_size {count}: expected at most the {len(dataset.x_train)} examples")
+            some = rng.choice(len(dataset.x_train), count, replace=False)
+            return f"{count} examples of {dataset.name}", dataset.x_train[some], dataset.y_train[some]
+        if data is not None:
+            raise HandgradError(f"{dataset.name} has {n_raw} pixels and {labels} classes: the network takes others")
+    return f"{count} examples drawn at random", *random_batch(network, count, rng)
+
+
 # ---- profile ---------------------------------------------------------------------------------------------------------
 
 
@@ -418,6 +563,43 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **choices: Any) -
         f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} "
         "that a large product reaches here"
     )
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+@handgrad.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", required=True, metavar="|".join(TARGETS), help="The language to write it in.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: beside MODEL]")
+@click.option("--train", is_flag=True, help="Write the training of MODEL, line beside line, to torch or keras.")
+@click.option("--recipe", help="For --train.  [default: the one in config.json beside MODEL, or else post]")
+@click.option("--without-preprocessing", is_flag=True, help="Write the net behind a preprocessing or several views.")
+def export_model(
+    model: Path, to: str, out: Path | None, train: bool, recipe: str | None, without_preprocessing: bool
+) -> None:
+    """Write a model as a script of another framework, or as a file that needs none.
+
+    torch and keras are scripts that load MODEL, which must lie beside them; onnx is a graph, python a file that needs
+    NumPy alone, c and js files that need nothing. Each tells at its head what goes in and what comes out.
+    """
+    target = target_of(to)
+    if recipe is not None and not train:
+        raise HandgradError("--recipe names the training that --train writes: give --train too")
+    chosen = None
+    if train:
+        beside = recipe is None and (model.parent / "config.json").exists()
+        chosen = _config(model.parent)[0] if beside else _recipe("post" if recipe is None else recipe, {})
+    if out is None:
+        ending = target.ending.replace(".", "_train.") if train else target.ending
+        out = model.with_name(model.stem + ending)
+    network = load_model(model)
+    made = export(network, out, to=to, model=model, train=chosen, without_preprocessing=without_preprocessing)
+    for path in made:
+        click.echo(f"{path}: {path.stat().st_size:,} bytes")
+    tried = f"python {out} [DATA]" if train else target.tried(out)
+    if tried:
+        click.echo(f"try: {tried}")
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

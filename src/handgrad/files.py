@@ -33,6 +33,7 @@ from .layers import LAYERS, BatchNorm
 from .network import Network
 from .preprocessing import PREPROCESSING
 from .regression import LOSSES as LOSSES_BY_WORD
+from .tensors import read_tensors
 from .training import Callback, Trainer
 
 FORMAT = 3  # the newest of the metadata; a reader takes it and all earlier ones
@@ -140,7 +141,10 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
         network = Network(layers, loss=_make(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
         images = dict(description.get("preprocessing", ())).get("images")  # older files name none
         network.preprocessing = None if images is None else _make(PREPROCESSING, "preprocessing", images)
-        labelled = _labelled(network, description["classes"], description["image_shape"])
+        classes = description["classes"]
+        if network.n_classes > network.n_out and len(classes) == 1:  # from before one output told no from yes
+            classes = network.classes if classes == ["0"] else [f"not {classes[0]}", classes[0]]
+        labelled = _labelled(network, classes, description["image_shape"])
     except (HandgradError, KeyError, TypeError, ValueError, MemoryError, OverflowError) as error:
         raise HandgradError(f"{what} is no handgrad model: its description does not hold together: {error}") from error
     network.classes, network.image_shape = labelled
@@ -159,7 +163,7 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any) -> Netw
 
 
 def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[str, ...], tuple[int, int] | None]:
-    """The names of the network's outputs and the size of its pictures as plain values, whatever sequences they came as.
+    """The names of the network's classes and the size of its pictures as plain values, whatever sequences they came as.
 
     Raises HandgradError where they are not n_classes names and either None or a height and width of n_in pixels.
     """
@@ -167,7 +171,7 @@ def _labelled(network: Network, classes: Any, image_shape: Any) -> tuple[tuple[s
     try:
         names = tuple(map(str, classes))
         height, width = (1, network.n_raw) if image_shape is None else map(operator.index, image_shape)
-        fits = len(names) in (network.n_out, network.n_classes) and height > 0 and height * width == network.n_raw
+        fits = len(names) == network.n_classes and height > 0 and height * width == network.n_raw
     except (TypeError, ValueError):
         fits = False
     if not fits:
@@ -254,35 +258,20 @@ def _write_arrays(path: Path, arrays: dict[str, NDArray[Any]], description: dict
 
 def _read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays of a file of handgrad's, and what its metadata says of them."""
-    safetensors = optional("safetensors")
+    arrays, metadata = read_tensors(path)
+    return arrays, described(path, metadata)
+
+
+def described(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What the metadata of a file of handgrad's says of it. HandgradError: it is none, or of a later format."""
     try:
-        path.open("rb").close()  # of a directory safetensors only says "No such device"
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except OSError as error:
-        raise HandgradError(f"cannot read {path}: {error.strerror or error}") from error
-    except (AttributeError, TypeError) as error:  # bfloat16 and its like
-        raise HandgradError(f"{path} holds numbers of a type that NumPy does not have: {error}") from error
-    except safetensors.SafetensorError as error:
-        raise HandgradError(f"{path} {_what_it_is(path)}: {error}") from error
-    try:
-        description = json.loads(metadata["handgrad"])
-        version = description["format"]
+        values: dict[str, Any] = json.loads(metadata["handgrad"])
+        version = values["format"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise HandgradError(f"{path} is a safetensors file, but not one of handgrad's: {error!r}") from error
     if not isinstance(version, int) or version > FORMAT:
         raise HandgradError(f"{path} is of format {version}, and this handgrad reads up to {FORMAT}: update handgrad")
-    return arrays, description
-
-
-def _what_it_is(path: Path) -> str:
-    """A file that is no safetensors file, by its first bytes."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start[:1] == b"\x80" or start == b"PK":
-        return "looks like a pickle, or a zip of them, which can run code when read: expected a .safetensors file"
-    return "is no safetensors file, or only a part of one"
+    return values
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:

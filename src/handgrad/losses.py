@@ -59,7 +59,10 @@ class Loss(ABC):
         """
 
     def labels(self, z: Array) -> Labels:
-        """The most probable class (count,) of each row; one alone says 1, yes, where its probability is over ½."""
+        """The most probable class (count,) of each row; one output alone says 1, yes, where its probability is over ½.
+
+        Raises HandgradError where the answers are numbers.
+        """
         if z.shape[1] == 1:
             return (self.probabilities(z)[:, 0] > 0.5).astype(np.intp)
         labels: Labels = z.argmax(axis=1)
@@ -77,7 +80,7 @@ class Loss(ABC):
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         """y, `count` integer labels or rows (count, n_out) of one-hot or any other targets, as smoothed rows.
 
-        t = (1 - ε) y + ε / n_out with ε = label_smoothing: Szegedy et al. (2016), section 7.
+        t = (1 - ε) y + ε / classes with ε = label_smoothing: Szegedy et al. (2016), section 7.
         """
         y = as_array("y", y)
         if y.ndim < 2 and y.dtype.kind in "iub":
@@ -94,7 +97,7 @@ class Loss(ABC):
             raise HandgradError("y holds a value that is not a finite number")
         if self.label_smoothing:
             t *= 1 - self.label_smoothing
-            t += self.label_smoothing / n_out
+            t += self.label_smoothing / max(n_out, 2)
         return t
 
     def config(self) -> dict[str, Any]:
@@ -192,6 +195,11 @@ class SoftmaxCrossEntropy(Loss):
     def outputs(self, p: Array) -> Array:
         z: Array = np.maximum(p, np.finfo(p.dtype).tiny)
         return np.log(z, out=z)  # softmax takes no notice of what is the same in all of a row
+
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        if n_out == 1:
+            raise HandgradError("softmax_cross_entropy of one output is always 0: expected cross_entropy, or 2 outputs")
+        return super().targets(y, count, n_out, dtype)
 
     def config(self) -> dict[str, Any]:
         return super().config() | ({"temperature": self.temperature} if self.temperature != 1 else {})

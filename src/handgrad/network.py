@@ -94,6 +94,44 @@ class Network(Classifier):
         self.views = 1
         self._batch = 0  # the batch size that the buffers are made for
 
+    @classmethod
+    def from_torch(cls, model: Any, *, activation: Any = None, loss: str | Loss | None = None) -> Network:
+        """The network that a torch.nn.Sequential is, a state dict, or a .safetensors file with one in it.
+
+        A state dict holds no activations: `activation` is the name of them all, or one for each hidden layer. `loss` is
+        softmax_cross_entropy where none is named; of a Sequential that ends with a Sigmoid, cross_entropy. A loss
+        holds its own activation, so `probabilities` are then the Sequential's outputs, and else `outputs`.
+
+        Linear, BatchNorm1d, Dropout, Identity, and the activations that handgrad has. Raises HandgradError for others.
+        """
+        from .foreign import from_torch  # late, as few need it
+
+        return from_torch(model, activation, loss).build(cls)
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Network:
+        """The network of a fitted MLPClassifier or MLPRegressor of scikit-learn, with its classes and its loss.
+
+        Raises HandgradError for anything else.
+        """
+        from .foreign import from_sklearn
+
+        return from_sklearn(estimator).build(cls)
+
+    @classmethod
+    def from_keras(cls, model: Any, *, loss: str | Loss | None = None) -> Network:
+        """The network of a .keras file, or of a Sequential or Functional model of Keras, where it is a chain of Dense.
+
+        Where none is named the last activation tells the `loss`: of a softmax softmax_cross_entropy, of a sigmoid
+        cross_entropy; else the loss that the model was compiled with, or squared_error.
+
+        Dense, BatchNormalization, Dropout, a Flatten in front, and the activations that handgrad has. Raises
+        HandgradError for others.
+        """
+        from .foreign import from_keras
+
+        return from_keras(model, loss).build(cls)
+
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What is done to the examples first. Raises HandgradError where one is set that does not give n_in inputs."""
@@ -118,12 +156,8 @@ class Network(Classifier):
     @property
     def weights(self) -> list[tuple[Array, Array]]:
         """(W, dW) of every matrix: what decay and norms act on. Biases are left alone."""
-        return [
-            (getattr(layer, name), getattr(layer, f"d{name}"))
-            for layer in self.layers
-            for name, shape in layer.shapes.items()
-            if len(shape) > 1
-        ]
+        named = [(layer, name) for layer in self.layers for name, shape in layer.shapes.items() if len(shape) > 1]
+        return [(getattr(layer, name), getattr(layer, f"d{name}")) for layer, name in named]
 
     def astype(self, dtype: DTypeLike) -> Network:
         """A copy of the network, its parameters and all that it computes in `dtype`."""
@@ -280,8 +314,7 @@ class Network(Classifier):
         if self.input_shape is None:
             raise HandgradError(f"views {self.views} of inputs that are no pictures: set image_shape, or views to 1")
         height, width = self.input_shape
-        paper = np.zeros((len(x), height + 2, width + 2), self.dtype)
-        paper[:, 1:-1, 1:-1] = x.reshape(-1, height, width)
+        paper = np.pad(x.reshape(-1, height, width), ((0, 0), (1, 1), (1, 1)))
         p = np.zeros((len(x), self.n_out), self.dtype)
         for down, across in SHIFTS[self.views]:
             seen = paper[:, 1 - down : 1 - down + height, 1 - across : 1 - across + width]

@@ -69,7 +69,10 @@ class Optimizer(ABC):
         """One block's step, in place. `scratch` is room as long as the block; g is only read."""
 
     def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
-        """`network.backprop` on one batch, and the step it calls for: what training does. Returns the outputs z."""
+        """`network.backprop` on one batch, and the step it calls for: what training does. Returns the outputs z.
+
+        `weight` is as `backprop` takes it, for the loss Σᵢ weightᵢ Lᵢ in place of the mean.
+        """
         z = network.backprop(x, t, weight)
         self.step(network, lr)
         return z

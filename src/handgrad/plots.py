@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Labels, as_examples, as_labels
-from .classifier import Classifier, confusion_matrix
+from .classifier import Classifier, by_class, confusion_matrix
 from .committee import Committee
 from .errors import HandgradError, optional
 from .files import replace_file
@@ -39,18 +39,22 @@ def report(
     """Write report.png: loss and accuracy by epoch, first-layer weights, the confusion matrix, the worst mistakes.
 
     x, y are the examples that it reports on, the `part` of a set; without them it has the curves and the weights alone.
-    The weights are a committee's first member's. Pictures are left out where the network was not trained on any.
+    The weights are a committee's first member's. Pictures are left out where the network was not trained on any. Where
+    the answers are numbers it has the loss alone, and neither accuracy nor mistakes.
     """
     figure = optional("matplotlib.figure").Figure(figsize=(14, 10.5))
     shape = classifier.image_shape
     # Places by hand (left, bottom, width, height): matplotlib's own layout takes two seconds to find as good ones.
     _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
-    _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy, %", scale=100)
+    if classifier.loss.classifies:
+        _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy, %", scale=100)
     network = classifier.members[0] if isinstance(classifier, Committee) else classifier
     if isinstance(network, Network) and network.input_shape is not None:
         _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, network.input_shape)
     headline = title
-    if x is not None and y is not None:
+    if x is not None and y is not None and not classifier.loss.classifies:
+        headline += f"\n{part} loss {classifier.evaluate(x, y).loss:.4g}"
+    elif x is not None and y is not None:
         z, labels = classifier.outputs(x), as_labels(y, classifier.n_classes, len(x))
         right = int((classifier.loss.labels(z) == labels).sum())
         headline += f"\n{part} {right / len(z):.2%}: {right:,} of {len(z):,}"
@@ -163,7 +167,7 @@ def _confusion(axes: Any, network: Classifier, z: Array, labels: Labels) -> None
 
 def _mistakes(axes: Any, network: Classifier, z: Array, labels: Labels, pictures: NDArray[Any]) -> None:
     """The wrong answers that the network was surest of."""
-    probabilities, answers = network.loss.probabilities(z), network.loss.labels(z)
+    probabilities, answers = by_class(network.loss.probabilities(z)), network.loss.labels(z)
     wrong = np.flatnonzero(answers != labels)
     surplus = probabilities[wrong, answers[wrong]] - probabilities[wrong, labels[wrong]]
     worst = wrong[np.argsort(-surplus, kind="stable")[:MISTAKES]]

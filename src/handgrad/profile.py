@@ -40,6 +40,7 @@ from numpy.typing import DTypeLike
 from .arrays import Seed, as_whole
 from .errors import HandgradError
 from .layers import Identity
+from .losses import one_hot
 from .network import Network
 from .optimizers import Optimizer
 from .training import BLOCK
@@ -88,7 +89,7 @@ def profile(network: Network, optimizer: Optimizer, batch_size: int, *, seconds:
     network, optimizer = copy.deepcopy((network, optimizer))
     count = batch_size * min(TURN, max(1, BLOCK // (network.n_in * batch_size)))
     x = rng.random((count, network.n_in), network.dtype.type) ** 4  # as bright as digits: mean square 1/9
-    t = network.loss.targets(rng.integers(0, network.n_out, count), count, network.n_out, network.dtype)
+    t = one_hot(rng.integers(0, network.n_out, count), network.n_out, network.dtype)  # numbers, to a loss for those
     batches = [(x[i : i + batch_size], t[i : i + batch_size]) for i in range(0, count, batch_size)]
 
     work = _work(network, optimizer, batch_size)

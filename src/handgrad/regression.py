@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, as_array
+from .arrays import Array, Labels, as_array
 from .errors import HandgradError
 from .losses import LOSSES as CLASSIFYING
 from .losses import Loss
@@ -42,6 +42,9 @@ class Regression(Loss):
     def outputs(self, p: Array) -> Array:
         return p.copy()
 
+    def labels(self, z: Array) -> Labels:
+        raise HandgradError(f"{type(self).__name__} is a loss for numbers: its answers are no classes")
+
     def correct(self, z: Array, t: Array) -> int:
         """0: no answer is right, and none is wrong."""
         return 0
@@ -52,9 +55,11 @@ class Regression(Loss):
         t = y[:, None] if y.ndim == 1 else y
         if t.shape != (count, n_out) or t.dtype.kind not in "fiub":
             raise HandgradError(f"y holds {y.dtype} of shape {y.shape}: expected ({count}, {n_out}) numbers")
+        with np.errstate(over="ignore"):
+            t = t.astype(dtype)
         if not np.isfinite(t).all():
-            raise HandgradError("y holds a value that is not a finite number")
-        return t.astype(dtype)
+            raise HandgradError(f"y holds a value that is not a finite {np.dtype(dtype)}")
+        return t
 
 
 class SquaredError(Regression):
@@ -115,13 +120,13 @@ class Huber(Regression):
 class LogCosh(Regression):
     """l = ln cosh e, e = z - t: about ½ e² near the target and |e| - ln 2 far, and smooth everywhere.
 
-    With cosh e = e^|e| (1 + e^(-2|e|)) / 2 it is |e| + ln(1 + e^(-2|e|)) - ln 2: nothing overflows.
+    With cosh e = e^|e| (1 + e^(-2|e|)) / 2 it is |e| + ln(1 + (e^(-2|e|) - 1) / 2): nothing overflows, and near the
+    target, where the two all but cancel, as much is left as |e| is good to.
     """
 
     def terms(self, z: Array, t: Array) -> Array:
         e: Array = np.abs(z - t)
-        e += np.log1p(np.exp(-2 * e))
-        e -= math.log(2)
+        e += np.log1p(np.expm1(-2 * e) / 2)
         return e
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
@@ -138,20 +143,23 @@ class Poisson(Regression):
     """
 
     def terms(self, z: Array, t: Array) -> Array:
-        terms: Array = np.exp(z)
+        terms = self.probabilities(z)
         terms -= t * z
         terms += t * np.log(np.where(t > 0, t, 1)) - t  # t ln t is 0 at t = 0
         return terms
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
-        dz = np.exp(z, out=self.dz)
+        with np.errstate(over="ignore"):  # infinite is what it is there
+            dz = np.exp(z, out=self.dz)
         dz -= t  # dl/dz = μ - t
         dz *= weight
         return dz
 
     def probabilities(self, z: Array) -> Array:
         """The answers: μ = e^z."""
-        return np.exp(z)
+        with np.errstate(over="ignore"):
+            mu: Array = np.exp(z)
+        return mu
 
     def outputs(self, p: Array) -> Array:
         z: Array = np.maximum(p, np.finfo(p.dtype).tiny)
@@ -160,7 +168,7 @@ class Poisson(Regression):
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         t = super().targets(y, count, n_out, dtype)
         if t.min() < 0:
-            raise HandgradError(f"y holds {t.min():g}: Poisson takes counts, 0 or more")
+            raise HandgradError(f"y holds {t.min():g}: expected counts, 0 or more, for Poisson")
         return t
 
 

@@ -39,7 +39,7 @@ class EarlyStopping(Callback):
             raise HandgradError(f"EarlyStopping watches '{self.monitor}', and the history has {have}: give validation=")
         value = trainer.history[self.monitor][-1]
         gain = 0.0 if self.best is None else value - self.best
-        if not self.monitor.endswith("accuracy"):
+        if not self.monitor.endswith(("accuracy", "score")):
             gain = -gain
         if self.best is None or gain > self.min_delta:
             self.best, self.best_epoch = value, trainer.epoch
@@ -52,6 +52,10 @@ class EarlyStopping(Callback):
         """Go back to the best epoch's weights; another `fit` goes on from there."""
         if self.best_parameters is not None:
             trainer.network.parameters[...] = self.best_parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy comes without the trainer, and goes on with the one that it is given."""
+        return self.__dict__ | {"_trainer": None}
 
     def state(self) -> dict[str, Any]:
         """The best so far."""

@@ -35,7 +35,6 @@ History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accurac
 # Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
 # in float32), many enough that the cost of a call vanishes. The set itself is never copied.
 BLOCK = 400_000
-TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class DivergedError(HandgradError):
@@ -130,10 +129,15 @@ class Trainer:
         """Train until `epochs` epochs are done in all, those before a `restore` included.
 
         x (count, n_in) floats or uint8 pixels, or images (count, height, width); y (count,) labels or (count, n_out)
-        rows. With `sample_weight` (count,), w, the loss of a batch is Σᵢ wᵢ Lᵢ / Σᵢ wᵢ: an example of weight 2 counts
-        as two of weight 1, one of weight 0 not at all. The history's loss and accuracy are those of each batch as
-        training saw it, before its step, by the teacher's labels where there is a teacher; those of `validation` (x, y)
-        are taken after the epoch. Raises DivergedError, HandgradError.
+        rows. The history's loss and accuracy are those of each batch as training saw it, before its step, by the
+        teacher's labels where there is a teacher; those of `validation` (x, y) are taken after the epoch. A loss for
+        numbers has no accuracy.
+
+        With `sample_weight` (count,), w, scaled to a mean of 1, the loss of a batch is the mean of wᵢ Lᵢ, and so that
+        of an epoch is Σᵢ wᵢ Lᵢ / Σᵢ wᵢ: an example of weight 2 counts as two of weight 1, one of weight 0 not at all.
+        The accuracy and `validation` are without weights, and so are the statistics of a BatchNorm.
+
+        Raises DivergedError, HandgradError.
         """
         self.epochs, network = as_whole("epochs", epochs, 0), self.network
         x = network.preprocess(as_examples(x, network.n_raw))
@@ -143,10 +147,6 @@ class Trainer:
                 validation[1], len(as_examples(validation[0], network.n_raw)), network.n_out, network.dtype
             )
         w = None if sample_weight is None else as_weights(sample_weight, len(x), network.dtype)
-        if w is not None and self.perturb is not None:
-            raise HandgradError(
-                "sample_weight with perturb: expected one of the two, for perturb makes examples of its own"
-            )
         if self.batch_size > len(x):
             raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
         return self._run(x, t, w, validation)
@@ -154,7 +154,7 @@ class Trainer:
     def _run(
         self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
     ) -> History:
-        """Epoch after epoch, up to `epochs`, on inputs that have been seen to fit. w (count, 1) are weights."""
+        """Epoch after epoch, up to `epochs`, on inputs that have been seen to fit; w (count, 1) of a mean of 1."""
         network = self.network
         self.batches = -(-len(t) // self.batch_size)
         self._tell("on_train_begin")
@@ -189,7 +189,7 @@ class Trainer:
         for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
             # By columns: the largest of each row of ten is found in a fifth of the time, their sum in half of it.
             begin, z_block = self.batch, np.empty_like(t_block, order="F")
-            for first in range(0, len(x_block), batch_size):
+            for first in range(0, len(t_block), batch_size):
                 rows = slice(first, first + batch_size)
                 batch = x_block[rows], t_block[rows]
                 if self.perturb is not None:
@@ -203,18 +203,14 @@ class Trainer:
                 self._diverged(begin + int(finite.argmin()) // batch_size)
             if w_block is None:
                 loss_sum += network.loss.value(z_block, t_block) * len(z_block)
-            else:  # a batch counts by its examples, as in the mean without weights
-                losses = network.loss.each(z_block, t_block) * w_block[:, 0]
-                starts = np.arange(0, len(losses), batch_size)
-                loss_sum += float(np.add.reduceat(losses, starts) @ np.minimum(batch_size, len(losses) - starts))
+            else:
+                loss_sum += float(network.loss.each(z_block, t_block) @ w_block[:, 0])
             correct += network.loss.correct(z_block, t_block)
         return loss_sum / len(t), correct / len(t)
 
     def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
-        """One step on a batch; its outputs. w becomes w / Σ w, the shares of the examples in the loss."""
-        if w is not None:
-            w /= max(float(w.sum()), TINY)
-        return self.optimizer.learn(self.network, x, t, self._lr(), w)
+        """One step on a batch, its loss the mean of wᵢ Lᵢ; its outputs."""
+        return self.optimizer.learn(self.network, x, t, self._lr(), None if w is None else w / len(w))
 
     def _diverged(self, step: int) -> NoReturn:
         self.network.parameters[...], memory = self._last_good

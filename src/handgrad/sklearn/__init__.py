@@ -13,7 +13,8 @@ from ..errors import optional
 
 optional("sklearn", "sklearn")
 
-from .estimators import MLPClassifier, MLPRegressor  # noqa: E402 (the line above says how to install what it needs)
+from .classifier import MLPClassifier  # noqa: E402 (the line above says how to install what it needs)
 from .files import load, save  # noqa: E402
+from .regressor import MLPRegressor  # noqa: E402
 
 __all__ = ["MLPClassifier", "MLPRegressor", "load", "save"]

@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..errors import HandgradError
 from ..files import FORMAT, LOSSES, TRAINING, _arrays, _build, _describe, _make, _read_arrays, _write_arrays
 from ..losses import Loss
-from .estimators import MLPClassifier, MLPRegressor
+from .classifier import MLPClassifier
+from .regressor import MLPRegressor
 
 ESTIMATORS = {estimator.__name__: estimator for estimator in (MLPClassifier, MLPRegressor)}
 # The attributes of a fit that JSON can hold; those that a solver or a setting does not give are left out.

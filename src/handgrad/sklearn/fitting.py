@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from sklearn.utils import shuffle
 from ..arrays import Array
 from ..network import Network
 from ..optimizers import Adam, Optimizer
-from ..training import TINY, Callback, History, Trainer
+from ..training import Callback, History, Trainer
+from .sparse import is_sparse
+
+TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
 
 
 class Velocity(Optimizer):
@@ -33,7 +36,7 @@ class Velocity(Optimizer):
 
     def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
         """As every optimizer does, but the loss carries lr, as in SGD: four passes over θ instead of six."""
-        z = network.backprop(x, t, lr / len(x) if weight is None else lr * weight)
+        z = network.backprop(x, t, lr / len(t) if weight is None else lr * weight)
         l2, self.l2 = self.l2, lr * self.l2
         self.step(network, 1.0)
         self.l2 = l2
@@ -73,7 +76,7 @@ class Fitting(Trainer):
     """A trainer whose batches, and the penalty on whose weights, are scikit-learn's.
 
     alpha     α/2 Σ W² / n is added to the loss of a batch of n examples, or of the weight n
-    chance    the np.random.RandomState that shuffles the order of the last epoch; None leaves it as it is
+    chance    the RandomState that shuffles the order of the last epoch; None leaves it as it is
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Fitting(Trainer):
         optimizer: Optimizer,
         *,
         alpha: float,
-        chance: np.random.RandomState | None,
+        chance: Any,
         **options: Any,
     ) -> None:
         super().__init__(network, optimizer, rng=0, **options)
@@ -110,12 +113,23 @@ class Fitting(Trainer):
         else:
             x[chosen].toarray(out=out)
 
+    def _shuffled_blocks(self, x: Any, t: Array, w: Array | None) -> Iterator[tuple[Any, Array, Array | None]]:
+        if not is_sparse(x):
+            yield from super()._shuffled_blocks(x, t, w)
+            return
+        order = self._order(len(t))
+        for chosen in np.split(order, range(self.batch_size, len(t), self.batch_size)):
+            yield x[chosen], t[chosen], None if w is None else w[chosen]
+
     def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
         if self.alpha:
-            n = len(x) if w is None else max(float(w.sum()), TINY)
+            n = len(t) if w is None else max(float(w.sum()), TINY)
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
-            self.penalty += self.alpha / 2 * squares * len(x) / n / len(self.order)
+            self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.order)
+        if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
+            w /= max(float(w.sum()), TINY)
+            w *= len(w)
         return super()._learn(x, t, w)
 
 
@@ -152,7 +166,7 @@ class Progress(Callback):
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
         stalled = self._stalled(trainer)
-        if estimator.learning_rate == "invscaling":
+        if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             optimizer.lr = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
         if stalled > estimator.n_iter_no_change:
             self._stop_or_slow_down(trainer)

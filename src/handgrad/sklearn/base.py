@@ -1,47 +1,44 @@
-"""MLPClassifier and MLPRegressor, as scikit-learn has them."""
+"""What MLPClassifier and MLPRegressor share: all but the kind of their targets."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.optimize import minimize
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Tags, check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..arrays import Array
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
-from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
-from ..network import BLOCK, Network
+from ..losses import Loss, Quadratic, SoftmaxCrossEntropy
+from ..network import Network
 from ..optimizers import Adam, Momentum, Muon, Nesterov, Optimizer
-from ..regression import REGRESSION, Poisson
+from ..regression import Poisson
 from ..schedules import SCHEDULES, Schedule
 from ..threads import blas_threads
 from ..training import Callback
 from .fitting import Fitting, PlainEpsilonAdam, Progress, Velocity
+from .sparse import blocks_of, seen_by
 
 ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
 SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
-FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
 
 
-class _MLP(BaseEstimator, ABC):
-    """What the two share: all but the kind of the targets."""
+class MLP(BaseEstimator, ABC):
+    """A multi-layer perceptron, as scikit-learn has it."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's name and type)
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -71,7 +68,7 @@ class _MLP(BaseEstimator, ABC):
         "init": [StrOptions(set(INITIALIZERS)), None],
         "schedule": [StrOptions(set(SCHEDULES)), callable, None],
         "callbacks": [list, tuple],
-        "dtype": [Options(object, {np.float32, np.float64, "float32", "float64"}), None],
+        "dtype": [Options(object, {np.float32, np.float64, "float32", "float64"}), np.dtype, None],
     }
 
     hidden_layer_sizes: ArrayLike
@@ -125,7 +122,10 @@ class _MLP(BaseEstimator, ABC):
         """Train on X (n_samples, n_features), dense or sparse, and y (n_samples,) or (n_samples, n_outputs).
 
         The loss of a batch is the mean by sample_weight (n_samples,). X_val, y_val are watched by `early_stopping` in
-        place of a part of X; without it their loss and score are in `history_` all the same.
+        place of a part of X; without it their loss and score are in `history_` all the same. That has a list for each
+        of loss (without the penalty, which `loss_curve_` has), accuracy, val_loss, val_score, lr and seconds, a number
+        an epoch. `network_` is the handgrad.Network that was trained; `best_epoch_` the epoch that early stopping
+        brought back, counted within this fit.
         """
         self._validate_params()
         held_out = None if X_val is None and y_val is None else (X_val, y_val, sample_weight_val)
@@ -140,16 +140,18 @@ class _MLP(BaseEstimator, ABC):
             held_out = self._held_out(*held_out)
         if not goes_on:
             self._begin(X.shape[1], y.shape[1], self.dtype or X.dtype)
-        elif y.shape[1] != self.n_outputs_ or repr(self._chain(X.shape[1])) != repr(self.network_.layers):
+        elif y.shape[1] != self.n_outputs_ or not self._is_as_described(X.shape[1]):
             raise ValueError(
-                "the layers or the number of outputs are not those of the fit that this one goes on from: expected the "
-                "same, or warm_start=False"
+                "the layers, the loss or the number of outputs are not those of the fit that this one goes on from: "
+                "expected the same, or warm_start=False"
             )
+        elif self.solver != "lbfgs" and self.early_stopping is not (vars(self).get("validation_scores_") is not None):
+            self._begin_record()
         X = X.astype(self.network_.dtype, copy=False)
         w = None if w is None else w.astype(self.network_.dtype)
         with blas_threads(self.network_, self._batch_size(len(y))):
             if self.solver == "lbfgs":
-                self._fit_lbfgs(X, self._targets(y), w)
+                self._fit_lbfgs(X, self._targets(y), w, held_out)
             else:
                 self._fit_stochastic(X, y, w, once, held_out)
         return self
@@ -166,8 +168,11 @@ class _MLP(BaseEstimator, ABC):
         self._optimizer: Optimizer | None = None
         self._settings: list[Any] = []
         self._order = np.arange(0)
-        if self.solver == "lbfgs":
-            return
+        if self.solver != "lbfgs":
+            self._begin_record()
+
+    def _begin_record(self) -> None:
+        """The record of a training whose loss, or score where it stops early, has not been seen yet."""
         self.history_: dict[str, list[float]] = {}
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
@@ -183,30 +188,36 @@ class _MLP(BaseEstimator, ABC):
         network = Network(chain, loss=loss, rng=seed, dtype=dtype)
         if self.init is None:
             activations = [activation for _, activation, _ in self._hidden()]
+            last = activations[-1] if activations else self.activation
             dense = [layer for layer in chain if isinstance(layer, Dense)]
-            for layer, activation in zip(dense, [*activations, self.activation], strict=True):
+            for layer, activation in zip(dense, [*activations, last], strict=True):
                 factor = 2 if activation in ("logistic", "sigmoid") else 6
                 bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), the biases too
                 layer.W[...] = self._random_state.uniform(-bound, bound, (layer.n_in, layer.n_out)).T
                 layer.b[...] = self._random_state.uniform(-bound, bound, layer.n_out)
         return network
 
+    def _is_as_described(self, n_in: int) -> bool:
+        """Whether the network is still the one that the parameters describe."""
+        return repr((self._chain(n_in), self._loss())) == repr((self.network_.layers, self.network_.loss))
+
     def _chain(self, n_in: int) -> list[Layer]:
         """The layers that the parameters describe."""
         chain: list[Layer] = []
         for n_out, activation, rate in self._hidden():
-            chain.append(Dense(n_in, n_out, self.init or "zeros"))
+            chain.append(Dense(n_in, n_out, self.init or "xavier_uniform"))
             chain += [ACTIVATIONS_HERE[activation]()] if activation != "identity" else []
             chain += [Dropout(rate)] if rate else []
             n_in = n_out
-        chain.append(Dense(n_in, self.n_outputs_, self.init or "zeros"))
+        chain.append(Dense(n_in, self.n_outputs_, self.init or "xavier_uniform"))
         return [*chain, Sigmoid()] if isinstance(self._loss(), Quadratic) else chain
 
     def _hidden(self) -> list[tuple[int, str, float]]:
         """(size, activation, rate of dropout) of each hidden layer."""
-        sizes = [int(n) for n in np.atleast_1d(self.hidden_layer_sizes).astype(float)]
-        if min(sizes, default=1) < 1:
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        given = np.atleast_1d(self.hidden_layer_sizes).astype(float)
+        sizes = [int(n) for n in given]
+        if not all(n >= 1 and n == size for n, size in zip(given, sizes, strict=True)):
+            raise ValueError(f"hidden_layer_sizes must be > 0, and whole, got {self.hidden_layer_sizes}.")
         activations = self._for_each("activation", len(sizes))
         if not set(activations) <= set(ACTIVATIONS_HERE):
             raise ValueError(
@@ -266,7 +277,7 @@ class _MLP(BaseEstimator, ABC):
         self.n_iter_ = 0
         progress = Progress(self, score, once)
         fitting = Fitting(
-            self.network_,
+            seen_by(self.network_, X),
             self._optimizer,
             alpha=0.0 if self.solver == "adamw" else self.alpha,
             chance=self._random_state if self.shuffle else None,
@@ -305,7 +316,7 @@ class _MLP(BaseEstimator, ABC):
         if X is None or y is None:
             raise ValueError("X_val and y_val go together: expected both or neither")
         X, y = self._checked(X, y, once=True, reset=False)
-        w = None if sample_weight is None else _check_sample_weight(sample_weight, X)[:, None]
+        w = self._weights(X, y, sample_weight)
         return X if isinstance(X, np.ndarray) else X.tocsr(), y, w
 
     def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[float, float]]:
@@ -322,16 +333,18 @@ class _MLP(BaseEstimator, ABC):
 
         return score
 
-    def _fit_lbfgs(self, X: Any, t: Array, w: Any) -> None:
+    def _fit_lbfgs(self, X: Any, t: Array, w: Any, held_out: Any) -> None:
         """All of the examples at every look, by SciPy's L-BFGS-B; the gradient a block at a time."""
-        network, total = self.network_, float(len(t) if w is None else w.sum())
+        if self.schedule is not None or len(self.callbacks) or held_out is not None:
+            raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
+        network, total = seen_by(self.network_, X), float(len(t) if w is None else w.sum())
         gradient = np.empty(network.parameters.size)
 
         def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             network.parameters[...] = theta
             value, gradient[...] = 0.0, 0
-            for rows, x in _dense_blocks(X):
-                shares = (np.ones((len(x), 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
+            for rows, x in blocks_of(X):
+                shares = (np.ones((x.shape[0], 1), x.dtype) if w is None else w[rows].astype(x.dtype)) / total
                 z = network.backprop(x, t[rows], shares)
                 value += float(network.loss.each(z, t[rows]) @ shares[:, 0])
                 gradient[...] += network.gradient
@@ -374,15 +387,20 @@ class _MLP(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
-        for rows, x in _dense_blocks(X):
-            z[rows] = self.network_.outputs(x)
+        network = seen_by(self.network_, X)
+        for rows, x in blocks_of(X):
+            z[rows] = network.outputs(x)
         return z
+
+    def _checked_outputs(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
+        return self._outputs(X if isinstance(X, np.ndarray) else X.tocsr())
 
     def _predictions(self, X: Any) -> Array:
         """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        return self.network_.loss.probabilities(self._outputs(X if isinstance(X, np.ndarray) else X.tocsr()))
+        z = self._checked_outputs(X)
+        return self.network_.loss.probabilities(z)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The answers (n_samples,), or (n_samples, n_outputs), for X (n_samples, n_features)."""
@@ -480,247 +498,7 @@ class _MLP(BaseEstimator, ABC):
         return self.loss
 
 
-class MLPClassifier(ClassifierMixin, _MLP):
-    """A multi-layer perceptron that tells classes apart; y may be multi-label.
-
-    The parameters up to max_fun are scikit-learn's. What it will not add:
-
-    loss          "log_loss"; "squared_error" on sigmoid outputs; or a handgrad loss, as
-                  SoftmaxCrossEntropy(label_smoothing=0.1)
-    activation    also sigmoid, leaky_relu, softplus, gelu; or a list, one for each hidden layer
-    solver        also momentum, nesterov, muon, and adamw, whose weight decay is alpha
-    class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class)
-    dropout       the rate after each hidden layer, one for all or a list
-    init          the name of one of handgrad.initializers
-    schedule      the learning rate over max_iter epochs: "cosine", "one_cycle", or any of handgrad.schedules
-    callbacks     handgrad.Callback objects, told of every step and epoch; `history_` is what they see
-    dtype         float32 or float64, whatever X is; without it that of X
-    """
-
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
-        **_MLP._parameter_constraints,
-        "loss": [StrOptions({"log_loss", "squared_error"}), Loss],
-        "class_weight": [StrOptions({"balanced"}), dict, None],
-    }
-
-    classes_: NDArray[Any]
-
-    def __init__(
-        self,
-        hidden_layer_sizes: ArrayLike = (100,),
-        activation: str | Sequence[str] = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: int | np.random.RandomState | None = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        max_fun: int = 15000,
-        loss: str | Loss = "log_loss",
-        class_weight: Mapping[Any, float] | str | None = None,
-        dropout: float | Sequence[float] = 0.0,
-        init: str | None = None,
-        schedule: str | Schedule | None = None,
-        callbacks: Sequence[Callback] = (),
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        _remember(self, locals())
-
-    @available_if(lambda self: self._partial_fit_is_there())
-    def partial_fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
-    ) -> Self:
-        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit.
-
-        `classes` are those of all calls, and are needed at the first.
-        """
-        self._validate_params()
-        if _check_partial_fit_first_call(self, classes):
-            multilabel = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
-        return self._fit(X, y, sample_weight, once=True)
-
-    def predict_proba(self, X: Any) -> Array:
-        """The probability (n_samples, n_classes) of each class, in the order of `classes_`."""
-        p = self._predictions(X)
-        return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p
-
-    def predict_log_proba(self, X: Any) -> Array:
-        """The logarithm of `predict_proba`."""
-        p = self.predict_proba(X)
-        return np.log(p, out=p)
-
-    @property
-    def _multilabel(self) -> bool:  # type: ignore[override]
-        """Whether an example may have several of the classes."""
-        return str(self._label_binarizer.y_type_).startswith("multilabel")
-
-    def _loss(self) -> Loss:
-        if not isinstance(self.loss, str):
-            multiclass = self._label_binarizer.y_type_ == "multiclass"
-            return self._loss_object(
-                (SoftmaxCrossEntropy, CrossEntropy, Quadratic) if multiclass else (CrossEntropy, Quadratic)
-            )
-        if self.loss == "squared_error":
-            return Quadratic()
-        return SoftmaxCrossEntropy() if self._label_binarizer.y_type_ == "multiclass" else CrossEntropy()
-
-    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if not hasattr(self, "classes_") or (not self.warm_start and not once):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
-        else:
-            classes = unique_labels(y)
-            if self.warm_start and not once and set(classes) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {classes}"
-                )
-            if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-                raise ValueError(
-                    f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
-                )
-        return X, self._label_binarizer.transform(y).astype(bool)
-
-    def _weights(self, X: Any, y: Array, sample_weight: Any) -> Array | None:
-        w = super()._weights(X, y, sample_weight)
-        if self.class_weight is None:
-            return w
-        balance = compute_sample_weight(self.class_weight, self._original(y))[:, None]
-        weights: Array = balance if w is None else w * balance
-        return weights
-
-    def _answers(self, p: Array) -> NDArray[Any]:
-        answers: NDArray[Any] = self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
-        return answers
-
-    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
-        labels: NDArray[Any] = self._label_binarizer.inverse_transform(y)
-        return labels
-
-    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
-        return float(accuracy_score(y, answers, sample_weight=w))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-
-class MLPRegressor(RegressorMixin, _MLP):
-    """A multi-layer perceptron that gives numbers, one or several for an example.
-
-    The parameters up to max_fun are scikit-learn's. What it will not add:
-
-    loss          also absolute_error, huber, log_cosh; or a handgrad loss, as handgrad.regression.Huber(delta=0.1)
-    activation, solver, dropout, init, schedule, callbacks, dtype   as in MLPClassifier
-    """
-
-    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
-        **_MLP._parameter_constraints,
-        "loss": [StrOptions(set(REGRESSION)), Loss],
-    }
-
-    def __init__(
-        self,
-        loss: str | Loss = "squared_error",
-        hidden_layer_sizes: ArrayLike = (100,),
-        activation: str | Sequence[str] = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: int | np.random.RandomState | None = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        max_fun: int = 15000,
-        dropout: float | Sequence[float] = 0.0,
-        init: str | None = None,
-        schedule: str | Schedule | None = None,
-        callbacks: Sequence[Callback] = (),
-        dtype: DTypeLike | None = None,
-    ) -> None:
-        _remember(self, locals())
-
-    def _loss(self) -> Loss:
-        if isinstance(self.loss, str):
-            return REGRESSION[self.loss]()
-        return self._loss_object(tuple(REGRESSION.values()))
-
-    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return X, y.reshape(len(y), -1)
-
-    def _answers(self, p: Array) -> NDArray[Any]:
-        return p.ravel() if p.shape[1] == 1 else p
-
-    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
-        return y
-
-    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
-        return float(r2_score(y, answers, sample_weight=w))
-
-
-def _remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
+def remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
     """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
     for name in type(estimator)._get_param_names():
         setattr(estimator, name, parameters[name])
-
-
-def _dense_blocks(X: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """(rows, those rows of X written out): of a sparse matrix no more at a time than the cache's worth."""
-    block = BLOCK if isinstance(X, np.ndarray) else max(1, min(BLOCK, FLOATS // X.shape[1]))
-    for first in range(0, X.shape[0], block):
-        rows = slice(first, first + block)
-        yield rows, X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()
