@@ -26,7 +26,7 @@ lint: .venv/dev
 # The pages, every one of them run: docs/_build/html/index.html. A few minutes the first time.
 docs: .venv/docs
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
-	KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OPENBLAS_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # Published tables and figures, over seeds, on one core: the short ones, half an hour; the long ones, an hour and a quarter
 # more. Each command goes on where it was stopped; `--workers 2` halves the time on two cores: make reproduce WORKERS=2.
