@@ -123,13 +123,13 @@ class Fitting(Trainer):
             yield x[chosen], t[chosen], None if w is None else w[chosen]
 
     def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
+        n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
         if self.alpha:
-            n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weights)
             self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.order)
         if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
-            w *= len(w) / max(float(w.sum(dtype=float)), TINY)
+            w *= len(w) / n
         return super()._learn(x, t, w)
 
 

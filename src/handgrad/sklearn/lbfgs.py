@@ -32,12 +32,11 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
             gradient[...] += network.gradient
         if estimator.loss == "squared_error" and not network.loss.classifies:
             value /= estimator.n_outputs_  # as scikit-learn tells it
-        first = 0
-        for W in network.named_parameters.values():
-            if W.ndim == 2:
-                value += estimator.alpha / 2 * float(np.vdot(W, W)) / total
-                gradient[first : first + W.size] += estimator.alpha / total * W.ravel()
-            first += W.size
+        network.gradient[...] = gradient
+        for W, dW in network.weights:
+            value += estimator.alpha / 2 * float(np.vdot(W, W)) / total
+            dW += estimator.alpha / total * W
+        gradient[...] = network.gradient
         return value, gradient
 
     def tell(intermediate_result: Any) -> None:

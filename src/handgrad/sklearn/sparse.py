@@ -12,7 +12,8 @@ from ..layers import Dense
 from ..network import BLOCK, Network
 
 # The share of numbers that are not 0 up to which a product with them alone is faster than one with all, written out:
-# a number costs it as much as 50 cost BLAS. Measured on 200 x 20,000 by 20,000 x 100, one thread.
+# a number costs it as much as 50 cost BLAS. A forward and backward pass of 200 rows by 20,000 x 100 in float32, one
+# thread, written out and sparse: 29 and 9 ms with 0.5 % of them, 25 and 22 ms with 2 %, 28 and 50 ms with 4 %.
 SPARSE = 0.02
 FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
 
