@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +90,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     rule = "| " + " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)) + " |"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def between(text: str, parts: Mapping[str, str]) -> str:
+    """The text with each part put between <!-- NAME --> and <!-- /NAME -->; what stands there goes."""
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"no place for {name}: {begin.strip()} and, below it, {end.strip()}")
+        text = f"{before}{begin}\n{part}\n{end}{after}"
+    return text
 
 
 def save(path: Path, text: str) -> None:

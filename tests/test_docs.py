@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import inspect
 import io
-import json
 import math
 import os
 import re
@@ -43,31 +42,14 @@ def test_every_table_is_as_it_was_measured() -> None:
     assert [line for line in told if line not in measured] == []
 
 
-def test_the_readmes_ratios_are_those_of_the_race() -> None:
-    races = json.loads((ROOT / "benchmarks/results/steps.json").read_text())["races"]
-    found = {(race["case"], race["optimizer"]): race["peers"] for race in races}
-    rows = re.findall(
-        r"^\| (784-[-0-9]+), (\d+), SGD \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE
-    )
-    assert len(rows) == 5
-    for sizes, batch, told in rows:
-        peers = {name: np.array(peer["step_seconds"]) for name, peer in found[f"{sizes}/{batch}", "sgd"].items()}
-        names = ("torch", "torch-compile", "jax-step", "jax-scan", "sklearn")
-        ratios = [float(np.median(peers[name] / peers["handgrad"])) for name in names]
-        assert [float(ratio) for ratio in told.split(" | ")] == pytest.approx(ratios, rel=0.05)
-
-
 def test_every_record_is_as_it_was_made() -> None:
-    """The tables of docs/records.md and the README, but that of what others published, are the commands' own lines."""
+    """The tables of docs/records.md, but that of what others published, are the commands' own lines."""
     made = {line for path in (ROOT / "records").glob("*.md") for line in table_lines(path.read_text())}
     made |= set(table_lines((ROOT / "benchmarks/results/pictures.md").read_text()))
     before, _, after = RECORDS.partition("## Beside what is published")
     told = table_lines(before + after[after.index("\n## ") :])
     assert len(told) > 30
     assert [line for line in told if line not in made] == []
-    table = table_lines((ROOT / "records" / "table.md").read_text())
-    assert len(table) >= 9
-    assert [line for line in table if line not in (ROOT / "README.md").read_text()] == []
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", PERFORMANCE + RECORDS))

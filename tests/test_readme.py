@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import io
 import os
@@ -17,6 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
+
+from benchmarks import readme
+from benchmarks.tables import between
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,32 +85,40 @@ def test_every_make_target_and_extra_exists() -> None:
     assert set(re.findall(r"\[(\w+)\]\"", " ".join(" ".join(c) for c in blocks("console")))) <= set(extras)
 
 
-def test_the_map_has_every_file_and_its_lines_of_code() -> None:
-    told = {
-        name: int(lines) for name, lines in re.findall(r"^\| `([\w/]+\.py)` \|.*\| (\d+) \|$", README, re.MULTILINE)
-    }
-    package = ROOT / "src" / "handgrad"
-    have = {str(path.relative_to(package)): path for path in package.rglob("*.py") if not path.name.startswith("__")}
-    assert set(told) == set(have)
-    for name, path in have.items():
-        assert told[name] == pytest.approx(code_lines(path.read_text()), rel=0.1, abs=5), name
+def test_what_commands_made_is_as_they_made_it() -> None:
+    """The race, the records, the book's figures, and the map with the lines of code as they are: `make readme`."""
+    assert readme.filled(README) == README
+    for part in ("| 784-30-10, 10, SGD |", "| `minute` ", "| 784-30-10, cross-entropy ", "| `layers.py` |"):
+        assert part in README
 
 
-def code_lines(source: str) -> int:
-    """Lines that are neither blank, nor comment, nor docstring."""
-    docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            docstrings |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    lines = enumerate(source.splitlines(), 1)
-    return sum(1 for i, line in lines if line.strip() and not line.lstrip().startswith("#") and i not in docstrings)
+def test_the_map_counts_lines_of_code_and_wants_words_for_every_file() -> None:
+    source = '"""About."""\n\n# why\ndef f():\n    """What."""\n    return 1  # this\n\n\nx = """\n\n"""\n'
+    assert readme.code_lines(source) == 4
+    with pytest.raises(SystemExit, match=r"not in both: layers\.py"):
+        readme.source_map(README.replace("| `layers.py` |", "| `strata` |"))
 
 
-def test_the_results_are_those_that_the_command_made() -> None:
-    made = (ROOT / "reproductions" / "nielsen.md").read_text().splitlines()
-    told = [line for line in README.partition("## Results\n")[2].partition("\n## ")[0].splitlines() if line[:1] == "|"]
-    assert len(told) >= 6
-    assert [line for line in told if line not in made] == []
+def test_a_part_that_has_no_place_is_refused() -> None:
+    text = "above\n<!-- map -->\nold\n<!-- /map -->\nbelow"
+    assert between(text, {"map": "new"}) == "above\n<!-- map -->\n\nnew\n\n<!-- /map -->\nbelow"
+    for bad in (text.replace("/map", "/race"), text.replace("<!-- map", "<!-- race"), ""):
+        with pytest.raises(ValueError, match="no place for map"):
+            between(bad, {"map": "new"})
+
+
+def test_training_says_what_the_readme_shows(mnist: Path, tmp_path: Path) -> None:
+    """Line by line; of what was measured the words alone, for figures differ between machines."""
+    command = [sys.executable, "-m", "handgrad", "train", "--recipe", "post", "--epochs", "2"]
+    environment = {**os.environ, "HANDGRAD_DATA": str(mnist)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+
+    def words(text: str) -> list[str]:
+        lines = [line for line in text.splitlines() if line != "..."]
+        return [re.sub(r" *\d[\d,.]*", " 0", x) if x.startswith(("epoch ", "test:")) else x for x in lines]
+
+    (shown,) = re.findall(r"<!-- train -->\n\n```text\n(.*?)```", README, re.DOTALL)
+    assert words(shown) == words(done.stdout)
 
 
 def test_every_link_leads_somewhere() -> None:
