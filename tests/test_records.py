@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,8 @@ from handgrad.recipes import RECIPES, Recipe
 from records import run as records
 
 
-class InTurn:
-    """In the place of a pool of processes: calls at once, here."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __enter__(self) -> InTurn:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Any, *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 @pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_turn: type) -> list[tuple[str, int]]:
     """What was run, as (name, seed), in a directory of its own; nothing is trained."""
     seen: list[tuple[str, int]] = []
 
@@ -49,7 +27,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]
         return {"seed": seed, "correct": 9800 + seed, "seconds": 5.0 + seed, "cores": len(cores)}
 
     monkeypatch.setattr(records, "HERE", tmp_path)
-    monkeypatch.setattr(records, "ProcessPoolExecutor", InTurn)
+    monkeypatch.setattr(records, "ProcessPoolExecutor", in_turn)
     monkeypatch.setattr(records, "as_completed", list)
     monkeypatch.setattr(records, "one", one)
     monkeypatch.setattr(records, "machine", lambda: {"cores": 2, "processor": "one"})
