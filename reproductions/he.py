@@ -40,7 +40,7 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
 
 USUAL = {"lr": 0.01, "momentum": 0.9, "l2": 5e-4, "batch_size": 128, "epochs": 6, "images": 60_000}
 RUNS = {
-    f"{init} {layers}": Run({"layers": layers, "init": f"{init}_normal", **USUAL}, 3)
+    f"{init} {layers}": Run({"layers": layers, "init": f"{init}_normal", **USUAL}, 5)
     for layers in (22, 30)
     for init in ("kaiming", "xavier")
 }

@@ -6,9 +6,10 @@ The paper: units left out with probability 0.5 in the hidden layers and 0.2 at t
 chosen on held-out digits, a million updates; 1.25 %, and with max-norm 1.06 %. Beside it the table has 1.60 % for a
 "standard neural net", two layers of 800 logistic units by Simard et al.; here the same 3x1024 ReLUs without dropout
 stand for it, which is the comparison that dropout calls for. Here: batches of 100, momentum 0.9, a rate that falls to 0
-as a half cosine over 12 epochs, 7,200 updates, so that dropout has less than a hundredth of its time; rows of W held
-to length 3 in the line that says max-norm. The rate was set on held-out digits (`--tune`). All 60,000 digits to train
-on, the test set read once for each seed.
+as a half cosine over 25 epochs, 15,000 updates where the paper has a million; rows of W held to length
+2 (the paper's, from memory) in the line that says max-norm. The rate is 0.03 for all: with dropout it was the best of
+0.01, 0.03 and 0.1 on the digits held out, after five epochs of the other 50,000. All 60,000 digits to train on, the
+test set read once for each seed.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from handgrad import Dense, Dropout, Layer, Momentum, Network, Relu, Trainer, schedules
+from handgrad import Dense, Dropout, Layer, Momentum, Network, Relu
 
-from .tables import Figures, Row, Run, Table, digits, main
+from .tables import Figures, Row, Run, Table, errors, main
 
 
 def train(choices: dict[str, Any], seed: int) -> Figures:
     """One run: the test set's error after the last epoch, and the training set's as training saw it."""
-    (x, y), seen = digits(choices)
     rng = np.random.default_rng(seed)
     sizes, at_input, hidden = [784, *choices["hidden"]], choices["dropout"][0], choices["dropout"][1]
     layers: list[Layer] = [Dropout(at_input)] if at_input else []
@@ -33,16 +33,14 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
         layers += [Dense(n_in, n_out), Relu()] + ([Dropout(hidden)] if hidden else [])
     network = Network([*layers, Dense(sizes[-1], 10)], loss="softmax_cross_entropy", rng=rng)
     optimizer = Momentum(choices["lr"], choices["momentum"], max_norm=choices["max_norm"])
-    trainer = Trainer(network, optimizer, batch_size=choices["batch_size"], schedule=schedules.cosine(), rng=rng)
-    history = trainer.fit(x, y, epochs=choices["epochs"])
-    return {"error": 1 - network.evaluate(*seen).accuracy, "train error": 1 - history["accuracy"][-1]}
+    return errors(network, optimizer, choices, rng)
 
 
-USUAL = {"hidden": [1024] * 3, "lr": 0.1, "momentum": 0.9, "batch_size": 100, "epochs": 12, "images": 60_000}
+USUAL = {"hidden": [1024] * 3, "lr": 0.03, "momentum": 0.9, "batch_size": 100, "epochs": 25, "images": 60_000}
 RUNS = {
     "none": Run({**USUAL, "dropout": [0.0, 0.0], "max_norm": None}, 2),
     "dropout": Run({**USUAL, "dropout": [0.2, 0.5], "max_norm": None}, 2),
-    "dropout, max-norm": Run({**USUAL, "dropout": [0.2, 0.5], "max_norm": 3.0}, 2),
+    "dropout, max-norm": Run({**USUAL, "dropout": [0.2, 0.5], "max_norm": 2.0}, 2),
 }
 
 ROWS = [
@@ -53,12 +51,13 @@ ROWS = [
 
 TABLE = Table(
     "srivastava",
-    "Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting (2014), table 2; 12 epochs "
+    "Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting (2014), table 2; 25 epochs "
     "in batches of 100, momentum 0.9.",
     train,
     RUNS,
     ROWS,
-    rates=(0.03, 0.1, 0.3),
+    least=0.0015,  # as in simard
+    rates=(0.01, 0.03, 0.1),
 )
 
 if __name__ == "__main__":
