@@ -1,5 +1,6 @@
 """How the pages are built: `make docs`. Every page with a code cell is run when it is built."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
+# A page is run again where its text has changed, or anything that it runs by.
+HERE = Path(__file__).parent
+RUN_BY = [*HERE.glob("../src/**/*.py"), *HERE.glob("../examples/*.py"), HERE / "handgrad.mplstyle"]
+as_they_are = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(RUN_BY))).hexdigest()[:16]
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parent / "_build" / "cache")
+nb_execution_cache_path = str(HERE / "_build" / "cache" / as_they_are)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
