@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,21 @@ def trained() -> str:
 
 def race() -> str:
     """How long a step takes, and how many times as long elsewhere."""
-    races = json.loads((RESULTS / "steps.json").read_text())["races"]
+    steps = json.loads((RESULTS / "steps.json").read_text())
+    races, on = steps["races"], steps["machine"]
     found = {race["case"]: race["peers"] for race in races if race["optimizer"] == "sgd"}
     post = found[CASES[0]]["handgrad"]
     resources = json.loads((RESULTS / "resources.json").read_text())
     step, epoch = 1e6 * np.median(post["step_seconds"]), np.median(post["epoch_seconds"])
     importing = np.median(resources["import_seconds"]["handgrad"])
+    versions = ", ".join(f"{name} {on['versions'][name]}" for name in ("numpy", "torch", "jax"))
+    told = (
+        f"A step of the post's network on a batch of 10 takes {step:.0f} µs on one core, an epoch of MNIST "
+        f"{epoch:.2f} s, importing {importing:.2f} s ({on['processor']}, {on['cores']} cores; {versions}). How many "
+        "times as long others take, with the same batches and the same weights, in the same run:"
+    )
     lines = [
-        f"A step of the post's network on a batch of 10 takes {step:.0f} us on one core of a two-core machine,",
-        f"an epoch of MNIST {epoch:.2f} s, importing {importing:.2f} s. How many times as long others take, with",
-        "the same batches and the same weights, in the same run:",
+        textwrap.fill(told, 120),
         "",
         f"| network, batch, optimizer | {' | '.join(PEERS.values())} |",
         "| --- |" + " ---: |" * len(PEERS),
@@ -75,6 +81,19 @@ def race() -> str:
         ratios = [float(np.median(times[name] / times["handgrad"])) for name in PEERS]
         lines.append(f"| {case.replace('/', ', ')}, SGD | {' | '.join(f'{ratio:#.2g}' for ratio in ratios)} |")
     return "\n".join(lines)
+
+
+def fit() -> str:
+    """How many times as long scikit-learn's estimators take."""
+    epochs = json.loads((RESULTS / "estimators.json").read_text())["epochs"]
+    ratios = {name: float(np.median([theirs / ours for ours, theirs in times])) for name, times in epochs.items()}
+    single = sorted(ratio for name, ratio in ratios.items() if name.endswith(" float32") and "sparse" not in name)
+    double = ratios["bench_mnist, SGD, float64"]
+    told = (
+        f"An epoch of `fit` takes scikit-learn {single[0]:.1f} to {single[-1]:.1f} times as long in float32, the more "
+        f"the smaller the batch, and {double:.1f} times in float64."
+    )
+    return textwrap.fill(told, 120)
 
 
 def records() -> str:
@@ -110,7 +129,7 @@ def code_lines(source: str) -> int:
 
 def filled(text: str, **parts: Any) -> str:
     """The README, with what is there already put in anew, and such other parts as are given."""
-    parts |= {"race": race(), "records": records(), "nielsen": nielsen(), "map": source_map(text)}
+    parts |= {"race": race(), "fit": fit(), "records": records(), "nielsen": nielsen(), "map": source_map(text)}
     return between(text, parts)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
 import math
 import os
 import re
@@ -28,6 +29,7 @@ from handgrad.sklearn.fitting import PlainEpsilonAdam
 ROOT = Path(__file__).parents[1]
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 RECORDS = (ROOT / "docs" / "records.md").read_text()
+README = (ROOT / "README.md").read_text()
 COMING = (ROOT / "docs" / "coming-from.md").read_text()
 
 
@@ -40,6 +42,17 @@ def test_every_table_is_as_it_was_measured() -> None:
     told = table_lines(PERFORMANCE)
     assert len(told) > 30
     assert [line for line in told if line not in measured] == []
+
+
+def test_who_is_ahead_with_adam_is_as_the_readme_says() -> None:
+    assert "With Adam" in README
+    races = json.loads((ROOT / "benchmarks/results/steps.json").read_text())["races"]
+    for race in races:
+        if race["optimizer"] == "adam":
+            peers = {name: np.array(peer["step_seconds"]) for name, peer in race["peers"].items()}
+            scan, torch = (np.median(peers[name] / peers["handgrad"]) for name in ("jax-scan", "torch"))
+            assert scan < 1, race["case"]
+            assert (torch < 1) == (race["sizes"][1] >= 512), race["case"]
 
 
 def test_every_record_is_as_it_was_made() -> None:
