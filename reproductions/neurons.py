@@ -50,6 +50,7 @@ TABLE = Table(
     RUNS,
     ROWS,
     least=0.005,  # the book's last digit
+    most=0.005,
     show=lambda value: f"{value:.3f}",
     what="start",
 )

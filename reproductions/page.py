@@ -20,8 +20,9 @@ def table(name: str) -> list[str]:
 
 
 def with_tables(text: str) -> str:
-    """The text, each table in it as it is now."""
-    return between(text, {path.stem: "\n".join(table(path.stem)) for path in HERE.glob("*.md")})
+    """The text, each table in it as it is now, and how it was made below it."""
+    parts = {path.stem: path.read_text().partition("\n\n")[2].strip() for path in HERE.glob("*.md")}
+    return between(text, parts)
 
 
 def main() -> None:

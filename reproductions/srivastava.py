@@ -5,11 +5,11 @@
 The paper: units left out with probability 0.5 in the hidden layers and 0.2 at the input, the rest of the settings
 chosen on held-out digits, a million updates; 1.25 %, and with max-norm 1.06 %. Beside it the table has 1.60 % for a
 "standard neural net", two layers of 800 logistic units by Simard et al.; here the same 3x1024 ReLUs without dropout
-stand for it, which is the comparison that dropout calls for. Here: batches of 100, momentum 0.9, a rate that falls to 0
-as a half cosine over 25 epochs, 15,000 updates where the paper has a million; rows of W held to length
-2 (the paper's, from memory) in the line that says max-norm. The rate is 0.03 for all: with dropout it was the best of
-0.01, 0.03 and 0.1 on the digits held out, after five epochs of the other 50,000. All 60,000 digits to train on, the
-test set read once for each seed.
+stand beside it, which is the comparison that dropout calls for, and has no verdict. Rows of W are held to length 2 in
+the line that says max-norm, as in the paper's appendix (from memory), which has momentum 0.95 at the end; here: batches
+of 100, momentum 0.9, a rate that falls to 0 as a half cosine over 25 epochs, 15,000 updates. The rate is 0.03 for all:
+with dropout it was the best of 0.01, 0.03 and 0.1 on the digits held out, after five epochs of the other 50,000. All
+60,000 digits to train on, the test set read once for each seed.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ RUNS = {
     "dropout, max-norm": Run({**USUAL, "dropout": [0.2, 0.5], "max_norm": 2.0}, 2),
 }
 
+MEASURED = "test error, last epoch"
 ROWS = [
-    Row("784-3x1024-10, ReLU (the paper's: 2x800, logistic)", "test error, last epoch", 0.016, "none", "error"),
-    Row("784-3x1024-10, ReLU, dropout", "test error, last epoch", 0.0125, "dropout", "error"),
-    Row("784-3x1024-10, ReLU, dropout, max-norm", "test error, last epoch", 0.0106, "dropout, max-norm", "error"),
+    Row("784-3x1024-10, ReLU", MEASURED, None, "none", "error", said="1.60%, 2x800 logistic"),
+    Row("784-3x1024-10, ReLU, dropout", MEASURED, 0.0125, "dropout", "error"),
+    Row("784-3x1024-10, ReLU, dropout, max-norm", MEASURED, 0.0106, "dropout, max-norm", "error"),
 ]
 
 TABLE = Table(
@@ -57,6 +58,7 @@ TABLE = Table(
     RUNS,
     ROWS,
     least=0.0015,  # as in simard
+    most=0.003,
     rates=(0.01, 0.03, 0.1),
 )
 

@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import statistics
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -57,12 +58,13 @@ class Row:
 
     what: str
     measured: str
-    paper: float
+    paper: float | None  # None: the paper has none that ours may be held to, and `said` is what it has
     run: str
     figure: str
-    bound: str = ""  # "<" or ">": the paper tells no more than that
+    bound: str = ""  # "<" or ">": ours is to be on that side
     best_of: int = 1  # the paper tells the best of so many runs: so do we, of each so many seeds
     last: str = ""  # the honest figure beside it, where the paper's is of the best epoch
+    said: str = ""  # what the paper has, where that is no figure of this very network
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Table:
     """A published table: our runs, its rows, and how near is near.
 
     A row agrees where the mean here is within two standard deviations (over seeds) of the paper's figure; `least` is
-    allowed in any case, and no more than `most`, so that a wide spread does not pass for agreement.
+    allowed in any case, and no more than `most`, so that a wide spread does not pass for agreement. Where the mean is
+    itself less certain than `most`, by its standard error, the seeds cannot tell.
     """
 
     name: str
@@ -85,20 +88,31 @@ class Table:
     rates: Sequence[float] = ()  # that `--tune` tries
 
     def rule(self) -> str:
-        """How near is near, in a sentence."""
+        """How near is near, in words."""
         if not self.most:
             return "A row agrees where the mean is on the right side of the bound."
+        if self.least == self.most:
+            return f"A row agrees where ours is within {self.show(self.most)} of the paper's figure."
         most = f" and {self.show(self.most)} at most" if math.isfinite(self.most) else ""
         least = f", {self.show(self.least)} at least" if self.least else ""
-        return f"A row agrees where the mean is within two sd of the paper's figure{least}{most}."
+        rule = f"A row agrees where the mean is within two sd of the paper's figure{least}{most}"
+        rule += ", or passes a bound by no more than that." if any(row.bound for row in self.rows) else "."
+        if math.isfinite(self.most):
+            rule += f" Where the mean's own standard error is above {self.show(self.most)}, the seeds cannot tell."
+        return rule
 
-    def agrees(self, row: Row, values: Sequence[float]) -> bool:
-        """Whether these figures, one for each seed, are the paper's."""
+    def verdict(self, row: Row, values: Sequence[float]) -> str:
+        """Whether these figures, one a seed, are the paper's: yes, no, cannot tell; nothing where it has none."""
+        if row.paper is None:
+            return ""
         mean, sd = statistics.mean(values), _sd(values)
         near = min(max(2 * sd, self.least), self.most)
-        if row.bound:
-            return mean < row.paper + near if row.bound == "<" else mean > row.paper - near
-        return abs(mean - row.paper) <= near * (1 + 1e-9)
+        if self.most and sd / math.sqrt(len(values)) > self.most:
+            return "cannot tell"
+        off = {"": abs(mean - row.paper), "<": mean - row.paper, ">": row.paper - mean}[row.bound]
+        return (
+            "yes" if off <= near * (1 + 1e-9) else "no"
+        )  # what is just as near as that is near, whatever its last bit
 
     def lines(self, record: dict[str, Any]) -> str:
         """The table of what is there."""
@@ -112,11 +126,12 @@ class Table:
             if not done:
                 continue
             values = _bests([run["figures"][row.figure] for run in done], row.best_of)
-            line = [row.what, row.measured, row.bound + self.show(row.paper), self._mean(values)]
+            paper = row.said if row.paper is None else row.said or row.bound + self.show(row.paper)
+            line = [row.what, row.measured, paper, self._mean(values)]
             line += [f"{self.show(min(values))} to {self.show(max(values))}"]
             if lasts:
                 line += [self._mean([run["figures"][row.last] for run in done]) if row.last else ""]
-            line += [str(len(done)), "yes" if self.agrees(row, values) else "no"]
+            line += [str(len(values)) + f" x {row.best_of}" * (row.best_of > 1), self.verdict(row, values)]
             cells.append(line)
         return table(head, cells)
 
@@ -125,9 +140,10 @@ class Table:
         return self.show(statistics.mean(values)) + spread.replace("%", "")
 
     def write(self, record: dict[str, Any]) -> None:
-        """NAME.md of what is there."""
-        about = f"{self.source} {self.rule()} {record.get('about', '')}"
-        save(HERE / f"{self.name}.md", f"{about}\n\n{self.lines(record)}\n")
+        """NAME.md of what is there: where the figures are from, the table, how it was made."""
+        machines = {done["on"] for run in record["runs"].values() for done in run["done"]}
+        made = textwrap.fill(f"{self.rule()} Ours: {'; '.join(sorted(machines))}; one BLAS thread.", 120)
+        save(HERE / f"{self.name}.md", f"{textwrap.fill(self.source, 120)}\n\n{self.lines(record)}\n\n{made}\n")
 
 
 def _sd(values: Sequence[float]) -> float:
@@ -191,7 +207,7 @@ def reproduce(chosen: Table, workers: int, seeds: int | None = None, *, again: b
     """Every run that is not there, all with seed 0 first, then with seed 1, ...; file and table after each."""
     record = {"runs": {}} if again else read(chosen.name)
     kept = {name: record["runs"].get(name, {}) for name in chosen.runs}
-    record["about"] = f"{machine()['processor']}, one BLAS thread, NumPy {np.__version__}."
+    on = f"{machine()['processor']}, NumPy {np.__version__}"
     record["runs"] = {
         name: {"settings": run.settings, "done": old["done"] if old.get("settings") == _json(run.settings) else []}
         for (name, run), old in zip(chosen.runs.items(), kept.values(), strict=True)
@@ -207,7 +223,7 @@ def reproduce(chosen: Table, workers: int, seeds: int | None = None, *, again: b
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as processes:
         coming = {processes.submit(one, chosen.name, name, seed): name for name, seed in due}
         for future in as_completed(coming):
-            name, result = coming[future], future.result() | {"source": source()}
+            name, result = coming[future], future.result() | {"on": on, "source": source()}
             runs = record["runs"][name]
             runs["done"] = sorted([*runs["done"], result], key=lambda run: run["seed"])
             save_json(HERE / f"{chosen.name}.json", record)
@@ -235,13 +251,15 @@ def source() -> str:
 def main(chosen: Table, words: str | None) -> None:
     """The command line of a reproduction."""
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, help="at most so many for each run")
+    parser.add_argument("--seeds", type=int, choices=range(1, 100), metavar="N", help="at most so many for each run")
     parser.add_argument("--workers", type=int, default=1, help="processes at once, of one BLAS thread each")
     parser.add_argument("--again", action="store_true", help="do all anew")
     parser.add_argument("--table", action="store_true", help="the table alone, of what is there")
     parser.add_argument("--tune", action="store_true", help="try other learning rates on held-out digits")
     options = parser.parse_args()
-    if options.tune:
+    if options.tune and not chosen.rates:
+        parser.error("no rate was chosen here: they are the paper's")
+    elif options.tune:
         tune(chosen)
     elif options.table:
         chosen.write(read(chosen.name))
