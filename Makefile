@@ -33,8 +33,8 @@ readme: .venv/app
 	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/python -m benchmarks.readme
 
-# Published tables and figures, over seeds, on one core: the short ones, half an hour; the long ones, an hour and a quarter
-# more. Each command goes on where it was stopped; `--workers 2` halves the time on two cores: make reproduce WORKERS=2.
+# Published tables and figures, over seeds, on one core: the short ones an hour, the long ones two hours more. Each
+# command goes on where it was stopped; on two cores `make reproduce WORKERS=2` takes half the time.
 WORKERS ?= 1
 SHORT := neurons gradients he nielsen plain
 LONG := simard srivastava glorot
