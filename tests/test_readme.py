@@ -92,9 +92,25 @@ def test_what_commands_made_is_as_they_made_it() -> None:
         assert part in README
 
 
-def test_the_map_counts_lines_of_code_and_wants_words_for_every_file() -> None:
-    source = '"""About."""\n\n# why\ndef f():\n    """What."""\n    return 1  # this\n\n\nx = """\n\n"""\n'
-    assert readme.code_lines(source) == 4
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('"""Doc\n\nstring."""\n\n# comment\nx = 1  # and one\n\n', 1),
+        ('def f(\n    a,\n):\n    """Doc."""\n    return """a\nb"""\n', 5),
+        ('async def f():\n    """Doc."""\n\n\nclass C:\n    """Doc.\n\n    And so on."""\n', 2),
+        ('x = """\n\n# no comment\n"""\n"""no docstring,\n\nfor it comes later"""\n', 4 + 3),
+        ('x = f"""\n\n# {1}\n\n{\n2}"""\n', 6),
+        ("x = (\n    1,  # one\n\n    # none\n)\n", 3),
+        ('def é(): "é"; return """a\n\nb"""\n', 3),
+        ('def f():\n    "a" \\\n    "docstring"\n', 1),
+        ("", 0),
+    ],
+)
+def test_a_line_of_code_is_neither_blank_nor_comment_nor_docstring(source: str, lines: int) -> None:
+    assert readme.code_lines(source) == lines
+
+
+def test_the_map_wants_words_for_every_file() -> None:
     with pytest.raises(SystemExit, match=r"not in both: layers\.py"):
         readme.source_map(README.replace("| `layers.py` |", "| `strata` |"))
 
