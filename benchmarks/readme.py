@@ -9,6 +9,7 @@ It trains the post's network, ten seconds, for the words and the picture. All el
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ PEERS = {
 }
 # Of Nielsen's rows, those on all 50,000 digits, with the quadratic cost or the cross-entropy and no more.
 NIELSEN = re.compile(r"\| 784-(30|100)-10, (quadratic, lr 3|cross-entropy) .*\| +test, best epoch")
+# Tokens that make no line a line of code.
+QUIET = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 MAPPED = re.compile(r"^\| `([\w/]+\.py)` \| (.+) \| \d+ \|$", re.MULTILINE)
 
 
@@ -118,13 +122,28 @@ def source_map(text: str) -> str:
 
 
 def code_lines(source: str) -> int:
-    """Lines that are neither blank, nor comment, nor docstring."""
-    docstrings: set[int] = set()
+    """Lines that hold code: neither blank, nor comment, nor docstring. All of a string counts that is no docstring."""
+    text = source.split("\n")
+    docstrings = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            docstrings |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    lines = enumerate(source.splitlines(), 1)
-    return sum(1 for i, line in lines if line.strip() and not line.lstrip().startswith("#") and i not in docstrings)
+        holder = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if holder and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            # In ast a column is so many bytes, in tokenize so many characters.
+            places = ((first.lineno, first.col_offset), (first.end_lineno or 0, first.end_col_offset or 0))
+            docstrings.append([(line, len(text[line - 1].encode()[:column].decode())) for line, column in places])
+    lines: set[int] = set()
+    begun: list[int] = []  # f-strings that have not ended: from Python 3.12 on they come in pieces
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in QUIET or any(begin <= token.start and token.end <= end for begin, end in docstrings):
+            continue
+        begin, kind = token.start[0], tokenize.tok_name[token.type]
+        if kind.endswith("STRING_START"):
+            begun.append(begin)
+        elif kind.endswith("STRING_END"):
+            begin = begun.pop()
+        lines |= set(range(begin, token.end[0] + 1))
+    return len(lines)
 
 
 def filled(text: str, **parts: Any) -> str:

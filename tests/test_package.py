@@ -1,28 +1,27 @@
 """What the package promises as a whole: NumPy alone, a core to be read in an hour, arrows that only point down."""
 
 import ast
-import io
 import subprocess
 import sys
-import tokenize
 from pathlib import Path
 
 import pytest
 
 import handgrad
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
+
+from benchmarks import readme
+from benchmarks.readme import code_lines
+
 SOURCE = Path(handgrad.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 CORE = ["errors", "arrays", "initializers", "layers", "losses", "classifier", "network", "optimizers", "schedules"]
 CORE += ["training", "gradcheck"]
-# Ground floor first.
-ORDER = ["errors", "arrays", "initializers", "layers", "losses", "regression", "tensors", "foreign"]
-ORDER += ["preprocessing", "classifier"]
-ORDER += ["network", "committee", "orthogonal", "optimizers", "lookahead", "schedules", "adversarial", "augmentation"]
-ORDER += ["threads", "training", "stopping", "averaging", "gradcheck", "checks", "profile", "atomic", "files"]
-ORDER += ["inspection", "parity"]
-ORDER += ["sklearn", "data", "images", "plots", "recipes", "export", "runs", "cli", "__main__"]
+# Ground floor first: the README's map, file by file and room by room; a room is a file, or all that lies in a folder.
+MAP = [name for name, _ in readme.MAPPED.findall(readme.README.read_text())]
+ORDER = [*dict.fromkeys(name.removesuffix(".py").partition("/")[0] for name in MAP), "__main__"]
 MOST_LINES = 1_500  # of code in the core
 
 # ---- NumPy alone ---------------------------------------------------------------------------------------------
@@ -68,34 +67,88 @@ def test_all_names_are_there_and_in_order():
 # ---- A core to be read in an hour ----------------------------------------------------------------------------
 
 
-def lines_of_code(text):
-    """The number of lines that hold code: not blank, not comment, not docstring."""
-    quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in quiet:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and type(first.value.value) is str:
-                lines -= set(range(first.lineno, first.end_lineno + 1))
-    return len(lines)
-
-
-def test_the_counter_counts_code_and_nothing_else():
-    text = '"""Doc\n\nstring."""\n\n# comment\nx = 1  # and one\n\n'
-    text += 'def f(\n    a,\n):\n    """Doc."""\n    return """a\nb"""\n'
-    assert lines_of_code(text) == 6  # x = 1; def f(; a,; ):; return; b
-
-
 def test_the_core_is_short():
-    counts = {name: lines_of_code((SOURCE / f"{name}.py").read_text()) for name in CORE}
+    counts = {name: code_lines((SOURCE / f"{name}.py").read_text()) for name in CORE}
     assert min(counts.values()) > 0
     assert sum(counts.values()) < MOST_LINES, counts
 
 
 # ---- Arrows point down ---------------------------------------------------------------------------------------
+
+
+def loaded_at_import(path, text=None):
+    """The files of the package that a file takes from as it is loaded itself: what its functions import comes later.
+
+    Of handgrad's own __init__.py, which imports nearly all, the version may be taken: it is set before the rest.
+    """
+    package = ["handgrad", *path.relative_to(SOURCE).parts[:-1]]
+    nodes = list(ast.parse(path.read_text() if text is None else text).body)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            taken = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            taken = [(".".join([*base, *([node.module] if node.module else [])]), alias.name) for alias in node.names]
+        else:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                nodes += ast.iter_child_nodes(node)
+            continue
+        for module, name in taken:
+            top, *rest = module.split(".")
+            if top == "handgrad" and (rest or name != "__version__"):
+                inside = "".join(f"{part}/" for part in rest)
+                held = [
+                    f"{inside}{name}.py",
+                    f"{inside}{name}/__init__.py",
+                    f"{inside[:-1]}.py",
+                    inside + "__init__.py",
+                ]
+                yield next(file for file in held if (SOURCE / file).is_file())
+
+
+def too_low(here, files, order):
+    """Those of the files, imported by `here`, that do not stand above it; a folder's __init__.py is below its files."""
+    places = {name: i for i, name in enumerate(order)}
+    for path in FILES:
+        name = path.relative_to(SOURCE).as_posix()
+        if name.endswith("__init__.py"):
+            folder = name.removesuffix("__init__.py")
+            places[name] = max(i for i, other in enumerate(order) if other.startswith(folder)) + 0.5
+    places["__main__.py"] = len(order) + 1
+    return [name for name in files if places[name] >= places[here]]
+
+
+def test_what_is_loaded_with_a_file_is_found():
+    text = (
+        "import handgrad.cli\nfrom handgrad import plots\nfrom . import recipes, __version__\nfrom .files import save\n"
+    )
+    text += (
+        "from .data import load, idx\nfrom . import data\nimport numpy\ndef f():\n    from .network import Network\n"
+    )
+    text += "class C:\n    from .losses import Loss\nif True:\n    from handgrad import Network\n"
+    found = ["cli.py", "plots.py", "recipes.py", "files.py", "data/__init__.py", "data/idx.py", "data/__init__.py"]
+    assert list(loaded_at_import(SOURCE / "x.py", text)) == [*found, "losses.py", "__init__.py"]
+    inner = "from ..errors import HandgradError\nfrom .idx import read\nfrom .. import __version__\nfrom . import mnist"
+    assert list(loaded_at_import(SOURCE / "data" / "x.py", inner)) == ["errors.py", "data/idx.py", "data/mnist.py"]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p != SOURCE / "__init__.py"], ids=lambda p: str(p.relative_to(SOURCE))
+)
+def test_each_file_imports_from_those_above_it_in_the_readmes_map(path):
+    assert too_low(path.relative_to(SOURCE).as_posix(), loaded_at_import(path), MAP) == []
+
+
+def test_no_two_rows_of_which_one_imports_from_the_other_can_change_places():
+    swapped = 0
+    for here in MAP:
+        for above in {*loaded_at_import(SOURCE / here)} & {*MAP}:
+            order = list(MAP)
+            i, j = order.index(here), order.index(above)
+            order[i], order[j] = above, here
+            assert above in too_low(here, loaded_at_import(SOURCE / here), order)
+            swapped += 1
+    assert swapped > 100
 
 
 def room(path):

@@ -10,12 +10,19 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import handgrad
+import handgrad.export
+import handgrad.recipes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -92,9 +99,25 @@ def test_what_commands_made_is_as_they_made_it() -> None:
         assert part in README
 
 
-def test_the_map_counts_lines_of_code_and_wants_words_for_every_file() -> None:
-    source = '"""About."""\n\n# why\ndef f():\n    """What."""\n    return 1  # this\n\n\nx = """\n\n"""\n'
-    assert readme.code_lines(source) == 4
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('"""Doc\n\nstring."""\n\n# comment\nx = 1  # and one\n\n', 1),
+        ('def f(\n    a,\n):\n    """Doc."""\n    return """a\nb"""\n', 5),
+        ('async def f():\n    """Doc."""\n\n\nclass C:\n    """Doc.\n\n    And so on."""\n', 2),
+        ('x = """\n\n# no comment\n"""\n"""no docstring,\n\nfor it comes later"""\n', 4 + 3),
+        ('x = f"""\n\n# {1}\n\n{\n2}"""\n', 6),
+        ("x = (\n    1,  # one\n\n    # none\n)\n", 3),
+        ('def é(): "é"; return """a\n\nb"""\n', 3),
+        ('def f():\n    "a" \\\n    "docstring"\n', 1),
+        ("", 0),
+    ],
+)
+def test_a_line_of_code_is_neither_blank_nor_comment_nor_docstring(source: str, lines: int) -> None:
+    assert readme.code_lines(source) == lines
+
+
+def test_the_map_wants_words_for_every_file() -> None:
     with pytest.raises(SystemExit, match=r"not in both: layers\.py"):
         readme.source_map(README.replace("| `layers.py` |", "| `strata` |"))
 
@@ -121,8 +144,141 @@ def test_training_says_what_the_readme_shows(mnist: Path, tmp_path: Path) -> Non
     assert words(shown) == words(done.stdout)
 
 
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+def test_the_picture_is_one_and_can_be_read() -> None:
+    assert readme.PICTURE.relative_to(ROOT).as_posix() in re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    with Image.open(readme.PICTURE) as picture:
+        picture.load()
+        assert picture.width > 600
+
+
+# ---- You want, write -------------------------------------------------------------------------------------------------
+
+# What each piece of code makes, in the namespace that it was run in.
+MADE: dict[str, Callable[[Any, SimpleNamespace], Any]] = {
+    "network.predict(x)": lambda made, n: np.array_equal(made, n.answers),
+    "network.probabilities(x)": lambda made, n: made.shape == (40, 10) and np.allclose(made.sum(axis=1), 1),
+    "network.evaluate(x, y)": lambda made, n: made.accuracy == np.mean(n.answers == n.y),
+    "network.confusion_matrix(x, y)": lambda made, n: (
+        made.shape == (10, 10) and made.sum() == 40 and np.trace(made) == np.sum(n.answers == n.y)
+    ),
+    "network.activations(x)": lambda made, n: any(
+        np.allclose(a, np.tanh(n.x @ n.network.layers[0].W.T + n.network.layers[0].b), atol=1e-5) for a in made
+    ),
+    'handgrad.save(network, "model.safetensors")': lambda made, n: same(handgrad.load("model.safetensors"), n),
+    'handgrad.load("model.safetensors")': lambda made, n: same(made, n),
+    'torch_model.load_state_dict(safetensors.torch.load_file("model.safetensors"))': lambda made, n: np.allclose(
+        n.torch_model(n.torch.from_numpy(n.x)).detach(), n.network.outputs(n.x), atol=1e-5
+    ),
+    "Network.from_torch(model)": lambda made, n: np.allclose(
+        made.outputs(n.x), n.model(n.torch.from_numpy(n.x)).detach(), atol=1e-5
+    ),
+    "Network.from_sklearn(estimator)": lambda made, n: np.allclose(
+        made.probabilities(n.x), n.estimator.predict_proba(n.x), atol=1e-5
+    ),
+    "Network.from_keras(file)": lambda made, n: np.allclose(
+        made.probabilities(n.x), n.keras_model.predict(n.x, verbose=0), atol=1e-5
+    ),
+    'handgrad.export.export(network, "model.c", to="c")': lambda made, n: "int main(" in Path("model.c").read_text(),
+    "handgrad.check_gradient(MyLayer(), x)": lambda made, n: [check.name for check in made] == ["MyLayer dx"],
+    "trainer.fit(x, y, sample_weight=w, epochs=5)": lambda made, n: len(made["loss"]) == 5,
+    "handgrad.Committee([a, b, c])": lambda made, n: np.allclose(
+        made.probabilities(n.x), np.mean([member.probabilities(n.x) for member in (n.a, n.b, n.c)], axis=0), atol=1e-5
+    ),
+    "Trainer(..., augment=Augmentation(28, 28, rotation=10, elastic=1.5))": lambda made, n: (
+        (made.augment.height, made.augment.width) == (28, 28) and learns(made, n)
+    ),
+    "Trainer(..., teacher=committee)": lambda made, n: isinstance(made.teacher, handgrad.Committee) and learns(made, n),
+    "Trainer(..., perturb=Adversarial(1.0))": lambda made, n: made.perturb.epsilon == 1 and learns(made, n),
+    "smallest_change(network, x)": lambda made, n: (
+        made.answer_before == n.answers[0] != made.answer_after == n.network.predict(made.picture[None])[0]
+    ),
+    'handgrad.recipes.RECIPES["quick"].train(x, y, n_out=10)': lambda made, n: made.predict(n.x).shape == (200,),
+}
+WANTED = [
+    code
+    for row in re.findall(r"^\| you want \| write \|\n\|.*\n((?:\|.*\n)+)", README, re.MULTILINE)[0].splitlines()
+    for code in re.findall(r"`([^`]+)`", row.split(" | ", 1)[1])
+    if "(" in code  # and not the name of an extra
+]
+FOREIGN = re.compile(r"torch|keras")
+
+
+def same(other: handgrad.Network, n: SimpleNamespace) -> bool:
+    return np.array_equal(other.probabilities(n.x), n.network.probabilities(n.x))
+
+
+def learns(trainer: handgrad.Trainer, n: SimpleNamespace) -> bool:
+    before = trainer.network.parameters.copy()
+    history = trainer.fit(n.x, n.y, epochs=1)
+    return bool(np.isfinite(history["loss"][0]) and not np.array_equal(trainer.network.parameters, before))
+
+
+class MyLayer(handgrad.Layer):
+    """a = z²"""
+
+    def forward(self, z: Any) -> Any:
+        self.z = z
+        return z * z
+
+    def backward(self, da: Any) -> Any:
+        return 2 * self.z * da
+
+
+def test_all_that_is_told_to_write_is_tried_and_nothing_else() -> None:
+    assert list(MADE) == WANTED
+
+
+PEERS = (pytest.mark.peers, pytest.mark.filterwarnings("ignore"))
+
+
+@pytest.mark.parametrize("code", [pytest.param(c, marks=PEERS) if FOREIGN.search(c) else c for c in WANTED])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_is_wanted_is_written_so(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 784), np.float32), np.arange(40) % 10
+
+    def trained(seed: int) -> handgrad.Network:
+        network = handgrad.Network([784, 8, 10], activation="tanh", loss="softmax_cross_entropy", rng=seed)
+        handgrad.Trainer(network, handgrad.SGD(0.1), rng=seed).fit(x, y, epochs=3)
+        return network
+
+    a, b, c = (trained(seed) for seed in range(3))
+    names: dict[str, Any] = {"handgrad": handgrad, "x": x, "y": y, "w": rng.random(40), "network": a, "a": a, "b": b}
+    names |= {
+        "c": c,
+        "committee": handgrad.Committee([b, c]),
+        "MyLayer": MyLayer,
+        "answers": a.outputs(x).argmax(axis=1),
+    }
+    names |= {name: getattr(handgrad, name) for name in ("Network", "Trainer", "Augmentation", "Adversarial")}
+    names |= {"smallest_change": handgrad.smallest_change, "trainer": handgrad.Trainer(b, handgrad.SGD(0.1), rng=0)}
+    if not code.startswith("handgrad.save"):
+        handgrad.save(a, "model.safetensors")
+    if code.startswith("smallest_change"):  # of one picture
+        names["x"] = x[0]
+    if "augment" in code:
+        names["x"] = np.uint8(255 * x)
+    if code.startswith("handgrad.recipes"):  # pictures as they are
+        names["x"] = rng.integers(0, 256, (200, 28, 28)).astype(np.uint8)
+        names["y"] = np.arange(200) % 10
+    if "sklearn" in code:
+        from sklearn.neural_network import MLPClassifier
+
+        names["estimator"] = MLPClassifier((5,), max_iter=2, random_state=0).fit(x, y)
+    if "torch" in code:
+        torch = pytest.importorskip("torch", reason="make test-peers installs it")
+        import safetensors.torch
+
+        model = torch.nn.Sequential(torch.nn.Linear(784, 8), torch.nn.Tanh(), torch.nn.Linear(8, 10))
+        names |= {"torch": torch, "safetensors": safetensors, "model": model, "torch_model": model}
+    if "keras" in code:
+        monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+        keras = pytest.importorskip("keras", reason="make test-peers installs it")
+        dense = keras.layers.Dense
+        model = keras.Sequential([keras.layers.Input((784,)), dense(8, "tanh"), dense(10, "softmax")])
+        model.save("model.keras")
+        names |= {"keras_model": model, "file": "model.keras"}
+    program = code.replace("Trainer(...", "Trainer(network, SGD(0.1), rng=0") if "..." in code else code
+    made = eval(compile(program, "README.md", "eval"), names | {"SGD": handgrad.SGD})
+    assert MADE[code](made, SimpleNamespace(**names))

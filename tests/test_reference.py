@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -15,6 +16,29 @@ MODULES = re.findall(r"^\.\. automodule:: (\S+)(\n   :no-members:)?$", REFERENCE
 NAMES = re.findall(
     r"^\.\. (?:autoclass|autofunction|autoexception|py:function):: handgrad\.(\w+)", REFERENCE, re.MULTILINE
 )
+# Told of whole, each a section; of the others the docstring, above the names that handgrad itself has of them.
+WHOLE = ["regression", "initializers", "schedules", "data", "images", "plots", "recipes", "export", "parity", "sklearn"]
+IN_PART = ["network", "layers", "losses", "optimizers", "training", "averaging", "gradcheck", "files"]
+
+
+def test_the_modules_that_are_told_of_are_these() -> None:
+    assert [module for module, in_part in MODULES if not in_part] == [f"handgrad.{name}" for name in WHOLE]
+    assert [module for module, in_part in MODULES if in_part] == [f"handgrad.{name}" for name in IN_PART]
+
+
+def test_what_is_typed_by_hand_has_the_signature_that_it_has() -> None:
+    """AdamW: what is filled in of it is a keyword of its own, which its signature has among the options."""
+    typed = re.findall(r"^\.\. py:function:: handgrad\.(\w+)(\(.*\))$", REFERENCE, re.MULTILINE)
+    assert [name for name, _ in typed] == ["AdamW"]
+    *own, options = (
+        p.replace(annotation=inspect.Parameter.empty) for p in inspect.signature(handgrad.AdamW).parameters.values()
+    )
+    filled = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in handgrad.AdamW.keywords.items()
+    ]
+    assert options.kind is inspect.Parameter.VAR_KEYWORD
+    assert typed[0][1] == str(inspect.Signature([*own, *filled, options]))
 
 
 def test_every_public_name_is_told_of_once() -> None:
