@@ -48,7 +48,7 @@ USUAL = {"hidden": 800, "lr": 0.1, "momentum": 0.9, "batch_size": 100, "images":
 AFFINE = {"rotation": 7.5, "scale": 0.1, "shear": 0.1, "shift": 1.0}
 ELASTIC = {"elastic": round(displacement(ALPHA, SIGMA), 3), "smoothness": SIGMA}
 RUNS = {
-    "none": Run({**USUAL, "epochs": 20, "moves": {}}, 5),
+    "none": Run({**USUAL, "epochs": 20, "moves": {}}, 4),
     "affine": Run({**USUAL, "epochs": 60, "moves": AFFINE}, 2),
     "elastic": Run({**USUAL, "epochs": 60, "moves": ELASTIC}, 2),
 }
