@@ -234,6 +234,14 @@ def test_nielsens_scaled_start() -> None:
     assert np.any(dense.b != other.layers[0].b)
 
 
+def test_nielsens_scaled_start_is_of_the_runs_own_seed(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(nielsen, "scaled", lambda network, seed: seeds.append(seed))
+    for seed in (0, 3):
+        nielsen.train(nielsen.settings(3, images=10, epochs=1, init="scaled"), seed)
+    assert seeds == [0, 3]
+
+
 def test_simards_alpha_in_pixels() -> None:
     """Noise is drawn and blurred as the paper has it, and the displacement measured."""
     rng = np.random.default_rng(0)
