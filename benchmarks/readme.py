@@ -19,11 +19,8 @@ import tempfile
 import textwrap
 import tokenize
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-from reproductions.page import table as published
 
 from .tables import RESULTS, between, save
 
@@ -107,7 +104,8 @@ def records() -> str:
 
 def nielsen() -> str:
     """The book's figures for the post's network, and ours."""
-    head, rule, *rows = published("nielsen")
+    lines = (ROOT / "reproductions" / "nielsen.md").read_text().splitlines()
+    head, rule, *rows = (line for line in lines if line.startswith("|"))
     return "\n".join([head, rule, *(row for row in rows if NIELSEN.match(row))])
 
 
@@ -123,30 +121,21 @@ def source_map(text: str) -> str:
 
 def code_lines(source: str) -> int:
     """Lines that hold code: neither blank, nor comment, nor docstring. All of a string counts that is no docstring."""
-    text = source.split("\n")
-    docstrings = []
+    docstrings = []  # their first and last lines: a string within is the docstring, or on a line that counts without it
     for node in ast.walk(ast.parse(source)):
         holder = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if holder and ast.get_docstring(node) is not None:
-            first = node.body[0]
-            # In ast a column is so many bytes, in tokenize so many characters.
-            places = ((first.lineno, first.col_offset), (first.end_lineno or 0, first.end_col_offset or 0))
-            docstrings.append([(line, len(text[line - 1].encode()[:column].decode())) for line, column in places])
+            docstrings.append((node.body[0].lineno, node.body[0].end_lineno or 0))
     lines: set[int] = set()
-    begun: list[int] = []  # f-strings that have not ended: from Python 3.12 on they come in pieces
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in QUIET or any(begin <= token.start and token.end <= end for begin, end in docstrings):
-            continue
-        begin, kind = token.start[0], tokenize.tok_name[token.type]
-        if kind.endswith("STRING_START"):
-            begun.append(begin)
-        elif kind.endswith("STRING_END"):
-            begin = begun.pop()
-        lines |= set(range(begin, token.end[0] + 1))
+        begin, end = token.start[0], token.end[0]
+        docstring = token.type == tokenize.STRING and any(first <= begin and end <= last for first, last in docstrings)
+        if token.type not in QUIET and not docstring:
+            lines |= set(range(begin, end + 1))
     return len(lines)
 
 
-def filled(text: str, **parts: Any) -> str:
+def filled(text: str, **parts: str) -> str:
     """The README, with what is there already put in anew, and such other parts as are given."""
     parts |= {"race": race(), "fit": fit(), "records": records(), "nielsen": nielsen(), "map": source_map(text)}
     return between(text, parts)

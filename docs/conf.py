@@ -21,8 +21,8 @@ exclude_patterns = ["_build"]
 
 # A page is run again where its text has changed, or anything that it runs by.
 HERE = Path(__file__).parent
-RUN_BY = [*HERE.glob("../src/**/*.py"), *HERE.glob("../examples/*.py"), HERE / "handgrad.mplstyle"]
-RUN_BY += [HERE / "../benchmarks/readme.py"]
+PYTHON = ("../src/**/*.py", "../examples/*.py", "../benchmarks/readme.py")
+RUN_BY = [HERE / "handgrad.mplstyle", *(path for pattern in PYTHON for path in HERE.glob(pattern))]
 as_they_are = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(RUN_BY))).hexdigest()[:16]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache" / as_they_are)

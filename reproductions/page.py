@@ -14,11 +14,6 @@ from .tables import HERE
 PAGE = HERE.parent / "docs" / "reproductions.md"
 
 
-def table(name: str) -> list[str]:
-    """The lines of NAME.md's table."""
-    return [line for line in (HERE / f"{name}.md").read_text().splitlines() if line.startswith("|")]
-
-
 def with_tables(text: str) -> str:
     """The text, each table in it as it is now, and how it was made below it."""
     parts = {path.stem: path.read_text().partition("\n\n")[2].strip() for path in HERE.glob("*.md")}
