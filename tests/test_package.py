@@ -76,34 +76,33 @@ def test_the_core_is_short():
 # ---- Arrows point down ---------------------------------------------------------------------------------------
 
 
+def taken(path, nodes):
+    """(module, name) of all that these nodes of a file import, by absolute names; of `import x` the name is empty."""
+    package = ["handgrad", *path.relative_to(SOURCE).parts[:-1]]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((module, alias.name) for alias in node.names)
+
+
 def loaded_at_import(path, text=None):
     """The files of the package that a file takes from as it is loaded itself: what its functions import comes later.
 
     Of handgrad's own __init__.py, which imports nearly all, the version may be taken: it is set before the rest.
     """
-    package = ["handgrad", *path.relative_to(SOURCE).parts[:-1]]
     nodes = list(ast.parse(path.read_text() if text is None else text).body)
     for node in nodes:
-        if isinstance(node, ast.Import):
-            taken = [(alias.name, "") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            taken = [(".".join([*base, *([node.module] if node.module else [])]), alias.name) for alias in node.names]
-        else:
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                nodes += ast.iter_child_nodes(node)
-            continue
-        for module, name in taken:
-            top, *rest = module.split(".")
-            if top == "handgrad" and (rest or name != "__version__"):
-                inside = "".join(f"{part}/" for part in rest)
-                held = [
-                    f"{inside}{name}.py",
-                    f"{inside}{name}/__init__.py",
-                    f"{inside[:-1]}.py",
-                    inside + "__init__.py",
-                ]
-                yield next(file for file in held if (SOURCE / file).is_file())
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes += ast.iter_child_nodes(node)
+    for module, name in taken(path, nodes):
+        top, *rest = module.split(".")
+        if top == "handgrad" and (rest or name != "__version__"):
+            inside = "".join(f"{part}/" for part in rest)
+            held = [f"{inside}{name}.py", f"{inside}{name}/__init__.py", f"{inside[:-1]}.py", f"{inside}__init__.py"]
+            yield next(file for file in held if (SOURCE / file).is_file())
 
 
 def too_low(here, files, order):
@@ -158,20 +157,10 @@ def room(path):
 
 def imported(path, text=None):
     """The rooms that a file imports from, wherever in it the import stands; the package itself is `handgrad`."""
-    package = ["handgrad", *path.relative_to(SOURCE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text() if text is None else text)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = [] if node.level == 0 else package[: len(package) - node.level + 1]
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            top, *rest = name.split(".")
-            if top == "handgrad":
-                yield rest[0] if rest and rest[0] in ORDER else "handgrad"
+    for module, name in taken(path, ast.walk(ast.parse(path.read_text() if text is None else text))):
+        top, *rest = [*module.split("."), name]
+        if top == "handgrad":
+            yield rest[0] if rest[0] in ORDER else "handgrad"
 
 
 def test_imports_of_every_form_are_found():
