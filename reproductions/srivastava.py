@@ -8,8 +8,8 @@ chosen on held-out digits, a million updates; 1.25 %, and with max-norm 1.06 %. 
 stand beside it, which is the comparison that dropout calls for, and has no verdict. Rows of W are held to length 2 in
 the line that says max-norm, as in the paper's appendix (from memory), which has momentum 0.95 at the end; here: batches
 of 100, momentum 0.9, a rate that falls to 0 as a half cosine over 25 epochs, 15,000 updates. The rate is 0.03 for all:
-with dropout it was the best of 0.01, 0.03 and 0.1 on the digits held out, after five epochs of the other 50,000. All
-60,000 digits to train on, the test set read once for each seed.
+with dropout it was the best of 0.01, 0.03 and 0.1 on the digits held out, after five epochs of the other 50,000
+(`--tune --images 50000 --epochs 5`). All 60,000 digits to train on, the test set read once for each seed.
 """
 
 from __future__ import annotations

@@ -110,9 +110,8 @@ class Table:
         if self.most and sd / math.sqrt(len(values)) > self.most:
             return "cannot tell"
         off = {"": abs(mean - row.paper), "<": mean - row.paper, ">": row.paper - mean}[row.bound]
-        return (
-            "yes" if off <= near * (1 + 1e-9) else "no"
-        )  # what is just as near as that is near, whatever its last bit
+        # What is just as near as that is near, whatever its last bit.
+        return "yes" if off <= near * (1 + 1e-9) else "no"
 
     def lines(self, record: dict[str, Any]) -> str:
         """The table of what is there."""
@@ -179,7 +178,7 @@ def errors(
     return {"error": 1 - network.evaluate(*seen).accuracy, "train error": 1 - history["accuracy"][-1]}
 
 
-def tune(chosen: Table, images: int = 10_000, epochs: int = 6) -> None:
+def tune(chosen: Table, images: int, epochs: int) -> None:
     """What each rate gives each run after a short training on few digits, read on the digits held out."""
     for name, run in chosen.runs.items():
         for lr in chosen.rates:
@@ -256,11 +255,13 @@ def main(chosen: Table, words: str | None) -> None:
     parser.add_argument("--again", action="store_true", help="do all anew")
     parser.add_argument("--table", action="store_true", help="the table alone, of what is there")
     parser.add_argument("--tune", action="store_true", help="try other learning rates on held-out digits")
+    parser.add_argument("--images", type=int, default=10_000, help="to tune with")
+    parser.add_argument("--epochs", type=int, default=6, help="to tune for")
     options = parser.parse_args()
     if options.tune and not chosen.rates:
         parser.error("no rate was chosen here: they are the paper's")
     elif options.tune:
-        tune(chosen)
+        tune(chosen, options.images, options.epochs)
     elif options.table:
         chosen.write(read(chosen.name))
         print(chosen.lines(read(chosen.name)))
