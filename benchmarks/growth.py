@@ -129,7 +129,7 @@ def chart(results: dict[str, Any]) -> None:
     panels[1][2].axis("off")
     panels[1][2].legend(*panels[0][0].get_legend_handles_labels(), loc="center", frameon=False, fontsize=12)
     panels[1][2].set_title(about(results["machine"]), fontsize=8, wrap=True, y=0.05)
-    figure.suptitle("Plain SGD on relus before a softmax: lower is faster")
+    figure.suptitle("InferenceGraph SGD on relus before a softmax: lower is faster")
     figure.tight_layout()
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / "growth.png", dpi=120)

@@ -127,7 +127,7 @@ def handgrad(theta: Floats) -> tuple[Step, Callable[[], Floats]]:
     """What handgrad does: the same in layers, a loss, a network and an optimizer."""
     network, optimizer = POST.network(), SGD(LR)
     network.parameters[...] = theta
-    return lambda x, t: optimizer.learn(network, x, t, LR), lambda: network.parameters
+    return lambda x, t: optimizer.train_step(network, x, t, LR), lambda: network.parameters
 
 
 def ladder(theta: Floats) -> Iterator[tuple[str, tuple[Step, Callable[[], Floats]]]]:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handgrad import Network, Trainer
-from handgrad.arrays import aligned, as_floats, streams
+from handgrad.arrays import aligned_empty, as_floats, spawn_rngs
 from handgrad.data import load
 from handgrad.data.mnist import MnistNotFoundError, load_mnist
 from handgrad.optimizers import OPTIMIZERS
@@ -42,7 +42,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, everywhere
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its batches: sigmoids and cross-entropy, or relu and softmax_cross_entropy.
+    """A network and its batches: sigmoids and cross-entropy, or relu and cross_entropy.
 
     batches   how many batches lie in memory for the steps to go round
     targets   peer's time over handgrad's, to be reached
@@ -85,7 +85,7 @@ class Task:
 
     def network(self) -> Network:
         """The network at the start."""
-        activation, loss = ("relu", "softmax_cross_entropy") if self.case.softmax else ("sigmoid", "cross_entropy")
+        activation, loss = ("relu", "cross_entropy") if self.case.softmax else ("sigmoid", "binary_cross_entropy")
         return Network(list(self.case.sizes), activation=activation, loss=loss, rng=0)
 
     def batches(self, order: NDArray[np.int64] | None = None) -> list[tuple[Floats, Floats]]:
@@ -157,7 +157,7 @@ def pixels() -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
     try:
         digits = load_mnist(fetch=False)
     except MnistNotFoundError:
-        digits = load("drawn")
+        digits = load("synthetic")
     return digits.x_train.reshape(len(digits.x_train), -1)[:EXAMPLES], digits.y_train[:EXAMPLES], digits.name
 
 
@@ -165,12 +165,12 @@ def pixels() -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
 def floats() -> tuple[Floats, Floats]:
     """(x, t): the same set as a network computes with it, x in [0, 1], t one-hot."""
     x, y, _ = pixels()
-    return as_floats(x, out=aligned(x.size, np.float32).reshape(x.shape)), np.eye(10, dtype=np.float32)[y]
+    return as_floats(x, out=aligned_empty(x.size, np.float32).reshape(x.shape)), np.eye(10, dtype=np.float32)[y]
 
 
 def order_of(count: int, seed: int) -> NDArray[np.int64]:
     """The order of an epoch over the first `count` examples: the one that a Trainer with this seed takes first."""
-    return streams(seed).shuffling.permutation(count)
+    return spawn_rngs(seed).shuffling.permutation(count)
 
 
 # ---- The peers -------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class Handgrad(Peer):
     def steps(self, count: int) -> None:
         network, optimizer, lr = self.network, self.optimizer, self.task.lr
         for x, t in itertools.islice(itertools.cycle(self.batches), count):
-            optimizer.learn(network, x, t, lr)
+            optimizer.train_step(network, x, t, lr)
 
     def epoch(self, count: int, seed: int) -> None:
         trainer = Trainer(self.network, self.optimizer, batch_size=self.batch, rng=seed)
@@ -537,7 +537,7 @@ class JaxStep(JaxScan):
 class Sklearn(Peer):
     """scikit-learn: MLPClassifier without penalty and momentum, float32, by partial_fit over all batches of a pass.
 
-    One-hot rows, which it takes for labels that exclude nothing, give it logistic outputs and handgrad's cross_entropy;
+    One-hot rows, which it takes for labels that exclude nothing, give it logistic outputs and handgrad's binary_cross_entropy;
     classes give it softmax. It sums up the loss of each batch as it goes, which cannot be turned off.
     """
 

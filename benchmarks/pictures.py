@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from handgrad.preprocessing import Deskew
+from handgrad._blas import blas_threads
+from handgrad.images.deskew import Deskew
 from handgrad.recipes import RECIPES
-from handgrad.threads import blas_threads
 
 from .peers import pixels
 from .tables import RESULTS, about, machine, save, save_json, table

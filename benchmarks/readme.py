@@ -135,7 +135,7 @@ def code_lines(source: str) -> int:
     return len(lines)
 
 
-def filled(text: str, **parts: str) -> str:
+def render(text: str, **parts: str) -> str:
     """The README, with what is there already put in anew, and such other parts as are given."""
     parts |= {"race": race(), "fit": fit(), "records": records(), "nielsen": nielsen(), "map": source_map(text)}
     return between(text, parts)
@@ -143,7 +143,7 @@ def filled(text: str, **parts: str) -> str:
 
 def main() -> None:
     """All of it."""
-    save(README, filled(README.read_text(), train=trained()))
+    save(README, render(README.read_text(), train=trained()))
 
 
 if __name__ == "__main__":

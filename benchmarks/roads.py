@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from handgrad import SGD, Adam, Network, optimizers
-from handgrad.arrays import aligned, buffer
+from handgrad.arrays import aligned_empty, buffer
 
 from .ladder import LR, POST, Step, race
 from .peers import CASES, Floats, Task, floats
@@ -51,15 +51,19 @@ def number() -> tuple[Step, Step]:
 
 def columns() -> tuple[Step, Step]:
     """z = x Wᵀ of a wide layer, z column by column in memory, or row by row."""
-    x, W = buffer(128, 512, np.float32), normal(512, 512)
+    x, W = layer_buffer(128, 512, np.float32), normal(512, 512)
     x[...] = normal(128, 512)
-    by_columns, by_rows, x_rows = buffer(128, 512, np.float32), np.empty((128, 512), np.float32), np.array(x, order="C")
+    by_columns, by_rows, x_rows = (
+        layer_buffer(128, 512, np.float32),
+        np.empty((128, 512), np.float32),
+        np.array(x, order="C"),
+    )
     return lambda *_: np.matmul(x, W.T, out=by_columns), lambda *_: np.matmul(x_rows, W.T, out=by_rows)
 
 
 def cache_lines() -> tuple[Step, Step]:
     """θ ← θ - dθ of the post's network, from a line of the cache on, and from 16 bytes behind one."""
-    theta, g = (aligned(23_864, np.float32) for _ in range(2))
+    theta, g = (aligned_empty(23_864, np.float32) for _ in range(2))
     theta[...] = g[...] = 0
 
     def update(first: int) -> Step:
@@ -129,9 +133,9 @@ def live_pixels() -> tuple[Step, Step]:
         key = x.ctypes.data
         if key not in gathered:  # once, as a source of batches would
             gathered[key] = np.ascontiguousarray(x[:, live])
-        some_of_it.learn(part, gathered[key], t, LR)
+        some_of_it.train_step(part, gathered[key], t, LR)
 
-    return lambda x, t: all_of_it.learn(whole, x, t, LR), on_live
+    return lambda x, t: all_of_it.train_step(whole, x, t, LR), on_live
 
 
 def roads() -> Iterator[tuple[str, tuple[Step, Step], Batches]]:

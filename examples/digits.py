@@ -12,7 +12,7 @@ epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 examples = int(sys.argv[2]) if len(sys.argv) > 2 else 50_000
 
 (x, y), validation, test = load("mnist").split(10_000)  # uint8 pixels, used as x / 255
-network = Network([784, 256, 10], activation="relu", loss="softmax_cross_entropy", dropout=0.2, rng=0)
+network = Network([784, 256, 10], activation="relu", loss="cross_entropy", dropout=0.2, rng=0)
 trainer = Trainer(network, Adam(lr=4e-3), batch_size=100, schedule=schedules.one_cycle(), rng=0)
 history = trainer.fit(x[:examples], y[:examples], epochs=epochs, validation=validation)
 for epoch, accuracy in enumerate(history["val_accuracy"], 1):

@@ -30,6 +30,6 @@ rng = np.random.default_rng(0)
 y = rng.integers(0, 3, 600)
 x = rng.standard_normal((600, 2)) + 3 * np.array([[0, 0], [1, 0], [0, 1]])[y]  # three clouds
 
-network = Network([2, 10, 3], activation="tanh", loss="softmax_cross_entropy", rng=0)
+network = Network([2, 10, 3], activation="tanh", loss="cross_entropy", rng=0)
 trainer = Trainer(network, Momentum(lr=0.01), batch_size=20, callbacks=[GoodEnough(loss=0.25)], rng=0)
 trainer.fit(x, y, epochs=40)

@@ -15,7 +15,7 @@ class Swish(Layer):
     """a = z σ(βz); one β for all units."""
 
     def __init__(self):
-        self.shapes = {"beta": (1,)}
+        self.parameter_shapes = {"beta": (1,)}
 
     def initialize(self, streams):
         self.beta[...] = 1
@@ -50,6 +50,6 @@ except HandgradError as error:
 x = rng.standard_normal((1000, 2)).astype(np.float32)
 y = (np.hypot(*x.T) > 1.2).astype(int)  # inside or outside a circle
 swish = Swish()
-network = Network([Dense(2, 16), swish, Dense(16, 2)], loss="softmax_cross_entropy", rng=0)
+network = Network([Dense(2, 16), swish, Dense(16, 2)], loss="cross_entropy", rng=0)
 Trainer(network, Adam(lr=0.02), batch_size=50, rng=0).fit(x, y, epochs=30)
 print(f"{network.evaluate(x, y).accuracy:.0%} on the right side of the circle, β = {swish.beta[0]:.2f}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.tables import about, machine, save, save_json, table
-from handgrad import Adversarial, Lookahead, VirtualAdversarial, WeightAverage
+from handgrad import Adversarial, Lookahead, VirtualAdversarial, SWA
 from handgrad.data import load
 from handgrad.recipes import RECIPES, Recipe
 from handgrad.training import Trainer
@@ -42,7 +42,7 @@ def look_ahead(trainer: Trainer) -> None:
 
 def average_the_last_quarter(trainer: Trainer) -> None:
     """SWA."""
-    trainer.callbacks.append(WeightAverage(0.75))
+    trainer.callbacks.append(SWA(0.75))
 
 
 def by_sign(trainer: Trainer) -> None:
@@ -82,7 +82,7 @@ VARIATIONS: dict[tuple[str, int], list[Variation]] = {
         Variation("Lookahead", {}, look_ahead),
         Variation("adversarial, L2 0.5", {"adversarial": 0.5}),
         Variation("views 5", {"views": 5}),
-        Variation("committee of 5", {"members": 5}),
+        Variation("ensemble of 5", {"members": 5}),
     ],
     ("minute", 3): [
         Variation("as it is", {}),

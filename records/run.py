@@ -6,7 +6,7 @@
 
 Nothing is chosen here: the recipes were tuned on 10,000 digits held out of the training set, and are fixed. The clock
 starts with the bytes of the training set in memory and stops with the test set's answers: preprocessing, augmentation,
-the teacher's training, all members of a committee are within. Every seed is a process of its own, new and cold but for
+the teacher's training, all members of a ensemble are within. Every seed is a process of its own, new and cold but for
 its imports, and held to its share of the cores. A seed that a file has from the same source, recipe and machine is not
 run again, so a run that was stopped goes on; a file of others stays as it is, until --again lets it be made anew.
 """
@@ -31,7 +31,7 @@ from handgrad.recipes import RECIPES, Recipe
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 # The recipes of the table in its order, with the epochs where they are not the recipe's own.
-LADDER = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "committee"]
+LADDER = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "ensemble"]
 SHORTER = {"minute-20s": ("minute", 4)}
 
 

@@ -51,7 +51,7 @@ def born(choices: dict[str, Any], rng: np.random.Generator) -> Network:
     kind, sizes = ACTIVATIONS[choices["activation"]], [784, *choices["hidden"]]
     hidden = [part for pair in pairwise(sizes) for part in (Dense(*pair, "xavier_uniform"), kind())]
     layers = [*hidden, Dense(sizes[-1], 10, "xavier_uniform")]
-    network = Network(layers, loss="softmax_cross_entropy", rng=rng)
+    network = Network(layers, loss="cross_entropy", rng=rng)
     if not choices["normalised"]:
         for W, _ in network.weights:
             n_out, n_in = W.shape

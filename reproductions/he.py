@@ -29,7 +29,7 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
     (x, y), seen = digits(choices)
     rng = np.random.default_rng(seed)
     sizes = [784, *[64] * (choices["layers"] - 1), 10]
-    network = Network(sizes, activation="relu", loss="softmax_cross_entropy", init=choices["init"], rng=rng)
+    network = Network(sizes, activation="relu", loss="cross_entropy", init=choices["init"], rng=rng)
     optimizer = Momentum(choices["lr"], choices["momentum"], l2=choices["l2"])
     schedule, batch_size = schedules.cosine(), choices["batch_size"]
     trainer = Trainer(network, optimizer, batch_size=batch_size, schedule=schedule, rng=rng)

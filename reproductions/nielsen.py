@@ -23,7 +23,7 @@ from .tables import Figures, Row, Run, Table, main
 
 def settings(*hidden: int, **choices: Any) -> dict[str, Any]:
     """The book's usual choices with these in their place."""
-    usual = {"loss": "cross_entropy", "lr": 0.5, "lambda_": 0.0, "init": "large", "epochs": 30, "images": 50_000}
+    usual = {"loss": "binary_cross_entropy", "lr": 0.5, "lambda_": 0.0, "init": "large", "epochs": 30, "images": 50_000}
     return {"hidden": list(hidden), **usual, "watched": "test", **choices}
 
 

@@ -39,7 +39,7 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
     """One run: the test set's error after the last epoch, and the training set's as training saw it."""
     rng = np.random.default_rng(seed)
     sizes = [784, choices["hidden"], 10]
-    network = Network(sizes, activation="relu", loss="softmax_cross_entropy", rng=rng)
+    network = Network(sizes, activation="relu", loss="cross_entropy", rng=rng)
     augment = Augmentation(28, 28, **choices["moves"]) if choices["moves"] else None
     return errors(network, Momentum(choices["lr"], choices["momentum"]), choices, rng, augment)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from handgrad import Dense, Dropout, Layer, Momentum, Network, Relu
+from handgrad import Dense, Dropout, Layer, Momentum, Network, ReLU
 
 from .tables import Figures, Row, Run, Table, errors, main
 
@@ -30,8 +30,8 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
     sizes, at_input, hidden = [784, *choices["hidden"]], choices["dropout"][0], choices["dropout"][1]
     layers: list[Layer] = [Dropout(at_input)] if at_input else []
     for n_in, n_out in pairwise(sizes):
-        layers += [Dense(n_in, n_out), Relu()] + ([Dropout(hidden)] if hidden else [])
-    network = Network([*layers, Dense(sizes[-1], 10)], loss="softmax_cross_entropy", rng=rng)
+        layers += [Dense(n_in, n_out), ReLU()] + ([Dropout(hidden)] if hidden else [])
+    network = Network([*layers, Dense(sizes[-1], 10)], loss="cross_entropy", rng=rng)
     optimizer = Momentum(choices["lr"], choices["momentum"], max_norm=choices["max_norm"])
     return errors(network, optimizer, choices, rng)
 

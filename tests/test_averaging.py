@@ -13,19 +13,18 @@ from handgrad import (
     Dense,
     Dropout,
     EarlyStopping,
-    ExponentialAverage,
+    EMA,
     HandgradError,
     Lookahead,
     Muon,
     Network,
-    Relu,
+    ReLU,
     Tanh,
     Trainer,
-    WeightAverage,
-    averaging,
+    SWA,
     schedules,
 )
-from handgrad.files import Checkpoint, resume
+from handgrad.callbacks import Checkpoint, resume
 from handgrad.training import DivergedError
 
 N = 23  # with batches of 5: five steps an epoch
@@ -34,9 +33,9 @@ HELD_OUT = np.random.default_rng(1).random((7, 4)), np.arange(7) % 3
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
 KINDS = {
-    "ema": lambda: ExponentialAverage(0.8),
-    "ema-every-2": lambda: ExponentialAverage(0.8, every=2),
-    "swa": lambda: WeightAverage(0.3),
+    "ema": lambda: EMA(0.8),
+    "ema-every-2": lambda: EMA(0.8, every=2),
+    "swa": lambda: SWA(0.3),
 }
 EACH = pytest.mark.parametrize("kind", KINDS)
 
@@ -54,7 +53,7 @@ class Raw(Callback):
 
 
 def make(*callbacks, optimizer=None, dtype=np.float64, rng=0, **options):
-    network = Network([4, 5, 3], activation="tanh", loss="softmax_cross_entropy", rng=rng, dtype=dtype)
+    network = Network([4, 5, 3], activation="tanh", loss="cross_entropy", rng=rng, dtype=dtype)
     return Trainer(network, optimizer or SGD(0.5), callbacks=callbacks, **{"batch_size": 5, "rng": rng} | options)
 
 
@@ -77,7 +76,7 @@ def exponential(thetas, d):
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("every", [1, 3, 7])
 def test_an_exponential_average_is_the_weighted_mean_of_the_steps(decay, every):
-    trainer, thetas = run(ExponentialAverage(decay, every=every))
+    trainer, thetas = run(EMA(decay, every=every))
     taken = thetas[every - 1 :: every]
     np.testing.assert_allclose(trainer.network.parameters, exponential(taken, decay**every), **EXACT)
     assert len(thetas) == 20
@@ -87,7 +86,7 @@ def test_an_exponential_average_is_the_weighted_mean_of_the_steps(decay, every):
 
 @pytest.mark.parametrize(("start", "left_out"), [(0.0, 0), (0.5, 9), (0.75, 14), (0.33, 6), (0.99, 19)])
 def test_a_weight_average_is_the_mean_of_the_steps_from_its_start_on(start, left_out):
-    trainer, thetas = run(WeightAverage(start))
+    trainer, thetas = run(SWA(start))
     np.testing.assert_allclose(trainer.network.parameters, np.mean(thetas[left_out:], axis=0), **EXACT)
     for wrong in {left_out - 1, left_out + 1} & set(range(20)):
         assert np.abs(trainer.network.parameters - np.mean(thetas[wrong:], axis=0)).max() > 1e-6
@@ -152,7 +151,7 @@ def test_a_run_that_stops_before_the_start_ends_with_its_raw_weights():
             trainer.stop = True
 
     raw = Raw()
-    trainer = make(WeightAverage(0.5), raw, Stop())
+    trainer = make(SWA(0.5), raw, Stop())
     trainer.fit(X, Y, epochs=4)
     assert len(raw.thetas) == 5
     np.testing.assert_array_equal(trainer.network.parameters, raw.thetas[-1])
@@ -181,7 +180,7 @@ def test_another_training_begins_anew(kind, hidden):
 
 @EACH
 def test_after_divergence_nothing_of_it_is_left(kind):
-    network, raw = Network([Dense(4, 5), Relu(), Dense(5, 3)], loss="quadratic", rng=0), Raw()
+    network, raw = Network([Dense(4, 5), ReLU(), Dense(5, 3)], loss="quadratic", rng=0), Raw()
     trainer = Trainer(network, SGD(1e-3), callbacks=[KINDS[kind]()], batch_size=5, rng=0)
     trainer.schedule = lambda epoch, epochs: 1.0 if epoch < 1.5 else 1e12
     with pytest.raises(DivergedError):
@@ -197,7 +196,7 @@ def test_after_divergence_nothing_of_it_is_left(kind):
 
 @pytest.mark.parametrize("average_last", [True, False])
 def test_of_two_that_end_a_fit_with_weights_of_their_own_the_last_has_its_way(average_last):
-    average, stopping = WeightAverage(0.5), EarlyStopping("loss", patience=9)
+    average, stopping = SWA(0.5), EarlyStopping("loss", patience=9)
     trainer = make(*([stopping, average] if average_last else [average, stopping]))
     trainer.fit(X, Y, epochs=4)
     np.testing.assert_array_equal(
@@ -211,7 +210,7 @@ def test_of_two_that_end_a_fit_with_weights_of_their_own_the_last_has_its_way(av
 
 def whole(path, seed, fail_at=None, optimizer=Adam):
     layers = [Dense(4, 6), Tanh(), Dropout(0.3), Dense(6, 3)]
-    network = Network(layers, loss="softmax_cross_entropy", rng=seed)
+    network = Network(layers, loss="cross_entropy", rng=seed)
     callbacks = [*(make() for make in KINDS.values()), Raw(fail_at), Checkpoint(path)]
     return Trainer(
         network, optimizer(0.05), batch_size=5, schedule=schedules.one_cycle(), callbacks=callbacks, rng=seed
@@ -272,9 +271,9 @@ def test_the_state_is_a_copy(kind):
 @pytest.mark.parametrize(
     ("make_it", "name", "value"),
     [
-        *((ExponentialAverage, "decay", v) for v in (-0.1, 1.0, math.nan)),
-        *((ExponentialAverage, "every", v) for v in (0, -1, 2.5, None)),
-        *((WeightAverage, "start", v) for v in (-0.1, 1.0, math.nan)),
+        *((EMA, "decay", v) for v in (-0.1, 1.0, math.nan)),
+        *((EMA, "every", v) for v in (0, -1, 2.5, None)),
+        *((SWA, "start", v) for v in (-0.1, 1.0, math.nan)),
     ],
 )
 def test_a_bad_argument_is_refused_by_name(make_it, name, value):

@@ -20,7 +20,7 @@ from handgrad import (
     Momentum,
     Nesterov,
     Network,
-    Relu,
+    ReLU,
     Tanh,
     Trainer,
     check_gradient,
@@ -28,12 +28,12 @@ from handgrad import (
     one_hot,
     save,
 )
-from handgrad.arrays import buffer, streams
-from handgrad.files import Checkpoint, resume
+from handgrad.arrays import buffer, spawn_rngs
+from handgrad.callbacks import Checkpoint, resume
+from handgrad.diagnostics.profiler import profile
 from handgrad.gradcheck import GradientError, gradient_errors
 from handgrad.network import bind
 from handgrad.optimizers import OPTIMIZERS
-from handgrad.profile import profile
 
 RNG = np.random.default_rng(11)
 X = 3 + 2 * RNG.standard_normal((12, 6))
@@ -45,7 +45,7 @@ SHAPES = pytest.mark.parametrize(("batch", "n"), [(2, 3), (7, 5), (60, 40)])  # 
 def ready(layer, batch, n, dtype=np.float64):
     """The layer with buffers and drawn parameters, outside of a network."""
     theta, gradient = bind([layer], dtype)
-    layer.initialize(streams(0))
+    layer.initialize(spawn_rngs(0))
     theta += np.random.default_rng(1).uniform(0.1, 1, theta.size)
     gradient[...] = np.nan  # each entry must be written
     layer.allocate(batch, n, dtype)
@@ -55,7 +55,7 @@ def ready(layer, batch, n, dtype=np.float64):
 def chain(dtype=np.float32, rng=0):
     """BatchNorm on the inputs, between layers, and at the end."""
     layers = [BatchNorm(6), Dense(6, 8), BatchNorm(8), Tanh(), Dropout(0.2), Dense(8, 4), BatchNorm(4)]
-    return Network(layers, loss="softmax_cross_entropy", rng=rng, dtype=dtype)
+    return Network(layers, loss="cross_entropy", rng=rng, dtype=dtype)
 
 
 def fit(network, optimizer=None, epochs=3, **options):
@@ -112,11 +112,11 @@ def test_forward_and_backward_are_the_loops(batch, n, rows):
 @SHAPES
 def test_inference_is_the_running_statistics_and_moves_nothing(batch, n):
     layer, x = ready(BatchNorm(n), batch, n), RNG.standard_normal((batch, n))
-    theta = [getattr(layer, name).copy() for name in layer.shapes]
+    theta = [getattr(layer, name).copy() for name in layer.parameter_shapes]
     g, b, mean, var = theta
     for given in (x, np.asfortranarray(x)):
         np.testing.assert_allclose(layer.infer(given), g * (given - mean) / np.sqrt(var + 1e-5) + b, **CLOSE)
-    for name, before in zip(layer.shapes, theta, strict=True):
+    for name, before in zip(layer.parameter_shapes, theta, strict=True):
         np.testing.assert_array_equal(getattr(layer, name), before)
 
 
@@ -131,7 +131,7 @@ def test_the_running_statistics_become_those_of_the_data():
 def test_it_begins_as_plain_standardising():
     layer = BatchNorm(6)
     bind([layer], np.float64)
-    layer.initialize(streams(0))
+    layer.initialize(spawn_rngs(0))
     layer.allocate(12, 6, np.float64)
     np.testing.assert_allclose(layer.infer(X), X / math.sqrt(1 + 1e-5), **CLOSE)
     y = layer.forward(X)
@@ -156,7 +156,7 @@ def test_on_pixels_the_dead_ones_stay_dead(dtype):
     x = RNG.integers(0, 256, (40, 50)).astype(np.uint8)
     x[:, 7] = 0
     layer = BatchNorm(50, momentum=1)
-    network = Network([layer, Dense(50, 4)], loss="softmax_cross_entropy", rng=0, dtype=dtype)
+    network = Network([layer, Dense(50, 4)], loss="cross_entropy", rng=0, dtype=dtype)
     network.backprop((x / 255).astype(dtype), one_hot(np.arange(40) % 4, 4, dtype))
     assert np.isfinite(network.gradient).all()
     assert not layer.y[:, 7].any()
@@ -174,7 +174,7 @@ def test_the_first_layer_derives_no_dx():
     layer.backward(dy)
     dg, db = layer.dg.copy(), layer.db.copy()
     layer.backward = None  # not callable
-    for name in layer.shapes:
+    for name in layer.parameter_shapes:
         getattr(layer, f"d{name}")[...] = np.nan
     layer.backward_parameters(dy)
     np.testing.assert_array_equal((layer.dg, layer.db), (dg, db))
@@ -283,7 +283,7 @@ def test_no_optimizer_and_no_penalty_touches_the_running_statistics(make, penalt
         for ours, theirs in zip(network.layers, idle.layers, strict=True):
             if ours.rng is not None:
                 theirs.rng.bit_generator.state = ours.rng.bit_generator.state
-        optimizer.learn(network, x, t, 0.1)
+        optimizer.train_step(network, x, t, 0.1)
         idle.forward(x)
         np.testing.assert_array_equal(statistics(network), statistics(idle))
     assert (network.layers[0].g != 1).all()  # g and b learn
@@ -297,7 +297,7 @@ def test_learn_of_plain_sgd_leaves_them_to_forward():
     """There θ ← θ - dθ as a whole."""
     network = chain(np.float64)
     layer, before = network.layers[0], network.layers[0].running_mean.copy()
-    SGD(0.5).learn(network, X, one_hot(Y, 4, np.float64), 0.5)
+    SGD(0.5).train_step(network, X, one_hot(Y, 4, np.float64), 0.5)
     np.testing.assert_allclose(layer.running_mean, 0.9 * before + 0.1 * X.mean(axis=0), **CLOSE)
     np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * X.var(axis=0, ddof=1), **CLOSE)
 
@@ -334,9 +334,7 @@ def test_a_copy_has_statistics_of_its_own_and_goes_on_to_the_same_bits(copied):
 
 def test_it_learns_digits_where_the_inputs_are_not_centred(digits):
     x, y, x_test, y_test = digits
-    network = Network(
-        [BatchNorm(64), Dense(64, 32), BatchNorm(32), Relu(), Dense(32, 10)], loss="softmax_cross_entropy", rng=0
-    )
+    network = Network([BatchNorm(64), Dense(64, 32), BatchNorm(32), ReLU(), Dense(32, 10)], loss="cross_entropy", rng=0)
     Trainer(network, SGD(0.1), batch_size=50, rng=0).fit(x, y, epochs=5)
     assert network.evaluate(x_test, y_test).accuracy > 0.95
 
@@ -371,7 +369,7 @@ def test_buffers_are_made_once_for_a_batch_size():
 @pytest.mark.parametrize(("batch", "n"), [(64, 40), (3, 4)])
 def test_outputs_lie_in_memory_as_other_buffers_do(batch, n):
     layer = ready(BatchNorm(n), batch, n, np.float32)
-    x, like = np.ones((batch, n), np.float32), buffer(batch, n, np.float32)
+    x, like = np.ones((batch, n), np.float32), layer_buffer(batch, n, np.float32)
     for y in (layer.forward(x), layer.backward(x), layer.infer(x)):
         assert y.flags.c_contiguous == like.flags.c_contiguous
 
@@ -379,7 +377,7 @@ def test_outputs_lie_in_memory_as_other_buffers_do(batch, n):
 # ---- Folded ----------------------------------------------------------------------------------------------------------
 
 CHAINS = {
-    "after": ([Dense(6, 5), BatchNorm(5), Relu(), Dense(5, 4)], [Dense, Relu, Dense]),
+    "after": ([Dense(6, 5), BatchNorm(5), ReLU(), Dense(5, 4)], [Dense, ReLU, Dense]),
     "before": ([Dense(6, 5), Tanh(), BatchNorm(5), Dense(5, 4)], [Dense, Tanh, Dense]),
     "between": ([Dense(6, 5), BatchNorm(5), Dense(5, 4)], [Dense, Dense]),
     "inputs": ([BatchNorm(6), Dense(6, 4)], [Dense]),
@@ -388,7 +386,7 @@ CHAINS = {
     "dropout-below": ([Dense(6, 5), Dropout(), BatchNorm(5), Tanh(), Dense(5, 4)], [Dense, Dropout, Tanh, Dense]),
     "identity": ([Dropout(), BatchNorm(6), Identity(), Dropout(), Dense(6, 4)], [Dropout, Identity, Dropout, Dense]),
     "two": ([BatchNorm(6), BatchNorm(6), Dense(6, 4), BatchNorm(4), BatchNorm(4)], [Dense]),
-    "stays": ([Dense(6, 4), Tanh(), BatchNorm(4), Relu()], [Dense, Tanh, BatchNorm, Relu]),
+    "stays": ([Dense(6, 4), Tanh(), BatchNorm(4), ReLU()], [Dense, Tanh, BatchNorm, ReLU]),
     "stays-alone": ([Tanh(), BatchNorm(6), Tanh(), Dense(6, 4)], [Tanh, BatchNorm, Tanh, Dense]),
     "without": ([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], [Dense, Tanh, Dropout, Dense]),
 }
@@ -396,7 +394,7 @@ CHAINS = {
 
 def of(layers, dtype=np.float64):
     """A network of these layers, anything at all in its parameters."""
-    network = Network(copy.deepcopy(layers), loss="softmax_cross_entropy", rng=0, dtype=dtype)
+    network = Network(copy.deepcopy(layers), loss="cross_entropy", rng=0, dtype=dtype)
     network.parameters[...] = RNG.uniform(-1, 1, network.parameters.size)
     for layer in network.layers:
         if isinstance(layer, BatchNorm):
@@ -428,11 +426,13 @@ def test_a_folded_network_is_whole(name, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "m.safetensors").outputs(X), folded.outputs(X))
     if not any(isinstance(layer, BatchNorm) for layer in folded.layers):
         check_gradient(folded, X, Y)
-    next(layer for layer in folded.layers if layer.shapes).backward = None  # not callable: backward ends there
+    next(
+        layer for layer in folded.layers if layer.parameter_shapes
+    ).backward = None  # not callable: backward ends there
     folded.backprop(X, one_hot(Y, 4, np.float64))
     for vector, prefix in ((folded.parameters, ""), (folded.gradient, "d")):
         vector[...] = np.arange(vector.size)
-        parts = [getattr(layer, prefix + p).ravel() for layer in folded.layers for p in layer.shapes]
+        parts = [getattr(layer, prefix + p).ravel() for layer in folded.layers for p in layer.parameter_shapes]
         np.testing.assert_array_equal(np.concatenate(parts), vector)
 
 

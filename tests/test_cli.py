@@ -18,11 +18,12 @@ from PIL import Image
 
 import handgrad
 import handgrad.data
-from handgrad import cli, files, plots, runs
-from handgrad.data.drawn import drawn_digits
+from handgrad import cli
+from handgrad._blas import blas_threads
 from handgrad.data.idx import write_idx
+from handgrad.data.synthetic import synthetic_digits
+from handgrad.diagnostics import plots
 from handgrad.recipes import RECIPES, Recipe
-from handgrad.threads import blas_threads
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -47,9 +48,9 @@ def _environment(cwd: Path, more: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of four IDX files: 1,500 drawn digits to train on, 300 to test on."""
+    """A directory of four IDX files: 1,500 synthetic digits to train on, 300 to test on."""
     directory = tmp_path_factory.mktemp("digits")
-    for name, array in zip(NAMES, drawn_digits(1500, 300, seed=1), strict=True):
+    for name, array in zip(NAMES, synthetic_digits(1500, 300, seed=1), strict=True):
         write_idx(directory / f"{name}.gz", array)
     return directory
 
@@ -113,7 +114,7 @@ def test_predict_reads_pictures_of_both_polarities_and_shows_what_it_saw(
     model = directory / "model.safetensors"
     network = handgrad.load(model)
     x, y = handgrad.data.load(str(digits)).x_test, handgrad.data.load(str(digits)).y_test
-    sure = int(np.where(network.predict(x) == y, network.probabilities(x).max(axis=1), 0).argmax())
+    sure = int(np.where(network.predict(x) == y, network.predict_proba(x).max(axis=1), 0).argmax())
     Image.fromarray(x[sure]).resize((140, 140)).save(tmp_path / "light.png")
     Image.fromarray(255 - x[sure]).resize((90, 90)).save(tmp_path / "dark.jpg", quality=95)
     np.save(tmp_path / "raw.npy", x[sure])
@@ -203,7 +204,7 @@ def test_without_mnist_it_says_so_loudly_and_trains_on_drawn_digits(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
     assert "MNIST is not here: training on digits that handgrad draws itself" in done.stderr
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "drawn"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "synthetic"
 
 
 def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
@@ -220,7 +221,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
     assert [row["before"] for row in told] == answers
     assert all(row["after"] != row["before"] for row in told)
     for row, picture in zip(told[1:], x[[3, 7]], strict=True):
-        assert row["l2"] == pytest.approx(handgrad.smallest_change(network, picture).l2, rel=1e-4)
+        assert row["l2"] == pytest.approx(handgrad.deepfool(network, picture).l2, rel=1e-4)
         assert 0 < row["largest"] <= row["l2"]
     for_people = run(*arguments, cwd=tmp_path).stdout.splitlines()
     assert f"length {told[1]['l2']:.3f}" in for_people[1]
@@ -237,7 +238,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
     ("arguments", "expected"),
     [
         (["train", "--activation", "sigmod"], "did you mean 'sigmoid'"),
-        (["train", "--loss", "cross-entropy"], "did you mean 'cross_entropy'"),
+        (["train", "--loss", "cross-entropy"], "did you mean 'binary_cross_entropy'"),
         (["train", "--optimizer", "sdg"], "did you mean 'sgd'"),
         (["train", "--init", "kaiming"], "kaiming_normal"),
         (["train", "--recipe", "pots"], "did you mean 'post'"),
@@ -257,7 +258,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
         (["train", "--adversarial", "nan"], "epsilon nan: expected"),
         (["train", "--views", "4"], "views 4: expected one of 1, 5, 9"),
         (["train", "--members", "0"], "members 0: expected 1 or more"),
-        (["train", "--temperature", "2"], "temperature 2.0: expected with the loss softmax_cross_entropy"),
+        (["train", "--temperature", "2"], "temperature 2.0: expected with the loss cross_entropy"),
         (["train", "--teacher", "nothing.safetensors"], "nothing.safetensors: No such file"),
         (["train", "--teacher", "post", "--lr", "-1"], "lr -1.0: expected a finite number above 0"),
         (["train", "--schedule", "cosin"], "did you mean 'cosine'"),
@@ -273,7 +274,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
         (["train", "--resume", "nowhere", "--recipe", "post"], "leave out --recipe"),
         (["train", "--resume", "nowhere", "--hidden", "9", "--batch-norm"], "leave out --hidden, --batch-norm"),
         (["train", "--resume", "nowhere", "--members", "2"], "leave out --members"),
-        (["train", "--resume", "nowhere", "--data", "drawn"], "leave out --data"),
+        (["train", "--resume", "nowhere", "--data", "synthetic"], "leave out --data"),
         (["train", "--data", "nowhere"], "nowhere holds no IDX files"),
         (["train", "--data", ""], ". holds no IDX files"),
         (["train", "--hidden", "99999999999"], "not enough memory"),
@@ -287,7 +288,7 @@ def test_attack_changes_the_answer_to_a_drawn_digit_and_draws_how(
         (["profile", "--hidden", "0"], "expected a whole number, 1 or more"),
         (["profile", "--epochs", "3"], "No such option"),
         (["show-augmentation", "--recipe", "pots"], "did you mean 'post'"),
-        (["show-augmentation", "--recipe", "post", "--data", "drawn"], "give --rotation"),
+        (["show-augmentation", "--recipe", "post", "--data", "synthetic"], "give --rotation"),
         (["show-augmentation", "--recipe", "post", "--digits", "0"], "0 is not in the range"),
         (["show-augmentation", "--recipe", "post", "--lr", "1"], "No such option"),
         (["show-augmentation", "--recipe", "post", "--data", "nowhere", "--shift", "1"], "nowhere holds no IDX files"),
@@ -396,7 +397,7 @@ def test_the_configuration_of_no_run_is_one_line(
 
 def test_a_diverging_run_stops_in_one_line(digits: Path, tmp_path: Path) -> None:
     more = ("--activation", "relu", "--loss", "quadratic", "--optimizer", "momentum", "--init", "normal")
-    sizes = ("--hidden", "30", "--loss", "softmax_cross_entropy", "--lr", "1e38", "--epochs", "5")
+    sizes = ("--hidden", "30", "--loss", "cross_entropy", "--lr", "1e38", "--epochs", "5")
     done = run("train", "--data", digits, "--validation", 0, *more, *sizes, "--out", "run", cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert "diverged by step" in done.stderr
@@ -425,11 +426,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Let Ctrl-C come in the `count`-th epoch of the run, those of all members and the teacher counted on."""
     epochs = iter(range(1, 1000))
 
-    def on_batch_end(self: runs.Teller, trainer: handgrad.Trainer) -> None:
+    def on_batch_end(self: runs.ProgressReporter, trainer: handgrad.Trainer) -> None:
         if trainer.batch == 3 and next(epochs) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.Teller, "on_batch_end", on_batch_end)
+    monkeypatch.setattr(runs.ProgressReporter, "on_batch_end", on_batch_end)
 
 
 def same(a: Path, b: Path) -> None:
@@ -481,7 +482,7 @@ def test_a_committee_is_what_its_recipe_trains(digits: Path, tmp_path: Path) -> 
     recipe = Recipe.from_config(_config(tmp_path / "run"))
     trained = recipe.train(dataset.x_train, dataset.y_train, 10)
     kept = handgrad.load(tmp_path / "run/model.safetensors")
-    assert isinstance(kept, handgrad.Committee)
+    assert isinstance(kept, handgrad.Ensemble)
     np.testing.assert_array_equal(kept.outputs(dataset.x_test), trained.outputs(dataset.x_test))
     result = kept.evaluate(dataset.x_test, dataset.y_test)
     assert f"test: {result.correct} / 300" in said
@@ -492,7 +493,7 @@ def test_a_committee_is_what_its_recipe_trains(digits: Path, tmp_path: Path) -> 
     assert within("evaluate", tmp_path / "run/model.safetensors", "--data", digits)[0] == 0
     refused = within("attack", tmp_path / "run/model.safetensors", "--digit", 0, "--data", digits)
     assert (refused[0], refused[2].count("\n")) == (2, 1)
-    assert "is a committee of 2 networks: attack takes one" in refused[2]
+    assert "is a ensemble of 2 networks: attack takes one" in refused[2]
 
 
 def _config(run: Path) -> dict[str, object]:
@@ -507,7 +508,7 @@ def test_a_run_with_a_teacher_trains_it_once_and_goes_on_from_wherever_it_was_st
 ) -> None:
     wise = RECIPES["post"].with_choices(name="wise", epochs=2, batch_size=50)
     monkeypatch.setitem(RECIPES, "wise", wise)
-    arguments = ("train", *MORE, "--loss", "softmax_cross_entropy", "--temperature", 3, "--teacher", "wise")
+    arguments = ("train", *MORE, "--loss", "cross_entropy", "--temperature", 3, "--teacher", "wise")
     arguments += ("--epochs", 2, "--seed", 3, "--data", digits)
     code, said, errors = within(*arguments, "--out", tmp_path / "whole")
     assert code == 0, errors
@@ -536,7 +537,7 @@ def test_a_run_with_a_teacher_trains_it_once_and_goes_on_from_wherever_it_was_st
 
 def test_a_teacher_may_be_a_file(trained: tuple[Path, str], digits: Path, tmp_path: Path) -> None:
     model = trained[0] / "model.safetensors"
-    arguments = ("train", *MORE, "--loss", "softmax_cross_entropy", "--teacher", model, "--epochs", 2, "--data", digits)
+    arguments = ("train", *MORE, "--loss", "cross_entropy", "--teacher", model, "--epochs", 2, "--data", digits)
     code, _, errors = within(*arguments, "--out", tmp_path / "run")
     assert code == 0, errors
     assert not (tmp_path / "run" / "teacher").exists()
@@ -550,7 +551,7 @@ def test_a_teacher_may_be_a_file(trained: tuple[Path, str], digits: Path, tmp_pa
 
 
 def test_every_choice_of_the_recipe_is_a_flag(digits: Path, tmp_path: Path) -> None:
-    flags = {"hidden": (7, 5), "activation": "tanh,relu", "loss": "softmax_cross_entropy", "init": "lecun"}
+    flags = {"hidden": (7, 5), "activation": "tanh,relu", "loss": "cross_entropy", "init": "lecun"}
     flags |= {"batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "optimizer": "adamw", "lr": 0.01}
     flags |= {"weight_decay": 0.1, "schedule": "cosine", "batch_size": 100, "epochs": 1, "average": 0.5, "seed": 9}
     flags |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1, "shift": 1.0}
@@ -565,8 +566,8 @@ def test_every_choice_of_the_recipe_is_a_flag(digits: Path, tmp_path: Path) -> N
     assert said.startswith("test: ")
     recipe = Recipe.from_config(_config(tmp_path / "run"))
     assert recipe == RECIPES["post"].with_choices(**flags)
-    committee = handgrad.load(tmp_path / "run/model.safetensors")
-    assert [(member.views, member.n_in, member.n_raw) for member in committee.members] == [(5, 196, 784)] * 2
+    ensemble = handgrad.load(tmp_path / "run/model.safetensors")
+    assert [(member.views, member.n_in, member.n_in) for member in ensemble.members] == [(5, 196, 784)] * 2
     code, said, errors = within("predict", tmp_path / "run/model.safetensors", _picture(tmp_path, digits))
     assert code == 0, errors
 
@@ -736,7 +737,7 @@ def test_check_exits_1_at_the_first_wrong_gradient(tmp_path: Path) -> None:
 
 
 def test_profile_prints_a_table_of_the_step_that_was_asked_for(tmp_path: Path) -> None:
-    chosen = ("--hidden", "8,6", "--activation", "relu,tanh", "--loss", "softmax_cross_entropy")
+    chosen = ("--hidden", "8,6", "--activation", "relu,tanh", "--loss", "cross_entropy")
     chosen += ("--init", "lecun", "--optimizer", "adam", "--batch-size", 7, "--seconds", 0)
     done = run("profile", *chosen, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -746,9 +747,9 @@ def test_profile_prints_a_table_of_the_step_that_was_asked_for(tmp_path: Path) -
     assert more.startswith("with init lecun")
     assert header.split() == ["part", "us", "of", "the", "step", "floor", "us", "x", "floor"]
     assert [row[:32].strip() for row in rows] == [
-        *("0 Dense forward", "1 Relu forward", "2 Dense forward", "3 Tanh forward", "4 Dense forward"),
-        *("SoftmaxCrossEntropy backward", "4 Dense backward", "3 Tanh backward", "2 Dense backward"),
-        *("1 Relu backward", "0 Dense backward", "Adam update"),
+        *("0 Dense forward", "1 ReLU forward", "2 Dense forward", "3 Tanh forward", "4 Dense forward"),
+        *("CrossEntropy backward", "4 Dense backward", "3 Tanh backward", "2 Dense backward"),
+        *("1 ReLU backward", "0 Dense backward", "Adam update"),
     ]
     assert sum_of_parts.startswith("sum of the parts")
     assert between.startswith("between them")

@@ -22,9 +22,9 @@ import handgrad
 from handgrad import Adam, Dense, Network, Tanh, Trainer, cli, one_hot, schedules
 from handgrad import sklearn as ours
 from handgrad.export import TARGETS, export
-from handgrad.regression import REGRESSION
+from handgrad.losses import REGRESSION
 from handgrad.sklearn import MLPClassifier, MLPRegressor
-from handgrad.sklearn.fitting import PlainEpsilonAdam
+from handgrad.sklearn.trainer import SklearnAdam
 
 ROOT = Path(__file__).parents[1]
 PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
@@ -217,7 +217,7 @@ def test_an_estimators_file_goes_on_into_another_language(tmp_path: Path) -> Non
     model = MLPClassifier((20,), early_stopping=True, random_state=0).fit(X / 16, y)
     ours.save(model, tmp_path / "model.safetensors")
     network = handgrad.load(tmp_path / "model.safetensors")
-    assert np.array_equal(network.probabilities(X / 16), model.predict_proba(X / 16))
+    assert np.array_equal(network.predict_proba(X / 16), model.predict_proba(X / 16))
     export(network, tmp_path / "digits.py", to="python")
     names: dict[str, Any] = {"__name__": "digits"}
     exec(compile((tmp_path / "digits.py").read_text(), "digits.py", "exec"), names)
@@ -227,8 +227,8 @@ def test_an_estimators_file_goes_on_into_another_language(tmp_path: Path) -> Non
 def test_what_scikit_learn_has_learnt_comes_in() -> None:
     X, y = load_digits(return_X_y=True)
     model = theirs.MLPClassifier((20,), early_stopping=True, random_state=0).fit(X / 16, y)
-    network = Network.from_sklearn(model)
-    np.testing.assert_allclose(network.probabilities(X / 16), model.predict_proba(X / 16), atol=1e-12)
+    network = interop.from_sklearn(model)
+    np.testing.assert_allclose(network.predict_proba(X / 16), model.predict_proba(X / 16), atol=1e-12)
 
 
 def parameters_of(kind: Any) -> dict[str, Any]:
@@ -320,12 +320,12 @@ def test_n_iter_no_change_is_a_patience_of_one_less() -> None:
 
 def test_scikit_learns_epsilon_is_larger_by_what_the_page_says() -> None:
     networks = [Network([3, 2], loss="quadratic", rng=0, dtype=np.float64) for _ in range(2)]
-    plain = PlainEpsilonAdam(0.1, 0.9, 0.999, 1e-3)
+    plain = SklearnAdam(0.1, 0.9, 0.999, 1e-3)
     scaled = Adam(0.1)
     for step in range(1, 6):
         scaled.epsilon = 1e-3 / math.sqrt(1 - 0.999**step)
         for network, optimizer in zip(networks, (plain, scaled), strict=True):
-            optimizer.learn(network, np.eye(3), np.eye(3)[:, :2], 0.1)
+            optimizer.train_step(network, np.eye(3), np.eye(3)[:, :2], 0.1)
         np.testing.assert_allclose(networks[0].parameters, networks[1].parameters, rtol=1e-12)
     assert round(1 / math.sqrt(1 - 0.999)) == 32
 
@@ -335,10 +335,10 @@ def test_the_books_cost_is_the_loss_and_its_penalty() -> None:
     (cell,) = [here for book, here, _ in rows_of("Nielsen's book") if "total_cost" in book]
     rng = np.random.default_rng(0)
     x, y, lmbda = rng.random((20, 6)), rng.integers(0, 4, 20), 3.0
-    for loss in ("cross_entropy", "quadratic"):
+    for loss in ("binary_cross_entropy", "quadratic"):
         network = Network([6, 5, 4], loss=loss, rng=0, dtype=np.float64)
-        a, t = network.probabilities(x), one_hot(y, 4, np.float64)
-        cost = -(t * np.log(a) + (1 - t) * np.log(1 - a)) if loss == "cross_entropy" else (a - t) ** 2 / 2
+        a, t = network.predict_proba(x), one_hot(y, 4, np.float64)
+        cost = -(t * np.log(a) + (1 - t) * np.log(1 - a)) if loss == "binary_cross_entropy" else (a - t) ** 2 / 2
         norms = sum(np.linalg.norm(layer.W) ** 2 for layer in network.layers if isinstance(layer, Dense))
         told = eval(code(cell)[0], {"network": network, "x": x, "y": y, "lmbda": lmbda})
         assert told == pytest.approx(cost.sum() / 20 + lmbda / 2 / 20 * norms)
@@ -364,7 +364,7 @@ def batch(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small() -> Network:
-    return Network([Dense(6, 5, "lecun"), Tanh(), Dense(5, 4, "lecun")], loss="softmax_cross_entropy", rng=0)
+    return Network([Dense(6, 5, "lecun"), Tanh(), Dense(5, 4, "lecun")], loss="cross_entropy", rng=0)
 
 
 def in_keras(keras: Any, network: Network, **options: Any) -> Any:
@@ -457,7 +457,7 @@ def test_the_rate_and_the_penalty_change_by_the_losss_factor(torch: Any) -> None
     optimizer = handgrad.SGD(0.2 / c, l2=c * 0.1)
     for seed in range(20):
         x, y = batch(seed)
-        optimizer.learn(network, x, one_hot(y, 4), optimizer.lr)
+        optimizer.train_step(network, x, one_hot(y, 4), optimizer.lr)
         other.zero_grad()
         nn.functional.mse_loss(model(torch.from_numpy(x)), torch.from_numpy(one_hot(y, 4))).backward()
         other.step()
@@ -465,7 +465,7 @@ def test_the_rate_and_the_penalty_change_by_the_losss_factor(torch: Any) -> None
     np.testing.assert_allclose(network.parameters, reached, atol=1e-6)
 
 
-def _plain(optimizer: PlainEpsilonAdam, **options: float) -> PlainEpsilonAdam:
+def _plain(optimizer: SklearnAdam, **options: float) -> SklearnAdam:
     vars(optimizer).update(options)
     return optimizer
 
@@ -480,8 +480,8 @@ KERAS: list[tuple[Any, Any, Any]] = [
     (handgrad.SGD(0.5), lambda k: k.optimizers.SGD(0.5), None),
     (handgrad.Momentum(0.1), lambda k: k.optimizers.SGD(0.1, momentum=0.9), None),
     (handgrad.Nesterov(0.1), lambda k: k.optimizers.SGD(0.1, momentum=0.9, nesterov=True), None),
-    (PlainEpsilonAdam(0.01, 0.9, 0.999, 0.1), lambda k: k.optimizers.Adam(0.01, epsilon=0.1), None),
-    (_plain(PlainEpsilonAdam(0.01, 0.9, 0.999, 1e-7), weight_decay=0.1), _adamw, None),
+    (SklearnAdam(0.01, 0.9, 0.999, 0.1), lambda k: k.optimizers.Adam(0.01, epsilon=0.1), None),
+    (_plain(SklearnAdam(0.01, 0.9, 0.999, 1e-7), weight_decay=0.1), _adamw, None),
     (handgrad.SGD(0.5, clip_norm=0.1), lambda k: k.optimizers.SGD(0.5, global_clipnorm=0.1), None),
     (
         handgrad.SGD(0.5, l2=0.05),
@@ -512,7 +512,7 @@ def test_the_optimizers_steps_are_keras(number: int, keras: Any) -> None:
     model.compile(optimizer=make(keras), loss=loss)
     for seed in range(30):
         x, y = batch(seed)
-        optimizer.learn(network, x, one_hot(y, 4), optimizer.lr)
+        optimizer.train_step(network, x, one_hot(y, 4), optimizer.lr)
         model.train_on_batch(x, y)
     np.testing.assert_allclose(network.parameters, vector(model), atol=5e-6)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, Dense, Dropout, Layer, LeakyRelu, Loss, Network, Optimizer, Trainer, schedules
+from handgrad import SGD, Adam, Dense, Dropout, Layer, LeakyReLU, Loss, Network, Optimizer, Trainer, schedules
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
 from handgrad.optimizers import OPTIMIZERS
@@ -62,7 +62,7 @@ def test_no_array_of_another_dtype_after_training(activation, loss, optimizer, d
 def test_answers_have_the_networks_dtype_whatever_comes_in(loss, kind, dtype):
     x = np.random.default_rng(0).integers(0, 2, (5, 6)).astype(kind)
     network = Network([6, 5, 3], activation="gelu", loss=loss, rng=0, dtype=dtype)
-    answers = [network.outputs(x), network.probabilities(x), *network.activations(x)]
+    answers = [network.outputs(x), network.predict_proba(x), *network.activations(x)]
     assert {a.dtype for a in answers} == {np.dtype(dtype)}
 
 
@@ -93,7 +93,7 @@ def test_a_rate_that_is_a_numpy_float64_widens_nothing(optimizer, data):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_float32_is_float64_rounded(loss, data):
     """Same seed, same data: after some steps the two agree to a few float32 roundings, and are not the same."""
-    layers = {dtype: [Dense(6, 5), LeakyRelu(), Dense(5, 3)] for dtype in (np.float32, np.float64)}
+    layers = {dtype: [Dense(6, 5), LeakyReLU(), Dense(5, 3)] for dtype in (np.float32, np.float64)}
     single, double = (
         trained(layers[dtype], loss, Adam(0.01), dtype, *data).network.parameters for dtype in (np.float32, np.float64)
     )
@@ -103,7 +103,7 @@ def test_float32_is_float64_rounded(loss, data):
 
 @DTYPES
 def test_the_loss_and_the_accuracy_are_pythons_own_floats(dtype, data):
-    trainer = trained([6, 5, 3], "cross_entropy", SGD(0.1), dtype, *data)
+    trainer = trained([6, 5, 3], "binary_cross_entropy", SGD(0.1), dtype, *data)
     assert {type(value) for values in trainer.history.values() for value in values} == {float}
     evaluation = trainer.network.evaluate(*data)
     assert (type(evaluation.loss), type(evaluation.correct), type(evaluation.accuracy)) == (float, int, float)

@@ -19,30 +19,30 @@ from click.testing import CliRunner
 import handgrad
 from handgrad import (
     BatchNorm,
-    Committee,
-    CrossEntropy,
+    Ensemble,
+    BinaryCrossEntropy,
     Dense,
     Deskew,
     Dropout,
     Layer,
     Network,
     Quadratic,
-    Relu,
-    SoftmaxCrossEntropy,
+    ReLU,
+    CrossEntropy,
     cli,
     errors,
     save,
 )
-from handgrad.data.drawn import drawn_digits
+from handgrad.data.synthetic import synthetic_digits
 from handgrad.export import TARGETS, export
 from handgrad.export import training as written_training
-from handgrad.export.plain import READINGS, as_plain, filled, identifier, quoted, shown
+from handgrad.export.graph import READINGS, as_plain
+from handgrad.export.templates import render, identifier, quoted, shown
+from handgrad.images.deskew import Preprocessing
 from handgrad.layers import ACTIVATIONS
-from handgrad.losses import LOSSES
-from handgrad.preprocessing import Preprocessing
+from handgrad.losses import LOSSES, REGRESSION, Poisson
+from handgrad.losses import LOSSES as EVERY_LOSS
 from handgrad.recipes import RECIPES, Recipe
-from handgrad.regression import LOSSES as EVERY_LOSS
-from handgrad.regression import REGRESSION, Poisson
 
 TEXTS = [name for name in TARGETS if name != "onnx"]
 
@@ -88,7 +88,7 @@ def test_the_python_file_needs_numpy_alone_and_reads_a_digit(tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    p = network.probabilities(x)
+    p = network.predict_proba(x)
     told = "".join(f"{network.classes[k]}  {row[k]:.2%}\n" for k, row in zip(network.predict(x), p, strict=True))
     assert done.stdout == told
     tree = ast.parse((tmp_path / "net.py").read_text(encoding="utf-8"))
@@ -111,9 +111,9 @@ def test_the_python_file_answers_as_the_network_does(activation: str, loss: str,
     written(tmp_path, network, "python")
     x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32) * 3
     made = module(tmp_path / "net.py")
-    p = made.probabilities(x)
+    p = made.predict_proba(x)
     assert p.dtype == np.float32
-    np.testing.assert_allclose(p, network.probabilities(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(p, network.predict_proba(x), rtol=1e-5, atol=1e-6)
     assert (made.predict(x) == network.predict(x)).all()
 
 
@@ -168,12 +168,12 @@ SEEN: dict[str, Callable[[Network], None]] = {
 @pytest.mark.parametrize("deskew", [None, Deskew(14, 10), Deskew(28, 20, shrink=2)], ids=["plain", "upright", "shrunk"])
 def test_the_python_file_sees_pictures_as_the_network_does(deskew: Deskew | None, views: int, tmp_path: Path) -> None:
     network = Network(
-        [140, 12, 10], loss="softmax_cross_entropy", activation="relu", init="normal", preprocessing=deskew, rng=0
+        [140, 12, 10], loss="cross_entropy", activation="relu", init="normal", preprocessing=deskew, rng=0
     )
     network.image_shape = (14, 10) if deskew is None else (deskew.height, deskew.width)
     network.views = views
     height, width = network.image_shape
-    drawn = drawn_digits(300, 1, seed=2)[0]
+    drawn = synthetic_digits(300, 1, seed=2)[0]
     x = np.zeros((300, height, width), np.uint8)
     x[...] = drawn[:, 28 - height :, (28 - width) // 2 :][:, :height, :width]
     x[0], x[1], x[2] = 0, 255, 0
@@ -182,11 +182,11 @@ def test_the_python_file_sees_pictures_as_the_network_does(deskew: Deskew | None
     written(tmp_path, network, "python")
     made = module(tmp_path / "net.py")
     floats = x.astype(np.float32) / 255
-    np.testing.assert_allclose(made.probabilities(floats), network.probabilities(floats), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(made.predict_proba(floats), network.predict_proba(floats), rtol=0, atol=2e-5)
     assert (made.predict(floats) == network.predict(floats)).all()
     # Of bytes handgrad makes bytes: one that lies halfway may be rounded the other way.
-    p = made.probabilities(x)
-    far = np.abs(p - network.probabilities(x)).max(axis=1)
+    p = made.predict_proba(x)
+    far = np.abs(p - network.predict_proba(x)).max(axis=1)
     assert np.median(far) < 1e-5
     assert (made.predict(x) == network.predict(x)).mean() > 0.99
     assert (height, width) == made.IMAGE_SHAPE
@@ -198,7 +198,7 @@ def test_the_large_numbers_of_a_batch_norm_are_folded_before_they_are_rounded(tm
     network.layers[0].b[...] = 1e6
     written(tmp_path, network, "python")
     x = np.random.default_rng(0).random((5, 3))
-    np.testing.assert_allclose(module(tmp_path / "net.py").probabilities(x), network.probabilities(x), atol=1e-6)
+    np.testing.assert_allclose(module(tmp_path / "net.py").predict_proba(x), network.predict_proba(x), atol=1e-6)
 
 
 # ---- The head --------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_the_large_numbers_of_a_batch_norm_are_folded_before_they_are_rounded(tm
 
 @pytest.mark.parametrize("to", TEXTS)
 def test_every_file_says_what_wrote_it_what_goes_in_and_what_comes_out(to: str, tmp_path: Path) -> None:
-    network = small(loss="softmax_cross_entropy", dtype=np.float64)
+    network = small(loss="cross_entropy", dtype=np.float64)
     network.classes = ("ant", "bee", "cow")
     save(network, tmp_path / "model.safetensors")
     text = written(tmp_path, network, to, model=tmp_path / "model.safetensors")
@@ -289,9 +289,9 @@ def test_names_are_safe_whatever_they_are() -> None:
 def test_what_a_template_asks_for_is_filled_in() -> None:
     template = "\nbegin «word»\n    «lines»\n  «none»\n«?yes»  «word»!\n«?no»gone\nend «word»«word»\n"
     values = {"word": "w", "lines": ["a", "", "  b"], "none": [], "yes": 1, "no": ""}
-    assert filled(template, values) == "begin w\n    a\n\n      b\n  w!\nend ww\n"
+    assert render(template, values) == "begin w\n    a\n\n      b\n  w!\nend ww\n"
     with pytest.raises(KeyError):
-        filled("«other»", values)
+        render("«other»", values)
 
 
 @pytest.mark.parametrize("to", TEXTS)
@@ -336,8 +336,8 @@ class MySight(Preprocessing):
         return {}
 
 
-NOT_HELD: dict[str, tuple[Callable[[], Network | Committee], str]] = {
-    "committee": (lambda: Committee([small(), small()]), "committee of 2 networks"),
+NOT_HELD: dict[str, tuple[Callable[[], Network | Ensemble], str]] = {
+    "ensemble": (lambda: Ensemble([small(), small()]), "ensemble of 2 networks"),
     "layer": (lambda: Network([Dense(4, 3), Doubled()]), "Doubled, a layer of your own"),
     "loss": (lambda: small(loss=MyLoss()), "MyLoss"),
     "preprocessing": (lambda: small(preprocessing=MySight()), "MySight"),
@@ -362,7 +362,7 @@ def test_what_no_export_holds_is_refused_by_name(what: str, to: str, tmp_path: P
 
 def test_every_loss_is_read_or_refused(tmp_path: Path, refused) -> None:
     """One that is new to the library is refused until READINGS says how it is read."""
-    assert set(READINGS) == {SoftmaxCrossEntropy, CrossEntropy, Quadratic, *REGRESSION.values()}
+    assert set(READINGS) == {CrossEntropy, BinaryCrossEntropy, Quadratic, *REGRESSION.values()}
     for loss in EVERY_LOSS.values():
         if loss not in READINGS:
             with refused(loss.__name__):
@@ -389,7 +389,7 @@ def test_the_python_file_leaves_a_preprocessing_out_on_demand(tmp_path: Path) ->
     assert "def deskew" not in text
     x = np.random.default_rng(0).random((5, 4), np.float32)
     np.testing.assert_allclose(
-        module(tmp_path / "net.py").probabilities(x), network.preprocessed().probabilities(x), atol=1e-6
+        module(tmp_path / "net.py").predict_proba(x), network.preprocessed().predict_proba(x), atol=1e-6
     )
 
 
@@ -499,7 +499,7 @@ def test_the_training_of_a_folded_model_has_its_batch_norms_back(tmp_path: Path)
 
 
 def test_a_chain_of_the_users_own_is_trained_as_it_is(tmp_path: Path) -> None:
-    network = Network([Dense(784, 8, "lecun"), Relu(), Dropout(0.2), Dense(8, 10, "xavier_uniform")], rng=0)
+    network = Network([Dense(784, 8, "lecun"), ReLU(), Dropout(0.2), Dense(8, 10, "xavier_uniform")], rng=0)
     network.image_shape = (28, 28)
     text = written(tmp_path, network, "torch", train=RECIPES["post"])
     assert 'nn.init.kaiming_normal_(network[0].weight, nonlinearity="linear")' in text
@@ -590,4 +590,4 @@ def test_no_config_of_a_run_is_one_line(model: Path) -> None:
 
 def test_the_error_is_the_librarys_own() -> None:
     with pytest.raises(errors.HandgradError):
-        as_plain(Committee([small()]), "x")
+        as_plain(Ensemble([small()]), "x")

@@ -22,26 +22,25 @@ import handgrad.sklearn
 from handgrad import (
     Adam,
     BatchNorm,
-    CrossEntropy,
+    BinaryCrossEntropy,
     Dense,
     Dropout,
-    Gelu,
+    GELU,
     Identity,
-    LeakyRelu,
+    LeakyReLU,
     Network,
-    Relu,
+    ReLU,
     Tanh,
     Trainer,
     save,
 )
 from handgrad.data import load
-from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
+from handgrad.data.synthetic import synthetic_digits
 from handgrad.export import TARGETS, export
 from handgrad.layers import ACTIVATIONS
-from handgrad.losses import LOSSES
+from handgrad.losses import LOSSES, REGRESSION, Huber
 from handgrad.recipes import RECIPES, Recipe
-from handgrad.regression import REGRESSION, Huber
 from handgrad.schedules import SCHEDULES
 from handgrad.sklearn import MLPClassifier, MLPRegressor
 
@@ -72,7 +71,7 @@ def by_python(path: Path, x: Any) -> Answer:
     module = imported(path)
     if not hasattr(module, "probabilities"):
         return None, module.predict(x)
-    return module.predict(x), module.probabilities(x)
+    return module.predict(x), module.predict_proba(x)
 
 
 def by_torch(path: Path, x: np.ndarray) -> Answer:
@@ -164,7 +163,7 @@ def tested(mnist: Path) -> tuple[dict[str, Network], np.ndarray]:
     networks = {
         "sigmoid": Network([784, 30, 10], init="lecun", rng=0),
         "batch_norm": Network(
-            [784, 64, 32, 10], activation="relu", loss="softmax_cross_entropy", batch_norm=True, dropout=0.1, rng=0
+            [784, 64, 32, 10], activation="relu", loss="cross_entropy", batch_norm=True, dropout=0.1, rng=0
         ),
     }
     for network in networks.values():
@@ -181,7 +180,7 @@ def test_a_trained_network_answers_the_same_to_a_thousand_digits(
     network, x = tested[0][which], tested[1]
     labels, p = run_as(target, network, tmp_path, x)
     assert (network.predict(x) == labels).all()
-    np.testing.assert_allclose(p, network.probabilities(x), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(p, network.predict_proba(x), rtol=0, atol=1e-5)
     assert len(set(labels)) == 10
 
 
@@ -194,7 +193,7 @@ def same(target: str, network: Network, directory: Path, count: int = 50) -> Non
     x = (rng.standard_normal((count, network.n_in)) * rng.choice([0.5, 5, 50], (count, 1))).astype(np.float32)
     exact = network.astype(np.float64)
     labels, p = run_as(target, network, directory, x)
-    np.testing.assert_allclose(p, exact.probabilities(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(p, exact.predict_proba(x), rtol=1e-4, atol=1e-5)
     if network.n_out > 1:
         z = np.sort(exact.outputs(x), axis=1)
         sure = z[:, -1] - z[:, -2] > 1e-4
@@ -218,21 +217,21 @@ def test_every_activation_and_every_loss(target: str, activation: str, loss: str
 CHAINS: dict[str, Callable[[], Network]] = {
     "batch_norm_everywhere": lambda: Network(
         [
-            *(BatchNorm(5), Relu(), BatchNorm(5, 0.3, 1e-3), Dense(5, 6), Relu(), BatchNorm(6), Tanh(), BatchNorm(6)),
-            *(Gelu(), Dense(6, 4), BatchNorm(4)),
+            *(BatchNorm(5), ReLU(), BatchNorm(5, 0.3, 1e-3), Dense(5, 6), ReLU(), BatchNorm(6), Tanh(), BatchNorm(6)),
+            *(GELU(), Dense(6, 4), BatchNorm(4)),
         ],
-        loss="softmax_cross_entropy",
+        loss="cross_entropy",
         rng=2,
     ),
-    "batch_norm_last": lambda: Network([Dense(5, 4), Relu(), BatchNorm(4)], rng=2),
+    "batch_norm_last": lambda: Network([Dense(5, 4), ReLU(), BatchNorm(4)], rng=2),
     "what_vanishes": lambda: Network([Identity(), Dropout(0.4), Dense(5, 4), Dropout(0.3), Identity()], rng=3),
-    "activation_first_and_twice": lambda: Network([LeakyRelu(0.2), Tanh(), Dense(5, 4), Relu(), LeakyRelu(0.1)], rng=4),
-    "one_layer": lambda: Network([5, 3], loss="softmax_cross_entropy", rng=5),
+    "activation_first_and_twice": lambda: Network([LeakyReLU(0.2), Tanh(), Dense(5, 4), ReLU(), LeakyReLU(0.1)], rng=4),
+    "one_layer": lambda: Network([5, 3], loss="cross_entropy", rng=5),
     "one_yes_or_no": lambda: Network([5, 6, 1], activation="tanh", rng=6),
     "one_output_as_it_is": lambda: Network([Dense(5, 1)], loss="quadratic", rng=7),
     "one_sigmoid": lambda: Network([5, 6, 1], loss="quadratic", rng=7),
-    "one_class": lambda: Network([5, 1], loss="softmax_cross_entropy", rng=8),
-    "many_classes": lambda: Network([5, 40], loss=CrossEntropy(label_smoothing=0.1), rng=8),
+    "one_class": lambda: Network([5, 1], loss="cross_entropy", rng=8),
+    "many_classes": lambda: Network([5, 40], loss=BinaryCrossEntropy(label_smoothing=0.1), rng=8),
     "float64": lambda: Network([5, 4, 3], rng=9, dtype=np.float64),
 }
 
@@ -289,7 +288,7 @@ def test_nothing_overflows(target: str, loss: str, tmp_path: Path) -> None:
     network.layers[2].W[...] = np.array([[5, 0], [-5, 1], [0, 5]]) * 1000
     _, p = run_as(target, network, tmp_path, np.array([[0.5], [5], [-5]]))
     assert np.isfinite(p).all()
-    np.testing.assert_allclose(p, network.probabilities(np.array([[0.5], [5], [-5]])), atol=1e-6)
+    np.testing.assert_allclose(p, network.predict_proba(np.array([[0.5], [5], [-5]])), atol=1e-6)
 
 
 # ---- Numbers ---------------------------------------------------------------------------------------------------------
@@ -316,7 +315,7 @@ def test_every_loss_for_numbers(target: str, loss: str, n_out: int, tmp_path: Pa
 
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_a_chain_with_batch_norms_gives_its_numbers(target: str, tmp_path: Path) -> None:
-    network = Network([BatchNorm(4), Gelu(), Dense(4, 3), BatchNorm(3), LeakyRelu(0.2)], loss=Huber(0.5), rng=1)
+    network = Network([BatchNorm(4), GELU(), Dense(4, 3), BatchNorm(3), LeakyReLU(0.2)], loss=Huber(0.5), rng=1)
     network.forward(np.random.default_rng(0).normal(0.3, 1.2, (20, 4)).astype(np.float32))
     same_numbers(target, network, tmp_path)
 
@@ -422,7 +421,7 @@ def test_names_and_numbers_of_every_kind_are_safe_in_c(tmp_path: Path) -> None:
     export(network, path, to="c")
     program = compiled(path, "-Wshadow", "-Wconversion", "-Wcomment", "-Wtrigraphs")
     x = np.array([[1, 0, 0.5]], np.float32)
-    np.testing.assert_allclose(by_stdin([program], x)[1], network.probabilities(x), atol=1e-6)
+    np.testing.assert_allclose(by_stdin([program], x)[1], network.predict_proba(x), atol=1e-6)
     caller = tmp_path / "caller.c"
     caller.write_text(
         "#include <stdio.h>\nextern const char *const model_1_int_x_classes[2];\n"
@@ -473,7 +472,7 @@ def test_a_script_reads_a_digit_from_a_file(target: str, backend: str, tmp_path:
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
     assert done.returncode == 0, done.stderr
-    p = network.probabilities(x.reshape(2, 4))
+    p = network.predict_proba(x.reshape(2, 4))
     told = [f"{network.classes[k]}  {row[k]:.2%}" for k, row in zip(network.predict(x), p, strict=True)]
     assert done.stdout.splitlines() == told
 
@@ -501,7 +500,7 @@ def test_the_graph_is_of_onnxs_own_operators_and_says_what_it_is(tmp_path: Path)
 
 CHOICES: dict[str, dict[str, object]] = {
     "post": {},
-    "momentum": {"optimizer": "momentum", "lr": 0.05, "schedule": "constant", "loss": "softmax_cross_entropy"},
+    "momentum": {"optimizer": "momentum", "lr": 0.05, "schedule": "constant", "loss": "cross_entropy"},
     "nesterov": {
         "optimizer": "nesterov",
         "lr": 0.05,
@@ -510,13 +509,13 @@ CHOICES: dict[str, dict[str, object]] = {
         "weight_decay": 0.01,
     },
     "adam": {"optimizer": "adam", "lr": 0.003, "schedule": "one_cycle", "label_smoothing": 0.1},
-    "adamw": {"optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "loss": "softmax_cross_entropy"},
+    "adamw": {"optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "loss": "cross_entropy"},
     "batch_norm": {
         "batch_norm": True,
         "activation": "relu",
         "lr": 0.2,
         "schedule": "one_cycle",
-        "loss": "softmax_cross_entropy",
+        "loss": "cross_entropy",
         "weight_decay": 0.05,
         "label_smoothing": 0.05,
     },
@@ -540,7 +539,7 @@ def layers_of(script: ModuleType) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def drawn() -> tuple[np.ndarray, np.ndarray]:
-    x, y, _, _ = drawn_digits(250, 1, seed=3)
+    x, y, _, _ = synthetic_digits(250, 1, seed=3)
     return x, y
 
 
@@ -606,8 +605,8 @@ def test_another_training_ends_elsewhere(name: str, drawn: tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("target", ["torch", "keras"])
 def test_a_training_script_learns_by_itself_as_handgrad_does(target: str, tmp_path: Path) -> None:
-    """As a program, on drawn digits, with what `quick` is made of: batch norm, Adam in one cycle, upright pictures."""
-    arrays = drawn_digits(2000, 500, seed=1)
+    """As a program, on synthetic digits, with what `quick` is made of: batch norm, Adam in one cycle, upright pictures."""
+    arrays = synthetic_digits(2000, 500, seed=1)
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     for file, array in zip(names, arrays, strict=True):
         write_idx(tmp_path / file, array)

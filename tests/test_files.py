@@ -18,35 +18,36 @@ from handgrad import (
     Adam,
     BatchNorm,
     Callback,
-    Committee,
-    CrossEntropy,
+    Ensemble,
+    BinaryCrossEntropy,
     Dense,
     Deskew,
     Dropout,
-    ExponentialAverage,
-    Gelu,
+    EMA,
+    GELU,
     HandgradError,
     Identity,
     Layer,
-    LeakyRelu,
+    LeakyReLU,
     Momentum,
     Nesterov,
     Network,
     Quadratic,
-    Relu,
+    ReLU,
     Sigmoid,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Softplus,
     Tanh,
     Trainer,
-    files,
     load,
     save,
 )
-from handgrad.files import FORMAT, Checkpoint, read_json, replace_file, resume, write_json
+from handgrad.callbacks import Checkpoint, resume
+from handgrad.images.deskew import PREPROCESSING, Preprocessing
+from handgrad.io.atomic import read_json, replace_file, write_json
+from handgrad.io.models import FORMAT
 from handgrad.layers import LAYERS
 from handgrad.losses import LOSSES
-from handgrad.preprocessing import PREPROCESSING, Preprocessing
 
 X = np.random.default_rng(0).random((12, 4))
 Y = np.arange(12) % 3
@@ -55,11 +56,11 @@ NETWORKS = {
     "sizes": lambda dtype: Network([4, 5, 3], rng=1, dtype=dtype),
     "every-layer": lambda dtype: Network(
         [
-            *(Dense(4, 6, "lecun"), Relu(), Dense(6, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 5), Gelu()),
+            *(Dense(4, 6, "lecun"), ReLU(), Dense(6, 5), LeakyReLU(0.2), Dropout(0.3), Dense(5, 5), GELU()),
             *(Dense(5, 4), Softplus(), Dense(4, 4), Tanh(), Dense(4, 4), Sigmoid(), Dense(4, 3), Identity()),
             BatchNorm(3, 0.2, 1e-3),
         ],
-        loss=SoftmaxCrossEntropy(label_smoothing=0.1, temperature=3),
+        loss=CrossEntropy(label_smoothing=0.1, temperature=3),
         rng=2,
         dtype=dtype,
     ),
@@ -156,7 +157,7 @@ def test_the_metadata_is_json_that_says_what_the_model_is(tmp_path):
     assert description["classes"] == ["ant", "bee", "cat ü"]
     assert description["image_shape"] == [2, 2]
     assert [layer["type"] for layer in description["layers"]] == ["Dense", "Sigmoid", "Dense"]
-    assert description["loss"] == {"type": "CrossEntropy"}
+    assert description["loss"] == {"type": "BinaryCrossEntropy"}
     assert description["preprocessing"] == {"uint8": "x / 255"}
     network.preprocessing = Deskew(1, 4)
     save(network, tmp_path / "m.safetensors")
@@ -231,7 +232,7 @@ class Cubic(Layer):
         return 3 * self.x**2 * dy
 
 
-class Halved(CrossEntropy):
+class Halved(BinaryCrossEntropy):
     pass
 
 
@@ -279,12 +280,12 @@ def test_views_and_a_shrunken_picture_come_back(views, preprocessing, tmp_path):
     description = described(tmp_path / "m.safetensors")
     assert (description["format"], description["views"]) == (2, views)
     again = load(tmp_path / "m.safetensors")
-    assert (again.views, again.image_shape, again.n_raw) == (views, network.image_shape, network.n_raw)
+    assert (again.views, again.image_shape, again.n_in) == (views, network.image_shape, network.n_in)
     assert repr(again.preprocessing) == repr(preprocessing)
-    x = np.random.default_rng(1).integers(0, 256, (7, network.n_raw)).astype(np.uint8)
+    x = np.random.default_rng(1).integers(0, 256, (7, network.n_in)).astype(np.uint8)
     np.testing.assert_array_equal(again.outputs(x), network.outputs(x))
-    committee = Committee([network, again])
-    save(committee, tmp_path / "c.safetensors")
+    ensemble = Ensemble([network, again])
+    save(ensemble, tmp_path / "c.safetensors")
     assert [member.views for member in load(tmp_path / "c.safetensors").members] == [views, views]
 
 
@@ -317,15 +318,15 @@ def test_a_format_that_is_later_is_refused(tmp_path):
 
 
 def three(dtype=np.float32):
-    """A committee of networks that are alike in nothing but the question."""
-    chains = [[Dense(4, 5), Sigmoid(), Dense(5, 3)], [Dense(4, 3)], [Dense(4, 2), Relu(), Dropout(), Dense(2, 3)]]
-    losses = [SoftmaxCrossEntropy(temperature=2), SoftmaxCrossEntropy(0.1), SoftmaxCrossEntropy()]
+    """A ensemble of networks that are alike in nothing but the question."""
+    chains = [[Dense(4, 5), Sigmoid(), Dense(5, 3)], [Dense(4, 3)], [Dense(4, 2), ReLU(), Dropout(), Dense(2, 3)]]
+    losses = [CrossEntropy(temperature=2), CrossEntropy(0.1), CrossEntropy()]
     members = [
         Network(c, loss=loss, rng=i, dtype=dtype) for i, (c, loss) in enumerate(zip(chains, losses, strict=True))
     ]
     for member in members:
         member.classes, member.image_shape = ("ant", "bee", "cat ü"), (2, 2)
-    return Committee(members)
+    return Ensemble(members)
 
 
 def committee_file(path, change=lambda description, arrays: None):
@@ -341,45 +342,45 @@ def committee_file(path, change=lambda description, arrays: None):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_committee_comes_back_as_it_was(dtype, tmp_path):
-    committee = three(dtype)
-    save(committee, tmp_path / "m.safetensors")
+    ensemble = three(dtype)
+    save(ensemble, tmp_path / "m.safetensors")
     again = load(tmp_path / "m.safetensors")
-    assert isinstance(again, Committee)
-    assert repr(again) == repr(committee)
+    assert isinstance(again, Ensemble)
+    assert repr(again) == repr(ensemble)
     assert (again.classes, again.image_shape, again.dtype) == (("ant", "bee", "cat ü"), (2, 2), dtype)
-    for member, before in zip(again.members, committee.members, strict=True):
+    for member, before in zip(again.members, ensemble.members, strict=True):
         np.testing.assert_array_equal(member.parameters, before.parameters)
-    np.testing.assert_array_equal(again.outputs(X), committee.outputs(X))
-    assert again.evaluate(X, Y) == committee.evaluate(X, Y)
+    np.testing.assert_array_equal(again.outputs(X), ensemble.outputs(X))
+    assert again.evaluate(X, Y) == ensemble.evaluate(X, Y)
 
 
 def test_a_committee_of_one_stays_a_committee(tmp_path):
-    save(Committee([small()]), tmp_path / "m.safetensors")
+    save(Ensemble([small()]), tmp_path / "m.safetensors")
     again = load(tmp_path / "m.safetensors")
-    assert isinstance(again, Committee)
+    assert isinstance(again, Ensemble)
     assert len(again.members) == 1
 
 
 def test_more_than_ten_members_keep_their_order(tmp_path):
-    committee = Committee([Network([4, 3], rng=i) for i in range(12)])
-    save(committee, tmp_path / "m.safetensors")
-    for member, before in zip(load(tmp_path / "m.safetensors").members, committee.members, strict=True):
+    ensemble = Ensemble([Network([4, 3], rng=i) for i in range(12)])
+    save(ensemble, tmp_path / "m.safetensors")
+    for member, before in zip(load(tmp_path / "m.safetensors").members, ensemble.members, strict=True):
         np.testing.assert_array_equal(member.parameters, before.parameters)
 
 
 def test_a_committees_arrays_have_the_names_of_a_module_list(tmp_path):
-    committee = three()
-    save(committee, tmp_path / "m.safetensors")
+    ensemble = three()
+    save(ensemble, tmp_path / "m.safetensors")
     arrays = safetensors.numpy.load_file(tmp_path / "m.safetensors")
     assert sorted(arrays) == sorted(
         f"{name}.{kind}" for name in ("0.0", "0.2", "1.0", "2.0", "2.3") for kind in ("weight", "bias")
     )
-    np.testing.assert_array_equal(arrays["2.3.weight"], committee.members[2].layers[3].W)
+    np.testing.assert_array_equal(arrays["2.3.weight"], ensemble.members[2].layers[3].W)
 
 
 def test_each_member_is_described_as_in_a_file_of_its_own(tmp_path):
-    committee, descriptions = three(), []
-    for network in (committee, *committee.members):
+    ensemble, descriptions = three(), []
+    for network in (ensemble, *ensemble.members):
         save(network, tmp_path / "m.safetensors")
         with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
             descriptions.append(json.loads(file.metadata()["handgrad"]))
@@ -388,9 +389,9 @@ def test_each_member_is_described_as_in_a_file_of_its_own(tmp_path):
 
 
 def test_what_a_committee_calls_its_classes_is_kept(tmp_path):
-    committee = three()
-    committee.classes, committee.image_shape = ["a", "b", "c"], [4, 1]
-    save(committee, tmp_path / "m.safetensors")
+    ensemble = three()
+    ensemble.classes, ensemble.image_shape = ["a", "b", "c"], [4, 1]
+    save(ensemble, tmp_path / "m.safetensors")
     again = load(tmp_path / "m.safetensors")
     assert {(each.classes, each.image_shape) for each in (again, *again.members)} == {(("a", "b", "c"), (4, 1))}
 
@@ -404,10 +405,10 @@ def test_what_a_committee_calls_its_classes_is_kept(tmp_path):
     ],
 )
 def test_a_committee_that_no_file_can_hold_is_refused(spoil, tmp_path, refused):
-    committee = three()
-    spoil(committee)
+    ensemble = three()
+    spoil(ensemble)
     with refused("classes|Cubic"):
-        save(committee, tmp_path / "m.safetensors")
+        save(ensemble, tmp_path / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -557,11 +558,14 @@ def resized(description, arrays):
         (lambda d, a: a.update({"weight": a["0.0.weight"]}), "none has weight"),
         (lambda d, a: a.update({"1.0.bias": a["1.0.bias"].astype(np.float64)}), "member 1"),
         (lambda d, a: a.update({n: v.astype(float) for n, v in a.items() if n[0] == "1"}), "member 1 .* dtype float64"),
-        (resized, "member 1 of the committee has n_raw 9, and member 0 4"),
-        (put(["members", 1, "loss", "type"], "CrossEntropy"), "member 1 of the committee has loss CrossEntropy"),
+        (resized, "member 1 of the ensemble has n_in 9, and member 0 4"),
+        (
+            put(["members", 1, "loss", "type"], "BinaryCrossEntropy"),
+            "member 1 of the ensemble has loss BinaryCrossEntropy",
+        ),
         (put(["members", 1, "loss", "temperature"], 0), "member 1 of .* temperature 0"),
-        (put(["members", 1, "classes"], ["one", "two", "three"]), "member 1 of the committee has classes"),
-        (put(["members", 1, "image_shape"], [1, 4]), "member 1 of the committee has image_shape"),
+        (put(["members", 1, "classes"], ["one", "two", "three"]), "member 1 of the ensemble has classes"),
+        (put(["members", 1, "image_shape"], [1, 4]), "member 1 of the ensemble has image_shape"),
         (put(["members", 1, "layers", 0, "n_out"], 10**6), "member 1 of .* damaged"),
         (put(["members", 1], None), "member 1 of .* no layers"),
         (put(["members", 1], ["layers"]), "member 1 of .* no layers"),
@@ -762,7 +766,7 @@ def test_a_model_file_of_an_earlier_version_answers_as_it_did(name):
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on():
-    trainer = Trainer(small(), Adam(0.01), batch_size=3, callbacks=[ExponentialAverage(0.9)], rng=0)
+    trainer = Trainer(small(), Adam(0.01), batch_size=3, callbacks=[EMA(0.9)], rng=0)
     resume(trainer, EARLIER / "checkpoint-1.safetensors")
     np.testing.assert_allclose(trainer.network.outputs(EXPECTED["x"]), EXPECTED["checkpoint-1"], rtol=1e-5, atol=1e-6)
     assert (trainer.epoch, trainer.optimizer.steps) == (2, 4)

@@ -43,8 +43,8 @@ def kinds(network):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_state_dict_is_the_chain_of_its_matrices(dtype):
     state = linear(4, 5, "0", dtype) | linear(5, 3, "2", dtype)
-    network = Network.from_torch(state, activation="tanh")
-    assert (network.dtype, repr(network.loss)) == (dtype, "SoftmaxCrossEntropy()")
+    network = interop.from_torch(state, activation="tanh")
+    assert (network.dtype, repr(network.loss)) == (dtype, "CrossEntropy()")
     W, b, V, c = state.values()
     x = X.astype(dtype)
     np.testing.assert_allclose(
@@ -55,9 +55,9 @@ def test_a_state_dict_is_the_chain_of_its_matrices(dtype):
 
 
 def test_what_is_saved_comes_back_to_the_same_bits(tmp_path):
-    network = Network([4, 6, 5, 3], activation=["relu", "tanh"], loss="softmax_cross_entropy", rng=0)
+    network = Network([4, 6, 5, 3], activation=["relu", "tanh"], loss="cross_entropy", rng=0)
     save(network, tmp_path / "m.safetensors")
-    again = Network.from_torch(safetensors.numpy.load_file(tmp_path / "m.safetensors"), activation=["relu", "tanh"])
+    again = interop.from_torch(safetensors.numpy.load_file(tmp_path / "m.safetensors"), activation=["relu", "tanh"])
     assert kinds(again) == kinds(network)
     np.testing.assert_array_equal(again.parameters, network.parameters)
 
@@ -65,21 +65,21 @@ def test_what_is_saved_comes_back_to_the_same_bits(tmp_path):
 def test_numbers_tell_the_order_and_not_the_place_in_the_dict():
     """Sorted by name 10 comes before 2, and all are square."""
     state = linear(4, 4, "net.10") | linear(4, 4, "net.2") | linear(4, 4, "net.0")
-    network = Network.from_torch(state, activation="relu")
+    network = interop.from_torch(state, activation="relu")
     for layer, name in zip(network.layers[::2], ("net.0", "net.2", "net.10"), strict=True):
         np.testing.assert_array_equal(layer.W, state[f"{name}.weight"])
 
 
 def test_names_without_numbers_go_by_their_shapes_where_these_tell():
     state = linear(5, 3, "head") | linear(4, 6, "stem") | linear(6, 5, "body")
-    network = Network.from_torch(state, activation=["relu", "tanh"])
+    network = interop.from_torch(state, activation=["relu", "tanh"])
     assert [(layer.n_in, layer.n_out) for layer in network.layers[::2]] == [(4, 6), (6, 5), (5, 3)]
     assert kinds(network) == ["Dense", "Relu", "Dense", "Tanh", "Dense"]
 
 
 def test_numbers_among_the_names_tell_where_shapes_do_not():
     state = linear(5, 3, "out") | linear(5, 5, "fc3") | linear(5, 5, "fc2") | linear(4, 5, "fc1")
-    network = Network.from_torch(state, activation="relu")
+    network = interop.from_torch(state, activation="relu")
     np.testing.assert_array_equal(network.layers[2].W, state["fc2.weight"])
     np.testing.assert_array_equal(network.layers[4].W, state["fc3.weight"])
 
@@ -87,15 +87,15 @@ def test_numbers_among_the_names_tell_where_shapes_do_not():
 def test_an_ordered_dict_as_pytorch_gives_it_is_taken_at_its_word(refused):
     state = linear(4, 4, "b") | linear(4, 4, "a")
     with refused("in more than one way: 'b' \\(4, 4\\), 'a' \\(4, 4\\)"):
-        Network.from_torch(state, activation="relu")
-    network = Network.from_torch(OrderedDict(state), activation="relu")
+        interop.from_torch(state, activation="relu")
+    network = interop.from_torch(OrderedDict(state), activation="relu")
     np.testing.assert_array_equal(network.layers[0].W, state["b.weight"])
 
 
 def test_a_linear_alone_needs_no_activation():
-    assert kinds(Network.from_torch(linear(4, 3, "fc"))) == ["Dense"]
+    assert kinds(interop.from_torch(linear(4, 3, "fc"))) == ["Dense"]
     state = linear(4, 3, "fc")
-    assert kinds(Network.from_torch({name.removeprefix("fc."): p for name, p in state.items()})) == ["Dense"]
+    assert kinds(interop.from_torch({name.removeprefix("fc."): p for name, p in state.items()})) == ["Dense"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_linear_alone_needs_no_activation():
 def test_a_gap_in_the_numbers_tells_where_a_batch_norms_activation_is(places, expected):
     first, second, third = places
     state = linear(4, 5, first) | norm(5, second) | linear(5, 3, third)
-    network = Network.from_torch(state, activation="relu")
+    network = interop.from_torch(state, activation="relu")
     assert kinds(network) == expected
     np.testing.assert_array_equal(
         network.named_parameters[f"{expected.index('BatchNorm')}.g"], state[f"{second}.weight"]
@@ -118,7 +118,7 @@ def test_a_gap_in_the_numbers_tells_where_a_batch_norms_activation_is(places, ex
 
 def test_a_batch_norm_in_front_and_at_the_end():
     state = norm(4, "0") | linear(4, 3, "1") | norm(3, "2")
-    assert kinds(Network.from_torch(state)) == ["BatchNorm", "Dense", "BatchNorm"]
+    assert kinds(interop.from_torch(state)) == ["BatchNorm", "Dense", "BatchNorm"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_batch_norm_in_front_and_at_the_end():
 )
 def test_a_state_dict_that_is_no_chain_is_refused_by_name(state, options, match, refused):
     with refused(match):
-        Network.from_torch(state, **options)
+        interop.from_torch(state, **options)
 
 
 def test_so_many_names_without_numbers_are_not_searched_through(refused):
@@ -164,12 +164,12 @@ def test_so_many_names_without_numbers_are_not_searched_through(refused):
     for name in "abcdefghijkl":
         state |= linear(4, 4, name)
     with refused("in more than one way"):
-        Network.from_torch(state, activation="relu")
+        interop.from_torch(state, activation="relu")
 
 
-@pytest.mark.parametrize("loss", ["quadratic", Quadratic(0.1), "squared_error", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["quadratic", Quadratic(0.1), "squared_error", "binary_cross_entropy"])
 def test_the_loss_may_be_named(loss):
-    network = Network.from_torch(linear(4, 3, "0"), loss=loss)
+    network = interop.from_torch(linear(4, 3, "0"), loss=loss)
     assert type(network.loss).__name__.lower() in ("quadratic", "squarederror", "crossentropy")
 
 
@@ -196,20 +196,20 @@ def lin(n_in, n_out, bias=True):
 def test_a_sequential_is_read_module_by_module_those_within_others_too():
     inner = sequential(module("LeakyReLU", negative_slope=0.2), module("Dropout", p=0.3))
     flatten = module("Flatten", start_dim=1, end_dim=-1)
-    network = Network.from_torch(
+    network = interop.from_torch(
         sequential(flatten, lin(4, 5), inner, lin(5, 3, bias=False), module("LogSoftmax", dim=1))
     )
     assert kinds(network) == ["Identity", "Dense", "LeakyRelu", "Dropout", "Dense"]
     assert (network.layers[2].slope, network.layers[3].rate) == (0.2, 0.3)
     assert not network.layers[4].b.any()
-    assert repr(network.loss) == "SoftmaxCrossEntropy()"
+    assert repr(network.loss) == "CrossEntropy()"
 
 
 def test_a_sigmoid_at_the_end_is_the_losss_own_or_stays():
     model = sequential(lin(4, 3), module("Sigmoid"))
-    assert kinds(Network.from_torch(model)) == ["Dense"]
-    assert repr(Network.from_torch(model).loss) == "CrossEntropy()"
-    assert kinds(Network.from_torch(model, loss="quadratic")) == ["Dense", "Sigmoid"]
+    assert kinds(interop.from_torch(model)) == ["Dense"]
+    assert repr(interop.from_torch(model).loss) == "BinaryCrossEntropy()"
+    assert kinds(interop.from_torch(model, loss="quadratic")) == ["Dense", "Sigmoid"]
 
 
 @pytest.mark.parametrize(
@@ -230,36 +230,36 @@ def test_a_sigmoid_at_the_end_is_the_losss_own_or_stays():
 )
 def test_a_module_without_an_equal_is_refused_by_name(bad, match, refused):
     with refused(match):
-        Network.from_torch(sequential(lin(4, 3), bad))
+        interop.from_torch(sequential(lin(4, 3), bad))
 
 
 def test_a_softmax_in_the_middle_or_with_another_loss_is_refused(refused):
     with refused("Softmax has no equal"):
-        Network.from_torch(sequential(lin(4, 3), module("Softmax", dim=1), lin(3, 3)))
+        interop.from_torch(sequential(lin(4, 3), module("Softmax", dim=1), lin(3, 3)))
     with refused("ends with a softmax, and the loss is Quadratic"):
-        Network.from_torch(sequential(lin(4, 3), module("Softmax", dim=1)), loss="quadratic")
+        interop.from_torch(sequential(lin(4, 3), module("Softmax", dim=1)), loss="quadratic")
 
 
 def test_a_sequential_is_not_told_its_activation(refused):
     with refused("activation 'relu': a Sequential has its own"):
-        Network.from_torch(sequential(lin(4, 3)), activation="relu")
+        interop.from_torch(sequential(lin(4, 3)), activation="relu")
 
 
 def test_a_module_of_ones_own_is_code(refused):
     with refused("a Net is no chain that can be read: expected a torch.nn.Sequential, or a state dict"):
-        Network.from_torch(module("Net", where="__main__"))
+        interop.from_torch(module("Net", where="__main__"))
 
 
 def test_an_activation_may_come_twice_and_weights_may_not(refused):
     act, twice = module("ReLU"), lin(4, 4)
-    network = Network.from_torch(sequential(lin(3, 4), act, lin(4, 4), sequential(act), lin(4, 2)))
+    network = interop.from_torch(sequential(lin(3, 4), act, lin(4, 4), sequential(act), lin(4, 2)))
     assert kinds(network) == ["Dense", "Relu", "Dense", "Relu", "Dense"]
     with refused("'Sequential\\[2\\] Linear' has the same weights as 'Sequential\\[0\\] Linear'.*copy.deepcopy"):
-        Network.from_torch(sequential(twice, act, twice))
+        interop.from_torch(sequential(twice, act, twice))
     tied = lin(4, 4)
     tied.weight = twice.weight
     with refused("'Sequential\\[1\\] Linear' has the same weights"):
-        Network.from_torch(sequential(twice, tied))
+        interop.from_torch(sequential(twice, tied))
 
 
 # ---- scikit-learn ----------------------------------------------------------------------------------------------------
@@ -276,8 +276,8 @@ def fitted(estimator, y):
 def test_a_classifier_of_many_classes_answers_as_it_did(activation, hidden):
     y = np.array(["ant", "bee", "cat"])[np.arange(40) % 3]
     theirs = fitted(MLPClassifier(hidden, activation=activation, max_iter=5, random_state=0), y)
-    network = Network.from_sklearn(theirs)
-    np.testing.assert_allclose(network.probabilities(X), theirs.predict_proba(X), rtol=0, atol=1e-12)
+    network = interop.from_sklearn(theirs)
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict_proba(X), rtol=0, atol=1e-12)
     assert network.classes == ("ant", "bee", "cat")
     assert [network.classes[k] for k in network.predict(X)] == list(theirs.predict(X))
     assert network.dtype == np.float64
@@ -285,9 +285,9 @@ def test_a_classifier_of_many_classes_answers_as_it_did(activation, hidden):
 
 def test_a_classifier_of_two_classes_has_one_output(tmp_path):
     theirs = fitted(MLPClassifier((6,), max_iter=5, random_state=0), np.array(["no", "yes"])[np.arange(40) % 2])
-    network = Network.from_sklearn(theirs)
-    assert (network.n_out, network.classes, repr(network.loss)) == (1, ("no", "yes"), "CrossEntropy()")
-    np.testing.assert_allclose(network.probabilities(X)[:, 0], theirs.predict_proba(X)[:, 1], atol=1e-12)
+    network = interop.from_sklearn(theirs)
+    assert (network.n_out, network.classes, repr(network.loss)) == (1, ("no", "yes"), "BinaryCrossEntropy()")
+    np.testing.assert_allclose(network.predict_proba(X)[:, 0], theirs.predict_proba(X)[:, 1], atol=1e-12)
     assert [network.classes[k] for k in network.predict(X)] == list(theirs.predict(X))
     save(network, tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors").classes == ("no", "yes")
@@ -295,35 +295,35 @@ def test_a_classifier_of_two_classes_has_one_output(tmp_path):
 
 def test_a_classifier_of_one_class_alone_can_be_saved(tmp_path):
     theirs = fitted(MLPClassifier((6,), max_iter=2, random_state=0), np.full(40, "ant"))
-    network = Network.from_sklearn(theirs)
-    np.testing.assert_allclose(network.probabilities(X), theirs.predict_proba(X)[:, -1:], atol=1e-12)
+    network = interop.from_sklearn(theirs)
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict_proba(X)[:, -1:], atol=1e-12)
     save(network, tmp_path / "m.safetensors")
     assert load(tmp_path / "m.safetensors").classes == ("0", "1")
 
 
 def test_a_classifier_of_many_labels_at_once():
     theirs = fitted(MLPClassifier((6,), max_iter=5, random_state=0), RNG.integers(0, 2, (40, 3)))
-    network = Network.from_sklearn(theirs)
-    assert repr(network.loss) == "CrossEntropy()"
-    np.testing.assert_allclose(network.probabilities(X), theirs.predict_proba(X), atol=1e-12)
+    network = interop.from_sklearn(theirs)
+    assert repr(network.loss) == "BinaryCrossEntropy()"
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_regressor_answers_as_it_did(outputs):
     y = RNG.random((40, outputs))
     theirs = fitted(MLPRegressor(hidden_layer_sizes=(6,), max_iter=5, random_state=0), y[:, 0] if outputs == 1 else y)
-    network = Network.from_sklearn(theirs)
+    network = interop.from_sklearn(theirs)
     assert repr(network.loss) == "SquaredError()"
-    np.testing.assert_allclose(network.probabilities(X), theirs.predict(X).reshape(40, outputs), atol=1e-12)
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict(X).reshape(40, outputs), atol=1e-12)
 
 
 def test_a_regressor_of_counts_answers_as_it_did():
     theirs = fitted(
         MLPRegressor(hidden_layer_sizes=(6,), loss="poisson", max_iter=5, random_state=0), RNG.poisson(3, 40)
     )
-    network = Network.from_sklearn(theirs)
+    network = interop.from_sklearn(theirs)
     assert repr(network.loss) == "Poisson()"
-    np.testing.assert_allclose(network.probabilities(X)[:, 0], theirs.predict(X), rtol=1e-12)
+    np.testing.assert_allclose(network.predict_proba(X)[:, 0], theirs.predict(X), rtol=1e-12)
 
 
 def test_float32_stays_float32():
@@ -331,9 +331,9 @@ def test_float32_stays_float32():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         theirs.fit(X.astype(np.float32), np.arange(40) % 3)
-    network = Network.from_sklearn(theirs)
+    network = interop.from_sklearn(theirs)
     assert network.dtype == np.float32
-    np.testing.assert_allclose(network.probabilities(X), theirs.predict_proba(X.astype(np.float32)), atol=1e-6)
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict_proba(X.astype(np.float32)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -346,14 +346,14 @@ def test_float32_stays_float32():
 )
 def test_what_is_no_fitted_network_is_refused(estimator, match, refused):
     with refused(match):
-        Network.from_sklearn(estimator)
+        interop.from_sklearn(estimator)
 
 
 def test_an_output_that_handgrad_does_not_have_is_refused(refused):
     theirs = fitted(MLPRegressor(hidden_layer_sizes=(3,), max_iter=2), X[:, 0])
     theirs.out_activation_ = "tanh"
     with refused("the MLPRegressor ends with 'tanh'"):
-        Network.from_sklearn(theirs)
+        interop.from_sklearn(theirs)
 
 
 # ---- Keras, as its objects are ---------------------------------------------------------------------------------------
@@ -396,45 +396,45 @@ def test_a_keras_model_is_read_layer_by_layer():
     layers = [shape, keras_layer("Flatten"), keras_dense("relu"), BN, keras_layer("Dropout", rate=0.2)]
     layers += [keras_layer("LeakyReLU", negative_slope=0.3), keras_dense("softmax", use_bias=False, name="last")]
     beta, mean, var, V = RNG.random(3), RNG.random(3), RNG.random(3) + 0.5, RNG.standard_normal((3, 2))
-    network = Network.from_keras(keras_model(*layers, weights=[W, B, beta, mean, var, V]))
+    network = interop.from_keras(keras_model(*layers, weights=[W, B, beta, mean, var, V]))
     assert kinds(network) == ["Dense", "Relu", "BatchNorm", "Dropout", "LeakyRelu", "Dense"]
     assert network.image_shape == (2, 2)
     assert network.layers[2].config() == {"n": 3, "momentum": 0.01, "epsilon": 1e-3}
     h = (np.maximum(X @ W + B, 0) - mean) / np.sqrt(var + 1e-3) + beta
     z = np.where(h > 0, h, 0.3 * h) @ V
     np.testing.assert_allclose(network.outputs(X), z, rtol=1e-12)
-    assert repr(network.loss) == "SoftmaxCrossEntropy()"
+    assert repr(network.loss) == "CrossEntropy()"
 
 
 @pytest.mark.parametrize(
     ("activation", "loss", "expected"),
     [
-        ("sigmoid", None, "CrossEntropy()"),
+        ("sigmoid", None, "BinaryCrossEntropy()"),
         ("linear", None, "SquaredError()"),
         ("linear", "mse", "SquaredError()"),
         ("linear", "mean_absolute_error", "AbsoluteError()"),
         ("linear", "log_cosh", "LogCosh()"),
         ("linear", ["MAE"], "AbsoluteError()"),
-        ("linear", {"output": "bce"}, "CrossEntropy()"),
+        ("linear", {"output": "bce"}, "BinaryCrossEntropy()"),
         ("linear", "huber", "Huber(delta=1.0)"),
         ("linear", "huber_loss", "Huber(delta=1.0)"),
         ("linear", {"class_name": "function", "config": "huber", "module": "builtins"}, "Huber(delta=1.0)"),
-        ("linear", {"class_name": "SparseCategoricalCrossentropy", "config": {}}, "SoftmaxCrossEntropy()"),
-        ("linear", {"class_name": "BinaryCrossentropy", "config": {}}, "CrossEntropy()"),
+        ("linear", {"class_name": "SparseCategoricalCrossentropy", "config": {}}, "CrossEntropy()"),
+        ("linear", {"class_name": "BinaryCrossentropy", "config": {}}, "BinaryCrossEntropy()"),
         ("linear", {"class_name": "Huber", "config": {"delta": 0.3}}, "Huber(delta=0.3)"),
         ("exponential", None, "Poisson()"),
         ("exponential", "poisson", "Poisson()"),
         (
             "softmax",
             {"class_name": "CategoricalCrossentropy", "config": {"label_smoothing": 0.1}},
-            "SoftmaxCrossEntropy(label_smoothing=0.1)",
+            "CrossEntropy(label_smoothing=0.1)",
         ),
-        ("softmax", "mse", "SoftmaxCrossEntropy()"),
-        ("softmax", "categorical_crossentropy", "SoftmaxCrossEntropy()"),
+        ("softmax", "mse", "CrossEntropy()"),
+        ("softmax", "categorical_crossentropy", "CrossEntropy()"),
     ],
 )
 def test_the_end_tells_the_loss_or_what_the_model_was_compiled_with(activation, loss, expected):
-    network = Network.from_keras(keras_model(keras_dense(activation), weights=[W, B], loss=loss))
+    network = interop.from_keras(keras_model(keras_dense(activation), weights=[W, B], loss=loss))
     assert (repr(network.loss), kinds(network)) == (expected, ["Dense"])
 
 
@@ -456,26 +456,26 @@ def test_the_end_tells_the_loss_or_what_the_model_was_compiled_with(activation, 
 def test_a_compiled_loss_without_an_equal_is_refused_unless_one_is_given(loss, match, refused):
     model = keras_model(keras_dense(), weights=[W, B], loss=loss)
     with refused(match):
-        Network.from_keras(model)
-    assert repr(Network.from_keras(keras_model(keras_dense(), weights=[W, B], loss=loss), loss="huber").loss) == (
+        interop.from_keras(model)
+    assert repr(interop.from_keras(keras_model(keras_dense(), weights=[W, B], loss=loss), loss="huber").loss) == (
         "Huber(delta=1.0)"
     )
 
 
 def test_an_exponential_at_the_end_is_what_poisson_holds(refused):
-    network = Network.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]))
-    np.testing.assert_allclose(network.probabilities(X), np.exp(X @ W + B), rtol=1e-12)
+    network = interop.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]))
+    np.testing.assert_allclose(network.predict_proba(X), np.exp(X @ W + B), rtol=1e-12)
     with refused("ends with an exponential, and the loss is SquaredError\\(\\): expected poisson"):
-        Network.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]), loss="squared_error")
+        interop.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]), loss="squared_error")
     with refused("is an exponential, and .* comes after it"):
-        Network.from_keras(keras_model(keras_dense("exponential"), keras_layer("ReLU"), weights=[W, B]))
+        interop.from_keras(keras_model(keras_dense("exponential"), keras_layer("ReLU"), weights=[W, B]))
 
 
 def test_a_keras_model_without_weights_is_not_built(refused):
     with refused("the Keras model is not built, and has no weights yet: call it once, or give it an Input"):
-        Network.from_keras(keras_model(keras_dense(), weights=[], built=False))
+        interop.from_keras(keras_model(keras_dense(), weights=[], built=False))
     with refused("fewer arrays than its layers: 'dense' has none left"):
-        Network.from_keras(keras_model(keras_dense(), weights=[W]))
+        interop.from_keras(keras_model(keras_dense(), weights=[W]))
 
 
 def test_a_layer_that_comes_twice_in_keras_is_taken_twice_or_refused(refused):
@@ -483,10 +483,10 @@ def test_a_layer_that_comes_twice_in_keras_is_taken_twice_or_refused(refused):
     V, c = RNG.standard_normal((3, 3)), RNG.standard_normal(3)
     layers = [keras_layer("InputLayer", batch_shape=[None, 4]), keras_dense(), keras_layer("ReLU")]
     layers += [keras_dense(name="second")]
-    network = Network.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 2]))
+    network = interop.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 2]))
     assert kinds(network) == ["Dense", "Relu", "Dense", "Relu"]
     with refused("'second \\(Dense\\)' comes more than once"):
-        Network.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 3]))
+        interop.from_keras(keras_model(*layers, weights=[W, B, V, c], chain=[1, 2, 3, 3]))
 
 
 @pytest.mark.parametrize(
@@ -512,16 +512,16 @@ def test_a_layer_that_comes_twice_in_keras_is_taken_twice_or_refused(refused):
 def test_a_layer_of_keras_without_an_equal_is_refused_by_name(layers, match, refused):
     weights = [p for layer in layers if layer["class_name"] == "Dense" for p in (W, B)]
     with refused(match):
-        Network.from_keras(keras_model(*layers, weights=weights))
+        interop.from_keras(keras_model(*layers, weights=weights))
 
 
 def test_what_is_no_chain_in_keras_is_refused(refused):
     with refused("a Keras 'Mine' is no chain"):
-        Network.from_keras(keras_model(keras_dense(), weights=[W, B], kind="Mine"))
+        interop.from_keras(keras_model(keras_dense(), weights=[W, B], kind="Mine"))
     with refused("2 arrays more than its layers"):
-        Network.from_keras(keras_model(keras_dense(), weights=[W, B, W, B]))
+        interop.from_keras(keras_model(keras_dense(), weights=[W, B, W, B]))
     with refused("a dict is no Keras model"):
-        Network.from_keras({})
+        interop.from_keras({})
 
 
 def functional(*links, end=("c", 0, 0)):
@@ -535,8 +535,8 @@ def functional(*links, end=("c", 0, 0)):
 
 
 def test_a_functional_model_is_taken_where_it_is_one_chain(refused):
-    assert kinds(Network.from_keras(functional(("a", {}), ("b", {"mask": None})))) == ["Dense", "Dense"]
-    assert kinds(Network.from_keras(functional(("a", {}), ("b", {}), end=[["c", 0, 0]]))) == ["Dense", "Dense"]
+    assert kinds(interop.from_keras(functional(("a", {}), ("b", {"mask": None})))) == ["Dense", "Dense"]
+    assert kinds(interop.from_keras(functional(("a", {}), ("b", {}), end=[["c", 0, 0]]))) == ["Dense", "Dense"]
     for spoiled in (
         functional(("a", {}), ("a", {})),
         functional(("a", {}), ("ab", {})),
@@ -545,7 +545,7 @@ def test_a_functional_model_is_taken_where_it_is_one_chain(refused):
         functional(("a", {}), ("b", {}), end=[["b", 0, 0], ["c", 0, 0]]),
     ):
         with refused("do not follow each other in one chain"):
-            Network.from_keras(spoiled)
+            interop.from_keras(spoiled)
 
 
 # ---- Files and the command line --------------------------------------------------------------------------------------
@@ -567,7 +567,7 @@ def state_file(tmp_path):
 @pytest.mark.parametrize("as_text", [True, False])
 def test_a_file_is_read_by_its_path(as_text, state_file):
     path = str(state_file) if as_text else state_file
-    network = Network.from_torch(path, activation="relu")
+    network = interop.from_torch(path, activation="relu")
     assert kinds(network) == ["Dense", "Relu", "Dense"]
 
 
@@ -575,7 +575,7 @@ def test_a_file_is_read_by_its_path(as_text, state_file):
 def test_what_is_wrong_with_a_files_arrays_is_said_with_its_name(spoiled, state_file, refused):
     safetensors.numpy.save_file(safetensors.numpy.load_file(state_file) | spoiled, state_file)
     with refused(f"^{re.escape(str(state_file))}: '"):
-        Network.from_torch(state_file, activation="relu")
+        interop.from_torch(state_file, activation="relu")
 
 
 @pytest.mark.parametrize("command", [("evaluate",), ("export", "--to", "python")])
@@ -588,7 +588,16 @@ def test_a_state_dict_is_no_model_and_import_reads_it(command, state_file):
 
 
 def test_import_writes_a_model_and_tells_what_it_is(state_file, tmp_path):
-    arguments = ("--activation", "tanh", "--classes", "ant,bee,cat", "--image-shape", "2x2", "--loss", "cross_entropy")
+    arguments = (
+        "--activation",
+        "tanh",
+        "--classes",
+        "ant,bee,cat",
+        "--image-shape",
+        "2x2",
+        "--loss",
+        "binary_cross_entropy",
+    )
     code, said, errors = within("import", state_file, "--out", tmp_path / "m.safetensors", *arguments)
     assert (code, errors) == (0, "")
     assert "Dense(4, 5) → Tanh() → Dense(5, 3)" in said
@@ -596,9 +605,9 @@ def test_import_writes_a_model_and_tells_what_it_is(state_file, tmp_path):
     assert (network.classes, network.image_shape, repr(network.loss)) == (
         ("ant", "bee", "cat"),
         (2, 2),
-        "CrossEntropy()",
+        "BinaryCrossEntropy()",
     )
-    expected = Network.from_torch(state_file, activation="tanh").outputs(X)
+    expected = interop.from_torch(state_file, activation="tanh").outputs(X)
     np.testing.assert_array_equal(network.outputs(X), expected)
 
 

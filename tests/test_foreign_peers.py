@@ -71,7 +71,7 @@ def answers(model: Any, x: np.ndarray = X) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_sequential_answers_as_it_did(name: str, dtype: Any) -> None:
     model = made(name, dtype)
-    network = Network.from_torch(model)
+    network = interop.from_torch(model)
     assert str(network.dtype) == str(dtype).removeprefix("torch.")
     tolerance = 1e-6 if dtype is torch.float32 else 1e-12
     np.testing.assert_allclose(network.outputs(X.astype(network.dtype)), answers(model), rtol=0, atol=tolerance)
@@ -81,17 +81,17 @@ def test_a_module_that_comes_twice_is_taken_twice_unless_it_has_weights() -> Non
     act, drop, fc, norm = nn.ReLU(), nn.Dropout(), nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)
     chain = [nn.Linear(6, 4), act, drop, nn.Linear(4, 4), act, drop, nn.Linear(4, 2)]
     model = nn.Sequential(*chain).double().eval()
-    np.testing.assert_allclose(Network.from_torch(model).outputs(X), answers(model), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(interop.from_torch(model).outputs(X), answers(model), rtol=0, atol=1e-12)
     for twice in (fc, norm):
         with pytest.raises(HandgradError, match=r"'Sequential\[3\] \w+' has the same weights as 'Sequential\[1\]"):
-            Network.from_torch(nn.Sequential(nn.Linear(6, 4), twice, act, twice))
+            interop.from_torch(nn.Sequential(nn.Linear(6, 4), twice, act, twice))
 
 
 @pytest.mark.parametrize("ending", ["Softmax", "LogSoftmax", "Sigmoid"])
 def test_the_activation_at_the_end_is_what_probabilities_are(ending: str) -> None:
     last = nn.Sigmoid() if ending == "Sigmoid" else getattr(nn, ending)(dim=1)
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), last).double()
-    p = Network.from_torch(model).probabilities(X)
+    p = interop.from_torch(model).predict_proba(X)
     theirs = np.exp(answers(model)) if ending == "LogSoftmax" else answers(model)
     np.testing.assert_allclose(p, theirs, rtol=0, atol=1e-12)
 
@@ -107,7 +107,7 @@ def test_a_state_dict_and_its_file_answer_as_the_model_did(tmp_path: Path) -> No
     model.eval()
     save_file(model.state_dict(), tmp_path / "state.safetensors")
     for given in (model.state_dict(), tmp_path / "state.safetensors"):
-        network = Network.from_torch(given, activation="relu")
+        network = interop.from_torch(given, activation="relu")
         np.testing.assert_allclose(network.outputs(X), answers(model), rtol=0, atol=1e-6)
 
 
@@ -124,23 +124,23 @@ class Net(nn.Module):
 
 def test_a_module_of_ones_own_comes_in_by_its_state_dict() -> None:
     model = Net().double()
-    network = Network.from_torch(model.state_dict(), activation=["tanh", "relu"])
+    network = interop.from_torch(model.state_dict(), activation=["tanh", "relu"])
     np.testing.assert_allclose(network.outputs(X), answers(model), rtol=0, atol=1e-12)
     with pytest.raises(HandgradError, match="a Net is no chain that can be read"):
-        Network.from_torch(model)
+        interop.from_torch(model)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_there_and_back_again_the_bits_are_the_same(batch_norm: bool, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    network = Network([6, 5, 4, 3], activation="relu", batch_norm=batch_norm, loss="softmax_cross_entropy", rng=0)
+    network = Network([6, 5, 4, 3], activation="relu", batch_norm=batch_norm, loss="cross_entropy", rng=0)
     handgrad.save(network, tmp_path / "m.safetensors")
     norms = [[nn.BatchNorm1d(n)] if batch_norm else [] for n in (5, 4)]
     model = nn.Sequential(nn.Linear(6, 5), *norms[0], nn.ReLU(), nn.Linear(5, 4), *norms[1], nn.ReLU(), nn.Linear(4, 3))
     model.load_state_dict(load_file(tmp_path / "m.safetensors"))
     for given, options in ((model, {}), (model.state_dict(), {"activation": "relu"})):
-        again = Network.from_torch(given, **options)
+        again = interop.from_torch(given, **options)
         np.testing.assert_array_equal(again.parameters, network.parameters)
         np.testing.assert_array_equal(again.outputs(X), network.outputs(X))
 
@@ -162,7 +162,7 @@ def test_there_and_back_again_the_bits_are_the_same(batch_norm: bool, tmp_path: 
 )
 def test_what_has_no_equal_is_refused_by_name(module: Any, match: str) -> None:
     with pytest.raises(HandgradError, match=match) as caught:
-        Network.from_torch(nn.Sequential(nn.Linear(4, 3), module))
+        interop.from_torch(nn.Sequential(nn.Linear(4, 3), module))
     assert "\n" not in str(caught.value)
 
 
@@ -205,8 +205,8 @@ def test_a_keras_model_and_its_file_answer_as_they_did(name: str, functional: bo
     model.compile(optimizer="adam", loss="mse")
     model.save(tmp_path / "m.keras")
     for given in (model, tmp_path / "m.keras"):
-        network = Network.from_keras(given)
-        np.testing.assert_allclose(network.probabilities(x), theirs, rtol=0, atol=1e-6)
+        network = interop.from_keras(given)
+        np.testing.assert_allclose(network.predict_proba(x), theirs, rtol=0, atol=1e-6)
         assert network.image_shape == ((2, 3) if name == "layers" else None)
 
 
@@ -214,9 +214,9 @@ def test_a_keras_layer_that_comes_twice_is_taken_twice_unless_it_has_weights() -
     act, fc = L.ReLU(), L.Dense(6)
     model = keras.Sequential([L.Input((6,)), L.Dense(4), act, L.Dense(4), act, L.Dense(2)])
     theirs = model.predict(X.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(Network.from_keras(model).outputs(X.astype(np.float32)), theirs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(interop.from_keras(model).outputs(X.astype(np.float32)), theirs, rtol=0, atol=1e-6)
     with pytest.raises(HandgradError, match=r"\(Dense\)' comes more than once"):
-        Network.from_keras(keras.Sequential([L.Input((6,)), fc, fc]))
+        interop.from_keras(keras.Sequential([L.Input((6,)), fc, fc]))
 
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
@@ -225,40 +225,40 @@ def test_a_keras_model_that_is_not_built_says_so(tmp_path: Path) -> None:
     model.save(tmp_path / "m.keras")
     for given in (model, tmp_path / "m.keras"):
         with pytest.raises(HandgradError, match="is not built, and has no weights yet: call it once"):
-            Network.from_keras(given)
+            interop.from_keras(given)
 
 
 def test_what_a_keras_model_was_compiled_with_is_its_loss_or_refused(tmp_path: Path) -> None:
     model = keras.Sequential([L.Input((6,)), L.Dense(2)])
     for loss in (keras.losses.Huber(delta=0.3), [keras.losses.Huber(delta=0.3)]):
         model.compile(loss=loss)
-        assert repr(Network.from_keras(model).loss) == "Huber(delta=0.3)"
+        assert repr(interop.from_keras(model).loss) == "Huber(delta=0.3)"
     model.compile(loss=keras.losses.Huber(delta=0.3))
     model.save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as archive:
         kept = "delta" in json.loads(archive.read("config.json"))["compile_config"]["loss"]["config"]
     if not kept:  # Keras 3.15
         with pytest.raises(HandgradError, match=r"m\.keras: .*'Huber', whose delta Keras does not keep"):
-            Network.from_keras(tmp_path / "m.keras")
-    given = Network.from_keras(tmp_path / "m.keras", loss=handgrad.Huber(0.3))
+            interop.from_keras(tmp_path / "m.keras")
+    given = interop.from_keras(tmp_path / "m.keras", loss=handgrad.Huber(0.3))
     assert repr(given.loss) == "Huber(delta=0.3)"
     for unequal in ("poisson", "binary_focal_crossentropy", keras.losses.Tversky()):
         model.compile(loss=unequal)
         with pytest.raises(HandgradError, match=r"was compiled with the loss .*: give loss, one of"):
-            Network.from_keras(model)
+            interop.from_keras(model)
     known = [("mse", "SquaredError()"), (keras.losses.mean_absolute_error, "AbsoluteError()")]
     for name, expected in [*known, (keras.losses.LogCosh(), "LogCosh()"), (keras.losses.Huber(), "Huber(delta=1.0)")]:
         model.compile(loss=name)
-        assert repr(Network.from_keras(model).loss) == expected
+        assert repr(interop.from_keras(model).loss) == expected
 
 
 def test_a_keras_model_of_counts_is_poissons() -> None:
     model = keras.Sequential([L.Input((6,)), L.Dense(2, activation="exponential")])
     model.compile(loss=keras.losses.Poisson())
-    network = Network.from_keras(model)
+    network = interop.from_keras(model)
     assert repr(network.loss) == "Poisson()"
     theirs = model.predict(X.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(network.probabilities(X.astype(np.float32)), theirs, rtol=1e-5)
+    np.testing.assert_allclose(network.predict_proba(X.astype(np.float32)), theirs, rtol=1e-5)
 
 
 def test_a_keras_file_is_imported_from_the_command_line(tmp_path: Path) -> None:
@@ -266,9 +266,9 @@ def test_a_keras_file_is_imported_from_the_command_line(tmp_path: Path) -> None:
     arguments = ["import", str(tmp_path / "m.keras"), "--out", str(tmp_path / "m.safetensors"), "--classes", "a,b,c"]
     done = CliRunner().invoke(cli.handgrad, arguments)
     assert done.exit_code == 0, done.output
-    assert "Dense(6, 5) → Relu() → Dense(5, 3)" in done.output
+    assert "Dense(6, 5) → ReLU() → Dense(5, 3)" in done.output
     network = handgrad.load(tmp_path / "m.safetensors")
-    np.testing.assert_array_equal(network.outputs(X), Network.from_keras(tmp_path / "m.keras").outputs(X))
+    np.testing.assert_array_equal(network.outputs(X), interop.from_keras(tmp_path / "m.keras").outputs(X))
     refused = CliRunner().invoke(cli.handgrad, [*arguments, "--activation", "relu"])
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
 
@@ -288,7 +288,7 @@ def test_what_keras_has_and_handgrad_has_not_is_refused_by_name(layers: Any, mat
     model.save(tmp_path / "m.keras")
     for given in (model, tmp_path / "m.keras"):
         with pytest.raises(HandgradError, match=match) as caught:
-            Network.from_keras(given)
+            interop.from_keras(given)
         assert "\n" not in str(caught.value)
 
 
@@ -344,7 +344,7 @@ HARM = {
 def test_weights_that_lie_elsewhere_or_are_others_are_refused(harm: Any, keras_file: Path) -> None:
     rewritten(keras_file, weights=harm)
     with pytest.raises(HandgradError, match=r"m\.keras") as caught:
-        Network.from_keras(keras_file)
+        interop.from_keras(keras_file)
     assert "\n" not in str(caught.value)
 
 
@@ -368,7 +368,7 @@ def test_weights_that_lie_elsewhere_or_are_others_are_refused(harm: Any, keras_f
 )
 def test_a_configuration_that_is_none_is_one_line(change: Any, keras_file: Path) -> None:
     with pytest.raises(HandgradError, match=r"m\.keras") as caught:
-        Network.from_keras(rewritten(keras_file, change))
+        interop.from_keras(rewritten(keras_file, change))
     assert "\n" not in str(caught.value)
 
 
@@ -377,7 +377,7 @@ def test_a_keras_file_cut_short_or_of_another_kind_is_one_line(keras_file: Path)
     for content in (b"", whole[: len(whole) // 2], whole[:-30], b"\x89HDF", whole.replace(b"\x89HDF", b"nope")):
         keras_file.write_bytes(content)
         with pytest.raises(HandgradError, match=r"m\.keras") as caught:
-            Network.from_keras(keras_file)
+            interop.from_keras(keras_file)
         assert "\n" not in str(caught.value)
     with pytest.raises(HandgradError, match=r"cannot read .*none\.keras"):
-        Network.from_keras(keras_file.with_name("none.keras"))
+        interop.from_keras(keras_file.with_name("none.keras"))

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from handgrad import (
-    CrossEntropy,
+    BinaryCrossEntropy,
     Dense,
     Dropout,
     HandgradError,
     Layer,
     Network,
     Quadratic,
-    Relu,
+    ReLU,
     Sigmoid,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Tanh,
     check_gradient,
 )
@@ -57,7 +57,7 @@ class Scale(Layer):
 
     def __init__(self, n):
         self.n_in = n
-        self.shapes = {"s": (n,)}
+        self.parameter_shapes = {"s": (n,)}
 
     def forward(self, x):
         self.x = x
@@ -182,7 +182,7 @@ def test_a_wrong_derivative_by_a_parameter_is_caught(derivative, how):
 
 
 @every_way
-@pytest.mark.parametrize("base", [Dense, Sigmoid, Tanh, Relu, Dropout, Swish, Scale])
+@pytest.mark.parametrize("base", [Dense, Sigmoid, Tanh, ReLU, Dropout, Swish, Scale])
 def test_a_wrong_dx_is_caught(base, how):
     arguments = {Dense: (5, 4), Dropout: (0.1,), Scale: (5,)}.get(base, ())
     with caught("Planted dx"):
@@ -249,7 +249,7 @@ def planted_loss(base, how):
 
 @pytest.mark.parametrize("power", [-1, 1])
 def test_a_temperature_too_many_or_too_few_is_caught(power):
-    class Planted(SoftmaxCrossEntropy):
+    class Planted(CrossEntropy):
         def backward(self, z, t, weight):
             return super().backward(z, t, weight) * self.temperature**power
 
@@ -258,13 +258,13 @@ def test_a_temperature_too_many_or_too_few_is_caught(power):
 
 
 @every_way
-@pytest.mark.parametrize("base", [Quadratic, CrossEntropy, SoftmaxCrossEntropy])
+@pytest.mark.parametrize("base", [Quadratic, BinaryCrossEntropy, CrossEntropy])
 def test_a_wrong_derivative_of_a_loss_is_caught(base, how):
     with caught("Planted dz"):
         check_gradient(planted_loss(base, how), Z, LABELS)
 
 
-@pytest.mark.parametrize("base", [Quadratic, CrossEntropy, SoftmaxCrossEntropy])
+@pytest.mark.parametrize("base", [Quadratic, BinaryCrossEntropy, CrossEntropy])
 def test_a_missing_mean_is_caught(base):
     with caught("Planted dz"):
         check_gradient(planted_loss(base, lambda dz: len(dz) * dz), Z, LABELS)
@@ -293,7 +293,7 @@ def test_a_wrong_activation_shows_in_the_layer_below_it(how):
 @every_way
 def test_a_wrong_loss_shows_in_a_network(how):
     with caught("layer 0 Dense dW"):
-        check_gradient(Network([5, 4, 3], loss=planted_loss(CrossEntropy, how), rng=0), X, LABELS)
+        check_gradient(Network([5, 4, 3], loss=planted_loss(BinaryCrossEntropy, how), rng=0), X, LABELS)
 
 
 @every_way
@@ -336,7 +336,7 @@ def test_a_gradient_error_is_a_handgrad_error():
     assert issubclass(GradientError, HandgradError)
 
 
-@pytest.mark.parametrize("subject", [CrossEntropy(), Network([5, 4, 3], rng=0)], ids=["loss", "network"])
+@pytest.mark.parametrize("subject", [BinaryCrossEntropy(), Network([5, 4, 3], rng=0)], ids=["loss", "network"])
 def test_a_check_without_targets_is_refused(refused, subject):
     with refused("without y: expected labels or rows of targets"):
         check_gradient(subject, X)
@@ -348,8 +348,8 @@ def test_a_check_without_targets_is_refused(refused, subject):
         (Dense(5, 3), np.ones(5), None),
         (Dense(5, 3), np.ones((2, 4)), None),
         (Dense(5, 3), np.full((2, 5), "a"), None),
-        (CrossEntropy(), np.ones(3), [0]),
-        (CrossEntropy(), Z, LABELS[:-1]),
+        (BinaryCrossEntropy(), np.ones(3), [0]),
+        (BinaryCrossEntropy(), Z, LABELS[:-1]),
         (Network([5, 4, 3], rng=0), X[:, :4], LABELS),
     ],
 )

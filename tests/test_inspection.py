@@ -11,8 +11,8 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from handgrad import BatchNorm, Committee, CrossEntropy, Dense, Deskew, Dropout, Network, cli, save
-from handgrad.inspection import ESTIMATORS, SHOWN, inspect, plain, told
+from handgrad import BatchNorm, Ensemble, BinaryCrossEntropy, Dense, Deskew, Dropout, Network, cli, save
+from handgrad.diagnostics.inspect import ESTIMATORS, SHOWN, inspect, plain, told
 
 EARLIER = Path(__file__).parent / "files"
 
@@ -29,7 +29,7 @@ def lines(path):
 
 def test_a_network_is_told_as_it_is(tmp_path):
     chain = [Dense(4, 5), BatchNorm(5), Dropout(0.2), Dense(5, 3)]
-    network = Network(chain, loss="softmax_cross_entropy", rng=0, preprocessing=Deskew(4, 4, 2))
+    network = Network(chain, loss="cross_entropy", rng=0, preprocessing=Deskew(4, 4, 2))
     network.classes, network.image_shape = ("ant", "bee", "cat"), (4, 4)
     network.views = 5
     save(network, tmp_path / "m.safetensors")
@@ -50,9 +50,9 @@ def test_a_network_is_told_as_it_is(tmp_path):
 @pytest.mark.parametrize("same", [True, False])
 def test_a_committee_is_told_once_or_chain_by_chain(same, tmp_path):
     members = [Network([4, 5, 3], rng=0), Network([4, 5 if same else 6, 3], rng=1)]
-    save(Committee(members), tmp_path / "m.safetensors")
+    save(Ensemble(members), tmp_path / "m.safetensors")
     rows = list(told(inspect(tmp_path / "m.safetensors"), arrays=False))
-    assert "a handgrad committee, format 2" in rows[0]
+    assert "a handgrad ensemble, format 2" in rows[0]
     assert sum("Dense(4, 5) → Sigmoid() → Dense(5, 3)" in row for row in rows) == 1
     assert sum("Dense(4, 6)" in row for row in rows) == (not same)
 
@@ -72,8 +72,8 @@ def test_an_estimator_is_told_by_what_is_not_the_default_and_where_its_training_
     assert estimator["changed"] == [
         *("activation", "batch_size", "dtype", "hidden_layer_sizes", "random_state", "solver"),
     ]
-    assert (estimator["epochs"], estimator["optimizer"], estimator["steps"]) == (2, "Velocity", 4)
-    assert (found["loss"], found["parameters"]) == ("SoftmaxCrossEntropy()", 43)
+    assert (estimator["epochs"], estimator["optimizer"], estimator["steps"]) == (2, "SklearnSGD", 4)
+    assert (found["loss"], found["parameters"]) == ("CrossEntropy()", 43)
     assert [array["name"] for array in found["arrays"]] == ["0.bias", "0.weight", "2.bias", "2.weight"]
     assert {array["name"] for array in found["training"]} == {f"training.{n}" for n in ("chance", "memory", "order")}
     rows = lines(path)
@@ -81,7 +81,7 @@ def test_an_estimator_is_told_by_what_is_not_the_default_and_where_its_training_
         "MLPClassifier(activation='tanh', batch_size=3, dtype='float32', hidden_layer_sizes=[5], random_state=10, "
         "solver='sgd')"
     )
-    assert (rows["epochs"], rows["optimizer"]) == ("2", "Velocity, after 4 steps, lr 0.001")
+    assert (rows["epochs"], rows["optimizer"]) == ("2", "SklearnSGD, after 4 steps, lr 0.001")
     said = within("inspect", path)[1].splitlines()
     assert "a handgrad estimator, format 3" in said[0]
     network, training = (next(i for i, line in enumerate(said) if line.startswith(f"  {t} ")) for t in ("array", "of"))
@@ -99,7 +99,6 @@ def test_no_scikit_learn_is_needed_to_tell_of_an_estimator():
 
 
 def test_the_defaults_are_the_estimators_own():
-    from handgrad.sklearn import files
 
     assert {name: files._plain_parameters(make()) for name, make in files.ESTIMATORS.items()} == ESTIMATORS
 
@@ -108,13 +107,13 @@ def test_losses_weights_and_numbers_without_end_are_told_and_the_json_is_one(tmp
     from handgrad import sklearn
 
     x, path = np.random.default_rng(0).random((30, 4)), tmp_path / "m.safetensors"
-    choices = {"class_weight": {0: 1, 1: 2.5}, "n_iter_no_change": np.inf, "loss": CrossEntropy(0.1)}
+    choices = {"class_weight": {0: 1, 1: 2.5}, "n_iter_no_change": np.inf, "loss": BinaryCrossEntropy(0.1)}
     estimator = sklearn.MLPClassifier(**choices, max_iter=2, verbose=np.bool_(False))
     with pytest.warns(match="Maximum iterations"):
         estimator.fit(x, np.arange(30) % 2)
     sklearn.save(estimator, path)
     assert lines(path)["estimator"] == (
-        "MLPClassifier(class_weight={0: 1, 1: 2.5}, loss=CrossEntropy(label_smoothing=0.1), max_iter=2, "
+        "MLPClassifier(class_weight={0: 1, 1: 2.5}, loss=BinaryCrossEntropy(label_smoothing=0.1), max_iter=2, "
         "n_iter_no_change=inf)"
     )
     estimator.history_["loss"][-1] = np.nan

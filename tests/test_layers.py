@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from handgrad import Dense, Dropout, Gelu, Identity, LeakyRelu, Network, Relu, Sigmoid, Softplus, Tanh
-from handgrad.arrays import streams
+from handgrad import Dense, Dropout, GELU, Identity, LeakyReLU, Network, ReLU, Sigmoid, Softplus, Tanh
+from handgrad.arrays import spawn_rngs
 from handgrad.layers import ACTIVATIONS, LAYERS, sigmoid
 from handgrad.network import bind
 
@@ -18,7 +18,7 @@ every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 def ready(layer, batch, n_in, dtype=np.float64, rng=0):
     """The layer with its parameters and buffers, outside of a network."""
     bind([layer], dtype)
-    layer.initialize(streams(rng))
+    layer.initialize(spawn_rngs(rng))
     layer.allocate(batch, n_in, dtype)
     return layer
 
@@ -32,11 +32,11 @@ def ready(layer, batch, n_in, dtype=np.float64, rng=0):
         (Identity(), [-2, 0, 3], [-2, 0, 3], [1, 1, 1]),
         (Sigmoid(), [0, LN3, -LN3], [1 / 2, 3 / 4, 1 / 4], [1 / 4, 3 / 16, 3 / 16]),
         (Tanh(), [0, LN3, -LN3], [0, 0.8, -0.8], [1, 0.36, 0.36]),  # (3 - 1/3) / (3 + 1/3) = 0.8
-        (Relu(), [-2, 0, 3], [0, 0, 3], [0, 0, 1]),
-        (LeakyRelu(), [-2, 0, 3], [-0.02, 0, 3], [0.01, 0.01, 1]),
-        (LeakyRelu(0.25), [-2, 0, 3], [-0.5, 0, 3], [0.25, 0.25, 1]),
+        (ReLU(), [-2, 0, 3], [0, 0, 3], [0, 0, 1]),
+        (LeakyReLU(), [-2, 0, 3], [-0.02, 0, 3], [0.01, 0.01, 1]),
+        (LeakyReLU(0.25), [-2, 0, 3], [-0.5, 0, 3], [0.25, 0.25, 1]),
         (Softplus(), [0, LN3, -LN3], [math.log(2), math.log(4), math.log(4 / 3)], [1 / 2, 3 / 4, 1 / 4]),
-        (Gelu(), [0, 1, -1], [0, 0.8411919906082768, -0.15880800939172324], [0.5, 1.0829640838457826, -0.0829640838]),
+        (GELU(), [0, 1, -1], [0, 0.8411919906082768, -0.15880800939172324], [0.5, 1.0829640838457826, -0.0829640838]),
     ],
     ids=repr,
 )
@@ -84,7 +84,7 @@ def test_activation_leaves_its_input_and_the_derivative_given_to_it_alone(name):
 @pytest.mark.parametrize("slope", [0, 1, -0.1, 2, math.nan])
 def test_leaky_relu_refuses_a_slope_outside_0_to_1(refused, slope):
     with refused("LeakyRelu with slope .* between 0 and 1"):
-        LeakyRelu(slope)
+        LeakyReLU(slope)
 
 
 # ---- Dense -----------------------------------------------------------------------------------------------------------
@@ -221,8 +221,8 @@ def test_buffers_are_made_once_for_a_batch_size():
     [
         (Dense(3, 2, "lecun"), "Dense(n_in=3, n_out=2, init='lecun')"),
         (Dropout(0.25), "Dropout(rate=0.25)"),
-        (LeakyRelu(0.2), "LeakyRelu(slope=0.2)"),
-        (Relu(), "Relu()"),
+        (LeakyReLU(0.2), "LeakyRelu(slope=0.2)"),
+        (ReLU(), "Relu()"),
     ],
     ids=repr,
 )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from handgrad import CrossEntropy, Quadratic, SoftmaxCrossEntropy, one_hot
+from handgrad import BinaryCrossEntropy, Quadratic, CrossEntropy, one_hot
 from handgrad.losses import LOSSES, softmax
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
@@ -16,7 +16,7 @@ def naive(name, z, t):
     """Each loss as its definition reads, in float64."""
     if name == "quadratic":
         return 0.5 * ((z - t) ** 2).sum(axis=1).mean()
-    if name == "cross_entropy":
+    if name == "binary_cross_entropy":
         a = 1 / (1 + np.exp(-z))
         return -(t * np.log(a) + (1 - t) * np.log(1 - a)).sum(axis=1).mean()
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
@@ -44,13 +44,13 @@ def batch(count, n_out=4, scale=3.0, dtype=np.float64):
         # (½ · 4 + ½ · (9 + 1)) / 2 = 3.5
         ("quadratic", [[2, 0], [3, 0]], [[0, 0], [0, 1]], 3.5, [[1, 0], [1.5, -0.5]]),
         # a = (1/2, 3/4): -ln ½ - ln(1 - ¾) = ln 2 + ln 4
-        ("cross_entropy", [[0, LN3]], [[1, 0]], LN2 + LN4, [[-0.5, 0.75]]),
+        ("binary_cross_entropy", [[0, LN3]], [[1, 0]], LN2 + LN4, [[-0.5, 0.75]]),
         # a = (3/4), (1/4): (ln 4/3 + ln 4/3) / 2
-        ("cross_entropy", [[LN3], [-LN3]], [[1], [0]], LN4 - LN3, [[-0.125], [0.125]]),
+        ("binary_cross_entropy", [[LN3], [-LN3]], [[1], [0]], LN4 - LN3, [[-0.125], [0.125]]),
         # p = (1/4, 3/4): -ln ¼
-        ("softmax_cross_entropy", [[0, LN3]], [[1, 0]], LN4, [[-0.75, 0.75]]),
+        ("cross_entropy", [[0, LN3]], [[1, 0]], LN4, [[-0.75, 0.75]]),
         # p = (1/2, 1/4, 1/4), t = (½, ½, 0): (ln 2 + ln 4) / 2
-        ("softmax_cross_entropy", [[LN2, 0, 0]], [[0.5, 0.5, 0]], 1.5 * LN2, [[0, -0.25, 0.25]]),
+        ("cross_entropy", [[LN2, 0, 0]], [[0.5, 0.5, 0]], 1.5 * LN2, [[0, -0.25, 0.25]]),
     ],
 )
 def test_value_and_derivative_worked_by_hand(name, z, t, value, dz):
@@ -63,14 +63,14 @@ def test_value_and_derivative_worked_by_hand(name, z, t, value, dz):
     ("name", "z", "p"),
     [
         ("quadratic", [[0.25, 2]], [[0.25, 2]]),
-        ("cross_entropy", [[0, LN3]], [[0.5, 0.75]]),
-        ("softmax_cross_entropy", [[0, LN3], [7, 7]], [[0.25, 0.75], [0.5, 0.5]]),
+        ("binary_cross_entropy", [[0, LN3]], [[0.5, 0.75]]),
+        ("cross_entropy", [[0, LN3], [7, 7]], [[0.25, 0.75], [0.5, 0.5]]),
     ],
 )
 def test_probabilities_worked_by_hand_in_an_array_of_their_own(name, z, p):
     z = np.array(z, float)
     before = z.copy()
-    got = LOSSES[name]().probabilities(z)
+    got = LOSSES[name]().predict_proba(z)
     np.testing.assert_allclose(got, p, rtol=1e-14)
     assert not np.shares_memory(got, z)
     np.testing.assert_array_equal(z, before)
@@ -127,8 +127,8 @@ def test_perfect_answers_have_no_loss_and_no_derivative(name):
 @pytest.mark.parametrize(
     ("loss", "value", "dz"),
     [
-        (CrossEntropy(), 2e4, [[1, -1]]),  # softplus(10⁴) + softplus(-10⁴) + 10⁴
-        (SoftmaxCrossEntropy(), 2e4, [[1, -1]]),  # ln(e^{10⁴} + e^{-10⁴}) + 10⁴
+        (BinaryCrossEntropy(), 2e4, [[1, -1]]),  # softplus(10⁴) + softplus(-10⁴) + 10⁴
+        (CrossEntropy(), 2e4, [[1, -1]]),  # ln(e^{10⁴} + e^{-10⁴}) + 10⁴
         (Quadratic(), (1e8 + 10_001**2) / 2, [[1e4, -10_001]]),
     ],
     ids=repr,
@@ -169,15 +169,17 @@ def test_outputs_are_those_of_which_the_probabilities_are_p(name, dtype):
     assert not np.shares_memory(z, p)
     np.testing.assert_array_equal(p, before)
     eps = np.finfo(dtype).eps  # a sigmoid is good to it, a softmax to as much of each p
-    np.testing.assert_allclose(loss.probabilities(z), p, rtol=20 * eps, atol=2 * eps if name == "cross_entropy" else 0)
+    np.testing.assert_allclose(
+        loss.activation(z), p, rtol=20 * eps, atol=2 * eps if name == "binary_cross_entropy" else 0
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "p", "z"),
     [
         ("quadratic", [[0.25, 0.5]], [[0.25, 0.5]]),
-        ("cross_entropy", [[0.25, 0.5]], [[-LN3, 0]]),
-        ("softmax_cross_entropy", [[0.25, 0.75]], [[-LN4, LN3 - LN4]]),
+        ("binary_cross_entropy", [[0.25, 0.5]], [[-LN3, 0]]),
+        ("cross_entropy", [[0.25, 0.75]], [[-LN4, LN3 - LN4]]),
     ],
 )
 def test_outputs_worked_by_hand(name, p, z):
@@ -193,14 +195,14 @@ def test_outputs_of_certainty_are_finite_and_the_loss_of_them_too(name, dtype):
     assert z.dtype == dtype
     assert np.isfinite(z).all()
     np.testing.assert_array_equal(z.argmax(axis=1), [1, 1])
-    np.testing.assert_allclose(loss.probabilities(z), p, atol=2 * eps)
+    np.testing.assert_allclose(loss.activation(z), p, atol=2 * eps)
     assert math.isfinite(loss.value(z, np.roll(p, 1, axis=1)))
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float32, 24 * LN2), (np.float64, 53 * LN2)])
 def test_a_sigmoid_that_rounds_to_0_or_1_is_taken_for_the_nearest_that_does_not(dtype, most):
     """Not for the smallest number there is, of which the loss were 88 where z was -18."""
-    z = CrossEntropy().outputs(CrossEntropy().probabilities(np.array([[-99, -40, 40, 99]], dtype)))
+    z = BinaryCrossEntropy().outputs(BinaryCrossEntropy().activation(np.array([[-99, -40, 40, 99]], dtype)))
     np.testing.assert_allclose(z, [[-most, -most, most, most]], rtol=1e-6)
 
 
@@ -209,16 +211,16 @@ def test_a_sigmoid_that_rounds_to_0_or_1_is_taken_for_the_nearest_that_does_not(
 
 def test_a_temperature_worked_by_hand():
     # z / 2 = (0, ln 3): p = (1/4, 3/4), L = 4 ln 4, dz = 2 (p - t)
-    loss, z, t = SoftmaxCrossEntropy(temperature=2), np.array([[0, 2 * LN3]]), np.array([[1.0, 0.0]])
+    loss, z, t = CrossEntropy(temperature=2), np.array([[0, 2 * LN3]]), np.array([[1.0, 0.0]])
     assert loss.value(z, t) == pytest.approx(4 * LN4, rel=1e-14)
     np.testing.assert_allclose(backward(loss, z, t), [[-1.5, 1.5]], rtol=1e-14)
-    np.testing.assert_allclose(loss.probabilities(z), [[0.1, 0.9]], rtol=1e-14)  # at temperature 1
+    np.testing.assert_allclose(loss.activation(z), [[0.1, 0.9]], rtol=1e-14)  # at temperature 1
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1, 4])
 def test_a_temperature_is_the_plain_loss_of_cooler_outputs(temperature):
     """L_T(z) = T² L(z / T), and so dz = T dz'."""
-    hot, plain = SoftmaxCrossEntropy(temperature=temperature), SoftmaxCrossEntropy()
+    hot, plain = CrossEntropy(temperature=temperature), CrossEntropy()
     z, _ = batch(9)
     before, t, weight = z.copy(), softmax(batch(9, scale=1)[0][::-1]), np.linspace(0.1, 2, 9)[:, None]
     assert hot.value(z, t) == pytest.approx(temperature**2 * plain.value(z / temperature, t), rel=1e-13)
@@ -235,12 +237,12 @@ def test_the_gradient_keeps_its_size_where_the_temperature_rises():
     """For z far smaller than T, p - t is (z - v)/(n T), v the outputs that t was made of: Hinton et al. (2015), (4)."""
     z, v = (rows - rows.mean(axis=1, keepdims=True) for rows in (batch(9)[0], batch(8)[0][[0, *range(8)]]))
     T = 1e5
-    dz = backward(SoftmaxCrossEntropy(temperature=T), z, softmax(v / T))
+    dz = backward(CrossEntropy(temperature=T), z, softmax(v / T))
     np.testing.assert_allclose(dz, (z - v) / (4 * 9), rtol=1e-3)
 
 
 def test_a_temperature_leaks_no_float64():
-    loss = SoftmaxCrossEntropy(0.1, np.float64(3))
+    loss = CrossEntropy(0.1, np.float64(3))
     z, y = batch(5, dtype=np.float32)
     loss.allocate(*z.shape, z.dtype)
     assert loss.backward(z, loss.targets(y, 5, 4, np.float32), np.array(0.2, np.float32)).dtype == np.float32
@@ -251,13 +253,13 @@ def test_a_temperature_leaks_no_float64():
 @pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
 def test_a_temperature_that_is_none_is_refused(temperature, refused):
     with refused("temperature .* above 0"):
-        SoftmaxCrossEntropy(temperature=temperature)
+        CrossEntropy(temperature=temperature)
 
 
 def test_a_temperature_of_one_is_not_told():
-    assert SoftmaxCrossEntropy(0.1, 4).config() == {"label_smoothing": 0.1, "temperature": 4}
-    assert SoftmaxCrossEntropy(temperature=1).config() == {}
-    assert repr(SoftmaxCrossEntropy(temperature=4)) == "SoftmaxCrossEntropy(temperature=4.0)"
+    assert CrossEntropy(0.1, 4).config() == {"label_smoothing": 0.1, "temperature": 4}
+    assert CrossEntropy(temperature=1).config() == {}
+    assert repr(CrossEntropy(temperature=4)) == "CrossEntropy(temperature=4.0)"
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -291,7 +293,7 @@ def test_labels_and_their_rows_are_the_same_targets(name, smoothing):
 
 def test_soft_rows_stay_as_they_are_in_an_array_of_their_own():
     y = np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
-    t = SoftmaxCrossEntropy().targets(y, 2, 3, np.float64)
+    t = CrossEntropy().targets(y, 2, 3, np.float64)
     np.testing.assert_array_equal(t, y)
     assert not np.shares_memory(t, y)
 
@@ -315,7 +317,7 @@ def test_label_smoothing_leaves_the_users_rows_alone(name):
 @pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, math.nan])
 def test_label_smoothing_outside_its_range_is_refused(refused, smoothing):
     with refused("label_smoothing .* from 0 up to, but not, 1"):
-        CrossEntropy(smoothing)
+        BinaryCrossEntropy(smoothing)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_label_smoothing_outside_its_range_is_refused(refused, smoothing):
 )
 def test_targets_that_are_not_targets_are_refused(refused, y, says):
     with refused(says):
-        CrossEntropy().targets(y, 2, 3, np.float64)
+        BinaryCrossEntropy().targets(y, 2, 3, np.float64)
 
 
 def test_one_hot_refuses_labels_out_of_range(refused):
@@ -347,9 +349,9 @@ def test_one_hot_refuses_labels_out_of_range(refused):
 
 def test_rows_of_words_are_refused_in_one_line(refused):
     with refused("y"):
-        CrossEntropy().targets([["a", "b", "c"]], 1, 3, np.float64)
+        BinaryCrossEntropy().targets([["a", "b", "c"]], 1, 3, np.float64)
 
 
 def test_repr_names_only_what_was_chosen():
-    assert repr(CrossEntropy()) == "CrossEntropy()"
+    assert repr(BinaryCrossEntropy()) == "BinaryCrossEntropy()"
     assert repr(Quadratic(0.1)) == "Quadratic(label_smoothing=0.1)"

@@ -22,12 +22,12 @@ from handgrad import (
     HandgradError,
     Identity,
     Layer,
-    LeakyRelu,
+    LeakyReLU,
     Network,
     Quadratic,
-    Relu,
+    ReLU,
     Sigmoid,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Tanh,
     Trainer,
     arrays,
@@ -35,9 +35,9 @@ from handgrad import (
     network,
     one_hot,
 )
+from handgrad.images.deskew import Preprocessing
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
-from handgrad.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((9, 6))
 Y = np.arange(9) % 4
@@ -52,7 +52,7 @@ def assert_views(network):
     """Every parameter and derivative lies in the network's two vectors, in the order of the chain."""
     for vector, prefix in ((network.parameters, ""), (network.gradient, "d")):
         vector[...] = np.arange(vector.size)
-        parts = [getattr(layer, prefix + name) for layer in network.layers for name in layer.shapes]
+        parts = [getattr(layer, prefix + name) for layer in network.layers for name in layer.parameter_shapes]
         assert all(np.shares_memory(part, vector) for part in parts)
         np.testing.assert_array_equal(np.concatenate([part.ravel() for part in parts]), vector)
         assert vector.flags.c_contiguous
@@ -65,7 +65,7 @@ def test_the_posts_network_has_its_number_of_parameters():
     post = Network([784, 30, 10], rng=0)
     assert post.parameters.size == post.gradient.size == 23_860  # 784·30 + 30 + 30·10 + 10
     assert kinds(post) == [Dense, Sigmoid, Dense]
-    assert repr(post.loss) == "CrossEntropy()"
+    assert repr(post.loss) == "BinaryCrossEntropy()"
     assert [layer.init for layer in post.layers[::2]] == ["normal", "normal"]
     assert post.parameters.dtype == np.float32
 
@@ -104,12 +104,12 @@ def test_weights_are_the_matrices_and_their_derivatives():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"activation": "relu"}, [Dense, Relu, Dense, Relu, Dense]),
-        ({"activation": ["tanh", "leaky_relu"]}, [Dense, Tanh, Dense, LeakyRelu, Dense]),
-        ({"activation": ["identity", "relu"]}, [Dense, Dense, Relu, Dense]),
-        ({"activation": "relu", "loss": "quadratic"}, [Dense, Relu, Dense, Relu, Dense, Sigmoid]),
-        ({"activation": "relu", "loss": Quadratic()}, [Dense, Relu, Dense, Relu, Dense, Sigmoid]),
-        ({"loss": "softmax_cross_entropy"}, [Dense, Sigmoid, Dense, Sigmoid, Dense]),
+        ({"activation": "relu"}, [Dense, ReLU, Dense, ReLU, Dense]),
+        ({"activation": ["tanh", "leaky_relu"]}, [Dense, Tanh, Dense, LeakyReLU, Dense]),
+        ({"activation": ["identity", "relu"]}, [Dense, Dense, ReLU, Dense]),
+        ({"activation": "relu", "loss": "quadratic"}, [Dense, ReLU, Dense, ReLU, Dense, Sigmoid]),
+        ({"activation": "relu", "loss": Quadratic()}, [Dense, ReLU, Dense, ReLU, Dense, Sigmoid]),
+        ({"loss": "cross_entropy"}, [Dense, Sigmoid, Dense, Sigmoid, Dense]),
     ],
 )
 def test_sizes_and_activations_make_the_chain(arguments, expected):
@@ -144,10 +144,10 @@ def test_the_seed_decides():
 
 
 def test_repr_says_what_it_is():
-    made = Network([Dense(784, 30, "lecun"), Tanh(), Dense(30, 10)], loss=SoftmaxCrossEntropy(0.1), rng=0)
+    made = Network([Dense(784, 30, "lecun"), Tanh(), Dense(30, 10)], loss=CrossEntropy(0.1), rng=0)
     assert repr(made) == (
         "Network([Dense(n_in=784, n_out=30, init='lecun'), Tanh(), Dense(n_in=30, n_out=10, init='kaiming_normal')], "
-        "loss=SoftmaxCrossEntropy(label_smoothing=0.1)): 23,860 parameters, float32"
+        "loss=CrossEntropy(label_smoothing=0.1)): 23,860 parameters, float32"
     )
 
 
@@ -216,7 +216,7 @@ def test_dropout_acts_in_training_and_not_in_answers():
 def test_answers_draw_nothing():
     made = Network([Dense(6, 5), Dropout(), Dense(5, 4)], rng=0)
     state = made.layers[1].rng.bit_generator.state
-    made.predict(X), made.evaluate(X, Y), made.probabilities(X), made.activations(X)
+    made.predict(X), made.evaluate(X, Y), made.predict_proba(X), made.activations(X)
     assert made.layers[1].rng.bit_generator.state == state
 
 
@@ -240,7 +240,7 @@ def test_any_sizes_give_shapes_that_fit_and_finite_numbers(sizes, batch, activat
     assert np.isfinite(z).all()
     assert np.isfinite(made.gradient).all()
     assert [a.shape[0] for a in made.activations(x)] == [batch] * len(made.layers)
-    if sizes[-1] > 1 or loss != "softmax_cross_entropy":
+    if sizes[-1] > 1 or loss != "cross_entropy":
         assert 0 <= made.evaluate(x, y).accuracy <= 1
 
 
@@ -260,8 +260,8 @@ def test_answers_agree_with_each_other_and_with_plain_numpy(any_loss):
     sigma = 1 / (1 + np.exp(-z))
     p, loss = {
         "Quadratic": (sigma, ((sigma - np.eye(4)[Y]) ** 2).sum(axis=1).mean() / 2),
-        "CrossEntropy": (sigma, -np.log(np.where(np.eye(4)[Y] == 1, sigma, 1 - sigma)).sum(axis=1).mean()),
-        "SoftmaxCrossEntropy": (
+        "BinaryCrossEntropy": (sigma, -np.log(np.where(np.eye(4)[Y] == 1, sigma, 1 - sigma)).sum(axis=1).mean()),
+        "CrossEntropy": (
             np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
             -np.log(np.exp(z)[np.arange(9), Y] / np.exp(z).sum(axis=1)).mean(),
         ),
@@ -271,7 +271,7 @@ def test_answers_agree_with_each_other_and_with_plain_numpy(any_loss):
     for true, answer in zip(Y, labels, strict=True):
         matrix[true, answer] += 1
 
-    np.testing.assert_allclose(any_loss.probabilities(X), p, **CLOSE)
+    np.testing.assert_allclose(any_loss.predict_proba(X), p, **CLOSE)
     np.testing.assert_array_equal(any_loss.predict(X), labels)
     np.testing.assert_array_equal(any_loss.confusion_matrix(X, Y), matrix)
     evaluation = any_loss.evaluate(X, Y)
@@ -282,7 +282,7 @@ def test_answers_agree_with_each_other_and_with_plain_numpy(any_loss):
 
 @pytest.mark.parametrize("temperature", [0.5, 1, 4])
 def test_soft_labels_are_the_probabilities_made_more_even(any_loss, temperature):
-    e = any_loss.probabilities(X) ** (1 / temperature)  # = exp(z / T) of a softmax, but for a factor of the row
+    e = any_loss.predict_proba(X) ** (1 / temperature)  # = exp(z / T) of a softmax, but for a factor of the row
     soft = any_loss.soft_labels(X, temperature)
     np.testing.assert_allclose(soft, e / e.sum(axis=1, keepdims=True), **CLOSE)
     assert any_loss.astype(np.float32).soft_labels(X, np.float64(temperature)).dtype == np.float32
@@ -290,7 +290,7 @@ def test_soft_labels_are_the_probabilities_made_more_even(any_loss, temperature)
 
 
 def test_a_network_has_nothing_to_learn_from_its_own_soft_labels():
-    made = Network([6, 5, 4], loss=SoftmaxCrossEntropy(temperature=3), rng=0, dtype=np.float64)
+    made = Network([6, 5, 4], loss=CrossEntropy(temperature=3), rng=0, dtype=np.float64)
     made.backprop(X, made.soft_labels(X, 3))
     np.testing.assert_allclose(made.gradient, 0, atol=1e-14)
 
@@ -336,9 +336,9 @@ def test_activations_are_what_every_layer_makes(any_loss):
 
 
 def test_answers_are_arrays_of_their_own(any_loss):
-    z, p, kept = any_loss.outputs(X), any_loss.probabilities(X), any_loss.activations(X)
+    z, p, kept = any_loss.outputs(X), any_loss.predict_proba(X), any_loss.activations(X)
     copies = z.copy(), p.copy(), [a.copy() for a in kept]
-    any_loss.outputs(2 * X), any_loss.probabilities(2 * X), any_loss.activations(2 * X)
+    any_loss.outputs(2 * X), any_loss.predict_proba(2 * X), any_loss.activations(2 * X)
     np.testing.assert_array_equal(z, copies[0])
     np.testing.assert_array_equal(p, copies[1])
     for a, b in zip(kept, copies[2], strict=True):
@@ -385,7 +385,7 @@ def test_every_answer_is_that_to_the_preprocessed_examples(dtype, as_seen, block
     assert np.abs(made.outputs(x) - plain.outputs(x)).max() > 0.01  # it does something
     np.testing.assert_allclose(made.outputs(x), plain.outputs(deskewed), **close)
     np.testing.assert_allclose(made.outputs(x.reshape(9, 2, 3)), plain.outputs(deskewed), **close)
-    np.testing.assert_allclose(made.probabilities(x), plain.probabilities(deskewed), **close)
+    np.testing.assert_allclose(made.predict_proba(x), plain.predict_proba(deskewed), **close)
     np.testing.assert_array_equal(made.predict(x), plain.predict(deskewed))
     np.testing.assert_array_equal(made.confusion_matrix(x, Y), plain.confusion_matrix(deskewed, Y))
     assert made.evaluate(x, Y) == (pytest.approx(plain.evaluate(deskewed, Y).loss), *plain.evaluate(deskewed, Y)[1:])
@@ -427,7 +427,7 @@ def test_a_preprocessing_of_ones_own_needs_a_call_and_a_config():
 
     made = Network([6, 4], rng=0, dtype=np.float64, preprocessing=Negative())
     np.testing.assert_allclose(made.outputs(X), Network([6, 4], rng=0, dtype=np.float64).outputs(1 - X), **CLOSE)
-    assert repr(made).endswith("loss=CrossEntropy(), preprocessing=Negative()): 28 parameters, float64")
+    assert repr(made).endswith("loss=BinaryCrossEntropy(), preprocessing=Negative()): 28 parameters, float64")
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_a_preprocessing_that_is_none_is_refused(wrong, says, refused):
 # ---- Several views of a picture --------------------------------------------------------------------------------------
 
 
-def seer(views=1, shape=(3, 4), dtype=np.float64, loss="softmax_cross_entropy", **options):
+def seer(views=1, shape=(3, 4), dtype=np.float64, loss="cross_entropy", **options):
     """A network that sees pictures."""
     made = Network([math.prod(shape), 5, 4], rng=3, dtype=dtype, loss=loss, **options)
     made.image_shape = shape
@@ -485,13 +485,13 @@ SEEN = {
 def test_views_answer_by_the_mean_of_their_probabilities(views, shape, loss):
     one, several = seer(1, shape, loss=loss), seer(views, shape, loss=loss)
     x = np.random.default_rng(1).random((7, *shape))
-    each = [one.probabilities(np.stack([shifted(p, *by) for p in x])) for by in SEEN[views]]
+    each = [one.predict_proba(np.stack([shifted(p, *by) for p in x])) for by in SEEN[views]]
     expected = np.mean(each, axis=0)
-    np.testing.assert_allclose(several.probabilities(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(several.predict_proba(x), expected, rtol=1e-9)
     np.testing.assert_array_equal(several.predict(x), expected.argmax(axis=1))
-    np.testing.assert_allclose(several.loss.probabilities(several.outputs(x)), expected, rtol=1e-9)
+    np.testing.assert_allclose(several.loss.activation(several.outputs(x)), expected, rtol=1e-9)
     if views > 1:
-        assert (np.abs(expected - one.probabilities(x)) > 1e-6).any()
+        assert (np.abs(expected - one.predict_proba(x)) > 1e-6).any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -506,7 +506,7 @@ def test_views_are_of_the_preprocessed_bytes_in_blocks_of_any_size(dtype, block,
     got = several.outputs(x)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
-    assert (several.input_shape, several.n_raw, several.n_in) == ((3, 4), 48, 12)
+    assert (several.input_shape, several.n_in, several.n_in) == ((3, 4), 48, 12)
 
 
 def test_views_change_no_training_and_no_parameters():
@@ -554,20 +554,20 @@ def test_preprocessed_is_the_network_for_what_its_first_layer_sees():
     made.image_shape, made.views = (6, 8), 5
     x = np.random.default_rng(2).integers(0, 256, (8, 48)).astype(np.uint8)
     inner = made.preprocessed()
-    assert (inner.n_raw, inner.image_shape, inner.input_shape, inner.preprocessing) == (12, (3, 4), (3, 4), None)
+    assert (inner.n_in, inner.image_shape, inner.input_shape, inner.preprocessing) == (12, (3, 4), (3, 4), None)
     np.testing.assert_array_equal(inner.outputs(deskew(x)), made.outputs(x))
-    assert (made.n_raw, made.image_shape, made.preprocessing) == (48, (6, 8), deskew)
+    assert (made.n_in, made.image_shape, made.preprocessing) == (48, (6, 8), deskew)
     assert inner.parameters is made.parameters
 
 
 @pytest.mark.parametrize("hidden", [0, 1, 3])
 def test_sizes_may_have_batch_norm_and_dropout_in_every_hidden_layer(hidden):
     made = Network([6, *[5] * hidden, 4], activation="relu", batch_norm=True, dropout=0.25, rng=0)
-    assert kinds(made) == [*[Dense, BatchNorm, Relu, Dropout] * hidden, Dense]
+    assert kinds(made) == [*[Dense, BatchNorm, ReLU, Dropout] * hidden, Dense]
     assert all(layer.rate == 0.25 for layer in made.layers if type(layer) is Dropout)
     assert all(layer.n_in == 5 for layer in made.layers if type(layer) is BatchNorm)
     only = Network([6, *[5] * hidden, 4], activation="relu", dropout=0.25, rng=0)
-    assert kinds(only) == [*[Dense, Relu, Dropout] * hidden, Dense]
+    assert kinds(only) == [*[Dense, ReLU, Dropout] * hidden, Dense]
     plain = Network([6, *[5] * hidden, 4], activation="relu", rng=0)
     for a, b in zip(made.weights, plain.weights, strict=True):  # the same draws for the same matrices
         np.testing.assert_array_equal(a[0], b[0])
@@ -598,7 +598,7 @@ def as_float64(network):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled, copy.copy, as_float64])
 def test_a_copy_is_a_network_apart(copied):
-    made = Network([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], loss="softmax_cross_entropy", rng=0)
+    made = Network([Dense(6, 5), Tanh(), Dropout(), Dense(5, 4)], loss="cross_entropy", rng=0)
     made.classes, made.image_shape = ("a", "b", "c", "d"), (2, 3)
     made.preprocessing = Deskew(2, 3)
     z = made.outputs(X)
@@ -681,7 +681,7 @@ def test_checking_a_part_of_a_network_leaves_the_network_whole(part):
         ([4, 2], {"activation": "sigmoyd"}, "did you mean 'sigmoid'"),
         ([4, 3, 2], {"activation": ["tanh", "tanh"]}, "2 activations for 1 hidden layers"),
         ([4, 3, 3, 2], {"activation": ["tanh"]}, "1 activations for 2 hidden layers"),
-        ([4, 3, 2], {"loss": "cross-entropy"}, "unknown loss 'cross-entropy': did you mean 'cross_entropy'"),
+        ([4, 3, 2], {"loss": "cross-entropy"}, "unknown loss 'cross-entropy': did you mean 'binary_cross_entropy'"),
         ([4, 3, 2], {"init": "norml"}, "unknown initializer 'norml': did you mean 'normal'"),
     ],
 )
@@ -696,7 +696,7 @@ def test_one_layer_in_two_places_is_refused(refused):
         Network([layer, Tanh(), layer])
 
 
-@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy, 3, None])
+@pytest.mark.parametrize("loss", [CrossEntropy, 3, None])
 def test_a_loss_that_is_none_is_refused(loss, refused):
     with refused("loss"):
         Network([3, 2], loss=loss)

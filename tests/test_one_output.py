@@ -12,8 +12,8 @@ from PIL import Image
 from handgrad import (
     SGD,
     Adam,
-    Committee,
-    CrossEntropy,
+    Ensemble,
+    BinaryCrossEntropy,
     Dense,
     Network,
     Quadratic,
@@ -21,20 +21,20 @@ from handgrad import (
     check_gradient,
     cli,
     load,
-    plots,
     save,
-    smallest_change,
+    deepfool,
 )
-from handgrad.classifier import by_class
 from handgrad.data.idx import write_idx
+from handgrad.diagnostics import plots
+from handgrad.model import by_class
 
-both_losses = pytest.mark.parametrize("loss", ["cross_entropy", "quadratic"])
+both_losses = pytest.mark.parametrize("loss", ["binary_cross_entropy", "quadratic"])
 RNG = np.random.default_rng(3)
 X = RNG.random((300, 16)).astype(np.float32)  # pictures of 4 x 4: is the left half darker than the right?
 Y = (X.reshape(-1, 4, 4)[:, :, :2].sum(axis=(1, 2)) > X.reshape(-1, 4, 4)[:, :, 2:].sum(axis=(1, 2))).astype(int)
 
 
-@pytest.fixture(scope="module", params=["cross_entropy", "quadratic"])
+@pytest.fixture(scope="module", params=["binary_cross_entropy", "quadratic"])
 def learnt(request):
     """A network that has learnt it, and its history."""
     network = Network([16, 8, 1], activation="tanh", loss=request.param, rng=0)
@@ -68,7 +68,12 @@ def test_it_learns_and_knows_again(learnt):
     ("loss", "b", "answers", "p"),
     [
         # σ(x) is over ½ where x is over 0
-        ("cross_entropy", 0, [0, 0, 0, 1, 1], [1 / (1 + np.e**2), 1 / (1 + np.e), 0.5, 1 / (1 + np.e**-1), None]),
+        (
+            "binary_cross_entropy",
+            0,
+            [0, 0, 0, 1, 1],
+            [1 / (1 + np.e**2), 1 / (1 + np.e), 0.5, 1 / (1 + np.e**-1), None],
+        ),
         ("quadratic", 0, [0, 0, 0, 1, 1], [-2, -1, 0, 1, 2]),  # a is over ½ where x is
         ("quadratic", -1, [0, 0, 0, 0, 1], [-3, -2, -1, 0, 1]),
     ],
@@ -76,7 +81,7 @@ def test_it_learns_and_knows_again(learnt):
 def test_answers_worked_by_hand(loss, b, answers, p):
     network, x = by_hand(loss, 1, b), np.array([[-2], [-1], [0], [1], [2.0]])
     np.testing.assert_array_equal(network.predict(x), answers)
-    for got, expected in zip(network.probabilities(x)[:, 0], p, strict=True):
+    for got, expected in zip(network.predict_proba(x)[:, 0], p, strict=True):
         assert expected is None or got == pytest.approx(expected, rel=1e-12)
     y = np.array([0, 1, 0, 1, 1])
     right = (np.array(answers) == y).sum()
@@ -90,19 +95,19 @@ def test_the_loss_is_that_of_a_yes_and_a_no():
     """-ln σ(1) and -ln (1 - σ(2)); ½ (1 - 1)² and ½ (2 - 0)²"""
     x, y = np.array([[1], [2.0]]), [1, 0]
     expected = (np.log1p(np.exp(-1)) + np.log1p(np.exp(2))) / 2
-    assert by_hand("cross_entropy", 1, 0).evaluate(x, y).loss == pytest.approx(expected, rel=1e-12)
+    assert by_hand("binary_cross_entropy", 1, 0).evaluate(x, y).loss == pytest.approx(expected, rel=1e-12)
     assert by_hand("quadratic", 1, 0).evaluate(x, y).loss == pytest.approx(1, rel=1e-12)
 
 
 def test_one_sigmoid_is_a_softmax_of_two():
     """With z₀ = 0: the same probabilities, losses, answers, gradients and soft labels."""
     rng = np.random.default_rng(0)
-    one = Network([5, 1], loss="cross_entropy", rng=0, dtype=np.float64)
-    two = Network([5, 2], loss="softmax_cross_entropy", rng=0, dtype=np.float64)
+    one = Network([5, 1], loss="binary_cross_entropy", rng=0, dtype=np.float64)
+    two = Network([5, 2], loss="cross_entropy", rng=0, dtype=np.float64)
     two.parameters[...] = 0
     two.layers[0].W[1], two.layers[0].b[1] = one.layers[0].W[0], one.layers[0].b[0]
     x, y = rng.standard_normal((20, 5)), rng.integers(0, 2, 20)
-    np.testing.assert_allclose(by_class(one.probabilities(x)), two.probabilities(x), rtol=1e-12)
+    np.testing.assert_allclose(by_class(one.predict_proba(x)), two.predict_proba(x), rtol=1e-12)
     np.testing.assert_array_equal(one.predict(x), two.predict(x))
     np.testing.assert_allclose(one.evaluate(x, y), two.evaluate(x, y), rtol=1e-12)
     np.testing.assert_array_equal(one.confusion_matrix(x, y), two.confusion_matrix(x, y))
@@ -117,7 +122,7 @@ def test_one_sigmoid_is_a_softmax_of_two():
 
 @both_losses
 def test_labels_of_any_integer_kind_are_a_column(loss):
-    made = {"cross_entropy": CrossEntropy, "quadratic": Quadratic}[loss]()
+    made = {"binary_cross_entropy": BinaryCrossEntropy, "quadratic": Quadratic}[loss]()
     for y in ([1, 0, 1], np.array([1, 0, 1], np.uint8), np.array([True, False, True]), [[1], [0], [1]]):
         t = made.targets(y, 3, 1, np.float32)
         np.testing.assert_array_equal(t, [[1], [0], [1]])
@@ -126,7 +131,7 @@ def test_labels_of_any_integer_kind_are_a_column(loss):
 
 @both_losses
 def test_smoothing_goes_to_both_classes(loss):
-    made = {"cross_entropy": CrossEntropy, "quadratic": Quadratic}[loss](0.2)
+    made = {"binary_cross_entropy": BinaryCrossEntropy, "quadratic": Quadratic}[loss](0.2)
     np.testing.assert_allclose(made.targets([0, 1], 2, 1, np.float64), [[0.1], [0.9]], rtol=1e-14)
     two = made.targets([0, 1], 2, 2, np.float64)
     np.testing.assert_allclose(two[:, 1:], made.targets([0, 1], 2, 1, np.float64), rtol=1e-14)
@@ -148,12 +153,12 @@ def test_its_gradient_passes(loss):
 )
 def test_labels_that_are_none_are_refused(y, says, refused):
     with refused(says):
-        CrossEntropy().targets(y, 2, 1, np.float32)
+        BinaryCrossEntropy().targets(y, 2, 1, np.float32)
 
 
 def test_a_softmax_of_one_is_refused(refused):
-    with refused("softmax_cross_entropy of one output.*expected cross_entropy, or 2 outputs"):
-        Trainer(Network([16, 1], loss="softmax_cross_entropy", rng=0), SGD(0.1)).fit(X, Y, epochs=1)
+    with refused("cross_entropy of one output.*expected binary_cross_entropy, or 2 outputs"):
+        Trainer(Network([16, 1], loss="cross_entropy", rng=0), SGD(0.1)).fit(X, Y, epochs=1)
 
 
 def test_by_class_leaves_several_outputs_as_they_are():
@@ -169,11 +174,11 @@ def test_a_committee_answers_by_the_mean(learnt):
     network, _ = learnt
     other = Network([16, 8, 1], activation="tanh", loss=network.loss, rng=5)
     other.image_shape = (4, 4)
-    committee = Committee([network, other])
-    mean = (network.probabilities(X) + other.probabilities(X)) / 2
-    np.testing.assert_allclose(committee.probabilities(X), mean, rtol=1e-6)
-    np.testing.assert_array_equal(committee.predict(X), mean[:, 0] > 0.5)
-    assert committee.confusion_matrix(X, Y).shape == (2, 2)
+    ensemble = Ensemble([network, other])
+    mean = (network.predict_proba(X) + other.predict_proba(X)) / 2
+    np.testing.assert_allclose(ensemble.predict_proba(X), mean, rtol=1e-6)
+    np.testing.assert_array_equal(ensemble.predict(X), mean[:, 0] > 0.5)
+    assert ensemble.confusion_matrix(X, Y).shape == (2, 2)
 
 
 def test_it_teaches_both_answers(learnt):
@@ -188,9 +193,9 @@ def test_the_smallest_change_flips_it_either_way(learnt):
     network, _ = learnt
     for answer in (0, 1):
         x = X[np.flatnonzero(network.predict(X) == answer)[0]]
-        found = smallest_change(network, x)
+        found = deepfool(network, x)
         assert (found.answer_before, found.answer_after) == (answer, 1 - answer)
-        assert network.probabilities(found.picture[None])[0, 0] == pytest.approx(0.5, abs=0.01)
+        assert network.predict_proba(found.picture[None])[0, 0] == pytest.approx(0.5, abs=0.01)
         assert 0 < found.l2 < 2
 
 
@@ -200,11 +205,11 @@ def test_the_smallest_change_of_a_plane_is_the_way_to_it(loss):
     layer = Dense(2, 1)
     network = Network([layer], loss=loss, rng=0, dtype=np.float64)
     layer.W[...], layer.b[...] = [[3, 4]], -2
-    half = 0 if loss == "cross_entropy" else 0.5
-    found = smallest_change(network, np.array([0.2, 0.1]))
+    half = 0 if loss == "binary_cross_entropy" else 0.5
+    found = deepfool(network, np.array([0.2, 0.1]))
     assert found.l2 == pytest.approx((1 + half) / 5, rel=1e-3)
     np.testing.assert_allclose(found.change / found.l2, [0.6, 0.8], atol=1e-3)
-    back = smallest_change(network, np.array([0.9, 0.9]))
+    back = deepfool(network, np.array([0.9, 0.9]))
     assert (back.answer_before, back.answer_after) == (1, 0)
     assert back.l2 == pytest.approx((6.3 - 2 - half) / 5, rel=1e-3)
 
@@ -281,7 +286,7 @@ def test_the_report_has_the_mistakes_of_both_classes(learnt, tmp_path, monkeypat
     assert len(set(y[:10])) == 2
     plots.report(tmp_path / "r.png", network, history, X, y, title="left or right")
     assert sorted(captions) == sorted(f"{1 - k}, {k}" for k in y[:10])
-    probabilities = network.probabilities(X[:10])[:, 0]
+    probabilities = network.predict_proba(X[:10])[:, 0]
     surest = 1 - y[np.argmax(np.abs(probabilities - 0.5))]
     assert captions[0] == f"{surest}, {1 - surest}"
     with Image.open(tmp_path / "r.png") as report:

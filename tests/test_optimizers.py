@@ -324,7 +324,7 @@ BATCH = np.random.default_rng(3).normal(size=(7, 5)), np.eye(3)[np.arange(7) % 3
 
 def learn_steps(optimizer, network, lrs):
     for lr in lrs:
-        optimizer.learn(network, *BATCH, lr)
+        optimizer.train_step(network, *BATCH, lr)
     return network.parameters.copy()
 
 

@@ -10,7 +10,7 @@ from handgrad import SGD, Dense, Network, Trainer
 from handgrad.arrays import streams
 
 SHAPES = [([784, 30, 10], 10), ([784, 30, 10], 1), ([5, 3], 4), ([3, 1, 2], 3), ([9, 8, 7, 6, 5, 4], 6), ([2, 4, 3], 1)]
-COSTS = {"cross_entropy": "cross-entropy", "quadratic": "quadratic"}
+COSTS = {"binary_cross_entropy": "cross-entropy", "quadratic": "quadratic"}
 RTOL = {np.float64: 1e-10, np.float32: 1e-4}  # of each array's largest entry as well: small entries are differences
 
 every_case = [
@@ -86,7 +86,7 @@ def test_five_steps_lead_to_the_posts_weights(post, sizes, batch, loss, dtype):
 @on_every_case
 def test_answers_are_the_posts(post, sizes, batch, loss, dtype):
     slow, columns, fast, (x, _) = both(post, sizes, batch, loss, dtype)
-    assert_same(fast.probabilities(x), np.array([slow.ff(column)[:, 0] for column, _ in columns]), dtype)
+    assert_same(fast.predict_proba(x), np.array([slow.ff(column)[:, 0] for column, _ in columns]), dtype)
 
 
 @pytest.mark.parametrize("loss", COSTS)
@@ -94,7 +94,7 @@ def test_value_of_the_loss_is_the_posts(post, loss):
     slow, columns, fast, (x, t) = both(post, [6, 5, 4], 7, loss, np.float64)
     a = np.hstack([slow.ff(column) for column, _ in columns])
     y = np.hstack([y for _, y in columns])
-    expected = post.cross_entropy_loss(y, a) if loss == "cross_entropy" else np.sum((a - y) ** 2) / 2 / 7
+    expected = post.cross_entropy_loss(y, a) if loss == "binary_cross_entropy" else np.sum((a - y) ** 2) / 2 / 7
     assert fast.evaluate(x, t).loss == pytest.approx(expected, rel=1e-12)
 
 
@@ -103,7 +103,7 @@ def test_value_of_the_loss_is_the_posts(post, loss):
 def test_a_training_is_the_posts_training(post, loss, batch_size, capsys):
     """Two epochs from the same weights, in the same order; of batches of 4 the last has 2."""
     slow, columns, fast, (x, t) = both(post, [6, 5, 4], 10, loss, np.float64)
-    slow.rng = streams(3).shuffling
+    slow.rng = spawn_rngs(3).shuffling
     slow.sgd(2, batch_size, 0.5, columns)
     Trainer(fast, SGD(lr=0.5), batch_size=batch_size, rng=3).fit(x, t, epochs=2)
     assert capsys.readouterr().out.split("\n") == ["Epoch 0 complete", "Epoch 1 complete", ""]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handgrad import Network
-from handgrad.parity import Gradient, Parity, Steps, compare, random_batch
+from handgrad.diagnostics.parity import Gradient, Parity, Steps, compare, random_batch
 
 
 def parity(dtype="float64", loss=1.0, gradient=1e-15, steps=1e-14):
@@ -47,7 +47,7 @@ def test_it_is_told_in_a_table_and_in_json():
     assert max(map(len, table)) <= 110
 
 
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "poisson"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "poisson"])
 def test_a_batch_drawn_at_random_fits_the_network(loss):
     network = Network([4, 3], loss=loss, rng=0)
     x, y = random_batch(network, 5, np.random.default_rng(0))

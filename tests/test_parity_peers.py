@@ -13,7 +13,7 @@ import handgrad
 from handgrad import (
     Adam,
     BatchNorm,
-    CrossEntropy,
+    BinaryCrossEntropy,
     Dense,
     Dropout,
     HandgradError,
@@ -21,23 +21,23 @@ from handgrad import (
     Momentum,
     Nesterov,
     Network,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Tanh,
     cli,
-    parity,
 )
 from handgrad.data.dataset import FILES
-from handgrad.data.drawn import drawn_digits
 from handgrad.data.idx import write_idx
+from handgrad.data.synthetic import synthetic_digits
+from handgrad.diagnostics import parity
+from handgrad.diagnostics.parity import compare, random_batch, torch_twin
 from handgrad.layers import ACTIVATIONS
-from handgrad.parity import compare, random_batch, torch_twin
-from handgrad.regression import LOSSES
+from handgrad.losses import LOSSES
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch", reason="make test-peers installs it")
 
 
-def network(activation: str = "tanh", loss: Any = "softmax_cross_entropy", **options: Any) -> Network:
+def network(activation: str = "tanh", loss: Any = "cross_entropy", **options: Any) -> Network:
     return Network([6, 5, 7, 4], activation=activation, loss=loss, init="lecun", rng=0, dtype=np.float64, **options)
 
 
@@ -65,7 +65,7 @@ def test_every_optimizer_ends_where_pytorchs_does_with_batch_norm_and_without() 
         assert all(list(row.differences) == [1, 10, 100] for row in result.steps)
 
 
-@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(0.1, temperature=3), CrossEntropy(0.2)])
+@pytest.mark.parametrize("loss", [CrossEntropy(0.1, temperature=3), BinaryCrossEntropy(0.2)])
 def test_smoothing_and_temperature_are_compared_too(loss: Any) -> None:
     assert found(network(loss=loss), optimizers=["sgd"]).passed
 
@@ -82,9 +82,7 @@ def test_in_float32_rounding_is_seen_and_allowed() -> None:
 
 
 def test_dropout_is_left_out_and_the_network_left_as_it_was() -> None:
-    net = Network(
-        [Dense(6, 5), Tanh(), Dropout(0.5), Dense(5, 4)], loss="softmax_cross_entropy", rng=0, dtype=np.float64
-    )
+    net = Network([Dense(6, 5), Tanh(), Dropout(0.5), Dense(5, 4)], loss="cross_entropy", rng=0, dtype=np.float64)
     before, layers = net.parameters.copy(), list(net.layers)
     assert found(net).passed
     np.testing.assert_array_equal(net.parameters, before)
@@ -200,7 +198,7 @@ def test_a_decay_of_biases_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = Network.weights.fget  # type: ignore[attr-defined]
 
     def all_of_them(self: Network) -> Any:
-        return [*weights(self), *((layer.b, layer.db) for layer in self.layers if layer.shapes)]
+        return [*weights(self), *((layer.b, layer.db) for layer in self.layers if layer.parameter_shapes)]
 
     net = network()
     net.parameters[...] += 0.1  # biases that are 0 do not decay
@@ -226,7 +224,7 @@ class Cubic(Tanh):
     pass
 
 
-class Halved(CrossEntropy):
+class Halved(BinaryCrossEntropy):
     pass
 
 
@@ -250,16 +248,16 @@ def within(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def model(tmp_path: Any) -> Any:
-    net = Network([5, 4, 3], batch_norm=True, loss="softmax_cross_entropy", rng=0)
+    net = Network([5, 4, 3], batch_norm=True, loss="cross_entropy", rng=0)
     handgrad.save(net, tmp_path / "m.safetensors")
     return tmp_path / "m.safetensors"
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A directory of four IDX files: 40 drawn digits to train on."""
+    """A directory of four IDX files: 40 synthetic digits to train on."""
     directory = tmp_path_factory.mktemp("digits")
-    for name, array in zip(FILES.values(), drawn_digits(40, 10, seed=1), strict=True):
+    for name, array in zip(FILES.values(), synthetic_digits(40, 10, seed=1), strict=True):
         write_idx(directory / name, array)
     return directory
 
@@ -273,7 +271,10 @@ def test_the_command_shows_a_model_and_a_recipe(model: Any, digits: Any) -> None
     arguments = ("--hidden", 3, "--data", digits, "--batch-size", 5, "--seed", 2)
     code, said, _ = within("parity", "--recipe", "post", *arguments)
     assert code == 0
-    assert "post: Dense(784, 3) → Sigmoid() → Dense(3, 10), CrossEntropy(), in float64, on 5 examples of digits" in said
+    assert (
+        "post: Dense(784, 3) → Sigmoid() → Dense(3, 10), BinaryCrossEntropy(), in float64, on 5 examples of digits"
+        in said
+    )
 
 
 def test_the_command_speaks_json(model: Any) -> None:
@@ -319,7 +320,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments: tuple[str, ...], match: str
 
 
 def test_a_committee_is_refused(tmp_path: Any) -> None:
-    handgrad.save(handgrad.Committee([Network([5, 3], rng=0)]), tmp_path / "c.safetensors")
+    handgrad.save(handgrad.Ensemble([Network([5, 3], rng=0)]), tmp_path / "c.safetensors")
     code, _, errors = within("parity", tmp_path / "c.safetensors")
     assert code == 2
-    assert "a committee of networks: parity takes one" in errors
+    assert "a ensemble of networks: parity takes one" in errors

@@ -50,8 +50,8 @@ def losses(z: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
     binary = torch.nn.functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)
     return {
         "quadratic": ((z - t) ** 2).sum() / (2 * len(z)),
-        "cross_entropy": binary,
-        "softmax_cross_entropy": torch.nn.functional.cross_entropy(z, t),
+        "binary_cross_entropy": binary,
+        "cross_entropy": torch.nn.functional.cross_entropy(z, t),
     }
 
 
@@ -60,7 +60,7 @@ def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((9, 6)), rng.integers(0, 4, 9)
 
 
-@pytest.mark.parametrize("loss", ["quadratic", "cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize("loss", ["quadratic", "binary_cross_entropy", "cross_entropy"])
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_loss_and_gradient_are_autograds(activation: str, loss: str) -> None:
     network = Network([6, 5, 7, 4], activation=activation, loss=loss, init="lecun", rng=0, dtype=np.float64)
@@ -91,7 +91,7 @@ def test_adamw_ends_at_the_same_weights_where_biases_do_not_decay() -> None:
 
 
 def _same_after_steps(ours: Optimizer, make_theirs: object, decay: float) -> None:
-    network = Network([6, 5, 4], activation="tanh", loss="softmax_cross_entropy", rng=1, dtype=np.float64)
+    network = Network([6, 5, 4], activation="tanh", loss="cross_entropy", rng=1, dtype=np.float64)
     model = twin(network)
     theirs = make_theirs(list(model.parameters()))  # type: ignore[operator]
     for seed in range(100):
@@ -121,24 +121,24 @@ def test_the_model_file_loads_into_pytorch_with_no_mapping(tmp_path: Path) -> No
 def test_a_committees_file_loads_into_a_module_list_with_no_mapping(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    networks = [Network([8, n, 3], loss="softmax_cross_entropy", rng=n, dtype=np.float64) for n in (5, 6, 7)]
-    committee = handgrad.Committee(networks)
-    handgrad.save(committee, tmp_path / "committee.safetensors")
+    networks = [Network([8, n, 3], loss="cross_entropy", rng=n, dtype=np.float64) for n in (5, 6, 7)]
+    ensemble = handgrad.Ensemble(networks)
+    handgrad.save(ensemble, tmp_path / "ensemble.safetensors")
     chains = [torch.nn.Sequential(torch.nn.Linear(8, n), torch.nn.Sigmoid(), torch.nn.Linear(n, 3)) for n in (5, 6, 7)]
     models = torch.nn.ModuleList(chains).to(torch.float64)
-    models.load_state_dict(load_file(tmp_path / "committee.safetensors"))
+    models.load_state_dict(load_file(tmp_path / "ensemble.safetensors"))
     x = np.random.default_rng(0).random((50, 8))
     with torch.no_grad():
         p = torch.stack([model(torch.from_numpy(x)).softmax(dim=1) for model in models]).mean(dim=0).numpy()
-    np.testing.assert_allclose(committee.probabilities(x), p, rtol=1e-12)
+    np.testing.assert_allclose(ensemble.predict_proba(x), p, rtol=1e-12)
 
 
 def test_loss_and_gradient_at_a_temperature_are_autograds() -> None:
     """T² times the cross-entropy of z / T with the teacher's soft labels, as distillation is written in PyTorch."""
-    loss = handgrad.SoftmaxCrossEntropy(temperature=4)
+    loss = handgrad.CrossEntropy(temperature=4)
     network = Network([6, 5, 4], activation="tanh", loss=loss, rng=0, dtype=np.float64)
     x, _ = batch()
-    t = Network([6, 7, 4], loss="softmax_cross_entropy", rng=1, dtype=np.float64).soft_labels(x, 4)
+    t = Network([6, 7, 4], loss="cross_entropy", rng=1, dtype=np.float64).soft_labels(x, 4)
     z = network.backprop(x, t)
     model = twin(network)
     theirs = 16 * torch.nn.functional.cross_entropy(model(torch.from_numpy(x)) / 4, torch.from_numpy(t))
@@ -153,7 +153,7 @@ def test_batch_norm_learns_and_answers_as_pytorchs(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     chain = [BatchNorm(6), Dense(6, 5), BatchNorm(5, 0.3, 1e-3), Tanh(), Dense(5, 4)]
-    network = Network(chain, loss="softmax_cross_entropy", rng=0, dtype=np.float64)
+    network = Network(chain, loss="cross_entropy", rng=0, dtype=np.float64)
     nn = torch.nn
     first, second = nn.BatchNorm1d(6), nn.BatchNorm1d(5, eps=1e-3, momentum=0.3)
     model = nn.Sequential(first, nn.Linear(6, 5), second, nn.Tanh(), nn.Linear(5, 4)).to(torch.float64)
@@ -163,7 +163,7 @@ def test_batch_norm_learns_and_answers_as_pytorchs(tmp_path: Path) -> None:
     ours, theirs = SGD(0.1), torch.optim.SGD(model.parameters(), lr=0.1)
     for seed in range(20):
         x, y = batch(seed)
-        ours.learn(network, x, network.loss.targets(y, 9, 4, np.float64), 0.1)
+        ours.train_step(network, x, network.loss.targets(y, 9, 4, np.float64), 0.1)
         theirs.zero_grad()
         nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
         theirs.step()
@@ -209,12 +209,12 @@ def test_a_loss_for_numbers_and_its_gradient_are_autograds(loss: str) -> None:
 def test_hubers_delta_is_pytorchs(delta: float) -> None:
     z, t = batch()[0], batch(1)[0]
     theirs = torch.nn.HuberLoss(reduction="none", delta=delta)(torch.from_numpy(z), torch.from_numpy(t)).sum(dim=1)
-    np.testing.assert_allclose(handgrad.Huber(delta).each(z, t), theirs.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(handgrad.Huber(delta).per_example(z, t), theirs.numpy(), rtol=1e-12)
 
 
 def test_weighted_training_is_that_of_the_weighted_loss_in_pytorch() -> None:
     """Batch by batch, the small last one too; w has a mean of 1 over all of the examples."""
-    network = Network([6, 5, 1], activation="tanh", loss="cross_entropy", rng=0, dtype=np.float64)
+    network = Network([6, 5, 1], activation="tanh", loss="binary_cross_entropy", rng=0, dtype=np.float64)
     rng = np.random.default_rng(0)
     x, y, w = rng.standard_normal((20, 6)), rng.integers(0, 2, 20), rng.random(20) * 5
     model, trainer = twin(network), handgrad.Trainer(network, SGD(0.3), batch_size=8, rng=0)

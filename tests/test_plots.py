@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from handgrad import Committee, Deskew, plots
-from handgrad.augmentation import Augmentation
+from handgrad import Ensemble, Deskew
+from handgrad.diagnostics import plots
+from handgrad.diagnostics.plots import augmentation_grid, change_rows, digit_grid, report
 from handgrad.errors import HandgradError
+from handgrad.images.augmentation import Augmentation
 from handgrad.network import Network
-from handgrad.plots import augmentation_grid, change_rows, digit_grid, report
 
 Case = tuple[Network, NDArray[np.uint8], NDArray[np.int64]]
 
@@ -308,7 +309,7 @@ def test_a_report_shows_the_weights_in_the_shape_that_the_first_layer_sees(
     network = Network([12, 9, 3], rng=0, preprocessing=Deskew(6, 8, 2))
     network.image_shape = (6, 8)
     x, y = rng.integers(0, 256, (60, 6, 8)).astype(np.uint8), np.arange(60) % 3
-    for classifier in (network, Committee([network, copy.deepcopy(network)])):
+    for classifier in (network, Ensemble([network, copy.deepcopy(network)])):
         shapes.clear()
         report(tmp_path / "report.png", classifier, history(), x, y, title="shrunk")
         assert shapes == [(3, 4), (6, 8)]  # the weights, the mistakes

@@ -801,11 +801,11 @@ def test_row_33_the_printed_delta_is_the_quadratic_costs():
 def test_row_33_the_worse_the_error_the_slower_it_learns():
     """One neuron at a = 0.9999 with y = 0: the quadratic delta is a ten-thousandth, cross-entropy's is one."""
     x, y = column(1), column(0)
-    quadratic, cross_entropy = post.Network([1, 1], cost="quadratic", rng=0), post.Network([1, 1], rng=0)
-    for network in (quadratic, cross_entropy):
+    quadratic, binary_cross_entropy = post.Network([1, 1], cost="quadratic", rng=0), post.Network([1, 1], rng=0)
+    for network in (quadratic, binary_cross_entropy):
         network.weights, network.bias = [np.zeros((1, 1))], [column(math.log(9999))]
     assert quadratic.backprop(x, y)[0][-1].item() == pytest.approx(1e-4, rel=1e-3)
-    assert cross_entropy.backprop(x, y)[0][-1].item() == pytest.approx(1, rel=1e-3)
+    assert binary_cross_entropy.backprop(x, y)[0][-1].item() == pytest.approx(1, rel=1e-3)
 
 
 def test_row_34_running_the_listing_prints_nothing(capsys):

@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, Dense, Deskew, Dropout, Identity, Layer, Momentum, Nesterov, Network, Relu, Trainer
-from handgrad import profile as module
-from handgrad.profile import profile
+from handgrad import SGD, Adam, Dense, Deskew, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
+from handgrad.diagnostics import profiler as module
+from handgrad.diagnostics.profiler import profile
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def names(profile):
 def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
     assert names(profile(Network([784, 30, 10], rng=0), SGD(0.5), 10, seconds=0)) == [
         *("0 Dense forward", "1 Sigmoid forward", "2 Dense forward"),
-        *("CrossEntropy backward", "2 Dense backward", "1 Sigmoid backward", "0 Dense backward"),
+        *("BinaryCrossEntropy backward", "2 Dense backward", "1 Sigmoid backward", "0 Dense backward"),
         "SGD update",
     ]
 
@@ -39,11 +39,11 @@ def test_a_preprocessing_is_no_part_of_a_step():
 
 
 def test_below_the_first_parameters_nothing_goes_backward():
-    chain = [Dropout(0.2), Relu(), Dense(8, 6), Dropout(0.5), Dense(6, 3)]
+    chain = [Dropout(0.2), ReLU(), Dense(8, 6), Dropout(0.5), Dense(6, 3)]
     measured = profile(Network(chain, rng=0), Adam(), 4, seconds=0)
     assert names(measured) == [
-        *("0 Dropout forward", "1 Relu forward", "2 Dense forward", "3 Dropout forward", "4 Dense forward"),
-        *("CrossEntropy backward", "4 Dense backward", "3 Dropout backward", "2 Dense backward"),
+        *("0 Dropout forward", "1 ReLU forward", "2 Dense forward", "3 Dropout forward", "4 Dense forward"),
+        *("BinaryCrossEntropy backward", "4 Dense backward", "3 Dropout backward", "2 Dense backward"),
         "Adam update",
     ]
     for part in measured.parts:
@@ -117,7 +117,7 @@ class Slow(Layer):
 
     def __init__(self, n):
         self.n_in = n
-        self.shapes = {"s": (n,)}
+        self.parameter_shapes = {"s": (n,)}
 
     def forward(self, x):
         Clock.now += 3
@@ -133,9 +133,9 @@ class Slow(Layer):
 class SlowSGD(SGD):
     """An update takes 7 s, and to begin 2: a time that belongs to no part."""
 
-    def learn(self, network, x, t, lr):
+    def train_step(self, network, x, t, lr):
         Clock.now += 2
-        return super().learn(network, x, t, lr)
+        return super().train_step(network, x, t, lr)
 
     def update(self, theta, g, memory, scratch, lr):
         Clock.now += 7
@@ -180,9 +180,9 @@ class Spy(SGD):
 
     seen: list = []  # noqa: RUF012 (of the class: the optimizer is copied)
 
-    def learn(self, network, x, t, lr):
+    def train_step(self, network, x, t, lr):
         self.seen.append((x, t))
-        return super().learn(network, x, t, lr)
+        return super().train_step(network, x, t, lr)
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, 100), (10, 51), (128, 3), (600, 1)])

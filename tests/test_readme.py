@@ -94,7 +94,7 @@ def test_every_make_target_and_extra_exists() -> None:
 
 def test_what_commands_made_is_as_they_made_it() -> None:
     """The race, the records, the book's figures, and the map with the lines of code as they are: `make readme`."""
-    assert readme.filled(README) == README
+    assert readme.render(README) == README
     for part in ("| 784-30-10, 10, SGD |", "| `minute` ", "| 784-30-10, cross-entropy ", "| `layers.py` |"):
         assert part in README
 
@@ -156,7 +156,7 @@ def test_the_picture_is_one_and_can_be_read() -> None:
 # What each piece of code makes, in the namespace that it was run in.
 MADE: dict[str, Callable[[Any, SimpleNamespace], Any]] = {
     "network.predict(x)": lambda made, n: np.array_equal(made, n.answers),
-    "network.probabilities(x)": lambda made, n: made.shape == (40, 10) and np.allclose(made.sum(axis=1), 1),
+    "network.predict_proba(x)": lambda made, n: made.shape == (40, 10) and np.allclose(made.sum(axis=1), 1),
     "network.evaluate(x, y)": lambda made, n: made.accuracy == np.mean(n.answers == n.y),
     "network.confusion_matrix(x, y)": lambda made, n: (
         made.shape == (10, 10) and made.sum() == 40 and np.trace(made) == np.sum(n.answers == n.y)
@@ -169,27 +169,27 @@ MADE: dict[str, Callable[[Any, SimpleNamespace], Any]] = {
     'torch_model.load_state_dict(safetensors.torch.load_file("model.safetensors"))': lambda made, n: np.allclose(
         n.torch_model(n.torch.from_numpy(n.x)).detach(), n.network.outputs(n.x), atol=1e-5
     ),
-    "Network.from_torch(model)": lambda made, n: np.allclose(
+    "interop.from_torch(model)": lambda made, n: np.allclose(
         made.outputs(n.x), n.model(n.torch.from_numpy(n.x)).detach(), atol=1e-5
     ),
-    "Network.from_sklearn(estimator)": lambda made, n: np.allclose(
-        made.probabilities(n.x), n.estimator.predict_proba(n.x), atol=1e-5
+    "interop.from_sklearn(estimator)": lambda made, n: np.allclose(
+        made.predict_proba(n.x), n.estimator.predict_proba(n.x), atol=1e-5
     ),
-    "Network.from_keras(file)": lambda made, n: np.allclose(
-        made.probabilities(n.x), n.keras_model.predict(n.x, verbose=0), atol=1e-5
+    "interop.from_keras(file)": lambda made, n: np.allclose(
+        made.predict_proba(n.x), n.keras_model.predict(n.x, verbose=0), atol=1e-5
     ),
     'handgrad.export.export(network, "model.c", to="c")': lambda made, n: "int main(" in Path("model.c").read_text(),
     "handgrad.check_gradient(MyLayer(), x)": lambda made, n: [check.name for check in made] == ["MyLayer dx"],
     "trainer.fit(x, y, sample_weight=w, epochs=5)": lambda made, n: len(made["loss"]) == 5,
-    "handgrad.Committee([a, b, c])": lambda made, n: np.allclose(
-        made.probabilities(n.x), np.mean([member.probabilities(n.x) for member in (n.a, n.b, n.c)], axis=0), atol=1e-5
+    "handgrad.Ensemble([a, b, c])": lambda made, n: np.allclose(
+        made.predict_proba(n.x), np.mean([member.predict_proba(n.x) for member in (n.a, n.b, n.c)], axis=0), atol=1e-5
     ),
     "Trainer(..., augment=Augmentation(28, 28, rotation=10, elastic=1.5))": lambda made, n: (
         (made.augment.height, made.augment.width) == (28, 28) and learns(made, n)
     ),
-    "Trainer(..., teacher=committee)": lambda made, n: isinstance(made.teacher, handgrad.Committee) and learns(made, n),
+    "Trainer(..., teacher=ensemble)": lambda made, n: isinstance(made.teacher, handgrad.Ensemble) and learns(made, n),
     "Trainer(..., perturb=Adversarial(1.0))": lambda made, n: made.perturb.epsilon == 1 and learns(made, n),
-    "smallest_change(network, x)": lambda made, n: (
+    "deepfool(network, x)": lambda made, n: (
         made.answer_before == n.answers[0] != made.answer_after == n.network.predict(made.picture[None])[0]
     ),
     'handgrad.recipes.RECIPES["quick"].train(x, y, n_out=10)': lambda made, n: made.predict(n.x).shape == (200,),
@@ -204,7 +204,7 @@ FOREIGN = re.compile(r"torch|keras")
 
 
 def same(other: handgrad.Network, n: SimpleNamespace) -> bool:
-    return np.array_equal(other.probabilities(n.x), n.network.probabilities(n.x))
+    return np.array_equal(other.predict_proba(n.x), n.network.predict_proba(n.x))
 
 
 def learns(trainer: handgrad.Trainer, n: SimpleNamespace) -> bool:
@@ -239,7 +239,7 @@ def test_what_is_wanted_is_written_so(code: str, tmp_path: Path, monkeypatch: py
     x, y = rng.random((40, 784), np.float32), np.arange(40) % 10
 
     def trained(seed: int) -> handgrad.Network:
-        network = handgrad.Network([784, 8, 10], activation="tanh", loss="softmax_cross_entropy", rng=seed)
+        network = handgrad.Network([784, 8, 10], activation="tanh", loss="cross_entropy", rng=seed)
         handgrad.Trainer(network, handgrad.SGD(0.1), rng=seed).fit(x, y, epochs=3)
         return network
 
@@ -247,15 +247,15 @@ def test_what_is_wanted_is_written_so(code: str, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {"handgrad": handgrad, "x": x, "y": y, "w": rng.random(40), "network": a, "a": a, "b": b}
     names |= {
         "c": c,
-        "committee": handgrad.Committee([b, c]),
+        "ensemble": handgrad.Ensemble([b, c]),
         "MyLayer": MyLayer,
         "answers": a.outputs(x).argmax(axis=1),
     }
     names |= {name: getattr(handgrad, name) for name in ("Network", "Trainer", "Augmentation", "Adversarial")}
-    names |= {"smallest_change": handgrad.smallest_change, "trainer": handgrad.Trainer(b, handgrad.SGD(0.1), rng=0)}
+    names |= {"deepfool": handgrad.deepfool, "trainer": handgrad.Trainer(b, handgrad.SGD(0.1), rng=0)}
     if not code.startswith("handgrad.save"):
         handgrad.save(a, "model.safetensors")
-    if code.startswith("smallest_change"):  # of one picture
+    if code.startswith("deepfool"):  # of one picture
         names["x"] = x[0]
     if "augment" in code:
         names["x"] = np.uint8(255 * x)

@@ -11,21 +11,21 @@ from handgrad import (
     SGD,
     Adversarial,
     BatchNorm,
-    Committee,
-    CrossEntropy,
+    Ensemble,
+    BinaryCrossEntropy,
     Dense,
     Deskew,
     Dropout,
-    ExponentialAverage,
+    EMA,
     Network,
-    Relu,
+    ReLU,
     Sigmoid,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Tanh,
     Trainer,
 )
-from handgrad.augmentation import Augmentation
-from handgrad.files import load, save
+from handgrad.images.augmentation import Augmentation
+from handgrad.io.models import load, save
 from handgrad.optimizers import OPTIMIZERS
 from handgrad.recipes import RECIPES, Recipe
 from handgrad.schedules import SCHEDULES
@@ -42,7 +42,7 @@ OTHER = Recipe(
     name="other",
     hidden=(5, 4),
     activation="relu,tanh",
-    loss="softmax_cross_entropy",
+    loss="cross_entropy",
     init="lecun",
     batch_norm=True,
     dropout=0.1,
@@ -89,7 +89,7 @@ def small(recipe):
 
 
 def parameters(classifier):
-    members = classifier.members if isinstance(classifier, Committee) else (classifier,)
+    members = classifier.members if isinstance(classifier, Ensemble) else (classifier,)
     return np.concatenate([member.parameters for member in members])
 
 
@@ -99,7 +99,7 @@ def test_the_post_is_the_posts_network_with_nielsens_settings():
     assert [type(layer) for layer in network.layers] == [Dense, Sigmoid, Dense]
     assert [W.shape for W, _ in network.weights] == [(30, 784), (10, 30)]
     assert [layer.init for layer in network.layers if isinstance(layer, Dense)] == ["normal", "normal"]
-    assert (type(network.loss), network.loss.config(), network.dtype) == (CrossEntropy, {}, np.float32)
+    assert (type(network.loss), network.loss.config(), network.dtype) == (BinaryCrossEntropy, {}, np.float32)
     assert (network.preprocessing, network.views) == (None, 1)
     assert (type(trainer.optimizer), trainer.optimizer.lr, trainer.batch_size) == (SGD, 0.5, 10)
     assert not any(getattr(trainer.optimizer, name) for name in ("l1", "l2", "weight_decay", "clip_norm", "max_norm"))
@@ -184,22 +184,22 @@ def test_a_choice_of_zero_is_a_choice():
 
 def test_every_choice_reaches_the_training():
     recipe, watch = OTHER, Callback()
-    teacher = Network([196, 3], loss="softmax_cross_entropy", rng=0, preprocessing=Deskew(28, 28, 2))
+    teacher = Network([196, 3], loss="cross_entropy", rng=0, preprocessing=Deskew(28, 28, 2))
     trainer = recipe.trainer((28, 28), 3, teacher=teacher, callbacks=(watch,))
     network, optimizer, augment = trainer.network, trainer.optimizer, trainer.augment
-    chain = [*(Dense, BatchNorm, Relu, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
+    chain = [*(Dense, BatchNorm, ReLU, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
     assert [type(layer) for layer in network.layers] == chain
     assert [W.shape for W, _ in network.weights] == [(5, 196), (4, 5), (3, 4)]
     assert {layer.init for layer in network.layers if isinstance(layer, Dense)} == {"lecun"}
     assert {layer.rate for layer in network.layers if isinstance(layer, Dropout)} == {0.1}
     assert repr(network.preprocessing) == "Deskew(height=28, width=28, shrink=2)"
-    assert (network.image_shape, network.n_raw, network.views) == ((28, 28), 784, 1)
-    assert type(network.loss) is SoftmaxCrossEntropy
+    assert (network.image_shape, network.n_in, network.views) == ((28, 28), 784, 1)
+    assert type(network.loss) is CrossEntropy
     assert network.loss.config() == {"label_smoothing": 0.05, "temperature": 3.0}
     assert (type(optimizer), optimizer.lr, optimizer.weight_decay) == (OPTIMIZERS["muon"], 0.02, 0.01)
     assert trainer.batch_size == 16
     assert trainer.schedule(1, 2) == SCHEDULES["cosine"]()(1, 2)
-    assert [type(callback) for callback in trainer.callbacks] == [ExponentialAverage, Callback]
+    assert [type(callback) for callback in trainer.callbacks] == [EMA, Callback]
     assert (trainer.callbacks[0].decay, trainer.callbacks[1]) == (0.9, watch)
     assert (type(trainer.perturb), trainer.perturb.epsilon) == (Adversarial, 0.3 / 2)
     assert trainer.teacher.parameters is teacher.parameters
@@ -211,13 +211,13 @@ def test_every_choice_reaches_the_training():
 def test_with_all_its_choices_it_trains_and_answers():
     x, y = pictures(28, 28)
     answering = replace(OTHER, teacher=None).train(x, y, 3)
-    assert isinstance(answering, Committee)
+    assert isinstance(answering, Ensemble)
     assert [member.views for member in answering.members] == [5, 5]
     assert [[type(layer) for layer in m.layers] for m in answering.members] == [
-        [Dense, Relu, Dropout, Dense, Tanh, Dropout, Dense]  # batch normalisation is folded away
+        [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # batch normalisation is folded away
     ] * 2
-    p = answering.probabilities(x)
-    np.testing.assert_allclose(p, np.mean([m.probabilities(x) for m in answering.members], axis=0), rtol=1e-6)
+    p = answering.predict_proba(x)
+    np.testing.assert_allclose(p, np.mean([m.predict_proba(x) for m in answering.members], axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["optimizer", "schedule", "activation", "loss", "init"])
@@ -244,7 +244,7 @@ def test_a_teacher_that_is_no_recipe_is_refused(refused):
         *[{"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"average": 1.0}, {"average": -0.5}],
         *[{"rotation": -1.0}, {"rotation": math.nan}, {"scale": 1.0}, {"shift": math.inf}, {"elastic": -2.0}],
         *[{"elastic": 1.0, "smoothness": 0.0}, {"adversarial": -1.0}, {"adversarial": math.nan}],
-        *[{"temperature": 2.0}, {"loss": "softmax_cross_entropy", "temperature": -2.0}, {"shrink": 2}],
+        *[{"temperature": 2.0}, {"loss": "cross_entropy", "temperature": -2.0}, {"shrink": 2}],
         *[{"shrink": 0}, {"deskew": True, "shrink": -1}, {"views": 3}, {"views": 0}],
     ],
     ids=str,
@@ -279,8 +279,8 @@ def test_activations_are_one_for_all_or_one_for_each():
     hidden = (3, 3)
     one = SMALL.with_choices(hidden=hidden, activation="relu").trainer().network
     each = SMALL.with_choices(hidden=hidden, activation="relu,tanh").trainer().network
-    assert [type(layer) for layer in one.layers] == [Dense, Relu, Dense, Relu, Dense]
-    assert [type(layer) for layer in each.layers] == [Dense, Relu, Dense, Tanh, Dense]
+    assert [type(layer) for layer in one.layers] == [Dense, ReLU, Dense, ReLU, Dense]
+    assert [type(layer) for layer in each.layers] == [Dense, ReLU, Dense, Tanh, Dense]
 
 
 def test_without_hidden_layers_it_is_one_product():
@@ -316,7 +316,7 @@ def test_the_first_member_is_the_plain_run_and_the_others_differ_in_all_that_is_
     assert (orders[0], draws[0]) == (orders[3], draws[3])
     assert len(set(map(tuple, orders))) == len(set(draws)) == 3
     assert len({trainer.network.parameters.tobytes() for trainer in (first, second, third)}) == 3
-    others = [PLAIN.with_choices(seed=seed).trainer(SHAPE, CLASSES) for seed in (1, 2)]  # no committee holds another's
+    others = [PLAIN.with_choices(seed=seed).trainer(SHAPE, CLASSES) for seed in (1, 2)]  # no ensemble holds another's
     assert not {t.network.parameters.tobytes() for t in others} & {
         t.network.parameters.tobytes() for t in (second, third)
     }
@@ -352,7 +352,7 @@ def test_a_teacher_that_sees_other_pictures_than_its_pupil_is_refused(refused):
     with refused("the teacher sees other pictures than the network, which has the preprocessing Deskew"):
         OTHER.with_choices(teacher="post").train(*pictures(28, 28), 3)
     upright, as_they_are = (PLAIN.with_choices(deskew=d).trainer((6, 5), 3).network for d in (True, False))
-    for network, teacher in ((upright, as_they_are), (as_they_are, Committee([upright]))):
+    for network, teacher in ((upright, as_they_are), (as_they_are, Ensemble([upright]))):
         with refused("expected a teacher with the same"):  # though as many pixels
             Trainer(network, SGD(0.1), teacher=teacher)
     with refused("to 4 outputs"):
@@ -382,7 +382,7 @@ def test_nothing_in_a_recipe_is_of_28_by_28_pixels_or_ten_classes(recipe, shape,
         monkeypatch.setitem(RECIPES, name, small(each))
     (x, y), recipe = pictures(*shape), small(recipe)
     answering = recipe.train(x, y, 3)
-    assert (answering.n_raw, answering.n_out, answering.image_shape) == (math.prod(shape), 3, shape)
+    assert (answering.n_in, answering.n_out, answering.image_shape) == (math.prod(shape), 3, shape)
     assert np.isfinite(answering.outputs(x)).all()
     save(answering, tmp_path / "m.safetensors")
     np.testing.assert_array_equal(load(tmp_path / "m.safetensors").outputs(x), answering.outputs(x))

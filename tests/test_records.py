@@ -92,9 +92,9 @@ def test_the_table_has_a_line_for_each_file_in_the_ladders_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "HERE", tmp_path)
-    monkeypatch.setattr(records, "LADDER", ["quick", "minute-20s", "minute", "committee"])
+    monkeypatch.setattr(records, "LADDER", ["quick", "minute-20s", "minute", "ensemble"])
     for name, correct, seconds in [
-        ("committee", [9970], [700.0]),
+        ("ensemble", [9970], [700.0]),
         ("quick", [9840, 9850, 9860], [9.04, 3.0, 12.0]),
         ("minute-20s", [9900, 9902], [98.0, 102.0]),
     ]:
@@ -103,7 +103,7 @@ def test_the_table_has_a_line_for_each_file_in_the_ladders_order(
         config = records.chosen(name).with_choices(hidden=(30, 20)).config()
         (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
     _, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
-    assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 4`", "`committee`"]
+    assert [line[0] for line in lines] == ["`quick`", "`minute` `--epochs 4`", "`ensemble`"]
     assert [line[1].partition(" x ")[0] for line in lines][2] == "5"
     assert all(line[1].endswith("-30-20-10") for line in lines)
     assert lines[0][2:] == ["98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"]
@@ -158,4 +158,4 @@ def test_a_record_is_of_the_recipe_that_goes_by_its_name() -> None:
         assert len(record["source"]) == len(record["commit"]) == 40
         seeds = [run["seed"] for run in record["runs"]]
         assert seeds == list(range(len(seeds)))
-        assert len(seeds) >= (2 if name in ("best", "committee") else 5)
+        assert len(seeds) >= (2 if name in ("best", "ensemble") else 5)

@@ -9,7 +9,7 @@ from handgrad import (
     SGD,
     AbsoluteError,
     Adam,
-    Committee,
+    Ensemble,
     Deskew,
     EarlyStopping,
     Huber,
@@ -22,9 +22,9 @@ from handgrad import (
     load,
     save,
 )
+from handgrad.diagnostics.profiler import profile
 from handgrad.gradcheck import GradientError
-from handgrad.profile import profile
-from handgrad.regression import LOSSES, REGRESSION
+from handgrad.losses import LOSSES, REGRESSION
 
 LN2, LN3 = math.log(2), math.log(3)
 every_loss = pytest.mark.parametrize("name", REGRESSION)
@@ -65,7 +65,7 @@ def test_value_and_derivative_worked_by_hand(loss, z, t, value, dz):
     z, t = np.array(z, float), np.array(t, float)
     z_before, t_before = z.copy(), t.copy()
     assert loss.value(z, t) == pytest.approx(value, rel=1e-14)
-    assert loss.each(z, t).mean() == pytest.approx(value, rel=1e-14)
+    assert loss.per_example(z, t).mean() == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(backward(loss, z, t), dz, rtol=1e-14, atol=1e-15)
     np.testing.assert_array_equal(z, z_before)
     np.testing.assert_array_equal(t, t_before)
@@ -76,7 +76,7 @@ def test_value_and_derivative_worked_by_hand(loss, z, t, value, dz):
 def test_the_loss_of_each_example_is_that_of_it_alone_in_its_dtype(name, dtype):
     loss = REGRESSION[name]()
     z, t = batch(7, dtype=dtype)
-    each = loss.each(z, t)
+    each = loss.per_example(z, t)
     assert (each.shape, each.dtype, type(loss.value(z, t))) == ((7,), dtype, float)
     alone = [loss.value(z[i : i + 1], t[i : i + 1]) for i in range(7)]
     np.testing.assert_allclose(each, alone, rtol=4 * float(np.finfo(dtype).eps))
@@ -182,9 +182,9 @@ def test_another_losss_derivative_is_caught(base, how):
 )
 def test_answers_ten_thousand_off_are_exact_and_warn_of_nothing(loss, value, dz, dtype):
     z, t = np.array([[1e4], [0], [-1e4]], dtype), np.zeros((3, 1), dtype)
-    np.testing.assert_allclose(loss.each(z, t), value, rtol=1e-6)
+    np.testing.assert_allclose(loss.per_example(z, t), value, rtol=1e-6)
     np.testing.assert_allclose(backward(loss, z, t) * 3, np.array(dz)[:, None], rtol=1e-6)
-    np.testing.assert_array_equal(np.isfinite(loss.probabilities(z)), np.isfinite(np.array(value))[:, None])
+    np.testing.assert_array_equal(np.isfinite(loss.activation(z)), np.isfinite(np.array(value))[:, None])
 
 
 @both_dtypes
@@ -246,7 +246,7 @@ def test_a_bias_alone_learns_the_answer_that_costs_least(name, expected):
 @both_dtypes
 def test_answers_are_numbers_in_arrays_of_their_own_and_read_back(name, dtype):
     loss, (z, _) = REGRESSION[name](), batch(9, dtype=dtype)
-    answers = loss.probabilities(z)
+    answers = loss.activation(z)
     np.testing.assert_allclose(answers, np.exp(z) if name == "poisson" else z, rtol=1e-6)
     back = loss.outputs(answers)
     np.testing.assert_allclose(back, z, rtol=1e-6, atol=1e-6)
@@ -259,7 +259,7 @@ def test_answers_are_numbers_in_arrays_of_their_own_and_read_back(name, dtype):
 @pytest.mark.parametrize("n_out", [1, 3])
 def test_a_network_predicts_numbers_and_has_no_classes_to_confuse(name, n_out, refused):
     network, x = Network([4, n_out], loss=name, rng=0), np.random.default_rng(0).random((6, 4))
-    np.testing.assert_array_equal(network.predict(x), network.probabilities(x))
+    np.testing.assert_array_equal(network.predict(x), network.predict_proba(x))
     assert network.predict(x).shape == (6, n_out)
     np.testing.assert_array_equal(network.soft_labels(x, 4), network.predict(x))
     t = np.ones((6, n_out))
@@ -275,9 +275,9 @@ def test_a_committee_answers_by_the_mean_of_the_numbers(name):
     members = [Network([4, 5, 2], loss=name, rng=seed) for seed in range(3)]
     x, t = np.random.default_rng(0).random((6, 4)), np.ones((6, 2))
     mean = np.mean([member.predict(x) for member in members], axis=0)
-    np.testing.assert_allclose(Committee(members).predict(x), mean, rtol=1e-6)
+    np.testing.assert_allclose(Ensemble(members).predict(x), mean, rtol=1e-6)
     z = members[0].loss.outputs(mean)
-    assert Committee(members).evaluate(x, t).loss == pytest.approx(members[0].loss.value(z, t), rel=1e-5)
+    assert Ensemble(members).evaluate(x, t).loss == pytest.approx(members[0].loss.value(z, t), rel=1e-5)
 
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the reproductions are no part of the package
 
-from handgrad import SGD, Adam, Augmentation, Dense, Dropout, Momentum, Network, Relu, Sigmoid, Tanh, Trainer
-from handgrad.classifier import Evaluation
+from handgrad import SGD, Adam, Augmentation, Dense, Dropout, Momentum, Network, ReLU, Sigmoid, Tanh, Trainer
 from handgrad.data.dataset import Dataset, Split
-from handgrad.losses import CrossEntropy, Quadratic, SoftmaxCrossEntropy
+from handgrad.losses import BinaryCrossEntropy, Quadratic, CrossEntropy
+from handgrad.model import Evaluation
 from reproductions import glorot, gradients, he, neurons, nielsen, page, plain, simard, srivastava, tables
 from reproductions.tables import Figures, Run, Table
 
@@ -206,7 +206,7 @@ def test_every_run_of_nielsen_is_watched_where_its_rows_say(run: str, watch: Any
     seen.took(seen.split.train, 30, EPOCHS, 10)
 
 
-@pytest.mark.parametrize(("loss", "kind"), [("quadratic", Quadratic), ("cross_entropy", CrossEntropy)])
+@pytest.mark.parametrize(("loss", "kind"), [("quadratic", Quadratic), ("binary_cross_entropy", BinaryCrossEntropy)])
 @pytest.mark.parametrize("init", ["large", "scaled"])
 def test_nielsens_settings_are_what_is_trained(loss: str, kind: type, init: str, watch: Any) -> None:
     settings = nielsen.settings(41, 43, loss=loss, init=init, lr=0.0123, lambda_=0.9, images=45)
@@ -253,7 +253,7 @@ def test_steps_loss_and_batches_are_as_the_settings_say(name: str, watch: Any) -
     assert optimizer.l2 == settings.get("l2", 0)
     assert optimizer.max_norm == settings.get("max_norm")
     assert (optimizer.l1, optimizer.weight_decay, optimizer.clip_norm) == (0, 0, None)
-    assert type(born.loss) is SoftmaxCrossEntropy
+    assert type(born.loss) is CrossEntropy
     assert trainer.augment is None
     falls_as_a_half_cosine(trainer)
     seen.took((seen.dataset.x_train, seen.dataset.y_train), 45, EPOCHS, 7)
@@ -265,7 +265,7 @@ def test_hes_layers_and_their_starts(layers: int, init: str, watch: Any) -> None
     seen, figures = watch(he.train, settings)
     _, _, born = seen.done()
     assert widths(born) == [784, *[64] * (layers - 1), 10]
-    assert [type(layer) for layer in born.layers] == [Dense, Relu] * (layers - 1) + [Dense]
+    assert [type(layer) for layer in born.layers] == [Dense, ReLU] * (layers - 1) + [Dense]
     for layer in dense(born)[1:-1]:
         assert layer.W.std() == pytest.approx(math.sqrt((2 if init == "kaiming_normal" else 1) / 64), rel=0.05)
         assert abs(layer.W).max() > 2.5 * layer.W.std()  # evenly drawn ones end at 1.7
@@ -286,7 +286,7 @@ def test_simards_digits_are_moved_as_its_run_says(run: str, watch: Any) -> None:
     seen, _ = watch(simard.train, {**SMALL["simard"][1], "moves": moves})
     trainer, _, born = seen.done()
     assert widths(born) == [784, 21, 10]
-    assert [type(layer) for layer in born.layers] == [Dense, Relu, Dense]
+    assert [type(layer) for layer in born.layers] == [Dense, ReLU, Dense]
     assert dense(born)[0].W.std() == pytest.approx(math.sqrt(2 / 784), rel=0.05)
     if not moves:
         assert trainer.augment is None
@@ -306,7 +306,7 @@ def test_srivastavas_dropout_is_below_the_first_layer_and_above_each_hidden_one(
     _, _, born = seen.done()
     at_input, hidden = dropout
     told = [layer.rate if isinstance(layer, Dropout) else type(layer) for layer in born.layers]
-    block = [Dense, Relu, *([hidden] if hidden else [])]
+    block = [Dense, ReLU, *([hidden] if hidden else [])]
     assert told == [*([at_input] if at_input else []), *block, *block, Dense]
     assert widths(born) == [784, 21, 23, 10]
 
@@ -352,7 +352,7 @@ def test_one_run_is_of_its_settings_and_its_seed(monkeypatch: pytest.MonkeyPatch
         assert done == {"seed": seed, "figures": {"seed": seed, "lr": 0.333333}, "seconds": done["seconds"]}
 
 
-# ---- Plain -----------------------------------------------------------------------------------------------------------
+# ---- InferenceGraph -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 2.0])
@@ -377,7 +377,7 @@ def test_plain_takes_the_steps_that_handgrad_takes(
     for _ in range(epochs):
         order = rng.permutation(n)
         for batch in np.split(order, range(10, n, 10)):
-            z = optimizer.learn(network, x[batch], t[batch], lr)
+            z = optimizer.train_step(network, x[batch], t[batch], lr)
             ours += [first.z.copy(), z.copy()]
         ours.append(x_test.reshape(-1, 784) / 255 @ first.W.T + first.b)
         accuracy.append(network.evaluate(x_test, patterns.y_test).accuracy)

@@ -24,9 +24,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_info
 
 import handgrad
-from handgrad import Callback, EarlyStopping, HandgradError, SoftmaxCrossEntropy
+from handgrad import Callback, EarlyStopping, HandgradError, CrossEntropy
 from handgrad import sklearn as ours
-from handgrad.regression import Huber
+from handgrad.losses import Huber
 from handgrad.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -252,7 +252,7 @@ def test_a_warm_start_takes_no_other_layers():
     with pytest.raises(ValueError, match="not those of the fit that this one goes on from"):
         model.set_params(hidden_layer_sizes=(7, 6)).fit(X, Y)
     with pytest.raises(ValueError, match="not those of the fit that this one goes on from"):
-        model.set_params(hidden_layer_sizes=(7, 5), loss=SoftmaxCrossEntropy(0.3)).fit(X, Y)
+        model.set_params(hidden_layer_sizes=(7, 5), loss=CrossEntropy(0.3)).fit(X, Y)
     model.set_params(loss="log_loss")
     with pytest.raises(ValueError, match="same classes as in the previous call"):
         model.set_params(hidden_layer_sizes=(7, 5)).fit(X[Y > 0], Y[Y > 0])
@@ -296,7 +296,7 @@ def test_a_pickle_holds_neither_buffers_nor_the_data():
     ("model", "x", "y"),
     [
         (MLPClassifier(**SMALL), X, BINARY),
-        (MLPClassifier(**SMALL, class_weight={0: 1, 1: 2.5, 2: 1}, loss=SoftmaxCrossEntropy(0.1)), X, Y),
+        (MLPClassifier(**SMALL, class_weight={0: 1, 1: 2.5, 2: 1}, loss=CrossEntropy(0.1)), X, Y),
         (MLPClassifier(**SMALL | {"random_state": np.random.RandomState(0)}), X_LABELS, LABELS),
         (MLPClassifier(**SMALL, early_stopping=True), X.astype(np.float32), Y * 10),
         (MLPRegressor(**SMALL, loss=Huber(0.5)), X_NUMBERS, NUMBERS),
@@ -343,7 +343,7 @@ def test_what_is_no_estimators_file_is_told_in_one_line(tmp_path):
     with pytest.raises(HandgradError, match="holds no estimator"):
         ours.load(tmp_path / "network.safetensors")
     ours.save(MLPClassifier(**SMALL).fit(X, Y), tmp_path / "m.safetensors")
-    from handgrad.files import _read_arrays, _write_arrays
+    from handgrad.io.models import _read_arrays, _write_arrays
 
     arrays, description = _read_arrays(tmp_path / "m.safetensors")
     for change in ({"type": "SVC"}, {"classes": None}, {"optimizer": {"lr": 1, "kind": "SGD", "steps": 1}}):
@@ -412,13 +412,13 @@ def test_the_other_losses_for_numbers_learn(loss):
 
 
 def test_squared_error_and_a_loss_of_handgrads_for_classes():
-    for loss in ("squared_error", SoftmaxCrossEntropy(label_smoothing=0.1)):
+    for loss in ("squared_error", CrossEntropy(label_smoothing=0.1)):
         model = MLPClassifier((20,), loss=loss, learning_rate_init=0.01, max_iter=80, random_state=0).fit(X, Y)
         assert model.score(X, Y) > 0.8
-    with pytest.raises(ValueError, match="expected one of CrossEntropy"):
-        MLPClassifier(loss=SoftmaxCrossEntropy()).fit(X, BINARY)
+    with pytest.raises(ValueError, match="expected one of BinaryCrossEntropy"):
+        MLPClassifier(loss=CrossEntropy()).fit(X, BINARY)
     with pytest.raises(ValueError, match="expected one of SquaredError"):
-        MLPRegressor(loss=SoftmaxCrossEntropy()).fit(X_NUMBERS, NUMBERS)
+        MLPRegressor(loss=CrossEntropy()).fit(X_NUMBERS, NUMBERS)
 
 
 def test_a_validation_set_of_ones_own_is_watched():
@@ -566,7 +566,7 @@ def test_the_rate_of_adam_does_not_scale_inversely():
 
 
 def test_a_model_with_callbacks_that_keep_weights_pickles():
-    callbacks = [EarlyStopping("val_score", patience=3), handgrad.ExponentialAverage(0.9)]
+    callbacks = [EarlyStopping("val_score", patience=3), handgrad.EMA(0.9)]
     model = MLPClassifier(**SMALL | {"max_iter": 60, "learning_rate_init": 0.05}, callbacks=callbacks)
     model.fit(X[:160], Y[:160], X_val=X[160:], y_val=Y[160:])
     stopping = callbacks[0]
@@ -576,7 +576,7 @@ def test_a_model_with_callbacks_that_keep_weights_pickles():
 
 def test_a_network_is_taken_from_an_estimator():
     model = MLPClassifier((6, 5), ["gelu", "tanh"], dropout=0.2, max_iter=2, random_state=0).fit(X, Y)
-    network = handgrad.Network.from_sklearn(model)
+    network = handgrad.interop.from_sklearn(model)
     assert np.array_equal(network.outputs(X), model.network_.outputs(X))
     assert repr(network) == repr(model.network_)
     network.parameters[...] = 0
@@ -628,11 +628,11 @@ def test_a_subclass_with_parameters_of_its_own():
 
 
 def test_one_loss_may_be_given_to_two_estimators():
-    loss = SoftmaxCrossEntropy(0.1)
+    loss = CrossEntropy(0.1)
     a, b = (MLPClassifier((5,), loss=loss, batch_size=size, random_state=0) for size in (20, 30))
     for model in (a, b, a, b):
         model.partial_fit(X, Y, classes=[0, 1, 2])
-    assert vars(loss) == vars(SoftmaxCrossEntropy(0.1))
+    assert vars(loss) == vars(CrossEntropy(0.1))
     assert np.array_equal(a.fit(X, Y).coefs_[0], clone(a).fit(X, Y).coefs_[0])
 
 
@@ -662,7 +662,7 @@ def test_what_cannot_be_learnt_from_costs_nothing_that_was_learnt():
 
 
 def test_probabilities_of_classes_sum_to_1_whatever_the_loss():
-    for loss in ("squared_error", handgrad.CrossEntropy(), "log_loss"):
+    for loss in ("squared_error", handgrad.BinaryCrossEntropy(), "log_loss"):
         model = MLPClassifier(**SMALL, loss=loss).fit(X, Y)
         p = model.predict_proba(X)
         np.testing.assert_allclose(p.sum(axis=1), 1)
@@ -688,7 +688,7 @@ def test_balanced_weights_need_all_of_y():
 
 def test_early_stopping_ends_with_its_best_weights_whatever_a_callback_leaves():
     parameters = SMALL | {"max_iter": 40, "early_stopping": True, "learning_rate_init": 0.05}
-    model = MLPClassifier(**parameters, callbacks=[handgrad.ExponentialAverage(0.99)])
+    model = MLPClassifier(**parameters, callbacks=[handgrad.EMA(0.99)])
     model.fit(X[:160], Y[:160], X_val=X[160:], y_val=Y[160:])
     assert model.score(X[160:], Y[160:]) == model.best_validation_score_
 
@@ -732,7 +732,7 @@ def test_sparse_labels_stay_sparse_through_a_file(tmp_path):
 
 
 def test_every_damage_to_an_estimators_file_is_one_line(tmp_path):
-    from handgrad.files import _read_arrays, _write_arrays
+    from handgrad.io.models import _read_arrays, _write_arrays
 
     ours.save(MLPClassifier(**SMALL).fit(X, Y), tmp_path / "m.safetensors")
     arrays, description = _read_arrays(tmp_path / "m.safetensors")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from handgrad import SGD, Callback, EarlyStopping, Network, Trainer
-from handgrad.files import Checkpoint, resume
+from handgrad.callbacks import Checkpoint, resume
 
 X, Y = np.random.default_rng(0).random((23, 4)), np.arange(23) % 3
 X_HELD_OUT, Y_HELD_OUT = np.random.default_rng(1).random((7, 4)), np.arange(7) % 3
@@ -21,7 +21,7 @@ class Each(Callback):
 
 
 def make(layers=(4, 5, 3), optimizer=None, rng=0, **options):
-    network = Network(list(layers), activation="tanh", loss="softmax_cross_entropy", rng=rng, dtype=np.float64)
+    network = Network(list(layers), activation="tanh", loss="cross_entropy", rng=rng, dtype=np.float64)
     return Trainer(network, optimizer or SGD(0.1), batch_size=5, rng=rng, **options)
 
 

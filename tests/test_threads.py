@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from handgrad import Network
+from handgrad._blas import SMALL, _libraries, blas_threads
 from handgrad.errors import MissingExtraError
-from handgrad.threads import SMALL, _libraries, blas_threads
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 

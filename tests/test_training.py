@@ -14,19 +14,19 @@ from handgrad import (
     Adam,
     BatchNorm,
     Callback,
-    Committee,
+    Ensemble,
     Dense,
     Deskew,
     Dropout,
     EarlyStopping,
-    ExponentialAverage,
+    EMA,
     HandgradError,
     Layer,
     Momentum,
     Nesterov,
     Network,
-    Relu,
-    SoftmaxCrossEntropy,
+    ReLU,
+    CrossEntropy,
     Tanh,
     Trainer,
     VirtualAdversarial,
@@ -34,8 +34,8 @@ from handgrad import (
     schedules,
     training,
 )
-from handgrad.arrays import streams
-from handgrad.files import Checkpoint, resume
+from handgrad.arrays import spawn_rngs
+from handgrad.callbacks import Checkpoint, resume
 from handgrad.training import DivergedError
 
 N = 23  # with batches of 5: four whole ones and one of 3
@@ -81,7 +81,7 @@ class Each(Callback):
             self.at_epoch(trainer)
 
 
-def make(layers=(4, 5, 3), optimizer=None, dtype=np.float64, rng=0, loss="softmax_cross_entropy", **options):
+def make(layers=(4, 5, 3), optimizer=None, dtype=np.float64, rng=0, loss="cross_entropy", **options):
     network = Network(list(layers), activation="tanh", init="lecun", loss=loss, rng=rng, dtype=dtype)
     return Trainer(network, optimizer or SGD(0.1), **{"batch_size": 5, "rng": rng} | options)
 
@@ -89,7 +89,7 @@ def make(layers=(4, 5, 3), optimizer=None, dtype=np.float64, rng=0, loss="softma
 def watched(**options):
     """A trainer and the layer that keeps what it sees."""
     seen = Seen()
-    network = Network([seen, Dense(4, 3)], loss="softmax_cross_entropy", rng=0, dtype=np.float64)
+    network = Network([seen, Dense(4, 3)], loss="cross_entropy", rng=0, dtype=np.float64)
     return Trainer(network, **{"optimizer": SGD(0.01), "batch_size": 5, "rng": 0} | options), seen
 
 
@@ -168,7 +168,7 @@ def test_training_on_pictures_is_training_on_the_preprocessed(floats, digits):
 
 def test_an_epoch_is_the_steps_written_out():
     trainer, twin = make(), make().network
-    order = streams(0).shuffling.permutation(N)
+    order = spawn_rngs(0).shuffling.permutation(N)
     for first in range(0, N, 5):
         rows = order[first : first + 5]
         twin.backprop(X[rows], one_hot(Y[rows], 3, np.float64))
@@ -397,7 +397,7 @@ def cut_at(epoch, batch):
 def whole(optimizer, schedule, path, seed, cut=None):
     """A training with everything that has a state."""
     layers = [Dropout(0.1), Dense(4, 6), Tanh(), Dropout(0.3), Dense(6, 3)]
-    network = Network(layers, loss="softmax_cross_entropy", rng=seed)
+    network = Network(layers, loss="cross_entropy", rng=seed)
     callbacks = [EarlyStopping(patience=4), Each(at_batch=cut), Checkpoint(path)]
     return Trainer(network, optimizer, batch_size=5, schedule=schedule, callbacks=callbacks, rng=seed)
 
@@ -555,11 +555,11 @@ def noisy(x, rng, out):
 
 def learner(rng=0, callbacks=(), **options):
     """A training whose every part draws or remembers something."""
-    layers = [Dense(12, 8), BatchNorm(8), Relu(), Dropout(0.2), Dense(8, 3)]
-    network = Network(layers, loss=SoftmaxCrossEntropy(temperature=2), rng=rng)
-    teacher = Network([12, 6, 3], loss="softmax_cross_entropy", rng=42)
+    layers = [Dense(12, 8), BatchNorm(8), ReLU(), Dropout(0.2), Dense(8, 3)]
+    network = Network(layers, loss=CrossEntropy(temperature=2), rng=rng)
+    teacher = Network([12, 6, 3], loss="cross_entropy", rng=42)
     perturb = VirtualAdversarial(0.3, rng=rng)
-    average = ExponentialAverage(0.9)
+    average = EMA(0.9)
     parts = {"augment": noisy, "teacher": teacher, "perturb": perturb, "schedule": schedules.one_cycle()}
     return Trainer(network, Adam(0.01), batch_size=5, callbacks=[average, *callbacks], rng=rng, **parts | options)
 
@@ -613,7 +613,7 @@ def test_blocks_made_ahead_are_those_made_in_turn(floats, monkeypatch):
     monkeypatch.setattr(training, "BLOCK", floats)
     ahead, in_turn = learner(), learner()
     expected = comparable(ahead.fit(PICTURES, Y, epochs=3))
-    monkeypatch.setattr(training, "one_ahead", lambda make, count: map(make, range(count)))
+    monkeypatch.setattr(training, "prefetch", lambda make, count: map(make, range(count)))
     assert comparable(in_turn.fit(PICTURES, Y, epochs=3)) == expected
     np.testing.assert_array_equal(ahead.network.parameters, in_turn.network.parameters)
     assert ahead.state()["augmenting"] == in_turn.state()["augmenting"]
@@ -631,7 +631,7 @@ def test_a_block_is_made_while_the_one_before_it_is_used_and_never_two():
             assert used.wait(10)
         return number, number
 
-    blocks = training.one_ahead(make, 4)
+    blocks = training.prefetch(make, 4)
     assert next(blocks) == (0, 0)
     assert asked.wait(10)  # 1 is being made while 0 is in use
     used.set()
@@ -658,7 +658,7 @@ def test_a_block_in_use_is_not_written_to():
         kept.append(before)
         return x, t
 
-    trainer = learner(augment=numbered, perturb=Plain(slow), teacher=None)
+    trainer = learner(augment=numbered, perturb=InferenceGraph(slow), teacher=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "BLOCK", 12 * 5)
         trainer.fit(PICTURES, Y, epochs=2)
@@ -667,7 +667,7 @@ def test_a_block_in_use_is_not_written_to():
         np.testing.assert_array_equal(a, b)
 
 
-class Plain:
+class InferenceGraph:
     """A function as what changes a batch: it remembers nothing."""
 
     def __init__(self, change):
@@ -746,7 +746,7 @@ def test_pictures_are_made_from_the_preprocessed_bytes_of_the_batches_order():
     trainer.fit(PICTURES, Y, epochs=1)
     ((x, rng),) = seen
     assert x.dtype == np.uint8
-    np.testing.assert_array_equal(x, deskew(PICTURES)[streams(0).shuffling.permutation(N)])
+    np.testing.assert_array_equal(x, deskew(PICTURES)[spawn_rngs(0).shuffling.permutation(N)])
     assert rng is trainer.augmenting
 
 
@@ -754,7 +754,7 @@ def test_pictures_are_new_at_each_epoch_and_move_no_other_stream():
     orders, pictures = [], []
     for augment in (noisy, None):
         seen = []
-        keep = Plain(lambda network, x, t, seen=seen: (seen.append(x.copy()), (x, t))[1])
+        keep = InferenceGraph(lambda network, x, t, seen=seen: (seen.append(x.copy()), (x, t))[1])
         trainer = learner(augment=augment, teacher=None, perturb=keep)
         trainer.fit(PICTURES, Y, epochs=2)
         orders.append(trainer.state()["shuffling"])
@@ -769,7 +769,7 @@ def test_pictures_are_new_at_each_epoch_and_move_no_other_stream():
 
 def test_a_teachers_answers_to_what_is_seen_are_the_targets_at_the_losses_temperature():
     batches = []
-    trainer = learner(perturb=Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1]))
+    trainer = learner(perturb=InferenceGraph(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1]))
     trainer.fit(PICTURES, Y, epochs=2)
     for x, t in batches:
         z = trainer.teacher.outputs(x).astype(np.float64)
@@ -785,20 +785,20 @@ def test_a_teacher_sees_what_its_pupil_sees_preprocessed_once(members):
     x = np.random.default_rng(6).integers(0, 256, (N, 24)).astype(np.uint8)
 
     def sees(seed):
-        return Network([6, 5, 3], loss="softmax_cross_entropy", rng=seed, preprocessing=deskew)
+        return Network([6, 5, 3], loss="cross_entropy", rng=seed, preprocessing=deskew)
 
     teachers = [sees(seed) for seed in range(1, 1 + members)]
-    plain = [Network([6, 5, 3], loss="softmax_cross_entropy", rng=seed) for seed in range(1, 1 + members)]
-    keep = Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
-    teacher = teachers[0] if members == 1 else Committee(teachers)
+    plain = [Network([6, 5, 3], loss="cross_entropy", rng=seed) for seed in range(1, 1 + members)]
+    keep = InferenceGraph(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
+    teacher = teachers[0] if members == 1 else Ensemble(teachers)
     trainer = Trainer(sees(0), SGD(0.1), batch_size=5, augment=noisy, teacher=teacher, perturb=keep, rng=0)
     trainer.fit(x, Y, epochs=1)
     assert len(batches) == 5
     for seen, t in batches:
-        expected = np.mean([network.probabilities(seen) for network in plain], axis=0)
+        expected = np.mean([network.predict_proba(seen) for network in plain], axis=0)
         np.testing.assert_allclose(t, expected, rtol=1e-4)
     assert [network.preprocessing for network in teachers] == [deskew] * members  # the teacher itself stays as it is
-    assert [network.n_raw for network in teachers] == [24] * members
+    assert [network.n_in for network in teachers] == [24] * members
 
 
 @pytest.mark.parametrize(
@@ -820,12 +820,12 @@ def test_with_a_teacher_the_labels_say_nothing():
 
 
 def test_a_committee_can_teach():
-    members = [Network([12, 6, 3], loss="softmax_cross_entropy", rng=seed) for seed in (1, 2)]
+    members = [Network([12, 6, 3], loss="cross_entropy", rng=seed) for seed in (1, 2)]
     batches = []
-    keep = Plain(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
-    learner(teacher=Committee(members), perturb=keep).fit(PICTURES, Y, epochs=1)
+    keep = InferenceGraph(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
+    learner(teacher=Ensemble(members), perturb=keep).fit(PICTURES, Y, epochs=1)
     for x, t in batches:
-        p = np.mean([member.probabilities(x) for member in members], axis=0) ** 0.5
+        p = np.mean([member.predict_proba(x) for member in members], axis=0) ** 0.5
         np.testing.assert_allclose(t, p / p.sum(axis=1, keepdims=True), rtol=1e-4)
 
 
@@ -838,7 +838,7 @@ def test_perturb_is_called_for_every_batch_with_that_batch_and_the_network_and_i
         given.append((x.copy(), t.copy(), trainer.batch))
         return x + 100, np.roll(t, 1, axis=1)
 
-    trainer.perturb = Plain(swapped)
+    trainer.perturb = InferenceGraph(swapped)
     trainer.fit(X, Y, epochs=2)
     assert [batch for *_, batch in given] == [0, 1, 2, 3, 4] * 2
     assert len(seen.batches) == 10
@@ -868,13 +868,13 @@ def test_after_divergence_with_pictures_made_ahead_another_training_can_begin(mo
 
 
 def diverging(lr, optimizer=SGD, batch_size=5, **options):
-    network = Network([Dense(4, 5), Relu(), Dense(5, 3)], loss="quadratic", rng=0)
+    network = Network([Dense(4, 5), ReLU(), Dense(5, 3)], loss="quadratic", rng=0)
     return Trainer(network, optimizer(lr), batch_size=batch_size, rng=0, **options)
 
 
 def steps_until_infinite(lr):
     """The number of steps taken when a batch first gives outputs that are not finite, written out."""
-    twin, order, steps = diverging(lr).network, streams(0).shuffling.permutation(N), 0
+    twin, order, steps = diverging(lr).network, spawn_rngs(0).shuffling.permutation(N), 0
     with np.errstate(all="ignore"):
         for first in range(0, N, 5):
             rows = order[first : first + 5]
@@ -936,7 +936,7 @@ def test_after_divergence_a_smaller_rate_can_go_on(optimizer):
 
 def test_a_saturated_network_does_not_diverge():
     """Sigmoids and cross-entropy bear any rate: the outputs stay finite, and so does the training."""
-    trainer = make(optimizer=SGD(100.0), loss="cross_entropy", dtype=np.float32)
+    trainer = make(optimizer=SGD(100.0), loss="binary_cross_entropy", dtype=np.float32)
     assert np.isfinite(trainer.fit(X, Y, epochs=3)["loss"]).all()
 
 
@@ -1013,7 +1013,7 @@ def test_an_error_of_ones_own_callback_is_not_hidden():
 @pytest.mark.parametrize(
     "optimizer", [SGD(1.0), Momentum(0.3), Nesterov(0.3), Adam(0.05)], ids=lambda o: type(o).__name__
 )
-@pytest.mark.parametrize("loss", ["cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "cross_entropy"])
 def test_xor_is_learned(loss, optimizer):
     x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]]), np.array([0, 1, 1, 0])
     network = Network([2, 8, 2], activation="tanh", loss=loss, rng=1)
@@ -1027,8 +1027,8 @@ def test_xor_is_learned(loss, optimizer):
     [
         ({}, lambda: SGD(0.5)),  # the post's
         ({"loss": "quadratic"}, lambda: SGD(3.0)),
-        ({"activation": "relu", "loss": "softmax_cross_entropy"}, lambda: Momentum(0.02)),
-        ({"activation": "gelu", "loss": "softmax_cross_entropy"}, lambda: Adam(0.003)),
+        ({"activation": "relu", "loss": "cross_entropy"}, lambda: Momentum(0.02)),
+        ({"activation": "gelu", "loss": "cross_entropy"}, lambda: Adam(0.003)),
     ],
     ids=["post", "quadratic", "relu", "gelu"],
 )

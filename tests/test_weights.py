@@ -24,9 +24,9 @@ from handgrad import (
     VirtualAdversarial,
     training,
 )
-from handgrad.arrays import as_weights
-from handgrad.files import Checkpoint, resume
-from handgrad.regression import LOSSES
+from handgrad.arrays import check_sample_weight
+from handgrad.callbacks import Checkpoint, resume
+from handgrad.losses import LOSSES
 
 N = 23
 RNG = np.random.default_rng(5)
@@ -47,14 +47,14 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
-def make(optimizer=None, batch_size=N, loss="softmax_cross_entropy", sizes=(4, 5, 3), rng=0, **options):
+def make(optimizer=None, batch_size=N, loss="cross_entropy", sizes=(4, 5, 3), rng=0, **options):
     network = Network(list(sizes), activation="tanh", init="lecun", loss=loss, rng=rng, dtype=np.float64)
     return Trainer(network, optimizer or SGD(0.1), batch_size=batch_size, rng=rng, **options)
 
 
 def targets(loss):
     """What a network of three outputs learns by this loss."""
-    return Y if LOSSES[loss].classifies else np.eye(3)[Y] * 3
+    return Y if LOSSES[loss].is_classification else np.eye(3)[Y] * 3
 
 
 def without_clock(history):
@@ -129,7 +129,7 @@ def test_the_gradient_is_that_of_the_weighted_mean(loss):
 
     def value(i, step):
         network.parameters[i] = born[i] + step
-        mean = np.average(network.loss.each(network.outputs(X), t), weights=W)
+        mean = np.average(network.loss.per_example(network.outputs(X), t), weights=W)
         network.parameters[i] = born[i]
         return mean
 
@@ -149,7 +149,7 @@ def test_the_steps_of_mini_batches_written_out():
     for first in range(0, N, 5):
         rows = order[first : first + 5]
         z = twin.backprop(X[rows], t[rows], w[rows, None] / len(rows))
-        losses[rows] = twin.loss.each(z, t[rows])
+        losses[rows] = twin.loss.per_example(z, t[rows])
         twin.parameters -= 0.1 * twin.gradient
     history = trainer.fit(X, Y, epochs=1, sample_weight=W)
     np.testing.assert_allclose(trainer.network.parameters, twin.parameters, rtol=1e-12, atol=1e-14)
@@ -163,7 +163,7 @@ def test_the_batches_size_does_not_move_what_is_learnt(batch_size):
     network = Network([1, 1], init="zeros", rng=0, dtype=np.float64)
     trainer = Trainer(network, SGD(1.0), batch_size=batch_size, schedule=lambda epoch, epochs: 1 / (20 + epoch), rng=0)
     trainer.fit(x, y, epochs=200, sample_weight=np.where(y == 1, 9, 1))
-    assert network.probabilities(x[:1]) == pytest.approx(0.5, abs=0.03)
+    assert network.predict_proba(x[:1]) == pytest.approx(0.5, abs=0.03)
 
 
 # ---- What is told of it ----------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_the_historys_loss_is_the_weighted_one_and_its_accuracy_is_not(batch_siz
     """At a learning rate that moves nothing it is that of the network as it was."""
     trainer, y = make(SGD(1e-300), batch_size, loss), targets(loss)
     network = trainer.network
-    each = network.loss.each(network.outputs(X), network.loss.targets(y, N, 3, np.float64))
+    each = network.loss.per_example(network.outputs(X), network.loss.targets(y, N, 3, np.float64))
     born = network.evaluate(X, y)
     history = trainer.fit(X, y, epochs=2, sample_weight=W, validation=(X, y))
     assert history["loss"] == pytest.approx([np.average(each, weights=W)] * 2, rel=1e-12)
@@ -245,7 +245,7 @@ def test_a_training_by_weights_is_resumed_to_the_same_bits(optimizer, tmp_path):
 
     def trainer(rng, *callbacks):
         layers = [Dense(4, 6), Tanh(), Dropout(0.3), Dense(6, 3)]
-        network = Network(layers, loss="softmax_cross_entropy", rng=rng, dtype=np.float64)
+        network = Network(layers, loss="cross_entropy", rng=rng, dtype=np.float64)
         return Trainer(network, optimizer(), batch_size=5, callbacks=callbacks, rng=rng)
 
     whole, first, resumed = trainer(0), trainer(0, Checkpoint(tmp_path / "c")), trainer(9, Checkpoint(tmp_path / "c"))
@@ -283,7 +283,7 @@ def test_weights_go_with_new_pictures_and_a_teachers_answers():
 
     def learner(pictures):
         augment = lambda x, rng, out: np.copyto(out, x / 255) or out  # noqa: E731
-        teacher = Network([4, 3], loss="softmax_cross_entropy", rng=7, dtype=np.float64)
+        teacher = Network([4, 3], loss="cross_entropy", rng=7, dtype=np.float64)
         trainer = make(Momentum(0.1), 5, augment=augment, teacher=teacher)
         trainer.fit(pictures, Y, epochs=3, sample_weight=W)
         return trainer
@@ -326,7 +326,7 @@ def test_weights_that_are_none_are_refused_in_one_line_before_anything_is_done(w
     [[1, 0, 3], [1e300, 0, 3e300], [1e308, 0, 1e308], [5e-324, 0, 5e-324], [True, False, True], [2**62, 0, 1]],
 )
 def test_weights_have_a_mean_of_1_whatever_their_size(weights, dtype):
-    w = as_weights(weights, 3, dtype)
+    w = check_sample_weight(weights, 3, dtype)
     assert (w.shape, w.dtype) == ((3, 1), dtype)
     assert w.mean() == pytest.approx(1, rel=1e-6)
     assert w[0, 0] > w[1, 0] == 0

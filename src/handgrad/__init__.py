@@ -1,4 +1,4 @@
-"""A neural network for handwritten digits, written out by hand in NumPy alone: every gradient derived, none automatic.
+"""handgrad: multi-layer perceptrons in NumPy with hand-derived gradients.
 
 from handgrad import Network, SGD, Trainer
 
@@ -7,93 +7,137 @@ Trainer(network, SGD(lr=0.5), batch_size=10, rng=0).fit(x, y, epochs=30)
 network.predict(x)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import schedules
-from .adversarial import Adversarial, VirtualAdversarial, smallest_change
-from .augmentation import Augmentation
-from .averaging import ExponentialAverage, WeightAverage
-from .classifier import Classifier, Evaluation
-from .committee import Committee
-from .errors import HandgradError
+from .adversarial import Adversarial, VirtualAdversarial, deepfool
+from .errors import HandgradError, closest
 from .gradcheck import check_gradient
-from .layers import BatchNorm, Dense, Dropout, Gelu, Identity, Layer, LeakyRelu, Relu, Sigmoid, Softplus, Tanh
-from .lookahead import Lookahead
-from .losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy, one_hot
+from .images import Augmentation, Deskew
+from .layers import GELU, BatchNorm, Dense, Dropout, Identity, Layer, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
+from .losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    LogCosh,
+    Loss,
+    Poisson,
+    SquaredError,
+    one_hot,
+)
+from .model import Evaluation, Model
+from .muon import Muon, newton_schulz
 from .network import Network
-from .optimizers import SGD, Adam, AdamW, Momentum, Muon, Nesterov, Optimizer
-from .orthogonal import newton_schulz
-from .preprocessing import Deskew
-from .regression import AbsoluteError, Huber, LogCosh, Poisson, SquaredError
-from .stopping import EarlyStopping
+from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Nesterov, Optimizer
 from .training import Callback, Trainer
+from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
 if TYPE_CHECKING:
-    from .files import load, save
+    from .callbacks import EMA, SWA, Checkpoint, EarlyStopping
+    from .io import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
+    "GELU",
     "SGD",
+    "SWA",
     "AbsoluteError",
     "Adam",
     "AdamW",
     "Adversarial",
     "Augmentation",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Callback",
-    "Classifier",
-    "Committee",
+    "Checkpoint",
     "CrossEntropy",
     "Dense",
     "Deskew",
     "Dropout",
     "EarlyStopping",
+    "Ensemble",
     "Evaluation",
-    "ExponentialAverage",
-    "Gelu",
     "HandgradError",
     "Huber",
     "Identity",
     "Layer",
-    "LeakyRelu",
+    "LeakyReLU",
     "LogCosh",
     "Lookahead",
     "Loss",
+    "Model",
     "Momentum",
     "Muon",
     "Nesterov",
     "Network",
     "Optimizer",
     "Poisson",
-    "Quadratic",
-    "Relu",
+    "Preprocessed",
+    "ReLU",
     "Sigmoid",
-    "SoftmaxCrossEntropy",
     "Softplus",
     "SquaredError",
     "Tanh",
+    "TestTimeAugmentation",
     "Trainer",
     "VirtualAdversarial",
-    "WeightAverage",
     "check_gradient",
+    "deepfool",
+    "fold_batchnorm",
     "load",
     "newton_schulz",
     "one_hot",
     "save",
     "schedules",
-    "smallest_change",
 ]
+
+# Imported when they are first used: together they take as long to import as everything else.
+_LATE = {
+    "load": "io",
+    "save": "io",
+    "EMA": "callbacks",
+    "SWA": "callbacks",
+    "Checkpoint": "callbacks",
+    "EarlyStopping": "callbacks",
+}
+_SUBPACKAGES = (
+    "callbacks",
+    "data",
+    "diagnostics",
+    "export",
+    "images",
+    "interop",
+    "io",
+    "recipes",
+    "sklearn",
+    "wrappers",
+)
+# What users of PyTorch and Keras look for.
+_ELSEWHERE = {
+    "Softmax": "the loss CrossEntropy includes the softmax; predict_proba returns the probabilities",
+    "Sequential": "use Network([Dense(784, 30), ReLU(), Dense(30, 10)])",
+    "Linear": "use Dense",
+    "NLLLoss": "use CrossEntropy",
+    "MSELoss": "use SquaredError",
+    "BCEWithLogitsLoss": "use BinaryCrossEntropy",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`load` and `save` with what they stand on, when they are first asked for: it is most of the time of an import."""
-    if name in ("load", "save"):
-        from . import files
-
-        return getattr(files, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _LATE:
+        return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f".{name}", __name__)
+    hint = _ELSEWHERE.get(name)
+    if hint is None and not name.startswith("_"):
+        near = closest(name, __all__)
+        hint = f"did you mean {near}?" if near else None
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": {hint}" if hint else ""))
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *_SUBPACKAGES, "__version__"})

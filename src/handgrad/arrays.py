@@ -1,7 +1,8 @@
-"""What passes from room to room: arrays of examples, arrays of labels, and streams of chance."""
+"""Arrays: array types, input validation, random generators, aligned buffers."""
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
@@ -10,140 +11,243 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .errors import HandgradError
 
-Array = NDArray[np.floating[Any]]  # float32 to train, float64 to check: one of the two in the whole of a network
-Labels = NDArray[np.integer[Any]]  # (count,) classes 0, 1, ..., n_out - 1
-# Whatever np.random.default_rng takes; None is a new draw at every run. As a string, for NumPy loads its random numbers
-# when they are first named, and that takes longer than all of handgrad.
-Seed: TypeAlias = "np.random.Generator | int | None"
+Array = NDArray[np.floating[Any]]  # float32 to train, float64 to check; a network uses one of them throughout
+Labels = NDArray[np.integer[Any]]  # (count,) class indices 0, 1, ..., n_out - 1
+# None: a different result at every run. The annotation is a string because NumPy imports its random module when the
+# name is first used, which takes longer than importing all of handgrad.
+Seed: TypeAlias = "np.random.Generator | np.random.SeedSequence | int | None"
 
 PIXEL = np.array(1 / 255)
 FLOAT32_MAX = np.finfo(np.float32).max
 CACHE_LINE = 64  # bytes
-LARGE = 1024  # numbers above which a buffer lies by columns
+COLUMN_MAJOR_ABOVE = 1024  # number of elements above which a layer's buffer is stored column by column
+CHECK_ROWS = 4096  # rows that are checked for NaN and infinity at a time
+PIXEL_TOLERANCE = 1e-6  # float images may exceed [0, 1] by rounding
 
 
-class Streams(NamedTuple):
-    """Independent streams of chance from one seed: more draws from one never move another."""
+# ---- Random generators -----------------------------------------------------------------------------------------------
+
+
+class Rngs(NamedTuple):
+    """Independent random generators from one seed: drawing more numbers from one does not change the others."""
 
     initialization: np.random.Generator
     dropout: np.random.Generator
     shuffling: np.random.Generator
 
 
-def streams(rng: Seed) -> Streams:
-    """The streams that `rng` spawns, of NumPy's default kind, whose state is a few integers."""
-    seed = np.random.default_rng(rng).bit_generator.seed_seq
-    if not isinstance(seed, np.random.SeedSequence):
-        raise HandgradError("the generator has no SeedSequence to spawn from: expected one of np.random.default_rng")
-    return Streams(*(np.random.default_rng(child) for child in seed.spawn(3)))
+def spawn_rngs(rng: Seed) -> Rngs:
+    """Create the generators for initialization, dropout and shuffling.
+
+    Parameters
+    ----------
+    rng : int, numpy.random.SeedSequence, numpy.random.Generator or None
+        The same integer gives the same generators. A SeedSequence spawns new ones at every call. A Generator is used at
+        its current position and advances. None gives different generators at every call.
+    """
+    if isinstance(rng, np.random.Generator):
+        sequence = np.random.SeedSequence(rng.integers(2**32, size=4).tolist())
+    elif isinstance(rng, np.random.SeedSequence):
+        sequence = rng
+    else:
+        try:
+            sequence = np.random.SeedSequence(rng)
+        except (TypeError, ValueError) as error:
+            raise HandgradError(f"rng must be an integer >= 0, a Generator or None, got {rng!r}") from error
+    return Rngs(*(np.random.default_rng(child) for child in sequence.spawn(3)))
 
 
-def as_examples(x: ArrayLike, n_in: int) -> NDArray[Any]:
-    """x as (count, n_in), in the type it has: bytes are pixels, and stay bytes until they are computed with.
+# ---- Buffers ---------------------------------------------------------------------------------------------------------
 
-    x (count, n_in) or (count, height, width) with height * width = n_in, of any real type.
-    Raises HandgradError for other shapes, no examples, and values that are not finite numbers.
+
+def aligned_empty(count: int, dtype: DTypeLike) -> Array:
+    """Return an uninitialized vector that starts at a cache line.
+
+    NumPy's own large arrays start 16 bytes after a cache line. With them, products of a small batch take 8 % longer and
+    updates 17 % longer.
+    """
+    size = count * np.dtype(dtype).itemsize
+    memory = np.empty(size + CACHE_LINE, np.uint8)
+    first = -memory.ctypes.data % CACHE_LINE
+    vector: Array = memory[first : first + size].view(dtype)
+    return vector
+
+
+def layer_buffer(batch: int, width: int, dtype: DTypeLike) -> Array:
+    """Return an uninitialized (batch, width) array, column-major if it is large.
+
+    With column-major z and dx, BLAS does not have to transpose W in z = x Wᵀ and dx = dz W. A product of 16 x 784 x 256
+    takes half the time, a product of 128 x 512 x 512 takes 14 % less. Small arrays are faster row by row, because all
+    other operations traverse them in that order.
+    """
+    order = "F" if batch * width > COLUMN_MAJOR_ABOVE else "C"
+    return aligned_empty(batch * width, dtype).reshape((batch, width), order=order)  # type: ignore[call-overload,no-any-return]
+
+
+# ---- Inputs, labels, weights -----------------------------------------------------------------------------------------
+
+
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Convert to an array. Raises HandgradError if the rows have different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise HandgradError(f"{name} is not an array: its rows have different lengths") from error
+
+
+def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Validate a set of examples: numbers (count, n_in) or images (count, height, width).
+
+    The input is a set of images if it has the shape (count, height, width), or if `image_shape` is given. Images with
+    integer pixels hold 0 to 255 and are returned as uint8; they are divided by 255 when the network uses them. Images
+    with float pixels must be in [0, 1]. Everything else is numbers, which are used unchanged.
+
+    Parameters
+    ----------
+    x : array-like of shape (count, n_in) or (count, height, width)
+        Any real dtype. Axes of length 1 after the first one are ignored if an image remains.
+    n_in : int
+        Number of inputs of the model.
+    image_shape : (height, width), optional
+        Set if the model reads images.
+
+    Returns
+    -------
+    ndarray of shape (count, n_in), or (count, height, width) for images
+        A view of x where possible; never a float copy of integer pixels.
+
+    Raises
+    ------
+    HandgradError
+        For other shapes, no examples, values that are not finite, and pixels out of range.
     """
     x = as_array("x", x)
     if x.dtype.kind not in "fiub":
-        raise HandgradError(f"x holds {x.dtype}: expected numbers, pixels as uint8 or floats in [0, 1]")
+        raise HandgradError(f"x has dtype {x.dtype}: expected numbers, or images with pixels 0 to 255 or in [0, 1]")
     if x.ndim >= 2 and len(x) == 0:
-        raise HandgradError(f"x has shape {x.shape}: there is no example in it")
-    if x.ndim < 2 or x[0:1].size != n_in:
+        raise HandgradError(f"x has shape {x.shape}: expected at least one example")
+    if x.ndim < 2 or math.prod(x.shape[1:]) != n_in:
         raise HandgradError(
-            f"x has shape {x.shape}: expected (examples, {n_in}), or images of {n_in} pixels each; "
-            "one example alone is x[None]"
+            f"x has shape {x.shape}: expected ({x.shape[0] if x.ndim else 1}, {n_in}), or images of {n_in} pixels; "
+            "pass a single example as x[None]"
         )
-    x = x.reshape(len(x), n_in)
+    if x.ndim > 3:
+        x = x.reshape(len(x), *(size for size in x.shape[1:] if size > 1))
+    if x.ndim == 3 and image_shape is not None and x.shape[1:] != image_shape:
+        raise HandgradError(f"x has images of {x.shape[1:]} pixels: expected {image_shape}")
+    if x.ndim != 3:
+        x = x.reshape(len(x), *(image_shape or (n_in,)))
     if x.dtype.kind == "f":
-        for first in range(0, len(x), 4096):  # a block at a time: the mask of the whole would be memory for nothing
-            block = x[first : first + 4096]
-            if (
-                np.vdot(block, block) <= FLOAT32_MAX
-            ):  # a third of the time of looking at each; no NaN or infinity passes
-                continue
-            good = np.abs(block) <= FLOAT32_MAX
-            if not good.all():
-                row, column = np.argwhere(~good)[0] + (first, 0)
-                raise HandgradError(f"x[{row}, {column}] is {x[row, column]}: every input must be a finite float32")
-    return x
+        _check_finite(x.reshape(len(x), n_in))
+    return _check_pixels(x) if x.ndim == 3 else x
 
 
-def aligned(count: int, dtype: DTypeLike) -> Array:
-    """Room for so many numbers that begins where a line of the cache does.
+def _check_finite(x: NDArray[Any]) -> None:
+    for first in range(0, len(x), CHECK_ROWS):  # in blocks, because a mask of all of x would take a quarter of x
+        block = x[first : first + CHECK_ROWS]
+        # The sum of squares is not finite if an element is not. It takes a third of the time of np.isfinite.
+        if np.vdot(block, block) <= FLOAT32_MAX:
+            continue
+        finite = np.abs(block) <= FLOAT32_MAX
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0] + (first, 0)
+            raise HandgradError(f"x[{row}, {column}] is {x[row, column]}: expected finite float32 values")
 
-    NumPy's own room may lie across the lines, and does where it is large: products of a small batch then take a
-    twelfth longer, updates a sixth.
-    """
-    size = count * np.dtype(dtype).itemsize
-    room = np.empty(size + CACHE_LINE, np.uint8)
-    first = -room.ctypes.data % CACHE_LINE
-    numbers: Array = room[first : first + size].view(dtype)
-    return numbers
 
-
-def buffer(batch: int, width: int, dtype: DTypeLike) -> Array:
-    """Room for (batch, width) numbers; for more than LARGE of them it lies in memory column by column.
-
-    Then BLAS need not transpose W to walk it for z = x Wᵀ and dx = dz W: a product of 16 x 784 x 256 takes half of the
-    time, one of 128 x 512 x 512 a seventh less. Few numbers are faster by rows, as all else walks along them.
-    """
-    return aligned(batch * width, dtype).reshape((batch, width), order="F" if batch * width > LARGE else "C")
+def _check_pixels(x: NDArray[Any]) -> NDArray[Any]:
+    """Images with integer pixels as uint8, with float or boolean pixels in [0, 1]."""
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype.kind == "b":
+        return x.astype(np.float32)
+    low, high = x.min(), x.max()
+    if x.dtype.kind == "f":
+        if low < -PIXEL_TOLERANCE or high > 1 + PIXEL_TOLERANCE:
+            raise HandgradError(
+                f"x has images with float pixels from {low:g} to {high:g}: expected [0, 1]; divide by the largest "
+                "value, "
+                "or reshape to (count, n_in) if the values are not pixels"
+            )
+        return x
+    if low < 0 or high > 255:
+        raise HandgradError(f"x has images with integer pixels from {low} to {high}: expected 0 to 255")
+    return x.astype(np.uint8)
 
 
 def as_floats(x: NDArray[Any], out: Array) -> Array:
-    """x as the network computes with it, written into `out`: bytes are pixels, p / 255 in [0, 1]; all else as it is."""
-    if x.dtype == np.uint8:
-        np.multiply(x, PIXEL, out=out, dtype=out.dtype)
+    """Write checked inputs into the float buffer `out` (count, n_in). Integer pixels are divided by 255."""
+    rows = x.reshape(out.shape)
+    if x.ndim == 3 and x.dtype == np.uint8:
+        np.multiply(rows, PIXEL, out=out, dtype=out.dtype)
     else:
-        np.copyto(out, x, casting="unsafe")
+        np.copyto(out, rows, casting="unsafe")
     return out
 
 
-def as_labels(y: ArrayLike, n_out: int, count: int | None = None) -> Labels:
-    """y as (count,) integers in 0 ... n_out - 1. Raises HandgradError where they are anything else."""
+def check_labels(y: ArrayLike, n_classes: int, count: int | None = None) -> Labels:
+    """Validate class indices (count,) in 0 ... n_classes - 1. Raises HandgradError for anything else."""
     y = as_array("y", y)
     if y.ndim != 1 or len(y) != (len(y) if count is None else count):
         expected = "(count,)" if count is None else f"({count},), one label for each example in x"
         raise HandgradError(f"y has shape {y.shape}: expected {expected}")
     if y.dtype.kind not in "iub":
-        raise HandgradError(f"y holds {y.dtype}: expected integer labels, 0 to {n_out - 1}")
-    wrong = y[(y < 0) | (y >= n_out)]
+        raise HandgradError(f"y has dtype {y.dtype}: expected integer labels, 0 to {n_classes - 1}")
+    wrong = y[(y < 0) | (y >= n_classes)]
     if wrong.size:
-        raise HandgradError(f"y holds the label {wrong[0]}: of {n_out} classes the labels are 0 to {n_out - 1}")
+        raise HandgradError(f"y contains the label {wrong[0]}: expected 0 to {n_classes - 1} for {n_classes} classes")
     return y.astype(np.intp, copy=False)
 
 
-def as_weights(weights: ArrayLike, count: int, dtype: DTypeLike) -> Array:
-    """Weights of `count` examples as (count, 1), scaled to a mean of 1.
+def check_sample_weight(weights: ArrayLike, count: int, dtype: DTypeLike) -> Array:
+    """Validate sample weights (count,) and return them as (count, 1), scaled to a mean of 1.
 
-    Raises HandgradError where they are not so many numbers, 0 or more, or all of them 0.
+    Raises HandgradError unless all weights are finite, at least 0, and not all 0.
     """
     w = as_array("sample_weight", weights)
     if w.shape != (count,) or w.dtype.kind not in "fiub":
-        raise HandgradError(f"sample_weight holds {w.dtype} of shape {w.shape}: expected ({count},) numbers")
+        raise HandgradError(f"sample_weight has dtype {w.dtype} and shape {w.shape}: expected {count} numbers")
     if not (np.isfinite(w).all() and w.min() >= 0 and w.max() > 0):
-        raise HandgradError("sample_weight: expected finite numbers, 0 or more, and not all of them 0")
-    w = w / w.max()  # first, that no sum overflows
+        raise HandgradError("sample_weight must be finite and >= 0, and not all weights may be 0")
+    w = w / w.max()  # first, so that the mean does not overflow
     w /= w.mean()
     column: Array = w.astype(dtype).reshape(count, 1)
     return column
 
 
-def as_whole(name: str, value: SupportsIndex, least: int) -> int:
-    """`value` as an int. Raises HandgradError, calling it `name`, below `least` or for no whole number."""
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+def check_int(name: str, value: SupportsIndex, minimum: int) -> int:
+    """Validate an integer >= minimum."""
     try:
         n = operator.index(value)
     except TypeError:
-        n = least - 1
-    if n < least:
-        raise HandgradError(f"{name} {value!r}: expected a whole number, {least} or more")
+        n = minimum - 1
+    if n < minimum:
+        raise HandgradError(f"{name} must be an integer >= {minimum}, got {value!r}")
     return n
 
 
-def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """`value` as an array. Raises HandgradError, calling it `name`, where it is none."""
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise HandgradError(f"{name} is no array: its rows are of different lengths") from error
+def check_positive(name: str, value: float) -> float:
+    """Validate a finite number > 0."""
+    if not (_is_real(value) and 0 < value < math.inf):
+        raise HandgradError(f"{name} must be a finite number > 0, got {value!r}")
+    return value
+
+
+def check_non_negative(name: str, value: float) -> float:
+    """Validate a finite number >= 0."""
+    if not (_is_real(value) and 0 <= value < math.inf):
+        raise HandgradError(f"{name} must be a finite number >= 0, got {value!r}")
+    return value
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Validate a number in [0, 1)."""
+    if not (_is_real(value) and 0 <= value < 1):
+        raise HandgradError(f"{name} must be in [0, 1), got {value!r}")
+    return value
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating)

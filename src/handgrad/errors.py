@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: what was wrong, what was expected, what to do, in one line."""
+"""Errors: exceptions with one-line messages that say what was wrong, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -8,29 +8,42 @@ from typing import Any
 
 
 class HandgradError(ValueError):
-    """Bad input. The command line prints the line as it is and exits with 2."""
+    """Invalid input. The command line prints the message and exits with code 2."""
 
 
 class MissingExtraError(HandgradError, ImportError):
-    """A library that belongs to an extra is not installed."""
+    """A library of an optional extra is not installed."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HandgradError:
-    """The error for a name that is not one of `known`, with the nearest of them where one is near."""
-    import difflib  # for a slip alone: it takes as long to load as the layers
-
+    """Return the error for a name that is not in `known`, with the closest known name if there is one."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    close = closest(name, known)
+    hint = f"did you mean '{close}'? " if close else ""
     plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
-    return HandgradError(f"unknown {kind} '{name}': {hint}the {plural} are {', '.join(known)}")
+    return HandgradError(f"unknown {kind} '{name}': {hint}The {plural} are {', '.join(known)}.".rstrip("."))
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`, ignoring case and underscores, or None."""
+    import difflib  # late: importing it takes as long as importing the layers
+
+    plain = {other.lower().replace("_", ""): other for other in known}
+    matches = difflib.get_close_matches(str(name).lower().replace("_", ""), plain, n=1)
+    return plain[matches[0]] if matches else None
 
 
 def optional(module: str, extra: str = "app") -> Any:
-    """Import a module that comes with an extra, late; where it is missing, say which command brings it."""
+    """Import a module of an optional extra.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module is not installed. The message names the command that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"'{module.partition('.')[0]}' is not installed: it comes with pip install 'handgrad[{extra}]'"
+            f"'{module.partition('.')[0]}' is not installed: run pip install 'handgrad[{extra}]'"
         ) from error

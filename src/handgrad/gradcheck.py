@@ -1,12 +1,12 @@
-"""Hand-derived against numerical: is the backward that was derived on paper the derivative of the forward?
+"""Gradient check: compare the hand-derived gradients with finite differences.
 
-Everything is checked as a number L that depends on an array p: a loss is one already, and a layer y = f(x) becomes
-one as L = ⟨w, y⟩ with a random w, for which dL/dy = w. Along a random direction v,
+Every check concerns a number L that depends on an array p. A loss is such a number; a layer y = f(x) becomes one as
+L = ⟨w, y⟩ with a random w, for which dL/dy = w. Along a random direction v,
 
-    (L(p + h v) - L(p - h v)) / 2h    must equal    ⟨dL/dp, v⟩,  dL/dp as backward gives it:
+    (L(p + h v) - L(p - h v)) / 2h    must equal    ⟨dL/dp, v⟩,  with dL/dp from backward.
 
-all the entries of the gradient in one number, for the cost of two forwards. The central difference is off by O(h²),
-and by rounding of O(ε / h): with h = 1e-5 in float64 both leave about ten digits.
+This compares all entries of the gradient at the cost of two forward passes. The error of the central difference is
+O(h²), and rounding adds O(ε / h): with h = 1e-5 in float64, about ten digits are correct.
 """
 
 from __future__ import annotations
@@ -18,52 +18,73 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Array, Seed, as_array, as_examples, streams
+from .arrays import Array, Seed, as_array, as_floats, check_inputs, spawn_rngs
 from .errors import HandgradError
-from .layers import Layer
-from .losses import Loss
+from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
+from .losses import LOSSES, BinaryCrossEntropy, CrossEntropy, Loss, SquaredError, softmax
 from .network import Network, bind
 
 STEP = 1e-5  # h
-DIRECTIONS = 3  # random directions tried for each derivative
-ROUNDINGS = 8  # of L, that the numerical derivative of a constant may show: 1.1 were the most of 360 measured
-TOLERANCE = 1e-6  # a derivative that is wrong by one part in a thousand has an error of about 1e-3
+DIRECTIONS = 3  # number of random directions for each derivative
+ROUNDINGS = 8  # rounding errors of L that the numerical derivative of a constant may show; at most 1.1 in 360 measured
+TOLERANCE = 1e-6  # a derivative with an error of one part in a thousand has a relative error of about 1e-3
 
 
 class GradientError(HandgradError):
-    """A derived gradient is not the derivative."""
+    """A derived gradient differs from the numerical derivative."""
 
 
 class Check(NamedTuple):
-    """One derivative, checked."""
+    """The check of one derivative.
+
+    Attributes
+    ----------
+    name : str
+    error : float
+        |numerical - derived| relative to the length of the gradient, the maximum over the directions.
+    """
 
     name: str
-    error: float  # |numerical - derived| against the gradient's length, the largest over the directions
+    error: float
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within TOLERANCE; a NaN is not."""
+        """Whether the error is at most TOLERANCE. NaN does not pass."""
         return self.error <= TOLERANCE
 
 
 def check_gradient(
     subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
 ) -> list[Check]:
-    """Check every derivative of a layer, a loss or a network, in float64, and return the error of each.
+    """Check every derivative of a layer, a loss or a network in float64.
 
-    layer    x (batch, n_in): dx, and the derivatives by its parameters, which are drawn anew
-    loss     x (batch, n_out), taken as the outputs z, and y, labels or rows: dz
-    network  x (batch, n_in) and y, labels or rows: the derivatives by its parameters, at the values they have, and dx
+    Parameters
+    ----------
+    subject : Layer, Loss or Network
+        Layer: checks dx and the derivatives with respect to its parameters, which get random values.
+        Loss: checks dz. Network: checks the derivatives with respect to its parameters, at their values, and dx.
+    x : array-like of shape (batch, n_in)
+        Inputs; for a loss the logits z (batch, n_out). Avoid points without a derivative, such as 0 for a ReLU.
+    y : array-like of shape (batch,) or (batch, n_out), optional
+        Labels or targets. Required for a loss and a network.
+    rng : int or numpy.random.Generator
+        Seed of the random directions.
 
-    Keep x off the kinks, a ReLU's 0 for one: there is no derivative there. Raises GradientError at the first derivative
-    that is wrong, and names it.
+    Returns
+    -------
+    list of Check
+
+    Raises
+    ------
+    GradientError
+        For the first derivative that is wrong.
     """
     checks = []
     for check in gradient_errors(subject, x, y, rng=rng):
         checks.append(check)
         if not check.passed:
             raise GradientError(
-                f"{check.name} is wrong: its relative error is {check.error:.1e}, expected at most {TOLERANCE:.0e}"
+                f"{check.name} is wrong: relative error {check.error:.1e}, expected at most {TOLERANCE:.0e}"
             )
     return checks
 
@@ -71,27 +92,28 @@ def check_gradient(
 def gradient_errors(
     subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
 ) -> Iterator[Check]:
-    """What `check_gradient` raises for, as it comes, right or wrong."""
+    """Yield the checks of `check_gradient` one by one, without raising."""
     rng = np.random.default_rng(rng)
     x = as_array("x", x)
     n_in = subject.n_in if isinstance(subject, Layer | Network) else None
-    x = as_examples(x, n_in or (x.shape[1] if x.ndim == 2 else 1)).astype(np.float64)
-    subject = copy.deepcopy(subject)  # it may be part of a network, which must stay whole
+    x = check_inputs(x, n_in or (x.shape[1] if x.ndim == 2 else 1))
+    x = as_floats(x, np.empty((len(x), x[0].size)))
+    subject = copy.deepcopy(subject)  # it may belong to a network, which must not change
     if isinstance(subject, Layer):
-        yield from _layer(subject, x, rng)
+        yield from _check_layer(subject, x, rng)
     elif y is None:
-        raise HandgradError(f"check_gradient of {subject!r} without y: expected labels or rows of targets")
+        raise HandgradError(f"check_gradient of {subject!r} needs y: labels or targets")
     elif isinstance(subject, Loss):
-        yield from _loss(subject, x, y, rng)
+        yield from _check_loss(subject, x, y, rng)
     else:
-        yield from _network(subject, x, y, rng)
+        yield from _check_network(subject, x, y, rng)
 
 
-def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
+def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
     theta, gradient = bind([layer], x.dtype)
-    gradient[...] = np.nan  # backward writes all of it, and adds to none
-    layer.initialize(streams(rng))
-    theta += rng.standard_normal(theta.shape)  # no parameter at a special value, such as a bias of 0
+    gradient[...] = np.nan  # backward must write all of it, and must not add to it
+    layer.initialize(spawn_rngs(rng))
+    theta += rng.standard_normal(theta.shape)  # no parameter has a special value, such as a bias of 0
     layer.allocate(len(x), x.shape[1], x.dtype)
     rewind = _rewind([layer])
     w = rng.standard_normal(layer.forward(x).shape)
@@ -101,16 +123,16 @@ def _layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
         return float(np.vdot(w, layer.forward(x)))
 
     value()
-    with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported, not warned of
+    with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported as an error, not as a warning
         dx = layer.backward(w).copy()
-    derived = {name: getattr(layer, f"d{name}").copy() for name in layer.shapes}
+    derived = {name: getattr(layer, f"d{name}").copy() for name in layer.parameter_shapes}
     kind = type(layer).__name__
     yield Check(f"{kind} dx", _error(value, x, dx, rng))
     for name, dp in derived.items():
         yield Check(f"{kind} d{name}", _error(value, getattr(layer, name), dp, rng))
 
 
-def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
+def _check_loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
     t = loss.targets(y, len(z), z.shape[1], z.dtype)
     loss.allocate(len(z), z.shape[1], z.dtype)
     with np.errstate(all="ignore"):
@@ -118,7 +140,7 @@ def _loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Itera
     yield Check(f"{type(loss).__name__} dz", _error(lambda: loss.value(z, t), z, dz, rng))
 
 
-def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
+def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
     network = network.astype(np.float64)
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     rewind = _rewind(network.layers)
@@ -145,11 +167,11 @@ def _network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator)
 
 
 def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Generator) -> float:
-    """The largest difference between numerical and derived along random directions of p, which `value` depends on.
+    """The largest relative difference between numerical and derived along random directions of p.
 
-    It is taken against ‖dp‖, the typical size of ⟨dp, v⟩, so that a direction almost across the gradient does not
-    blow up rounding; and where the numerical derivative is larger, dp is short, against that. Where the derivative is
-    0, as that by a bias below a BatchNorm, nothing but L's own rounding is left: so much passes in any case.
+    The difference is relative to ‖dp‖, the typical size of ⟨dp, v⟩, so that a direction almost orthogonal to the
+    gradient does not amplify rounding; if the numerical derivative is larger, dp is too short, and it is relative to
+    that. If the derivative is 0, as for a bias before a BatchNorm, only the rounding of L is left, which is tolerated.
     """
     original, worst = p.copy(), 0.0
     for _ in range(DIRECTIONS):
@@ -170,7 +192,7 @@ def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Gener
 
 
 def _rewind(layers: list[Layer]) -> Callable[[], None]:
-    """A function that puts the layers' streams back: every forward must draw the same dropout."""
+    """A function that resets the layers' random generators, so that every forward pass draws the same dropout."""
     states = [(layer.rng.bit_generator, layer.rng.bit_generator.state) for layer in layers if layer.rng is not None]
 
     def rewind() -> None:
@@ -178,3 +200,76 @@ def _rewind(layers: list[Layer]) -> Callable[[], None]:
             generator.state = state
 
     return rewind
+
+
+# ---- All of handgrad -------------------------------------------------------------------------------------------------
+
+
+def check_all(rng: Seed = 0) -> Iterator[Check]:
+    """Check every layer, every loss, every activation with every loss, and whole networks."""
+    rng = np.random.default_rng(rng)
+    layers: list[Layer] = [Dense(5, 3), Dropout(0.4), *(activation() for activation in ACTIVATIONS.values())]
+    layers.append(BatchNorm(5, epsilon=0.1))  # an ε that is large enough for an error in it to show
+    for batch in (1, 2, 7):
+        for layer in layers:
+            for check in gradient_errors(layer, rng.standard_normal((batch, 5)), rng=rng):
+                yield check._replace(name=f"{check.name}, batch {batch}")
+    yield from _check_all_losses(rng)
+    yield from _check_all_networks(rng)
+
+
+def _check_all_losses(rng: np.random.Generator) -> Iterator[Check]:
+    for batch in (1, 7):
+        for smoothing in (0.0, 0.1):
+            losses = [CrossEntropy(smoothing), BinaryCrossEntropy(smoothing), SquaredError("sigmoid", smoothing)]
+            for loss in losses:
+                z, y = 3 * rng.standard_normal((batch, 4)), rng.integers(0, 4, batch)
+                for check in gradient_errors(loss, z, y, rng=rng):
+                    yield check._replace(name=f"{check.name}, batch {batch}, label smoothing {smoothing:g}")
+        for make in LOSSES.values():
+            if make.is_classification and make is not SquaredError:
+                continue
+            z, counts = rng.standard_normal((batch, 4)), rng.poisson(2, (batch, 4))
+            for check in gradient_errors(make(), z, counts, rng=rng):
+                yield check._replace(name=f"{check.name}, batch {batch}")
+    for temperature in (0.5, 4.0):
+        z, rows = 3 * rng.standard_normal((7, 4)), softmax(rng.standard_normal((7, 4)))
+        for check in gradient_errors(CrossEntropy(0.1, temperature), z, rows, rng=rng):
+            yield check._replace(name=f"{check.name}, soft labels, temperature {temperature:g}")
+
+
+def _check_all_networks(rng: np.random.Generator) -> Iterator[Check]:
+    losses: list[Loss] = [make() for make in LOSSES.values()] + [SquaredError("sigmoid")]
+    for activation in ACTIVATIONS:
+        for loss in losses:
+            network = Network([6, 5, 4], activation=activation, loss=loss, init="lecun", rng=rng, dtype=np.float64)
+            yield from _check_named(f"{activation} + {loss!r}", network, 3, rng)
+    for activation, make_layer in ACTIVATIONS.items():
+        network = Network([Dense(6, 4), make_layer()], loss="squared_error", rng=rng, dtype=np.float64)
+        yield from _check_named(f"output {activation} + squared_error", network, 3, rng)
+
+    for loss in (SquaredError("sigmoid"), BinaryCrossEntropy()):
+        network = Network([6, 5, 1], activation="tanh", loss=loss, rng=rng, dtype=np.float64)
+        yield from _check_named(f"one output + {loss!r}", network, 5, rng)
+
+    yield from _check_named("784-30-10", Network([784, 30, 10], rng=rng, dtype=np.float64), 10, rng)
+    deep = Network(
+        [7, 6, 5, 4, 3], activation=["tanh", "relu", "gelu"], loss="cross_entropy", rng=rng, dtype=np.float64
+    )
+    yield from _check_named("deep [7, 6, 5, 4, 3], tanh, relu, gelu", deep, 1, rng)
+    dropped = [Dropout(0.2), Dense(8, 6), ACTIVATIONS["leaky_relu"](), Dropout(0.5), Dense(6, 3)]
+    yield from _check_named("dropout of inputs and hidden units", Network(dropped, rng=rng, dtype=np.float64), 5, rng)
+    for batch in (2, 7):
+        norms = [BatchNorm(n, epsilon=0.1) for n in (7, 6, 5, 3)]
+        layers = [norms[0], Dense(7, 6), norms[1], ACTIVATIONS["gelu"](), Dense(6, 5), ACTIVATIONS["tanh"]()]
+        layers += [norms[2], Dropout(0.3), Dense(5, 3), norms[3]]
+        network = Network(layers, loss="cross_entropy", rng=rng, dtype=np.float64)
+        yield from _check_named(f"batch norm of inputs, hidden units and outputs, batch {batch}", network, batch, rng)
+
+
+def _check_named(title: str, network: Network, batch: int, rng: np.random.Generator) -> Iterator[Check]:
+    x = rng.standard_normal((batch, network.n_in))
+    labels = network.loss.is_classification
+    y = rng.integers(0, network.n_classes, batch) if labels else rng.poisson(2, (batch, network.n_out))
+    for check in gradient_errors(network, x, y, rng=rng):
+        yield check._replace(name=f"{title}: {check.name}")

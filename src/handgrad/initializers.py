@@ -1,8 +1,8 @@
-"""How a Dense layer is born.
+"""Weight initializers: normal, LeCun, Xavier (Glorot), Kaiming (He), zeros.
 
-An initializer fills a weight matrix W (n_out, n_in) and a bias b (n_out,) in place, from the generator it is given.
-All but `normal` aim at one thing: that z = x Wᵀ + b has about the variance of x, whatever the width, so that neither
-the activations on the way up nor the gradients on the way down grow or vanish from layer to layer.
+An initializer fills a weight matrix W (n_out, n_in) and a bias b (n_out,) in place, from the random generator it is
+given. All except `normal` and `zeros` have one goal: z = x Wᵀ + b has about the same variance as x for any layer size,
+so that activations and gradients neither grow nor vanish from layer to layer.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Initializer = Callable[[Array, Array, "np.random.Generator"], None]
 
 
 def normal(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W, b ~ N(0, 1): the post's, and chapter 1's of Nielsen's book. Wide layers start saturated."""
+    """W, b ~ N(0, 1): the initialization of the blog post and of Nielsen's chapter 1. Wide layers start saturated."""
     W[...] = rng.standard_normal(W.shape)
     b[...] = rng.standard_normal(b.shape)
 
 
 def lecun(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W ~ N(0, 1 / n_in), b = 0: z keeps the variance of x. LeCun et al., Efficient BackProp (1998), section 4.6."""
+    """W ~ N(0, 1 / n_in), b = 0: z has the variance of x. LeCun et al., Efficient BackProp (1998), section 4.6."""
     _gaussian(W, b, rng, variance=1 / W.shape[1])
 
 
 def xavier_normal(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W ~ N(0, 2 / (n_in + n_out)), b = 0: halfway between keeping z's variance and dx's. Glorot & Bengio (2010)."""
+    """W ~ N(0, 2 / (n_in + n_out)), b = 0: a compromise for the variances of z and dx. Glorot & Bengio (2010)."""
     _gaussian(W, b, rng, variance=2 / sum(W.shape))
 
 
@@ -39,7 +39,7 @@ def xavier_uniform(W: Array, b: Array, rng: np.random.Generator) -> None:
 
 
 def kaiming_normal(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W ~ N(0, 2 / n_in), b = 0: twice LeCun's, since a ReLU silences half of its inputs. He et al. (2015), (10)."""
+    """W ~ N(0, 2 / n_in), b = 0: twice LeCun's variance, because a ReLU zeroes half of z. He et al. (2015), (10)."""
     _gaussian(W, b, rng, variance=2 / W.shape[1])
 
 
@@ -49,7 +49,7 @@ def kaiming_uniform(W: Array, b: Array, rng: np.random.Generator) -> None:
 
 
 def zeros(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W = 0, b = 0: every unit of a hidden layer then learns the same thing. To be seen once, and for last layers."""
+    """W = 0, b = 0: all units of a hidden layer then learn the same. For demonstrations, and for the last layer."""
     W[...] = 0
     b[...] = 0
 

@@ -1,11 +1,12 @@
-"""The links of the chain, simplest first. Each one is its derivation: forward, and beside it backward.
+"""Layers: Dense, activations, Dropout, BatchNorm. Each class has `forward` and, next to it, `backward`.
 
-A layer maps a batch x (batch, n_in) to y (batch, n_out). Given dy, the derivative of the loss by y, `backward` gives
-dx, the derivative of the loss by x, and leaves those by its own parameters in dW and db: the chain rule, once.
+A layer maps a batch x (batch, n_in) to y (batch, n_out). Notation: dy is the derivative of the loss L with respect to
+y, an array of the same shape as y. Given dy, `backward` returns dx, the derivative with respect to the input, and
+writes the derivatives with respect to the layer's own parameters into dW and db: one application of the chain rule.
 
-A layer of your own needs `forward` and `backward` and nothing else. If it has parameters, `shapes` names them:
-`{"W": (n_out, n_in)}` gives it `self.W` and, for backward to write into, `self.dW`: views into the network's two
-vectors. `handgrad.check_gradient` then tells whether the derivation holds.
+A custom layer needs `forward` and `backward` only. If it has parameters, `parameter_shapes` names them:
+`{"W": (n_out, n_in)}` gives the layer `self.W` and, for `backward` to write into, `self.dW`. Both are views of the
+network's two vectors. `handgrad.check_gradient` tests whether the derivation is correct.
 """
 
 from __future__ import annotations
@@ -14,76 +15,103 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .arrays import Array, Streams, as_whole, buffer
+from .arrays import Array, Rngs, check_fraction, check_int, check_positive, layer_buffer
 from .errors import HandgradError, unknown
 from .initializers import INITIALIZERS
 
-# Numbers as arrays of no dimension, exact in both types: a Python number is converted at every call, which takes as
-# long, 0.3 us, as all else in a call on a small batch, seven times in a step of the post's network.
+# Constants as zero-dimensional arrays, exact in float32 and float64. NumPy converts a Python number at every call. The
+# conversion takes 0.3 us, as long as the rest of a call on a small batch, seven times in a step of 784-30-10.
 ZERO, HALF, ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
 
 
 class Layer(ABC):
-    """What every layer is to the network. `forward` keeps what `backward` will need, so the two go in pairs.
+    """Base class of layers.
 
-    What comes in is only read, and what goes out has its dtype: x may be the user's own array.
+    `forward` keeps what `backward` needs, so calls come in pairs. Inputs are never modified, because x may be the
+    user's array. Outputs have the dtype of the input.
+
+    Attributes
+    ----------
+    n_in : int or None
+        Required width of the input; None accepts any width.
+    parameter_shapes : mapping of str to tuple
+        Shapes of the parameters by name. A matrix (n_out, n_in) is a weight, a vector is a bias.
+    rng : numpy.random.Generator or None
+        Random generator of a layer that is random in training.
+    workspace : tuple of str
+        Names of the attributes that `allocate` and `forward` set. Copies and pickles leave them out.
     """
 
-    n_in: int | None = None  # the width of x that the layer takes, None: any
-    # The parameters by name: a matrix (n_out, n_in) is a weight, a vector a bias.
-    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
-    rng: np.random.Generator | None = None  # the stream of a layer that draws while it trains
+    n_in: int | None = None
+    parameter_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    rng: np.random.Generator | None = None
+    workspace: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
-        """x (batch, n_in) -> y (batch, n_out), as in training."""
+        """Compute y (batch, n_out) from x (batch, n_in), in training mode."""
 
     @abstractmethod
     def backward(self, dy: Array) -> Array:
-        """dy (batch, n_out) -> dx (batch, n_in), for the x that `forward` saw last."""
+        """Compute dx (batch, n_in) from dy (batch, n_out), for the x of the last `forward`."""
 
     def backward_parameters(self, dy: Array) -> None:
-        """Only the derivatives by the parameters. The first layer's dx is the picture's, which nobody asks for."""
+        """Compute the derivatives with respect to the parameters only. The first layer does not need dx."""
         self.backward(dy)
 
     def backward_input(self, dy: Array) -> Array:
-        """Only dx: where a picture is to change, nobody asks for the derivatives by the parameters."""
+        """Compute dx only, for derivatives with respect to an image."""
         return self.backward(dy)
 
     def infer(self, x: Array) -> Array:
-        """The map as it is once trained. Layers that draw in training differ here."""
+        """Compute y in inference mode. Layers that are random in training differ from `forward`."""
         return self.forward(x)
 
     def width(self, n_in: int) -> int:
-        """n_out for a given n_in."""
+        """Return n_out for a given n_in."""
         return n_in
 
-    def initialize(self, streams: Streams) -> None:
-        """Give the parameters their first values, and the layer its own stream where it needs one."""
+    def initialize(self, rngs: Rngs) -> None:
+        """Initialize the parameters, and the layer's random generator if it needs one."""
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        """Make the buffers that forward and backward write into: once for a batch size, not once for a batch."""
+        """Allocate the buffers of `forward` and `backward`: once per batch size, not once per batch."""
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make this layer again, for the model file."""
+        """Return the constructor arguments, for the model file."""
         return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the workspace and the views of the network's vectors, which every copy has to allocate again."""
+        parameters = {name for symbol in self.parameter_shapes for name in (symbol, f"d{symbol}")}
+        return {k: v for k, v in vars(self).items() if k not in self.workspace and k not in parameters}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
 
-# ---- Affine ---------------------------------------------------------------------------------------------------------
+# ---- Dense ----------------------------------------------------------------------------------------------------------
 
 
 class Dense(Layer):
-    """z = x Wᵀ + b
+    """Fully connected layer.
 
-    x (batch, n_in), W (n_out, n_in), b (n_out,) -> z (batch, n_out). Row i of W belongs to unit i, as in the post.
+    z = x Wᵀ + b
+
+    with x (batch, n_in), W (n_out, n_in), b (n_out,) and z (batch, n_out). Row i of W belongs to unit i, as in the blog
+    post and in PyTorch.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Number of inputs and of units.
+    init : str
+        Name of an initializer, see `handgrad.initializers`.
     """
 
     n_in: int
@@ -91,13 +119,14 @@ class Dense(Layer):
     b: Array
     dW: Array
     db: Array
+    workspace = ("x", "z", "dx", "ones", "z_product", "dx_product")
 
     def __init__(self, n_in: int, n_out: int, init: str = "kaiming_normal") -> None:
-        n_in, n_out = as_whole("a layer of size", n_in, 1), as_whole("a layer of size", n_out, 1)
+        n_in, n_out = check_int("n_in", n_in, 1), check_int("n_out", n_out, 1)
         if init not in INITIALIZERS:
             raise unknown("initializer", init, INITIALIZERS)
         self.n_in, self.n_out, self.init = n_in, n_out, init
-        self.shapes = {"W": (n_out, n_in), "b": (n_out,)}
+        self.parameter_shapes = {"W": (n_out, n_in), "b": (n_out,)}
 
     def forward(self, x: Array) -> Array:
         self.x = x
@@ -122,14 +151,14 @@ class Dense(Layer):
     def width(self, n_in: int) -> int:
         return self.n_out
 
-    def initialize(self, streams: Streams) -> None:
-        INITIALIZERS[self.init](self.W, self.b, streams.initialization)
+    def initialize(self, rngs: Rngs) -> None:
+        INITIALIZERS[self.init](self.W, self.b, rngs.initialization)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.z = buffer(batch, self.n_out, dtype)
-        self.dx = buffer(batch, self.n_in, dtype)
+        self.z = layer_buffer(batch, self.n_out, dtype)
+        self.dx = layer_buffer(batch, self.n_in, dtype)
         self.ones = np.ones(batch, dtype)
-        # np.dot begins 0.4 us sooner than np.matmul, but writes by rows alone.
+        # np.dot starts 0.4 us sooner than np.matmul, but only writes C-contiguous output.
         self.z_product = np.dot if self.z.flags.c_contiguous else np.matmul
         self.dx_product = np.dot if self.dx.flags.c_contiguous else np.matmul
 
@@ -137,11 +166,14 @@ class Dense(Layer):
         return {"n_in": self.n_in, "n_out": self.n_out, "init": self.init}
 
 
-# ---- Activations: a = f(z), element by element -----------------------------------------------------------------------
+# ---- Activations: a = f(z), elementwise ------------------------------------------------------------------------------
 
 
 class Identity(Layer):
-    """a = z"""
+    """Identity activation.
+
+    a = z
+    """
 
     def forward(self, z: Array) -> Array:
         return z
@@ -151,15 +183,20 @@ class Identity(Layer):
 
 
 class _Activation(Layer):
-    """Two buffers of the batch's shape: `a` for forward, `dz` for backward."""
+    """Base class with two buffers of shape (batch, width): `a` for forward, `dz` for backward."""
+
+    workspace: ClassVar[tuple[str, ...]] = ("a", "dz")
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.a = buffer(batch, n_in, dtype)
-        self.dz = buffer(batch, n_in, dtype)
+        self.a = layer_buffer(batch, n_in, dtype)
+        self.dz = layer_buffer(batch, n_in, dtype)
 
 
 class Sigmoid(_Activation):
-    """a = σ(z) = 1 / (1 + e⁻ᶻ)"""
+    """Logistic sigmoid.
+
+    a = σ(z) = 1 / (1 + e⁻ᶻ)
+    """
 
     def forward(self, z: Array) -> Array:
         return sigmoid(z, out=self.a)
@@ -172,7 +209,10 @@ class Sigmoid(_Activation):
 
 
 class Tanh(_Activation):
-    """a = tanh(z)"""
+    """Hyperbolic tangent.
+
+    a = tanh(z)
+    """
 
     def forward(self, z: Array) -> Array:
         return np.tanh(z, out=self.a)
@@ -184,37 +224,54 @@ class Tanh(_Activation):
         return dz
 
 
-class Relu(_Activation):
-    """a = max(z, 0). At the kink, z = 0, the derivative is taken to be 0."""
+class ReLU(_Activation):
+    """Rectified linear unit.
+
+    a = max(z, 0), with the derivative 0 at z = 0.
+    """
+
+    workspace = (*_Activation.workspace, "zeros")
 
     def forward(self, z: Array) -> Array:
         return np.maximum(z, self.zeros, out=self.a)
 
     def backward(self, da: Array) -> Array:
-        # da/dz = [z > 0]; the mask as a factor, not as an index: 10 times the speed
+        # da/dz = [z > 0]; the mask is a factor, because indexing with it takes 10 times as long
         return np.multiply(da, self.a > ZERO, out=self.dz)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
         super().allocate(batch, n_in, dtype)
-        self.zeros = buffer(batch, n_in, dtype)  # NumPy takes the larger of two arrays 3 times as fast as of one and 0
+        self.zeros = layer_buffer(batch, n_in, dtype)  # np.maximum of two arrays takes a third of the time of (z, 0)
         self.zeros[...] = 0
 
 
-class LeakyRelu(_Activation):
-    """a = z where z > 0, else slope · z. Maas et al. (2013)."""
+class LeakyReLU(_Activation):
+    """Leaky rectified linear unit.
+
+    a = z if z > 0, else slope · z
+
+    Parameters
+    ----------
+    slope : float
+        Slope for z < 0, between 0 and 1.
+
+    References
+    ----------
+    Maas et al. (2013), Rectifier nonlinearities improve neural network acoustic models.
+    """
 
     def __init__(self, slope: float = 0.01) -> None:
         if not 0 < slope < 1:
-            raise HandgradError(f"LeakyRelu with slope {slope}: expected a number between 0 and 1")
+            raise HandgradError(f"LeakyReLU: slope must be in (0, 1), got {slope!r}")
         self.slope = slope
 
     def forward(self, z: Array) -> Array:
         np.multiply(z, self.slope, out=self.a)
-        return np.maximum(z, self.a, out=self.a)  # slope < 1: the larger of the two is the right one on either side
+        return np.maximum(z, self.a, out=self.a)  # for slope < 1, a is the larger of z and slope · z
 
     def backward(self, da: Array) -> Array:
         np.multiply(da, self.slope, out=self.dz)
-        np.copyto(self.dz, da, where=self.a > 0)  # da/dz = 1 where z > 0, else slope
+        np.copyto(self.dz, da, where=self.a > 0)  # da/dz = 1 if z > 0, else slope
         return self.dz
 
     def config(self) -> dict[str, Any]:
@@ -222,7 +279,10 @@ class LeakyRelu(_Activation):
 
 
 class Softplus(_Activation):
-    """a = ln(1 + eᶻ), a smooth max(z, 0). Its derivative is the sigmoid."""
+    """Softplus, a smooth approximation of ReLU. The derivative is the sigmoid.
+
+    a = ln(1 + eᶻ)
+    """
 
     def forward(self, z: Array) -> Array:
         return np.logaddexp(0, z, out=self.a)
@@ -230,16 +290,24 @@ class Softplus(_Activation):
     def backward(self, da: Array) -> Array:
         dz = np.negative(self.a, out=self.dz)
         np.expm1(dz, out=dz)
-        np.negative(dz, out=dz)  # da/dz = σ(z) = 1 - e⁻ᵃ, from the output
+        np.negative(dz, out=dz)  # da/dz = σ(z) = 1 - e⁻ᵃ, computed from the output
         dz *= da
         return dz
 
 
-class Gelu(_Activation):
-    """a = z (1 + t) / 2,  t = tanh(u),  u = √(2/π) (z + 0.044715 z³)
+class GELU(_Activation):
+    """Gaussian error linear unit, tanh approximation.
 
-    The tanh form of Hendrycks & Gimpel (2016); PyTorch's GELU(approximate="tanh"). NumPy has no erf for the exact one.
+    a = z (1 + t) / 2,  t = tanh(u),  u = √(2/π) (z + 0.044715 z³)
+
+    PyTorch's GELU(approximate="tanh"). NumPy has no erf for the exact form.
+
+    References
+    ----------
+    Hendrycks & Gimpel (2016), Gaussian error linear units.
     """
+
+    workspace = (*_Activation.workspace, "z", "t")
 
     def forward(self, z: Array) -> Array:
         self.z = z
@@ -262,7 +330,7 @@ class Gelu(_Activation):
 
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
-    """σ(z) = (1 + tanh(z / 2)) / 2: no exponential that could overflow, and no division."""
+    """Compute σ(z) = (1 + tanh(z / 2)) / 2, a form without division and without an exponential that overflows."""
     a = np.multiply(z, HALF, out=out)
     np.tanh(a, out=a)
     a *= HALF
@@ -270,21 +338,32 @@ def sigmoid(z: Array, out: Array | None = None) -> Array:
     return a
 
 
-# ---- Noise ----------------------------------------------------------------------------------------------------------
+# ---- Dropout --------------------------------------------------------------------------------------------------------
 
 
 class Dropout(Layer):
-    """In training y = x m / (1 - rate), each m 0 with probability `rate`, else 1; once trained y = x.
+    """Dropout: set each input to 0 with probability `rate` in training.
 
-    Inverted: the division keeps the mean of y at x, so that inference has nothing to do. Srivastava et al. (2014).
+    training    y = x m / (1 - rate),  m = 0 with probability `rate`, else 1
+    inference   y = x
+
+    The division keeps the mean of y equal to x, so that inference needs no scaling (inverted dropout).
+
+    Parameters
+    ----------
+    rate : float
+        Probability of setting an input to 0, in [0, 1).
+
+    References
+    ----------
+    Srivastava et al. (2014), Dropout: a simple way to prevent neural networks from overfitting.
     """
 
     rng: np.random.Generator
+    workspace = ("m", "y", "dx")
 
     def __init__(self, rate: float = 0.5) -> None:
-        if not 0 <= rate < 1:
-            raise HandgradError(f"Dropout with rate {rate}: expected a number from 0 up to, but not, 1")
-        self.rate = rate
+        self.rate = check_fraction("Dropout: rate", rate)
 
     def forward(self, x: Array) -> Array:
         self.rng.random(out=self.m, dtype=self.m.dtype.type)
@@ -298,38 +377,56 @@ class Dropout(Layer):
     def infer(self, x: Array) -> Array:
         return x
 
-    def initialize(self, streams: Streams) -> None:
-        (self.rng,) = streams.dropout.spawn(1)
+    def initialize(self, rngs: Rngs) -> None:
+        (self.rng,) = rngs.dropout.spawn(1)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.m = buffer(batch, n_in, dtype)
-        self.y = buffer(batch, n_in, dtype)
-        self.dx = buffer(batch, n_in, dtype)
+        self.m = layer_buffer(batch, n_in, dtype)
+        self.y = layer_buffer(batch, n_in, dtype)
+        self.dx = layer_buffer(batch, n_in, dtype)
 
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}
 
 
-# ---- Normalisation --------------------------------------------------------------------------------------------------
+# ---- Batch normalization --------------------------------------------------------------------------------------------
 
 
 class BatchNorm(Layer):
-    """y = g x̂ + b,  x̂ = (x - μ) / σ,  σ = √(mean((x - μ)²) + ε): in training over the batch, each column by itself.
+    """Batch normalization.
 
-    Once trained, μ and σ² are the running statistics: running ← running + momentum (the batch's - running), the
-    batch's variance taken over batch - 1 there, as in PyTorch. They live in θ, with derivative 0, so copies,
-    checkpoints, a best epoch brought back and averaged weights hold them, and no gradient moves them; `forward` does.
-    (PyTorch keeps them apart from its parameters: here θ is longer by them.)
-    One example alone has no spread: it gives y = b and dx = 0, and leaves the running statistics as they are.
+    y = g x̂ + b,  x̂ = (x - μ) / σ,  σ = √(mean((x - μ)²) + ε)
 
-    With c = x - μ and dx̂ = g dy, sums and means over the batch:
+    with x, y (batch, n) and g, b, running_mean, running_var (n,). In training μ and σ² are the mean and the variance of
+    each column over the batch. In inference they are the running statistics, which training updates by
+
+        running ← running + momentum (batch statistic - running)
+
+    with the unbiased variance (divisor batch - 1), as in PyTorch. The running statistics are part of θ with derivative
+    0, so that copies, checkpoints, restored best epochs and averaged weights include them; only `forward` changes them.
+    (PyTorch stores them apart from the parameters, so that θ is shorter there.) A batch of one example has no variance:
+    y = b, dx = 0, and the running statistics do not change.
+
+    Derivation of dx, with c = x - μ, dx̂ = g dy, and sums and means over the batch:
 
         dσ² = Σ dx̂ c (-1/2) / σ³ = -batch mean(dx̂ x̂) / 2σ²
-        dμ  = -Σ dx̂ / σ          = -batch mean(dx̂) / σ         what comes through σ² is 0, for Σ c is
+        dμ  = -Σ dx̂ / σ          = -batch mean(dx̂) / σ         the term through σ² is 0, because Σ c = 0
         dx  = dx̂ / σ + dσ² 2c / batch + dμ / batch
             = g/σ (dy - mean(dy) - x̂ mean(dy x̂))
 
-    x, y (batch, n); g, b, running_mean, running_var (n,). Ioffe & Szegedy (2015).
+    Parameters
+    ----------
+    n : int
+        Number of inputs.
+    momentum : float
+        Weight of the batch in the running statistics, in (0, 1]. PyTorch's convention; Keras uses 1 - momentum.
+    epsilon : float
+        ε, added to the variance.
+
+    References
+    ----------
+    Ioffe & Szegedy (2015), Batch normalization: accelerating deep network training by reducing internal covariate
+    shift.
     """
 
     n_in: int
@@ -341,28 +438,27 @@ class BatchNorm(Layer):
     db: Array
     drunning_mean: Array
     drunning_var: Array
+    workspace = ("c", "y", "dx", "ones", "r")
 
     def __init__(self, n: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        self.n_in = n = as_whole("a layer of size", n, 1)
+        self.n_in = n = check_int("BatchNorm: n", n, 1)
         if not 0 < momentum <= 1:
-            raise HandgradError(f"BatchNorm with momentum {momentum}: expected a number above 0, at most 1")
-        if not 0 < epsilon < math.inf:
-            raise HandgradError(f"BatchNorm with epsilon {epsilon}: expected a finite number above 0")
-        self.momentum, self.epsilon = float(momentum), float(epsilon)
-        self.shapes = {"g": (n,), "b": (n,), "running_mean": (n,), "running_var": (n,)}
+            raise HandgradError(f"BatchNorm: momentum must be in (0, 1], got {momentum!r}")
+        self.momentum, self.epsilon = float(momentum), float(check_positive("BatchNorm: epsilon", epsilon))
+        self.parameter_shapes = {"g": (n,), "b": (n,), "running_mean": (n,), "running_var": (n,)}
 
     def forward(self, x: Array) -> Array:
         batch, c, y = len(x), self.c, self.y
         mu = np.dot(self.ones, x)
         mu *= 1 / batch  # μ = mean(x)
         np.subtract(_in_order_of(c, x), mu, out=c)  # c = x - μ
-        var = np.dot(self.ones, np.multiply(c, c, out=y))  # in y, which has nothing yet
+        var = np.dot(self.ones, np.multiply(c, c, out=y))  # y serves as scratch memory here
         var *= 1 / batch  # mean(c²)
         if batch > 1:
             self.running_mean += self.momentum * (mu - self.running_mean)
             self.running_var += self.momentum * (var * (batch / (batch - 1)) - self.running_var)
         self.r = 1 / np.sqrt(var + self.epsilon)  # r = 1 / σ
-        np.multiply(c, self.g * self.r, out=y)  # y = g x̂, x̂ = c r: x̂ itself would be a pass more, a fifth of the time
+        np.multiply(c, self.g * self.r, out=y)  # y = g x̂, x̂ = c r; storing x̂ would take one more pass, 20 % of the time
         y += self.b  #                              + b
         return y
 
@@ -380,15 +476,15 @@ class BatchNorm(Layer):
 
     def _sums(self, dy: Array) -> tuple[Array, Array]:
         db = np.dot(self.ones, dy)  # dL/db = 1ᵀ dy
-        dg = np.dot(self.ones, np.multiply(dy, self.c, out=self.dx))  # in dx, which has nothing yet
+        dg = np.dot(self.ones, np.multiply(dy, self.c, out=self.dx))  # dx serves as scratch memory here
         dg *= self.r  # dL/dg = 1ᵀ (dy x̂)
         return db, dg
 
     def _dx(self, dy: Array, db: Array, dg: Array) -> Array:
-        share, dx = 1 / len(dy), self.dx
-        np.multiply(self.c, dg * self.r * -share, out=dx)  # dL/dx = g/σ (-x̂ mean(dy x̂)
+        scale, dx = 1 / len(dy), self.dx
+        np.multiply(self.c, dg * self.r * -scale, out=dx)  # dL/dx = g/σ (-x̂ mean(dy x̂)
         dx += dy  #                                                       + dy
-        dx -= db * share  #                                               - mean(dy))
+        dx -= db * scale  #                                               - mean(dy))
         dx *= self.g * self.r
         return dx
 
@@ -399,32 +495,33 @@ class BatchNorm(Layer):
         return self.y
 
     def affine(self) -> tuple[Array, Array]:
-        """(s, t), each (n,), of the y = s x + t that it is once trained: s = g / σ, t = b - s μ."""
+        """Return (s, t), each (n,), of the inference form y = s x + t: s = g / σ, t = b - s μ."""
         s = self.g / np.sqrt(self.running_var + self.epsilon)
         return s, self.b - s * self.running_mean
 
-    def initialize(self, streams: Streams) -> None:
+    def initialize(self, rngs: Rngs) -> None:
         self.g[...] = self.running_var[...] = 1
         self.b[...] = self.running_mean[...] = 0
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        self.c = buffer(batch, n_in, dtype)
-        self.y = buffer(batch, n_in, dtype)
-        self.dx = buffer(batch, n_in, dtype)
+        self.c = layer_buffer(batch, n_in, dtype)
+        self.y = layer_buffer(batch, n_in, dtype)
+        self.dx = layer_buffer(batch, n_in, dtype)
         self.ones = np.ones(batch, dtype)
 
     def config(self) -> dict[str, Any]:
         return {"n": self.n_in, "momentum": self.momentum, "epsilon": self.epsilon}
 
 
-def _in_order_of(room: Array, x: Array) -> Array:
-    """x, where it lies in memory as `room` does, by rows or by columns; else x copied into `room`.
+def _in_order_of(buffer: Array, x: Array) -> Array:
+    """Return x in the memory order of `buffer`, copied into it if necessary.
 
-    A picture comes by rows. NumPy turns them into columns six times as fast where it copies as where it computes.
+    Input examples are stored row by row. Copying them into column order is six times as fast as computing across
+    orders.
     """
-    if x.flags.c_contiguous != room.flags.c_contiguous:
-        np.copyto(room, x)
-        return room
+    if x.flags.c_contiguous != buffer.flags.c_contiguous:
+        np.copyto(buffer, x)
+        return buffer
     return x
 
 
@@ -432,11 +529,11 @@ ACTIVATIONS: dict[str, type[Layer]] = {
     "identity": Identity,
     "sigmoid": Sigmoid,
     "tanh": Tanh,
-    "relu": Relu,
-    "leaky_relu": LeakyRelu,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
     "softplus": Softplus,
-    "gelu": Gelu,
+    "gelu": GELU,
 }
 
 _ALL: tuple[type[Layer], ...] = (Dense, Dropout, BatchNorm, *ACTIVATIONS.values())
-LAYERS = {layer.__name__: layer for layer in _ALL}  # in a file as in code: LeakyRelu
+LAYERS = {layer.__name__: layer for layer in _ALL}  # the names in model files are the class names

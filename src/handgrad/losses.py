@@ -1,176 +1,217 @@
-"""How wrong the network is: one number for a batch, and its derivative by the network's last output.
+"""Losses: cross-entropy, binary cross-entropy, squared, absolute, Huber, log-cosh and Poisson error.
 
-A loss takes the last layer's output z (batch, n_out) and the targets t (batch, n_out), one row an example, and gives
-the *mean* over the batch: so a learning rate means the same at every batch size.
+A loss takes the outputs of the last layer, the logits z (batch, n_out), and the targets t (batch, n_out), one row per
+example. It returns the mean over the batch, so that a learning rate means the same for every batch size.
 
-The two cross-entropies own the output's activation as well. Apart, log(a) is infinite where a rounds to 0, and its
-derivative 1/a times the activation's own, a tiny a (1 - a), is rounding noise. Together, the two cancel on paper and
-leave a - t: safe for any z, and cheaper.
+A loss includes the activation of the output: softmax for `CrossEntropy`, the sigmoid for `BinaryCrossEntropy`, e^z for
+`Poisson`, and the identity or the sigmoid for `SquaredError`. Computed separately, ln(a) is infinite if a rounds to 0,
+and its derivative 1/a times the derivative of the activation, a (1 - a), is rounding noise. Computed together, both
+cancel and leave a - t, which is accurate for every z and cheaper.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, Labels, as_array, as_labels, buffer
-from .errors import HandgradError
+from .arrays import Array, Labels, as_array, check_fraction, check_labels, check_positive, layer_buffer
+from .errors import HandgradError, unknown
 from .layers import sigmoid
+
+SUM_TOLERANCE = 1e-3  # how far the sum of a row of soft labels may be from 1
 
 
 class Loss(ABC):
-    """What every loss is to the network."""
+    """Base class of losses.
 
-    temperature = 1.0  # of the soft labels that it learns from
-    classifies = True  # whether an answer is right or wrong, or a number that is more or less near
+    Attributes
+    ----------
+    is_classification : bool
+        Whether the outputs are classes (True) or numbers (False).
+    temperature : float
+        Temperature of the soft labels that the loss expects, 1 unless the loss has a parameter of this name.
+    workspace : tuple of str
+        Names of the buffers, which copies and pickles leave out.
+    """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise HandgradError(f"label_smoothing {label_smoothing}: expected a number from 0 up to, but not, 1")
-        self.label_smoothing = label_smoothing
+    is_classification = False
+    temperature = 1.0
+    workspace: ClassVar[tuple[str, ...]] = ("dz",)
 
     @abstractmethod
-    def each(self, z: Array, t: Array) -> Array:
-        """Lᵢ (batch,), the loss of each example."""
+    def per_example(self, z: Array, t: Array) -> Array:
+        """Return Lᵢ (batch,), the loss of each example."""
 
     def value(self, z: Array, t: Array) -> float:
-        """The mean loss of a batch."""
-        return float(self.each(z, t).sum()) / len(z)
+        """Return the mean loss of a batch."""
+        return float(self.per_example(z, t).sum()) / len(z)
 
     @abstractmethod
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
-        """dz (batch, n_out) of Σᵢ weightᵢ Lᵢ, Lᵢ the loss of example i: 1 / batch makes it the mean's.
+        """Return dz (batch, n_out), the derivative of Σᵢ weightᵢ Lᵢ with respect to z.
 
-        weight is a number, or (batch, 1), one for each example.
+        `weight` is a number, 1 / batch for the mean loss, or an array (batch, 1). The next call overwrites dz.
         """
 
-    @abstractmethod
-    def probabilities(self, z: Array) -> Array:
-        """The outputs as the loss reads them: each class's probability, in an array of its own."""
+    def activation(self, z: Array) -> Array:
+        """Return the predictions p (count, n_out) for the logits z, in a new array: probabilities or numbers."""
+        return z.copy()
 
-    @abstractmethod
-    def outputs(self, p: Array) -> Array:
-        """Outputs z, in an array of their own, of which `probabilities` are p (count, n_out), to rounding.
+    def inverse_activation(self, p: Array) -> Array:
+        """Return logits z, in a new array, such that activation(z) = p to rounding.
 
-        Where they would be infinite they are as large as the dtype can tell from there: the loss of them is finite.
+        An infinite z is replaced by the largest value that the dtype distinguishes, so that the loss is finite.
         """
+        return p.copy()
 
     def labels(self, z: Array) -> Labels:
-        """The most probable class (count,) of each row; one output alone says 1, yes, where its probability is over ½.
-
-        Raises HandgradError where the answers are numbers.
-        """
-        if z.shape[1] == 1:
-            return (self.probabilities(z)[:, 0] > 0.5).astype(np.intp)
-        labels: Labels = z.argmax(axis=1)
-        return labels
+        """Return the predicted class (count,) of each row. Raises HandgradError for a regression loss."""
+        raise HandgradError(f"{self!r} is a regression loss: its predictions are numbers, not classes")
 
     def correct(self, z: Array, t: Array) -> int:
-        """How many rows have the class of their target."""
+        """Return the number of correct predictions. Raises HandgradError for a regression loss."""
         target = t[:, 0] > 0.5 if t.shape[1] == 1 else t.argmax(axis=1)
         return int((self.labels(z) == target).sum())
 
+    @abstractmethod
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        """Validate y for `count` examples and return the targets t (count, n_out)."""
+
     def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
-        """Make the buffer that `backward` writes into."""
-        self.dz = buffer(batch, n_out, dtype)
+        """Allocate the buffer of `backward`."""
+        self.dz = layer_buffer(batch, n_out, dtype)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor arguments that differ from the defaults, for the model file."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the buffers, so that a loss never shares them with its copies."""
+        return {k: v for k, v in vars(self).items() if k not in self.workspace}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+# ---- Classification --------------------------------------------------------------------------------------------------
+
+
+class ClassificationLoss(Loss):
+    """Base class of losses for classes.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        ε in t = (1 - ε) y + ε / classes, in [0, 1). Szegedy et al. (2016), section 7.
+    """
+
+    is_classification = True
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
+
+    def labels(self, z: Array) -> Labels:
+        """Return the most probable class (count,) of each row; for a single output, 1 if its probability exceeds ½."""
+        if not self.is_classification:
+            return super().labels(z)
+        if z.shape[1] == 1:
+            return (self.activation(z)[:, 0] > 0.5).astype(np.intp)
+        labels: Labels = z.argmax(axis=1)
+        return labels
 
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
-        """y, `count` integer labels or rows (count, n_out) of one-hot or any other targets, as smoothed rows.
+        """Return y as rows (count, n_out), with label smoothing.
 
-        t = (1 - ε) y + ε / classes with ε = label_smoothing: Szegedy et al. (2016), section 7.
+        y holds integer labels (count,), or rows (count, n_out): one-hot or soft labels.
         """
         y = as_array("y", y)
         if y.ndim < 2 and y.dtype.kind in "iub":
-            labels = as_labels(y, max(n_out, 2), count)  # a single output's are 0, no, and 1, yes
+            labels = check_labels(y, max(n_out, 2), count)  # the labels of a single output are 0 and 1
             t = one_hot(labels, n_out, dtype) if n_out > 1 else labels[:, None].astype(dtype)
         elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
             t = np.array(y, dtype)
         else:
             raise HandgradError(
-                f"y holds {y.dtype} of shape {y.shape}: expected ({count},) integer labels, "
-                f"or ({count}, {n_out}) one row an example"
+                f"y has dtype {y.dtype} and shape {y.shape}: expected ({count},) integer labels, "
+                f"or ({count}, {n_out}) with one row per example"
             )
         if not np.isfinite(t).all():
-            raise HandgradError("y holds a value that is not a finite number")
+            raise HandgradError("y contains NaN or infinity: expected finite numbers")
         if self.label_smoothing:
             t *= 1 - self.label_smoothing
             t += self.label_smoothing / max(n_out, 2)
         return t
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make this loss again, for the model file."""
         return {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
+class BinaryCrossEntropy(ClassificationLoss):
+    """Binary cross-entropy with one sigmoid per output: the loss of the blog post.
 
-class Quadratic(Loss):
-    """L = mean over the batch of ½ Σⱼ (aⱼ - tⱼ)², on the output a as it is: the cost of Nielsen's chapter 1.
+    L = mean over the batch of -Σⱼ [tⱼ ln aⱼ + (1 - tⱼ) ln(1 - aⱼ)],  a = σ(z)
 
-    After a sigmoid, dL/dz carries its a (1 - a): an output that is wrong and sure of it hardly learns.
+    Each output is an independent yes/no decision, as in PyTorch's BCEWithLogitsLoss summed over the outputs. With
+    ln a = -softplus(-z) and ln(1 - a) = -softplus(z), the loss is Σⱼ [softplus(zⱼ) - tⱼ zⱼ], which has no ln 0.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        ε in t = (1 - ε) y + ε / classes, in [0, 1).
     """
 
-    def each(self, a: Array, t: Array) -> Array:
-        e = a - t
-        losses: Array = np.einsum("ij,ij->i", e, e) / 2
-        return losses
-
-    def backward(self, a: Array, t: Array, weight: float | Array) -> Array:
-        da = np.subtract(a, t, out=self.dz)  # dL/da = a - t
-        da *= weight
-        return da
-
-    def probabilities(self, a: Array) -> Array:
-        return a.copy()
-
-    def outputs(self, p: Array) -> Array:
-        return p.copy()
-
-
-class CrossEntropy(Loss):
-    """L = mean over the batch of -Σⱼ [tⱼ ln aⱼ + (1 - tⱼ) ln(1 - aⱼ)], a = σ(z): each output a yes or no of its own.
-
-    The post's. With ln a = -softplus(-z) and ln(1 - a) = -softplus(z) it is Σⱼ [softplus(zⱼ) - tⱼ zⱼ]: no log of 0.
-    """
-
-    def each(self, z: Array, t: Array) -> Array:
+    def per_example(self, z: Array, t: Array) -> Array:
         losses: Array = (np.logaddexp(0, z) - t * z).sum(axis=1)  # softplus(z) = ln(e⁰ + eᶻ)
         return losses
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
-        dz = sigmoid(z, out=self.dz)  # dL/dz = a - t: the a (1 - a) of da/dz cancels
+        dz = sigmoid(z, out=self.dz)  # dL/dz = a - t, because da/dz = a (1 - a) cancels
         dz -= t
         dz *= weight
         return dz
 
-    def probabilities(self, z: Array) -> Array:
+    def activation(self, z: Array) -> Array:
         return sigmoid(z)
 
-    def outputs(self, p: Array) -> Array:
-        rounding = np.finfo(p.dtype).epsneg  # of σ(z) in its dtype: nearer to 0 or 1 it tells nothing
-        a = np.clip(p, rounding, 1 - rounding)
-        z: Array = np.log(a) - np.log1p(-a)  # σ⁻¹(a) = ln a/(1 - a)
-        return z
+    def inverse_activation(self, p: Array) -> Array:
+        return _logit(p)
 
 
-class SoftmaxCrossEntropy(Loss):
-    """L = mean over the batch of -T² Σⱼ tⱼ ln pⱼ, p = softmax(z / T): one class of n_out, the rows of t sum to 1.
+class CrossEntropy(ClassificationLoss):
+    """Cross-entropy of a softmax over the classes, as in PyTorch and Keras.
 
-    With ln pⱼ = zⱼ - ln Σₖ e^{zₖ} it is ln Σₖ e^{zₖ} - Σⱼ tⱼ zⱼ, each row's largest z taken out of the exponentials.
+    L = mean over the batch of -T² Σⱼ tⱼ ln pⱼ,  p = softmax(z / T)
 
-    T = temperature is for learning from another's `soft_labels` of the same T: T² leaves the gradient at its size, for
-    dz = T (p - t), and p - t shrinks as 1/T. Hinton, Vinyals and Dean (2015), section 2. `probabilities` are at T = 1.
+    With ln pⱼ = zⱼ - ln Σₖ e^{zₖ} the loss is ln Σₖ e^{zₖ} - Σⱼ tⱼ zⱼ. The largest z of each row is subtracted first,
+    so that no exponential overflows.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        ε in t = (1 - ε) y + ε / classes, in [0, 1).
+    temperature : float
+        T, for knowledge distillation from `soft_labels` of the same temperature. dz = T (p - t); the factor T² keeps
+        the size of the gradient, because p - t shrinks as 1/T. Predictions use T = 1.
+
+    Raises
+    ------
+    HandgradError
+        From `targets`, if a row of soft labels does not sum to 1: the gradient p - t assumes Σⱼ tⱼ = 1.
+
+    References
+    ----------
+    Hinton, Vinyals and Dean (2015), Distilling the knowledge in a neural network, section 2.
     """
 
     def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0) -> None:
         super().__init__(label_smoothing)
-        self.temperature = as_temperature(temperature)
+        self.temperature = float(check_positive("temperature", temperature))
 
-    def each(self, z: Array, t: Array) -> Array:
+    def per_example(self, z: Array, t: Array) -> Array:
         T = self.temperature
         shifted = z - z.max(axis=1, keepdims=True)
         if T != 1:
@@ -189,47 +230,291 @@ class SoftmaxCrossEntropy(Loss):
         dz *= weight
         return dz
 
-    def probabilities(self, z: Array) -> Array:
+    def activation(self, z: Array) -> Array:
         return softmax(z)
 
-    def outputs(self, p: Array) -> Array:
+    def inverse_activation(self, p: Array) -> Array:
         z: Array = np.maximum(p, np.finfo(p.dtype).tiny)
-        return np.log(z, out=z)  # softmax takes no notice of what is the same in all of a row
+        return np.log(z, out=z)  # softmax does not change if a constant is added to a row
 
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         if n_out == 1:
-            raise HandgradError("softmax_cross_entropy of one output is always 0: expected cross_entropy, or 2 outputs")
-        return super().targets(y, count, n_out, dtype)
+            raise HandgradError(
+                "cross_entropy of a single output is always 0: expected binary_cross_entropy, or 2 outputs"
+            )
+        t = super().targets(y, count, n_out, dtype)
+        sums = t.sum(axis=1)
+        row = int(np.abs(sums - 1).argmax())
+        if abs(sums[row] - 1) > SUM_TOLERANCE:
+            raise HandgradError(f"row {row} of y sums to {sums[row]:g}: expected soft labels that sum to 1")
+        return t
 
     def config(self) -> dict[str, Any]:
         return super().config() | ({"temperature": self.temperature} if self.temperature != 1 else {})
 
 
+# ---- Regression ------------------------------------------------------------------------------------------------------
+
+
+class RegressionLoss(Loss):
+    """Base class of losses for numbers: Lᵢ = Σⱼ l(zⱼ, tⱼ), the sum of l over the outputs of an example."""
+
+    @abstractmethod
+    def elementwise(self, z: Array, t: Array) -> Array:
+        """Return l(z, t) (batch, n_out) of each output, in a new array."""
+
+    def per_example(self, z: Array, t: Array) -> Array:
+        losses: Array = self.elementwise(z, t).sum(axis=1)
+        return losses
+
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        """Return y, numbers (count,) or (count, n_out), as rows (count, n_out)."""
+        y = as_array("y", y)
+        t = y[:, None] if y.ndim == 1 else y
+        if t.shape != (count, n_out) or t.dtype.kind not in "fiub":
+            raise HandgradError(f"y has dtype {y.dtype} and shape {y.shape}: expected numbers ({count}, {n_out})")
+        with np.errstate(over="ignore"):
+            t = t.astype(dtype)
+        if not np.isfinite(t).all():
+            raise HandgradError(f"y contains NaN or infinity: expected finite {np.dtype(dtype)} numbers")
+        return t
+
+
+class SquaredError(ClassificationLoss, RegressionLoss):
+    """Half the squared error, for regression or with a sigmoid for classification.
+
+    L = mean over the batch of ½ Σⱼ (aⱼ - tⱼ)²,  a = z or a = σ(z)
+
+    The factor ½ makes dL/da = a - t. The prediction with the smallest expected loss is the mean of t. With the sigmoid,
+    this is the quadratic cost of Nielsen's chapter 1: dL/dz has the factor a (1 - a), so that a saturated wrong output
+    hardly learns.
+
+    Parameters
+    ----------
+    activation : {"identity", "sigmoid"}
+        "identity": regression. "sigmoid": classification, one output per class, y as for `BinaryCrossEntropy`.
+    label_smoothing : float
+        ε in t = (1 - ε) y + ε / classes, in [0, 1). Only with activation="sigmoid".
+    """
+
+    workspace = ("dz", "_a")
+
+    def __init__(self, activation: str = "identity", label_smoothing: float = 0.0) -> None:
+        if activation not in ("identity", "sigmoid"):
+            raise unknown("activation of SquaredError", activation, ("identity", "sigmoid"))
+        super().__init__(label_smoothing)
+        self.is_classification = activation == "sigmoid"
+        if self.label_smoothing and not self.is_classification:
+            raise HandgradError("label_smoothing of SquaredError needs activation='sigmoid'")
+
+    def elementwise(self, z: Array, t: Array) -> Array:
+        e = self.activation(z)
+        e -= t
+        e *= e
+        e /= 2
+        return e
+
+    def per_example(self, z: Array, t: Array) -> Array:
+        if not self.is_classification:
+            return super().per_example(z, t)
+        e = sigmoid(z) - t
+        losses: Array = np.einsum("ij,ij->i", e, e) / 2
+        return losses
+
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        if not self.is_classification:
+            dz = np.subtract(z, t, out=self.dz)  # dL/dz = z - t
+            dz *= weight
+            return dz
+        a = sigmoid(z, out=self._a)
+        dz = np.subtract(1, a, out=self.dz)
+        dz *= a  # da/dz = a (1 - a)
+        a -= t
+        a *= weight  # dL/da = a - t
+        dz *= a
+        return dz
+
+    def activation(self, z: Array) -> Array:
+        return sigmoid(z) if self.is_classification else z.copy()
+
+    def inverse_activation(self, p: Array) -> Array:
+        return _logit(p) if self.is_classification else p.copy()
+
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        if self.is_classification:
+            return ClassificationLoss.targets(self, y, count, n_out, dtype)
+        return RegressionLoss.targets(self, y, count, n_out, dtype)
+
+    def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
+        super().allocate(batch, n_out, dtype)
+        if self.is_classification:
+            self._a = layer_buffer(batch, n_out, dtype)
+
+    def config(self) -> dict[str, Any]:
+        return ({"activation": "sigmoid"} if self.is_classification else {}) | super().config()
+
+
+class AbsoluteError(RegressionLoss):
+    """Absolute error. The best prediction is the median, which a few outliers hardly change.
+
+    l = |z - t|,  with the derivative 0 at z = t
+    """
+
+    def elementwise(self, z: Array, t: Array) -> Array:
+        e: Array = np.abs(z - t)
+        return e
+
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        dz = np.subtract(z, t, out=self.dz)
+        np.sign(dz, out=dz)  # dl/dz = sign(z - t)
+        dz *= weight
+        return dz
+
+
+class Huber(RegressionLoss):
+    """Huber loss: squared near the target, absolute far from it.
+
+    l = ½ e² if |e| ≤ δ, else δ (|e| - ½ δ),  e = z - t
+
+    Parameters
+    ----------
+    delta : float
+        δ, the error at which the loss becomes linear.
+
+    References
+    ----------
+    Huber (1964), Robust estimation of a location parameter.
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.delta = check_positive("delta", delta)
+
+    def elementwise(self, z: Array, t: Array) -> Array:
+        e: Array = np.abs(z - t)
+        near = np.minimum(e, self.delta)
+        e -= near / 2
+        e *= near  # with near = min(|e|, δ), both cases are near (|e| - ½ near)
+        return e
+
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        dz = np.subtract(z, t, out=self.dz)
+        np.clip(dz, -self.delta, self.delta, out=dz)  # dl/dz = e, limited to ±δ
+        dz *= weight
+        return dz
+
+    def config(self) -> dict[str, Any]:
+        return {"delta": self.delta}
+
+
+class LogCosh(RegressionLoss):
+    """Log-cosh loss: about ½ e² near the target, |e| - ln 2 far from it, and smooth everywhere.
+
+    l = ln cosh e,  e = z - t
+
+    With cosh e = e^|e| (1 + e^(-2|e|)) / 2 it is computed as |e| + ln(1 + (e^(-2|e|) - 1) / 2), which does not overflow
+    and keeps the precision of |e| near the target, where the two terms almost cancel.
+    """
+
+    def elementwise(self, z: Array, t: Array) -> Array:
+        e: Array = np.abs(z - t)
+        e += np.log1p(np.expm1(-2 * e) / 2)
+        return e
+
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        dz = np.subtract(z, t, out=self.dz)
+        np.tanh(dz, out=dz)  # dl/dz = sinh e / cosh e
+        dz *= weight
+        return dz
+
+
+class Poisson(RegressionLoss):
+    """Poisson loss for counts t ≥ 0: half the Poisson deviance.
+
+    l = t ln(t / μ) - t + μ,  μ = e^z
+
+    This is -ln(μ^t e^-μ / t!), the negative log-likelihood, minus its minimum at μ = t.
+
+    References
+    ----------
+    Nelder & Wedderburn (1972), Generalized linear models.
+    """
+
+    def elementwise(self, z: Array, t: Array) -> Array:
+        terms = self.activation(z)
+        terms -= t * z
+        terms += t * np.log(np.where(t > 0, t, 1)) - t  # t ln t is 0 at t = 0
+        return terms
+
+    def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
+        with np.errstate(over="ignore"):  # infinity is the correct value
+            dz = np.exp(z, out=self.dz)
+        dz -= t  # dl/dz = μ - t
+        dz *= weight
+        return dz
+
+    def activation(self, z: Array) -> Array:
+        with np.errstate(over="ignore"):
+            mu: Array = np.exp(z)
+        return mu
+
+    def inverse_activation(self, p: Array) -> Array:
+        z: Array = np.maximum(p, np.finfo(p.dtype).tiny)
+        return np.log(z, out=z)
+
+    def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        t = super().targets(y, count, n_out, dtype)
+        if t.min() < 0:
+            raise HandgradError(f"y contains {t.min():g}: Poisson expects counts >= 0")
+        return t
+
+
+# ---- Functions -------------------------------------------------------------------------------------------------------
+
+
 def softmax(z: Array, out: Array | None = None) -> Array:
-    """pⱼ = e^{zⱼ} / Σₖ e^{zₖ} of each row of z (batch, n_out); the row's largest z goes first, so nothing overflows."""
+    """Compute pⱼ = e^{zⱼ} / Σₖ e^{zₖ} for each row of z (batch, n_out), after subtracting the largest z of the row."""
     p: Array = np.subtract(z, z.max(axis=1, keepdims=True), out=out)
     np.exp(p, out=p)
     p /= p.sum(axis=1, keepdims=True)
     return p
 
 
-def as_temperature(temperature: float) -> float:
-    """The temperature T of a softmax(z / T). Raises HandgradError where it is none."""
-    if not 0 < temperature < np.inf:
-        raise HandgradError(f"temperature {temperature}: expected a finite number above 0")
-    return float(temperature)
-
-
 def one_hot(y: ArrayLike, n_out: int, dtype: DTypeLike = np.float32) -> Array:
-    """Labels y (count,) as rows (count, n_out): 1 at the label, 0 elsewhere. Raises HandgradError for other labels."""
-    labels = as_labels(y, n_out)
+    """Convert labels y (count,) to rows (count, n_out): 1 at the label, 0 elsewhere."""
+    labels = check_labels(y, n_out)
     rows: Array = np.zeros((len(labels), n_out), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows
 
 
+def _logit(p: Array) -> Array:
+    """σ⁻¹(p) = ln p - ln(1 - p), finite at 0 and 1."""
+    epsilon = np.finfo(p.dtype).epsneg  # the dtype does not distinguish values of σ(z) that are closer to 0 or 1
+    a = np.clip(p, epsilon, 1 - epsilon)
+    z: Array = np.log(a) - np.log1p(-a)
+    return z
+
+
 LOSSES: dict[str, type[Loss]] = {
-    "quadratic": Quadratic,
     "cross_entropy": CrossEntropy,
-    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": Huber,
+    "log_cosh": LogCosh,
+    "poisson": Poisson,
 }
+
+
+def make_loss(loss: str | Loss) -> Loss:
+    """Return a loss for a name in LOSSES, or a copy of a Loss object: two networks never share buffers.
+
+    Raises HandgradError for anything else.
+    """
+    if isinstance(loss, Loss):
+        return copy.copy(loss)
+    if not isinstance(loss, str):
+        raise HandgradError(f"loss must be a Loss object or one of {', '.join(LOSSES)}, got {loss!r}")
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
+    return LOSSES[loss]()

@@ -1,13 +1,13 @@
-"""How a gradient becomes a step: each optimizer is an equation on two vectors, θ and g = dθ, simplest first.
+"""Optimizers: SGD, momentum, Nesterov, Adam, AdamW, Lookahead.
 
-The vectors are walked in blocks that stay in the processor's cache, so that a chain of whole-vector operations reads
-θ and g from memory once, not once an operation. `lr` is the learning rate, a step on the mean loss.
+Each optimizer is an equation on two vectors, θ and g = dθ. The vectors are processed in blocks that stay in the
+processor's cache, so that a sequence of vector operations reads θ and g from memory once. `lr` is the learning rate, a
+step on the mean loss.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,30 +15,50 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, aligned, as_whole
-from .errors import HandgradError
+from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative, check_positive
+from .errors import HandgradError, closest
 from .network import Network
-from .orthogonal import newton_schulz, newton_schulz_room
 
-# Floats of a block: 512 KiB a vector in float32. Adam on 5.8 million parameters: 9.0 ms, against 10.0 in blocks of a
-# quarter of that, where calls cost more, and 12.1 in one block, where the cache is left.
-BLOCK = 131_072
+# Floats per block, 512 KiB of a vector in float32. Adam on 5.8 million parameters takes 9.0 ms, against 10.0 ms with
+# blocks of a quarter of that, because of more calls, and 12.1 ms in one block, which does not fit into the cache.
+UPDATE_CHUNK = 131_072
+OPTIONS = ("lr", "l2", "l1", "clip_norm", "weight_decay", "max_norm")
 
 
 class Optimizer(ABC):
-    """What the optimizers share: penalties and limits on the weights (never on biases), and the walk over blocks.
+    """Base class of optimizers.
 
-    l2            L + l2/2 Σ W²:  dW ← dW + l2 W. Nielsen's λ is l2 times the number of examples.
-    l1            L + l1 Σ |W|:   dW ← dW + l1 sign(W)
-    clip_norm     where ‖dθ‖ exceeds it, dθ ← dθ clip_norm / ‖dθ‖. Pascanu et al. (2013).
-    weight_decay  W ← W - lr weight_decay W before the step, apart from the loss. Loshchilov & Hutter (2019).
-    max_norm      after the step each row of W, a unit's incoming weights, is scaled back to this norm where it
-                  exceeds it. Srivastava et al. (2014).
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    l2 : float
+        L2 penalty, L + l2/2 Σ W²: dW ← dW + l2 W. Nielsen's λ is l2 times the number of examples.
+    l1 : float
+        L1 penalty, L + l1 Σ |W|: dW ← dW + l1 sign(W).
+    clip_norm : float, optional
+        If ‖dθ‖ exceeds it, dθ ← dθ clip_norm / ‖dθ‖. Pascanu et al. (2013).
+    weight_decay : float
+        Decoupled decay, W ← W - lr weight_decay W before the step. Loshchilov & Hutter (2019).
+    max_norm : float, optional
+        Each row of W, the weights of a unit, is scaled back to this norm after a step. Srivastava et al. (2014).
 
-    The loss that is reported is the loss alone, without the penalties.
+    Penalties and limits apply to weights, never to biases. The reported loss does not include the penalties.
+
+    Attributes
+    ----------
+    state : ndarray of shape (n_slots, n_parameters)
+        Vectors that are kept from step to step, such as the velocity.
+    steps : int
+        Number of steps so far.
+
+    Raises
+    ------
+    HandgradError
+        For invalid values and unknown options.
     """
 
-    memories = 0  # vectors as long as θ that the optimizer keeps from step to step
+    n_slots = 0
 
     def __init__(
         self,
@@ -49,42 +69,52 @@ class Optimizer(ABC):
         clip_norm: float | None = None,
         weight_decay: float = 0.0,
         max_norm: float | None = None,
+        **unknown: Any,
     ) -> None:
-        for name, value in {"lr": lr, "clip_norm": clip_norm, "max_norm": max_norm}.items():
-            if value is not None and not 0 < value < math.inf:
-                raise HandgradError(f"{name} {value}: expected a finite number above 0")
-        for name, value in {"l2": l2, "l1": l1, "weight_decay": weight_decay}.items():
-            if not 0 <= value < math.inf:
-                raise HandgradError(f"{name} {value}: expected a finite number, 0 or more")
+        for option in unknown:
+            suggestion = "lr" if "rate" in option else closest(option, OPTIONS)
+            hint = f": did you mean '{suggestion}'?" if suggestion else f": expected {', '.join(OPTIONS)}"
+            raise HandgradError(f"{type(self).__name__} has no option '{option}'{hint}")
         self.lr = lr
-        self.l2, self.l1, self.clip_norm = l2, l1, clip_norm
-        self.weight_decay, self.max_norm = weight_decay, max_norm
+        self.l2, self.l1 = check_non_negative("l2", l2), check_non_negative("l1", l1)
+        self.weight_decay = check_non_negative("weight_decay", weight_decay)
+        self.clip_norm = None if clip_norm is None else check_positive("clip_norm", clip_norm)
+        self.max_norm = None if max_norm is None else check_positive("max_norm", max_norm)
         self.steps = 0
-        self.memory: Array = np.zeros((self.memories, 0))
+        self.state: Array = np.zeros((self.n_slots, 0))
         self._network: Network | None = None
         self._parameters: Array | None = None
 
+    @property
+    def lr(self) -> float:
+        """Learning rate, a finite number > 0."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = check_positive("lr", lr)
+
     @abstractmethod
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        """One block's step, in place. `scratch` is room as long as the block; g is only read."""
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        """Update one block of θ and of the state in place. `scratch` is memory of the block's size; g is only read."""
 
-    def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
-        """`network.backprop` on one batch, and the step it calls for: what training does. Returns the outputs z.
+    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
+        """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
-        `weight` is as `backprop` takes it, for the loss Σᵢ weightᵢ Lᵢ in place of the mean.
+        x, t and weight are those of `Network.backprop`.
         """
         z = network.backprop(x, t, weight)
         self.step(network, lr)
         return z
 
     def step(self, network: Network, lr: float | None = None) -> None:
-        """One step on what the network's last `backprop` left in its gradient; `lr` in place of the optimizer's own."""
+        """Update the parameters with the gradient of the last `backprop`. `lr` overrides the optimizer's own rate."""
         lr = self.lr if lr is None else lr
         if network.parameters is not self._parameters:
             self._attach(network)
         self.steps += 1
         if self.l2 or self.l1 or self.clip_norm:
-            self._shape(network.gradient)
+            self._penalize(network.gradient_buffer)
         if self.weight_decay:
             for W, _ in self._weights:
                 W *= 1 - lr * self.weight_decay
@@ -95,11 +125,11 @@ class Optimizer(ABC):
                 norms = np.sqrt(np.einsum("ij,ij->i", W, W))
                 W *= (self.max_norm / np.maximum(norms, self.max_norm))[:, None]
 
-    def _shape(self, gradient: Array) -> None:
-        """The penalties' derivatives added, then the norm clipped."""
+    def _penalize(self, gradient: Array) -> None:
+        """Add the derivatives of the penalties, then clip the norm."""
         for W, dW in self._weights:
             if self.l2:
-                dW += np.multiply(W, self.l2, out=self._room[: W.size].reshape(W.shape))
+                dW += np.multiply(W, self.l2, out=self._scratch[: W.size].reshape(W.shape))
             if self.l1:
                 dW += self.l1 * np.sign(W)
         if self.clip_norm:
@@ -108,99 +138,126 @@ class Optimizer(ABC):
                 gradient *= self.clip_norm / norm
 
     def _attach(self, network: Network) -> None:
-        """Cut θ, g and the memories into blocks; another network than before starts without memories."""
-        theta, g = network.parameters, network.gradient
-        if self._network not in (None, network) or self.memory.shape[1] == 0:
-            self.memory = aligned(self.memories * theta.size, theta.dtype).reshape(self.memories, theta.size)
-            self.memory[...] = self.steps = 0
-        elif self.memory.shape[1] != theta.size:
+        """Divide θ, g and the state into blocks. A network other than the last one starts with an empty state."""
+        theta, g = network.parameters, network.gradient_buffer
+        if self._network not in (None, network) or self.state.shape[1] == 0:
+            self.state = aligned_empty(self.n_slots * theta.size, theta.dtype).reshape(self.n_slots, theta.size)
+            self.state[...] = self.steps = 0
+        elif self.state.shape[1] != theta.size:
             raise HandgradError(
-                f"the optimizer's memory is of {self.memory.shape[1]:,} parameters, the network has {theta.size:,}"
+                f"the optimizer has the state of {self.state.shape[1]:,} parameters, the network has {theta.size:,}"
             )
-        scratch = aligned(min(BLOCK, theta.size), theta.dtype)
-        cuts = [slice(first, first + BLOCK) for first in range(0, theta.size, BLOCK)]
-        self._blocks = [(theta[c], g[c], [m[c] for m in self.memory], scratch[: theta[c].size]) for c in cuts]
+        scratch = aligned_empty(min(UPDATE_CHUNK, theta.size), theta.dtype)
+        cuts = [slice(first, first + UPDATE_CHUNK) for first in range(0, theta.size, UPDATE_CHUNK)]
+        self._blocks = [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
         self._weights = network.weights
-        self._room = aligned(max((W.size for W, _ in self._weights), default=0), theta.dtype)  # costs nothing unused
+        self._scratch = aligned_empty(max((W.size for W, _ in self._weights), default=0), theta.dtype)
         self._network, self._parameters = network, theta
 
     def __copy__(self) -> Optimizer:
-        """A copy has memories of its own."""
+        """Copy the state too."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy comes without the network, and goes on with the one that it is given."""
-        return self.__dict__ | {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_room": None}
+        """Leave out the network: a copy continues with the network that it is given."""
+        views: dict[str, Any] = {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_scratch": None}
+        return vars(self) | views
 
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to continue: the memories (memories, size) and the number of steps."""
-        return {"kind": type(self).__name__, "memory": self.memory.copy(), "steps": self.steps}
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to continue: the class, the state and the number of steps."""
+        return {"kind": type(self).__name__, "state": self.state.copy(), "steps": self.steps}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave. Raises HandgradError where another kind of optimizer gave it."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`. Raises HandgradError if it is from another class of optimizer."""
         if state["kind"] != type(self).__name__:
-            raise HandgradError(f"the checkpoint is of another optimizer: {state['kind']}, not {type(self).__name__}")
-        self.memory, self.steps = state["memory"].copy(), state["steps"]
+            raise HandgradError(f"the checkpoint has the state of {state['kind']}: expected {type(self).__name__}")
+        self.state, self.steps = state["state"].copy(), state["steps"]
         self._network = self._parameters = None
+
+    def config(self) -> dict[str, Any]:
+        """Return the options: lr, those of the subclass, and penalties and limits that are not 0 or None."""
+        own = {name: value for name, value in vars(self).items() if name[0] != "_" and name not in ("state", "steps")}
+        return {"lr": self.lr} | {name: value for name, value in own.items() if name not in OPTIONS or value}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
 
 class SGD(Optimizer):
-    """θ ← θ - lr g"""
+    """Stochastic gradient descent.
 
-    def learn(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
-        """As every optimizer does; but lr g is the gradient of lr L, so let the loss carry lr: a pass over θ less.
+    θ ← θ - lr g
+    """
 
-        The one pass is a tenth of a step of [784, 30, 10]. What it leaves in `network.gradient` is lr g.
+    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
+        """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
+
+        lr g is the gradient of lr L. So the loss carries lr, which saves a pass over θ: 10 % of a step of 784-30-10.
         """
-        shaped = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm
-        if shaped or type(self) is not SGD:  # a subclass may update otherwise
-            return super().learn(network, x, t, lr, weight)
+        penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm
+        if penalized or not lr or type(self) is not SGD:  # a subclass may have another update
+            return super().train_step(network, x, t, lr, weight)
         if network.parameters is not self._parameters:
             self._attach(network)
         self.steps += 1
-        z = network.backprop(x, t, lr / len(x) if weight is None else lr * weight)
-        network.parameters -= network.gradient
+        z = network.backprop(x, t, weight, scale=lr)
+        network.parameters -= network.gradient_buffer
         return z
 
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
         np.multiply(g, lr, out=scratch)
         theta -= scratch
 
 
 class Momentum(Optimizer):
-    """v ← μ v + g,  θ ← θ - lr v
+    """SGD with momentum.
 
-    Polyak (1964), in PyTorch's form: v does not hold lr, so a change of lr acts at once.
+    v ← μ v + g,  θ ← θ - lr v
+
+    As in PyTorch, v does not contain lr, so that a change of lr takes effect at once.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    momentum : float
+        μ, in [0, 1).
+    **options
+        Penalties and limits of `Optimizer`.
+
+    References
+    ----------
+    Polyak (1964), Some methods of speeding up the convergence of iteration methods.
     """
 
-    memories = 1
+    n_slots = 1
 
     def __init__(self, lr: float, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(lr, **options)
-        self.momentum = _share("momentum", momentum)
+        self.momentum = check_fraction("momentum", momentum)
 
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        (v,) = memory
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        (v,) = state
         v *= self.momentum
         v += g
         np.multiply(v, lr, out=scratch)
         theta -= scratch
 
 
-class Nesterov(Optimizer):
-    """v ← μ v + g,  θ ← θ - lr (g + μ v)
+class Nesterov(Momentum):
+    """SGD with Nesterov momentum.
 
-    Nesterov (1983) as Sutskever et al. (2013) rewrote it, θ standing where the gradient is taken; PyTorch's form.
+    v ← μ v + g,  θ ← θ - lr (g + μ v)
+
+    In PyTorch's form, with θ where the gradient is computed. Parameters as for `Momentum`.
+
+    References
+    ----------
+    Nesterov (1983); Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
     """
 
-    memories = 1
-
-    def __init__(self, lr: float, momentum: float = 0.9, **options: Any) -> None:
-        super().__init__(lr, **options)
-        self.momentum = _share("momentum", momentum)
-
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        (v,) = memory
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        (v,) = state
         v *= self.momentum
         v += g
         np.multiply(v, self.momentum, out=scratch)
@@ -210,25 +267,41 @@ class Nesterov(Optimizer):
 
 
 class Adam(Optimizer):
-    """m ← β₁ m + g,  v ← β₂ v + g²,  θ ← θ - lr m̂ / (√v̂ + ε)
+    """Adam.
 
-    with m̂ = m (1 - β₁) / (1 - β₁ᵗ), v̂ = v (1 - β₂) / (1 - β₂ᵗ) at step t = 1, 2, ...: Kingma & Ba (2015), Algorithm 1,
-    its 1 - β taken out of the sums m and v. With v̂ = k² v the step is lr m̂ / k over √v + ε / k: 10 passes, not 14.
+    m ← β₁ m + g,  v ← β₂ v + g²,  θ ← θ - lr m̂ / (√v̂ + ε)
+
+    with m̂ = m (1 - β₁) / (1 - β₁ᵗ) and v̂ = v (1 - β₂) / (1 - β₂ᵗ) at step t = 1, 2, ... This is Algorithm 1 of the
+    paper with the factors 1 - β taken out of the sums m and v. With v̂ = k² v the step is (lr m̂ / k) / (√v + ε / k),
+    which takes 10 passes over the vectors instead of 14.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    beta_1, beta_2 : float
+        β₁ and β₂, in [0, 1).
+    epsilon : float
+        ε.
+    **options
+        Penalties and limits of `Optimizer`.
+
+    References
+    ----------
+    Kingma & Ba (2015), Adam: a method for stochastic optimization.
     """
 
-    memories = 2
+    n_slots = 2
 
     def __init__(
         self, lr: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8, **options: Any
     ) -> None:
         super().__init__(lr, **options)
-        self.beta_1, self.beta_2 = _share("beta_1", beta_1), _share("beta_2", beta_2)
-        if not 0 < epsilon < math.inf:
-            raise HandgradError(f"epsilon {epsilon}: expected a finite number above 0")
-        self.epsilon = epsilon
+        self.beta_1, self.beta_2 = check_fraction("beta_1", beta_1), check_fraction("beta_2", beta_2)
+        self.epsilon = check_positive("epsilon", epsilon)
 
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        m, v = memory
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        m, v = state
         k = math.sqrt((1 - self.beta_2) / (1 - self.beta_2**self.steps))
         m *= self.beta_1
         m += g
@@ -242,63 +315,109 @@ class Adam(Optimizer):
         theta -= scratch
 
 
-AdamW = functools.partial(Adam, weight_decay=0.01)  # Loshchilov & Hutter (2019): Adam, the decay apart from it
+class AdamW(Adam):
+    """Adam with decoupled weight decay.
 
+    W ← W - lr weight_decay W, then the step of `Adam`. Parameters as for `Adam`; weight_decay is 0.01 by default.
 
-class Muon(Nesterov):
-    """v ← μ v + g,  W ← W - lr √max(1, n_out / n_in) U Vᵀ,  U S Vᵀ = g + μ v by its singular values
-
-    for every matrix W (n_out, n_in) but the last, whose rows are classes, not features. Jordan et al. (2024): a step as
-    long in every direction, in the rare ones too. `newton_schulz` finds U Vᵀ, near enough, in so many `iterations`.
-    The last matrix and all that is no matrix take Nesterov's step, at `lr_vectors` times lr.
+    References
+    ----------
+    Loshchilov & Hutter (2019), Decoupled weight decay regularization.
     """
 
     def __init__(
-        self, lr: float = 0.02, momentum: float = 0.95, lr_vectors: float = 1.0, iterations: int = 5, **options: Any
+        self,
+        lr: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        *,
+        weight_decay: float = 0.01,
+        **options: Any,
     ) -> None:
-        super().__init__(lr, momentum, **options)
-        if not 0 < lr_vectors < math.inf:
-            raise HandgradError(f"lr_vectors {lr_vectors}: expected a finite number above 0")
-        self.lr_vectors, self.iterations = lr_vectors, as_whole("iterations", iterations, 1)
+        super().__init__(lr, beta_1, beta_2, epsilon, weight_decay=weight_decay, **options)
 
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        """A matrix is a block of its own and comes as one."""
-        if theta.ndim == 1:
-            super().update(theta, g, memory, scratch, lr * self.lr_vectors)
-            return
-        (v,) = memory
-        v *= self.momentum
-        v += g
-        u = np.multiply(v, self.momentum, out=scratch[: v.size].reshape(v.shape))
-        u += g
-        u = newton_schulz(u, self.iterations, scratch[v.size :])
-        n_out, n_in = theta.shape
-        u *= lr * math.sqrt(max(1, n_out / n_in))
-        theta -= u
+
+class Lookahead(Optimizer):
+    """Lookahead: k steps of another optimizer, then a step back towards the slow weights.
+
+    after every k steps  φ ← φ + α (θ - φ),  θ ← φ,  with φ = θ at the start
+
+    The learning rate, the penalties and the limits are those of `inner`: reading and setting them here reads and sets
+    them there. The network has the weights θ at any time.
+
+    Parameters
+    ----------
+    inner : Optimizer
+        The optimizer that takes the steps.
+    k : int
+        Number of steps between synchronizations.
+    alpha : float
+        α, in (0, 1].
+
+    References
+    ----------
+    Zhang et al. (2019), Lookahead optimizer: k steps forward, 1 step back.
+    """
+
+    n_slots = 1
+
+    def __init__(self, inner: Optimizer, k: int = 5, alpha: float = 0.5) -> None:
+        if not isinstance(inner, Optimizer):
+            raise HandgradError(f"Lookahead: inner must be an optimizer, as SGD(0.1), got {inner!r}")
+        if not 0 < alpha <= 1:
+            raise HandgradError(f"Lookahead: alpha must be in (0, 1], got {alpha!r}")
+        self.inner = inner
+        super().__init__(**{name: getattr(inner, name) for name in OPTIONS})
+        self.k, self.alpha = check_int("Lookahead: k", k, 1), alpha
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OPTIONS:
+            setattr(self.inner, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in OPTIONS:
+            return getattr(self.inner, name)
+        return object.__getattribute__(self, name)
+
+    def step(self, network: Network, lr: float | None = None) -> None:
+        if network.parameters is not self._parameters:
+            self._attach(network)
+        lr = self.lr if lr is None else lr
+        self.inner.step(network, lr)
+        self.steps += 1
+        if self.steps % self.k == 0:
+            for block in self._blocks:
+                self.update(*block, lr)
+
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        (phi,) = state
+        theta -= phi
+        theta *= self.alpha
+        phi += theta
+        theta[...] = phi
 
     def _attach(self, network: Network) -> None:
-        """Cut θ into its matrices, and what lies between them into blocks."""
         super()._attach(network)
-        named, first = network.named_parameters, 0
-        matrices = [name for name, p in named.items() if p.ndim == 2][:-1]
-        rooms = [named[name].size + newton_schulz_room(named[name].shape) for name in matrices]
-        scratch = aligned(max([min(BLOCK, network.parameters.size), *rooms]), network.dtype)
-        self._blocks = []
-        for name, p in named.items():
-            flat = slice(first, first := first + p.size)
-            theta, g, memory = network.parameters[flat], network.gradient[flat], self.memory[:, flat]
-            if name in matrices:
-                parts = [(theta.reshape(p.shape), g.reshape(p.shape), [m.reshape(p.shape) for m in memory], scratch)]
-            else:
-                cuts = [slice(begin, begin + BLOCK) for begin in range(0, p.size, BLOCK)]
-                parts = [(theta[c], g[c], [m[c] for m in memory], scratch[: theta[c].size]) for c in cuts]
-            self._blocks += parts
+        if self.steps == 0:
+            self.state[0] = network.parameters
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of this optimizer and of `inner`."""
+        return super().state_dict() | {f"inner.{name}": value for name, value in self.inner.state_dict().items()}
 
-def _share(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise HandgradError(f"{name} {value}: expected a number from 0 up to, but not, 1")
-    return value
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`. Raises HandgradError if it is from another class of optimizer."""
+        if state["kind"] == type(self).__name__:
+            self.inner.load_state_dict(
+                {k.removeprefix("inner."): v for k, v in state.items() if k.startswith("inner.")}
+            )
+        super().load_state_dict(state)
+
+    def config(self) -> dict[str, Any]:
+        return {"inner": self.inner, "k": self.k, "alpha": self.alpha}
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -307,5 +426,4 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "nesterov": Nesterov,
     "adam": Adam,
     "adamw": AdamW,
-    "muon": Muon,
 }

@@ -1,80 +1,165 @@
-"""Named trainings with known results.
+"""Recipes: named trainings with known results.
 
-A recipe is every choice that a training makes, as plain values: the command line's flags override them one by one, and
-the run's config.json holds them, so that a run says what it was. It knows neither the pictures' size nor the number of
-classes: its lengths are in pixels of pictures 28 high, MNIST's, and are scaled to those it meets.
+A recipe contains every setting of a training as a plain value. The flags of the command line override them one by one,
+and config.json of a run contains them. A recipe does not contain the image size and the number of classes: its lengths
+are in pixels of images with a height of 28, as in MNIST, and are scaled to the images it is used for.
 
-`records/` has what each reaches, over seeds, on MNIST's test set; docs/records.md tells how they were found.
+`records/` has the accuracy of each recipe on the test set of MNIST over several seeds; docs/records.md describes how
+they were found.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .adversarial import Adversarial
-from .augmentation import Augmentation
-from .averaging import ExponentialAverage
-from .classifier import Classifier
-from .committee import Committee
+from ._blas import blas_threads
+from .adversarial.perturb import Adversarial
+from .arrays import check_int
+from .callbacks import EMA
 from .errors import HandgradError, unknown
-from .losses import LOSSES
-from .network import SHIFTS, Network
-from .optimizers import OPTIMIZERS
-from .preprocessing import Deskew
+from .images.augmentation import Augmentation
+from .images.deskew import Deskew
+from .losses import LOSSES, CrossEntropy, Loss, SquaredError
+from .model import Model
+from .muon import Muon
+from .network import Network
+from .optimizers import OPTIMIZERS as CORE_OPTIMIZERS
 from .schedules import SCHEDULES
-from .threads import blas_threads
 from .training import Callback, Trainer
+from .wrappers import SHIFTS, Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
-HEIGHT = 28  # of the pictures in whose pixels a recipe's lengths are
+HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
+OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
+CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 
 
-def _choice(default: Any, words: str) -> Any:
-    """A field with its help, which the command line prints for the flag of the same name."""
-    return field(default=default, metadata={"help": words})
+def _setting(default: Any, text: str) -> Any:
+    """A field with its help text, which the command line prints for the flag of the same name."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A network and its training."""
+    """A network and its training.
+
+    Raises
+    ------
+    HandgradError
+        For unknown names, values out of range, and settings that need another one.
+    """
 
     name: str
-    hidden: tuple[int, ...] = _choice((30,), "Width of each hidden layer.")
-    activation: str = _choice("relu", "Of the hidden layers: sigmoid, tanh, relu, ..., or one for each: tanh,relu.")
-    loss: str = _choice("softmax_cross_entropy", "quadratic, cross_entropy (of sigmoids) or softmax_cross_entropy.")
-    init: str | None = _choice(None, "normal, lecun, xavier_normal, ...; by default what the activation needs.")
-    batch_norm: bool = _choice(False, "Normalise each hidden layer's units over the batch.")
-    dropout: float = _choice(0.0, "Share of the hidden units that each step leaves out.")
-    label_smoothing: float = _choice(0.0, "Share of each label, not of a teacher's, that is spread over all classes.")
-    optimizer: str = _choice("adam", "sgd, momentum, nesterov, adam, adamw or muon.")
-    lr: float = _choice(1e-3, "Learning rate, a step on the mean loss.")
-    weight_decay: float = _choice(0.0, "W becomes smaller by lr times this at each step; 0: as the optimizer has it.")
-    schedule: str = _choice("one_cycle", "constant, cosine or one_cycle.")
-    batch_size: int = _choice(128, "Examples in a mini-batch.")
-    epochs: int = _choice(10, "Times through the training set, those before --resume included.")
-    average: float = _choice(0.0, "End with averaged weights: the share that a step leaves of the average, as 0.999.")
-    validation: int = _choice(0, "Examples held out of the training set to watch it by.")
-    deskew: bool = _choice(False, "Set every picture upright, and its ink in the middle.")
-    shrink: int = _choice(1, "Average so many pixels of an upright picture 28 high, each way, into one.")
-    rotation: float = _choice(0.0, "Turn pictures, by up to so many degrees.")
-    scale: float = _choice(0.0, "Make pictures taller and wider, or less so, by up to this share.")
-    shear: float = _choice(0.0, "Slant pictures, by up to so many pixels a pixel of height.")
-    shift: float = _choice(0.0, "Shift pictures, by up to so many pixels of a picture 28 high.")
-    elastic: float = _choice(0.0, "Bend pictures: by so many pixels of a picture 28 high, root mean square.")
-    smoothness: float = _choice(5.0, "Pixels of a picture 28 high over which the bending is smooth.")
-    adversarial: float = _choice(
-        0.0, "Move half of each batch against its labels: by an L2 norm of so much at 28x28 pixels."
-    )
-    views: int = _choice(1, "Answer by the mean over so many shifts of a picture: 1, 5 or 9.")
-    members: int = _choice(1, "Train so many networks, and let the mean of their probabilities answer.")
-    teacher: str | None = _choice(None, "Learn from the answers of this: a model file, or a recipe, trained first.")
-    temperature: float = _choice(1.0, "Of the teacher's answers: above 1 they are softer.")
-    seed: int = _choice(0, "Of the first weights, the order of the examples, and all else that is drawn.")
+    hidden: tuple[int, ...] = _setting((30,), "Width of each hidden layer.")
+    activation: str = _setting("relu", "Activation of the hidden layers, or one for each: tanh,relu.")
+    loss: str = _setting("cross_entropy", "cross_entropy, binary_cross_entropy, or squared_error (of sigmoids).")
+    init: str | None = _setting(None, "Weight initializer; depends on the activation by default.")
+    batch_norm: bool = _setting(False, "Batch normalization in every hidden layer.")
+    dropout: float = _setting(0.0, "Dropout rate of the hidden layers.")
+    label_smoothing: float = _setting(0.0, "Label smoothing, 0 to 1.")
+    optimizer: str = _setting("adam", "sgd, momentum, nesterov, adam, adamw or muon.")
+    lr: float = _setting(1e-3, "Learning rate.")
+    weight_decay: float | None = _setting(None, "Decoupled weight decay; the optimizer's default if not given.")
+    schedule: str = _setting("one_cycle", "Learning rate schedule: constant, cosine or one_cycle.")
+    batch_size: int = _setting(128, "Number of examples in a mini-batch.")
+    epochs: int = _setting(10, "Number of epochs in total, including those before --resume.")
+    ema_decay: float = _setting(0.0, "Decay of the weight average (EMA), e.g. 0.999; 0: no average.")
+    validation: int = _setting(0, "Number of validation examples, the last ones of the training set.")
+    deskew: bool = _setting(False, "Deskew and centre each image.")
+    shrink: int = _setting(1, "Average blocks of N x N pixels after deskewing, for images 28 pixels high.")
+    rotation: float = _setting(0.0, "Augmentation: largest rotation in degrees.")
+    scale: float = _setting(0.0, "Augmentation: largest relative change of height and width.")
+    shear: float = _setting(0.0, "Augmentation: largest horizontal shear, pixels per pixel of height.")
+    shift: float = _setting(0.0, "Augmentation: largest shift in pixels, for images 28 pixels high.")
+    elastic: float = _setting(0.0, "Augmentation: elastic distortion, root mean square in pixels at a height of 28.")
+    smoothness: float = _setting(5.0, "Augmentation: smoothness of the elastic distortion in pixels at a height of 28.")
+    adversarial: float = _setting(0.0, "Adversarial training: L2 radius for 28x28 pixels.")
+    tta: int = _setting(1, "Test-time augmentation: number of shifts, 1, 5 or 9.")
+    members: int = _setting(1, "Ensemble size.")
+    teacher: str | None = _setting(None, "Knowledge distillation: a model file, or a recipe that is trained first.")
+    temperature: float = _setting(1.0, "Temperature of knowledge distillation.")
+    seed: int = _setting(0, "Random seed.")
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+        if self.loss not in CLASSIFICATION_LOSSES:
+            raise unknown("loss", self.loss, CLASSIFICATION_LOSSES)
+        for name, minimum in (("epochs", 1), ("seed", 0), ("members", 1), ("shrink", 1), ("validation", 0)):
+            check_int(name, getattr(self, name), minimum)
+        if self.tta not in SHIFTS:
+            raise HandgradError(f"tta must be one of {', '.join(map(str, SHIFTS))}, got {self.tta}")
+        if self.temperature != 1 and self.loss != "cross_entropy":
+            raise HandgradError(f"temperature {self.temperature} needs the loss cross_entropy, got {self.loss}")
+        if self.shrink > 1 and not self.deskew:
+            raise HandgradError(f"shrink {self.shrink} needs deskew")
+
+    # ---- Training ----------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        x: NDArray[np.uint8],
+        y: NDArray[np.uint8],
+        n_out: int,
+        *,
+        teacher: Model | None = None,
+        on_trainer: Callable[[Trainer, int], None] = lambda trainer, member: None,
+    ) -> Model:
+        """Train as the recipe describes. The command line uses this method too.
+
+        Parameters
+        ----------
+        x : ndarray of shape (count, height, width), uint8
+            Images. The last `validation` of them are the validation set.
+        y : ndarray of shape (count,)
+            Labels.
+        n_out : int
+            Number of classes.
+        teacher : Model, optional
+            Replaces the teacher that the recipe names. A recipe as the teacher is trained first, on the same examples.
+        on_trainer : callable
+            Called with each trainer and the number of the ensemble member, from 0, before its training: to add
+            callbacks, to set class names, to load a checkpoint.
+
+        Returns
+        -------
+        Network, TestTimeAugmentation, Preprocessed or Ensemble
+            The model for inference, with BatchNorm folded into the Dense layers.
+        """
+        if not 0 <= self.validation < len(x):
+            raise HandgradError(f"validation {self.validation}: expected less than the {len(x)} training examples")
+        image_shape: tuple[int, int] = x.shape[1:]
+        self.trainer(image_shape, n_out)  # raises errors before a teacher is trained
+        if self.teacher is not None and teacher is None:
+            teacher = self._train_teacher(x, y, n_out)
+        preprocessing = self.preprocessing(image_shape)
+        if preprocessing is not None:
+            x = preprocessing(x)
+        count = len(x) - self.validation
+        validation = (x[count:], y[count:]) if self.validation else None
+        networks = []
+        for member in range(self.members):
+            trainer = self.trainer(image_shape, n_out, member=member, teacher=teacher)
+            on_trainer(trainer, member)
+            with blas_threads(trainer.network, self.batch_size):
+                trainer.fit(x[:count], y[:count], until_epoch=self.epochs, validation=validation)
+            networks.append(trainer.network)
+        return self.assemble(networks, image_shape)
+
+    def _train_teacher(self, x: NDArray[np.uint8], y: NDArray[np.uint8], n_out: int) -> Model:
+        if self.teacher not in RECIPES:
+            from .io import load  # late, because few recipes need it
+
+            model: Model = load(str(self.teacher))
+            return model
+        return RECIPES[self.teacher].replace(validation=self.validation, seed=self.seed).train(x, y, n_out)
 
     def trainer(
         self,
@@ -82,46 +167,81 @@ class Recipe:
         n_out: int = 10,
         *,
         member: int = 0,
-        teacher: Classifier | None = None,
+        teacher: Model | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Trainer:
-        """A new network for pictures (height, width) in n_out classes, and its trainer, from the recipe's seed.
+        """Create a network and its trainer. It expects images that `preprocessing` has already been applied to.
 
-        `member` counts the networks of a committee from 0: each is drawn from a seed of its own.
+        Parameters
+        ----------
+        image_shape : (height, width)
+            Size of the images before preprocessing.
+        n_out : int
+            Number of classes.
+        member : int
+            Number of the ensemble member, from 0. Each has its own random numbers.
+        teacher : Model, optional
+            Must have the preprocessing of this recipe.
+        callbacks : sequence of Callback
+            Added to those of the recipe.
         """
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        for name, least in (("epochs", 1), ("seed", 0), ("members", 1), ("shrink", 1)):
-            if getattr(self, name) < least:
-                raise HandgradError(f"{name} {getattr(self, name)}: expected {least} or more")
-        if self.views not in SHIFTS:  # it is set once all is trained
-            raise HandgradError(f"views {self.views}: expected one of {', '.join(map(str, SHIFTS))}")
-        rng = np.random.default_rng(self.seed if member == 0 else (self.seed, member))
-        network = self._network(image_shape, n_out, rng)
-        averaging = [ExponentialAverage(self.average)] if self.average else []
-        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}  # adamw has one of its own
-        # A norm grows as the root of the number of pixels does.
-        epsilon = self.adversarial * math.sqrt(network.n_in) / HEIGHT
+        sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
+        network = self._network(image_shape, n_out, sequence)
+        decay = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
+        epsilon = self.adversarial * math.sqrt(network.n_in) / HEIGHT  # a norm grows as √(number of pixels)
         return Trainer(
             network,
             OPTIMIZERS[self.optimizer](self.lr, **decay),
             batch_size=self.batch_size,
             schedule=SCHEDULES[self.schedule](),
-            callbacks=[*averaging, *callbacks],
+            callbacks=[*([EMA(self.ema_decay)] if self.ema_decay else []), *callbacks],
             augment=self.augmentation(image_shape),
             perturb=Adversarial(epsilon) if epsilon else None,
-            teacher=teacher,
-            rng=rng,
+            teacher=None if teacher is None else self._without_preprocessing(teacher, image_shape),
+            rng=sequence,
         )
 
+    def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.SeedSequence) -> Network:
+        preprocessing = self.preprocessing(image_shape)
+        seen = image_shape if preprocessing is None else preprocessing.image_shape_out
+        network = Network(
+            [math.prod(seen), *self.hidden, n_out],
+            activation=self.activation.split(",") if "," in self.activation else self.activation,
+            loss=self._loss(),
+            init=self.init,
+            batch_norm=self.batch_norm,
+            dropout=self.dropout,
+            rng=rng,
+        )
+        network.image_shape = seen
+        return network
+
+    def _loss(self) -> Loss:
+        if self.loss == "squared_error":
+            return SquaredError("sigmoid", self.label_smoothing)
+        if self.loss == "cross_entropy":
+            return CrossEntropy(self.label_smoothing, self.temperature)
+        return LOSSES[self.loss](self.label_smoothing)  # type: ignore[call-arg]
+
+    def preprocessing(self, image_shape: tuple[int, int]) -> Deskew | None:
+        """Return the preprocessing of images of this size, or None.
+
+        `shrink` becomes the factor that divides both sides and is closest to the same reduction.
+        """
+        if not self.deskew:
+            return None
+        height, width = image_shape
+        wanted = max(1, round(self.shrink * height / HEIGHT))
+        candidates = range(1, min(wanted, height, width) + 1)
+        return Deskew(height, width, max(s for s in candidates if height % s == width % s == 0))
+
     def augmentation(self, image_shape: tuple[int, int]) -> Augmentation | None:
-        """How it makes new pictures of those of this size, once they are deskewed; None where it makes none."""
+        """Return the data augmentation for images of this size before preprocessing, or None."""
         if not (self.rotation or self.scale or self.shear or self.shift or self.elastic):
             return None
-        if self.deskew:
-            image_shape = self._deskew(image_shape).image_shape
+        preprocessing = self.preprocessing(image_shape)
+        if preprocessing is not None:
+            image_shape = preprocessing.image_shape_out
         pixel = image_shape[0] / HEIGHT
         return Augmentation(
             *image_shape,
@@ -133,102 +253,63 @@ class Recipe:
             smoothness=self.smoothness * pixel,
         )
 
-    def classifier(self, networks: Sequence[Network]) -> Network | Committee:
-        """What answers once the members are trained: batch normalisation folded away, views and members averaged.
+    def _without_preprocessing(self, teacher: Model, image_shape: tuple[int, int]) -> Model:
+        """The teacher for preprocessed images."""
+        preprocessing = self.preprocessing(image_shape)
+        theirs = teacher.preprocessing if isinstance(teacher, Preprocessed) else None
+        if theirs != preprocessing:
+            raise HandgradError(f"the teacher has the preprocessing {theirs!r}: expected {preprocessing!r}")
+        return teacher.model if isinstance(teacher, Preprocessed) else teacher
 
-        Pictures less than half as high as MNIST's answer in one view: a shift by a pixel is too far for them.
+    def assemble(self, networks: Sequence[Network], image_shape: tuple[int, int]) -> Model:
+        """Build the model for inference: fold BatchNorm, average shifts and ensemble members, add the preprocessing.
+
+        Images of less than half of MNIST's height are not shifted, because one pixel is too far for them.
         """
-        answering = [network.folded() for network in networks]
-        for network in answering:
-            if network.input_shape is not None and 2 * network.input_shape[0] >= HEIGHT:
-                network.views = self.views
-        return answering[0] if len(answering) == 1 else Committee(answering)
+        members: list[Model] = []
+        for network in map(fold_batchnorm, networks):
+            shift = self.tta > 1 and network.image_shape is not None and 2 * network.image_shape[0] >= HEIGHT
+            members.append(TestTimeAugmentation(network, self.tta) if shift else network)
+        model = members[0] if len(members) == 1 else Ensemble(members)
+        preprocessing = self.preprocessing(image_shape)
+        return model if preprocessing is None else Preprocessed(model, preprocessing)
 
-    def _deskew(self, image_shape: tuple[int, int]) -> Deskew:
-        """Shrinking by the nearest factor that divides both sides, as near as may be to what it is at 28 pixels."""
-        height, width = image_shape
-        wanted = max(1, round(self.shrink * height / HEIGHT))
-        return Deskew(height, width, max(s for s in range(1, wanted + 1) if height % s == width % s == 0))
+    # ---- Configuration -----------------------------------------------------------------------------------------------
 
-    def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.Generator) -> Network:
-        if self.loss not in LOSSES:
-            raise unknown("loss", self.loss, LOSSES)
-        options = {"label_smoothing": self.label_smoothing}
-        if self.temperature != 1:
-            if self.loss != "softmax_cross_entropy":
-                raise HandgradError(f"temperature {self.temperature}: expected with the loss softmax_cross_entropy")
-            options["temperature"] = self.temperature
-        if self.shrink > 1 and not self.deskew:
-            raise HandgradError(f"shrink {self.shrink}: expected with deskew, which does it")
-        deskew = self._deskew(image_shape) if self.deskew else None
-        network = Network(
-            [math.prod(image_shape) if deskew is None else deskew.n_out, *self.hidden, n_out],
-            activation=self.activation.split(",") if "," in self.activation else self.activation,
-            loss=LOSSES[self.loss](**options),
-            init=self.init,
-            batch_norm=self.batch_norm,
-            dropout=self.dropout,
-            preprocessing=deskew,
-            rng=rng,
-        )
-        network.image_shape = image_shape
-        return network
-
-    def train(
-        self,
-        x: NDArray[np.uint8],
-        y: NDArray[np.uint8],
-        n_out: int,
-        *,
-        teacher: Classifier | None = None,
-        change: Callable[[Trainer], None] = lambda trainer: None,
-    ) -> Network | Committee:
-        """What answers after training on pictures x (count, height, width), labels y (count,): the whole of it.
-
-        The teacher, where it is a recipe, is trained first, on the same, unless one is given; `change` may alter each
-        trainer before it begins; `validation` is not held out.
-        """
-        height, width = x.shape[1:]
-        if self.teacher is not None and teacher is None:
-            if self.teacher not in RECIPES:
-                raise unknown("recipe", self.teacher, RECIPES)
-            teacher = RECIPES[self.teacher].with_choices(seed=self.seed).train(x, y, n_out)
-        networks = []
-        for member in range(self.members):
-            trainer = self.trainer((height, width), n_out, member=member, teacher=teacher)
-            change(trainer)
-            with blas_threads(trainer.network, self.batch_size):
-                trainer.fit(x, y, epochs=self.epochs)
-            networks.append(trainer.network)
-        return self.classifier(networks)
-
-    def with_choices(self, **choices: Any) -> Recipe:
-        """The recipe with those of `choices` that are not None in place of its own."""
-        return replace(self, **{name: value for name, value in choices.items() if value is not None})
+    def replace(self, **settings: Any) -> Recipe:
+        """Return a recipe with other settings; None keeps a setting."""
+        return replace(self, **{name: value for name, value in settings.items() if value is not None})
 
     def config(self) -> dict[str, Any]:
-        """The recipe as values that JSON can hold."""
+        """Return the settings as values that JSON can represent."""
         return asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Recipe:
-        """The recipe that gave `config`. Raises HandgradError where a value is missing, too many or of another kind."""
-        kinds = get_type_hints(cls) | {"hidden": list | tuple}
-        if set(config) != set(kinds):
-            wrong = ", ".join(sorted(set(config) ^ set(kinds)))
-            raise HandgradError(f"the configuration is not this handgrad's: {wrong} is missing or not known")
-        for name, kind in kinds.items():
-            if not isinstance(config[name], int | float if kind is float else kind):
-                raise HandgradError(f"the configuration is not this handgrad's: its {name} is {config[name]!r}")
-        return cls(**{**config, "hidden": tuple(config["hidden"])})
+        """Create a recipe from its `config`. Settings that an older version did not have get their defaults.
+
+        Raises HandgradError for unknown settings and values of the wrong type.
+        """
+        types = get_type_hints(cls) | {"hidden": list | tuple}
+        unknown_names = sorted(set(config) - set(types))
+        required = {setting.name for setting in fields(cls) if setting.name == "name"} - set(config)
+        if unknown_names or required:
+            problem = f"unknown setting {', '.join(unknown_names)}" if unknown_names else "no name"
+            raise HandgradError(f"the configuration is invalid: {problem}; was it written by another version?")
+        for name, value in config.items():
+            kind = int | float if types[name] is float else types[name]
+            kind = int | float | None if types[name] == (float | None) else kind
+            if not isinstance(value, kind):
+                raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
+        return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
 
 
-# The post's network, with the settings of Nielsen's book, chapter 3, for the same: 50,000 digits to train on.
+# The network of the blog post with the settings of Nielsen's book, chapter 3: 50,000 training examples.
 POST = Recipe(
     name="post",
     hidden=(30,),
     activation="sigmoid",
-    loss="cross_entropy",
+    loss="binary_cross_entropy",
     optimizer="sgd",
     lr=0.5,
     schedule="constant",
@@ -237,8 +318,8 @@ POST = Recipe(
     validation=10_000,
 )
 
-# All that follow normalise over the batch and learn by Adam in one cycle; most set the digits upright first, which is
-# worth more than any other choice in them. Measured on 10,000 digits held out of the 60,000 to train on.
+# All other recipes use batch normalization and Adam with a one-cycle schedule. Most deskew the digits, which improves
+# the accuracy more than any other setting. Measured on 10,000 validation examples of the 60,000 training examples.
 SECOND = Recipe(
     name="second",
     hidden=(128,),
@@ -250,7 +331,7 @@ SECOND = Recipe(
     epochs=2,
 )
 
-QUICK = SECOND.with_choices(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=4)
+QUICK = SECOND.replace(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=4)
 
 MINUTE = Recipe(
     name="minute",
@@ -264,10 +345,10 @@ MINUTE = Recipe(
     lr=0.012,
     batch_size=256,
     epochs=20,
-    views=5,
+    tta=5,
 )
 
-# No picture is moved, and none is looked at as a picture: shuffle the pixels, and it learns as well.
+# No augmentation and no use of the image structure: the result does not change if the pixels are permuted.
 PURE = Recipe(
     name="pure",
     hidden=(800, 800),
@@ -276,7 +357,7 @@ PURE = Recipe(
     lr=0.008,
     batch_size=256,
     epochs=20,
-    average=0.999,
+    ema_decay=0.999,
 )
 
 SMALL = Recipe(
@@ -293,8 +374,8 @@ SMALL = Recipe(
     epochs=60,
 )
 
-BEST = MINUTE.with_choices(name="best", hidden=(1024, 1024), epochs=150, average=0.9995, views=9)
+BEST = MINUTE.replace(name="best", hidden=(1024, 1024), epochs=150, ema_decay=0.9995, tta=9)
 
-COMMITTEE = MINUTE.with_choices(name="committee", members=5)
+ENSEMBLE = MINUTE.replace(name="ensemble", members=5)
 
-RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, COMMITTEE)}
+RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}

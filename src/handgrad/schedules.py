@@ -1,80 +1,113 @@
-"""The learning rate over a run, as a factor on the optimizer's own.
+"""Learning rate schedules: constant, step, exponential, cosine, one-cycle, warm-up.
 
-A schedule is a function of where training stands: schedule(epoch, epochs) -> factor, `epoch` counted in fractions
-from 0 at the first step up to, but not, `epochs`. The rate is set anew at every step, so curves are smooth.
-Each function here makes one, and raises HandgradError for numbers of which none can be made.
+A schedule is a factor on the optimizer's learning rate: schedule(epoch, epochs) -> factor. `epoch` counts in fractions
+from 0 at the first step of a `fit` up to, but not including, `epochs`. The rate changes at every step.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
+from .arrays import check_non_negative, check_positive
 from .errors import HandgradError
 
 Schedule = Callable[[float, int], float]
 
 
+class _Schedule(functools.partial[float]):
+    """A function of (epoch, epochs) with its options; unlike a closure it can be pickled and has a repr."""
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.keywords.items())
+        return f"schedules.{self.func.__name__.lstrip('_')}({options})"
+
+
 def constant() -> Schedule:
-    """1: the optimizer's learning rate, all through."""
-    return lambda epoch, epochs: 1.0
+    """Keep the optimizer's learning rate: 1."""
+    return _Schedule(_constant)
+
+
+def _constant(epoch: float, epochs: int) -> float:
+    return 1.0
 
 
 def step(every: float, factor: float = 0.1) -> Schedule:
-    """factor^⌊epoch / every⌋: times `factor` after each `every` epochs."""
-    _positive(every=every, factor=factor)
-    return lambda epoch, epochs: factor ** math.floor(epoch / every)
+    """Multiply by `factor` after each `every` epochs: factor^⌊epoch / every⌋."""
+    check_positive("step schedule: every", every)
+    check_positive("step schedule: factor", factor)
+    return _Schedule(_step, every=every, factor=factor)
+
+
+def _step(epoch: float, epochs: int, every: float, factor: float) -> float:
+    return float(factor ** math.floor(epoch / every))
 
 
 def exponential(factor: float) -> Schedule:
-    """factor^epoch: times `factor` over each epoch, smoothly."""
-    _positive(factor=factor)
-    return lambda epoch, epochs: factor**epoch
+    """Multiply by `factor` over each epoch, step by step: factor^epoch."""
+    check_positive("exponential schedule: factor", factor)
+    return _Schedule(_exponential, factor=factor)
+
+
+def _exponential(epoch: float, epochs: int, factor: float) -> float:
+    return float(factor**epoch)
 
 
 def cosine(final: float = 0.0) -> Schedule:
-    """final + (1 - final) (1 + cos πt) / 2, t = epoch / epochs. Loshchilov & Hutter (2017), without restarts."""
-    _not_negative(final=final)
-    return lambda epoch, epochs: final + (1 - final) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    """Decrease from 1 to `final` along half a cosine: final + (1 - final) (1 + cos πt) / 2, t = epoch / epochs.
+
+    References
+    ----------
+    Loshchilov & Hutter (2017), SGDR: stochastic gradient descent with warm restarts; here without restarts.
+    """
+    check_non_negative("cosine schedule: final", final)
+    return _Schedule(_cosine, final=final)
+
+
+def _cosine(epoch: float, epochs: int, final: float) -> float:
+    return final + (1 - final) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def one_cycle(rise: float = 0.3, start: float = 1 / 25, final: float = 1e-4) -> Schedule:
-    """Up from `start` to 1 over the first `rise` of the run, down to `final` over the rest, both as half cosines.
+    """Increase from `start` to 1 over the first `rise` of the run, then decrease to `final`, both along half a cosine.
 
-    Smith & Topin (2018), in the two-phase form that PyTorch made the usual one.
+    Parameters
+    ----------
+    rise : float
+        Fraction of the run in which the rate increases, between 0 and 1.
+    start, final : float
+        Factors at the start and at the end of the run.
+
+    References
+    ----------
+    Smith & Topin (2018), Super-convergence; in the two-phase form of PyTorch's OneCycleLR.
     """
     if not 0 < rise < 1:
-        raise HandgradError(f"a schedule with rise {rise}: expected a share of the run, between 0 and 1")
-    _not_negative(start=start, final=final)
-
-    def factor(epoch: float, epochs: int) -> float:
-        t = epoch / epochs
-        if t < rise:
-            return 1 - (1 - start) * (1 + math.cos(math.pi * t / rise)) / 2
-        return final + (1 - final) * (1 + math.cos(math.pi * (t - rise) / (1 - rise))) / 2
-
-    return factor
+        raise HandgradError(f"one_cycle schedule: rise must be in (0, 1), got {rise!r}")
+    check_non_negative("one_cycle schedule: start", start)
+    check_non_negative("one_cycle schedule: final", final)
+    return _Schedule(_one_cycle, rise=rise, start=start, final=final)
 
 
-def warm_up(epochs_of_rise: float, then: Schedule) -> Schedule:
-    """min(1, epoch / epochs_of_rise) · then(epoch, epochs): up in a straight line from 0, then as `then` has it."""
-    _positive(epochs_of_rise=epochs_of_rise)
+def _one_cycle(epoch: float, epochs: int, rise: float, start: float, final: float) -> float:
+    t = epoch / epochs
+    if t < rise:
+        return 1 - (1 - start) * (1 + math.cos(math.pi * t / rise)) / 2
+    return final + (1 - final) * (1 + math.cos(math.pi * (t - rise) / (1 - rise))) / 2
+
+
+def warm_up(epochs: float, then: Schedule) -> Schedule:
+    """Increase linearly from 0 over the first `epochs` epochs, times another schedule: min(1, t / epochs) · then(t)."""
+    check_positive("warm_up schedule: epochs", epochs)
     if not callable(then):
-        raise HandgradError(f"a schedule with then {then!r}: expected the schedule that follows, as schedules.cosine()")
-    return lambda epoch, epochs: min(1.0, epoch / epochs_of_rise) * then(epoch, epochs)
+        raise HandgradError(f"warm_up schedule: then must be a schedule, as schedules.cosine(), got {then!r}")
+    return _Schedule(_warm_up, rise=epochs, then=then)
 
 
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise HandgradError(f"a schedule with {name} {value}: expected a finite number above 0")
+def _warm_up(epoch: float, epochs: int, rise: float, then: Schedule) -> float:
+    return min(1.0, epoch / rise) * then(epoch, epochs)
 
 
-def _not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise HandgradError(f"a schedule with {name} {value}: expected a finite number, 0 or more")
-
-
-# Those that need no argument, by the names that a recipe gives them.
+# Schedules without required arguments, by name.
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}

@@ -1,11 +1,9 @@
-"""The loop: epochs of mini-batches, what they did, and what may watch and stop them.
+"""Training: Trainer, the loop over epochs and mini-batches; Callback, the interface of what watches it.
 
     trainer = Trainer(network, SGD(lr=0.5), batch_size=10, rng=0)
-    history = trainer.fit(x, y, epochs=30, validation=(x_held_out, y_held_out))
+    history = trainer.fit(x, y, epochs=30, validation=(x_validation, y_validation))
 
-An epoch is every example once, in an order drawn anew. `fit` goes on from where the trainer stands, so a second
-`fit`, or one after `restore`, continues; the bits are those of a run that never stopped. Only where EarlyStopping
-brought the best weights back at the end of a `fit` does the next one go on from those.
+An epoch uses every example once, in a new random order. A second `fit` continues from where the trainer is.
 """
 
 from __future__ import annotations
@@ -13,69 +11,137 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .adversarial import Adversarial
-from .arrays import Array, Seed, aligned, as_examples, as_floats, as_weights, as_whole, streams
-from .classifier import Classifier, Evaluation
+from .arrays import Array, Seed, aligned_empty, as_floats, check_int, check_sample_weight, spawn_rngs
 from .errors import HandgradError
+from .model import Evaluation, Model
 from .network import Network
 from .optimizers import Optimizer
 from .schedules import Schedule, constant
-from .threads import one_ahead
 
-# (pictures as bytes, stream, out) -> out, new pictures made of those: see `handgrad.augmentation`.
-Augment = Callable[[NDArray[Any], "np.random.Generator", Array], Array]
+# Metric -> one number per epoch: "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds". An epoch in which a
+# metric was not measured has NaN.
+History = dict[str, list[float]]
 
-History = dict[str, list[float]]  # "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds": a number an epoch
+# Floats that are gathered, and converted from integer pixels, at a time: 1.5 MiB in float32, few enough to stay in the
+# cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
+GATHER_FLOATS = 400_000
 
-# Floats that are gathered, and converted from bytes, at a time: few enough to stay in the processor's cache (1.5 MiB
-# in float32), many enough that the cost of a call vanishes. The set itself is never copied.
-BLOCK = 400_000
+Item = TypeVar("Item")
 
 
 class DivergedError(HandgradError):
-    """The outputs stopped being finite numbers. The network is back at the last epoch's end."""
+    """The outputs are not finite any more. The network has the weights of the last epoch's end."""
+
+
+class Augmentation(Protocol):
+    """A function that makes new training images, see `handgrad.images.Augmentation`."""
+
+    def __call__(self, x: NDArray[Any], rng: np.random.Generator, out: Array) -> Array:
+        """Write new images for x (count, height, width), uint8, into `out` (count, n_in), floats in [0, 1]."""
+
+
+class Perturbation(Protocol):
+    """A function that changes a batch before its step, see `handgrad.adversarial`."""
+
+    def __call__(self, network: Network, x: Array, t: Array) -> tuple[Array, Array]:
+        """Return the batch to train on for x (batch, n_in) and t (batch, n_out), which are only read."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to continue."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
 
 
 class Callback:
-    """What may watch a training, and act on it. A subclass overrides what it needs."""
+    """Base class of callbacks, which watch and influence a training. A subclass overrides what it needs.
+
+    Callbacks with a lower `order` are called first, and callbacks with the same `order` in the order of the list. The
+    `order` of EMA and SWA is -1, that of EarlyStopping is 1, that of Checkpoint is 2, and that of all others is 0.
+    """
+
+    order = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Before the first step of a `fit`."""
+        """Run before the first step of a `fit`."""
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        """After each step; `trainer.batch` of `trainer.batches` are done. It is called often: be quick."""
+        """Run after each step: `trainer.batch` of `trainer.batches` are done. This method must be fast."""
+
+    def on_evaluation_begin(self, trainer: Trainer) -> None:
+        """Run after the last step of an epoch, before the validation: replace the weights that are evaluated."""
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """After each epoch; `trainer.history` has its numbers."""
+        """Run after each epoch, with its numbers in `trainer.metrics` and `trainer.history`."""
+
+    def on_evaluation_end(self, trainer: Trainer) -> None:
+        """Run after `on_epoch_end` of all callbacks: put the weights back that are trained."""
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """After the last step of a `fit`, however it ended other than by an error."""
+        """Run after the last step of a `fit`, unless it ended with an exception."""
 
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to continue: arrays, and values that JSON can hold."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to continue: arrays, and values that JSON can represent."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+
+    def __repr__(self) -> str:
+        options = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float)}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items() if k[0] != '_')})"
 
 
 class Trainer:
-    """A network, its optimizer, and where they stand.
+    """A network, its optimizer, and the state of the training.
 
-    batch_size   examples in a mini-batch; the last of an epoch is smaller where they do not come out even, and its
-                 gradient is the mean over the examples it has
-    schedule     the learning rate over the run: see `handgrad.schedules`
-    callbacks    told of each step and epoch, in this order
-    augment      makes new pictures of the examples at each epoch, in a thread of its own, a block ahead of the steps
-    teacher      labels the examples, in place of y, at the temperature of the network's loss; it sees what the network
-                 sees, after its preprocessing
-    perturb      changes a batch before its step
-    rng          seed or generator of the shuffling, and of what `augment` draws
+    Parameters
+    ----------
+    network : Network
+        The network to train.
+    optimizer : Optimizer
+        The update rule.
+    batch_size : int
+        Number of examples in a mini-batch, at most the number of training examples. The last batch of an epoch may be
+        smaller; its gradient is the mean over its examples.
+    schedule : Schedule, optional
+        Learning rate schedule, see `handgrad.schedules`. Constant by default.
+    callbacks : sequence of Callback
+        Called after each step and epoch.
+    augment : Augmentation, optional
+        Makes new images at each epoch, in a background thread, one block before the steps that use it.
+    teacher : Model, optional
+        Knowledge distillation: its soft labels, at the temperature of the network's loss, replace y. It receives what
+        the network receives.
+    perturb : Perturbation, optional
+        Changes a batch before its step.
+    rng : int, numpy.random.Generator or None
+        Seed of shuffling and of `augment`.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        "loss", "accuracy", "lr", "seconds", and with a validation set "val_loss", "val_accuracy": one number per epoch.
+    metrics : dict of str to float
+        The numbers of the last epoch.
+    validation : Evaluation or None
+        The last epoch's evaluation of the validation set.
+    epoch, epochs, first_epoch : int
+        Number of finished epochs; number after which `fit` ends; number of finished epochs when it began.
+    batch, batches : int
+        Number of finished batches of this epoch; number of batches per epoch.
+    stop : bool
+        Set it to True to end the training after this epoch.
+
+    Raises
+    ------
+    HandgradError
+        If the teacher has other inputs or outputs than the network.
     """
 
     def __init__(
@@ -86,228 +152,290 @@ class Trainer:
         batch_size: int = 10,
         schedule: Schedule | None = None,
         callbacks: Sequence[Callback] = (),
-        augment: Augment | None = None,
-        teacher: Classifier | None = None,
-        perturb: Adversarial | None = None,
+        augment: Augmentation | None = None,
+        teacher: Model | None = None,
+        perturb: Perturbation | None = None,
         rng: Seed = None,
     ) -> None:
         self.network, self.optimizer = network, optimizer
-        self.augment, self.perturb = augment, perturb
-        if teacher is not None and not teacher.sees_through(network.preprocessing):
+        self.augment, self.perturb, self.teacher = augment, perturb, teacher
+        if teacher is not None and (teacher.n_in, teacher.n_out) != (network.n_in, network.n_out):
             raise HandgradError(
-                f"the teacher sees other pictures than the network, which has the preprocessing "
-                f"{network.preprocessing!r}: expected a teacher with the same"
+                f"the teacher has {teacher.n_in} inputs and {teacher.n_out} outputs: "
+                f"expected {network.n_in} and {network.n_out}, as the network"
             )
-        self.teacher = None if teacher is None else teacher.preprocessed()
-        if self.teacher is not None and (self.teacher.n_raw, self.teacher.n_out) != (network.n_in, network.n_out):
-            raise HandgradError(
-                f"the teacher takes {self.teacher.n_raw} inputs to {self.teacher.n_out} outputs, the network "
-                f"{network.n_in} to {network.n_out}: expected one that sees what the network sees"
-            )
-        self.batch_size = as_whole("batch_size", batch_size, 1)
+        self.batch_size = check_int("batch_size", batch_size, 1)
         self.schedule = schedule or constant()
         self.callbacks = list(callbacks)
-        self.shuffling = streams(rng).shuffling
+        self.shuffling = spawn_rngs(rng).shuffling
         (self.augmenting,) = self.shuffling.spawn(1)
         self.history: History = {}
-        self.validation: Evaluation | None = None  # the last epoch's
-        self.epoch = 0  # epochs done
-        self.epochs = 0  # epochs to do
-        self.batch = 0  # batches done of this epoch
-        self.batches = 0  # batches in an epoch
-        self.stop = False  # set it, and training ends after this epoch; it stays set
+        self.metrics: dict[str, float] = {}
+        self.validation: Evaluation | None = None
+        self.epoch = self.epochs = self.first_epoch = 0
+        self.batch = self.batches = 0
+        self.stop = False
 
     def fit(
         self,
         x: ArrayLike,
         y: ArrayLike,
         *,
-        epochs: int,
+        epochs: int | None = None,
+        until_epoch: int | None = None,
         sample_weight: ArrayLike | None = None,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> History:
-        """Train until `epochs` epochs are done in all, those before a `restore` included.
+        """Train the network.
 
-        x (count, n_in) floats or uint8 pixels, or images (count, height, width); y (count,) labels or (count, n_out)
-        rows. The history's loss and accuracy are those of each batch as training saw it, before its step, by the
-        teacher's labels where there is a teacher; those of `validation` (x, y) are taken after the epoch. A loss for
-        numbers has no accuracy.
+        Parameters
+        ----------
+        x : array-like of shape (count, n_in) or (count, height, width)
+            Numbers, or images: see `handgrad.arrays.check_inputs`. Training on images sets the network's `image_shape`.
+        y : array-like of shape (count,) or (count, n_out)
+            Labels, or one row of targets per example.
+        epochs : int
+            Number of epochs to train, from here. The schedule runs over these epochs.
+        until_epoch : int
+            Instead of `epochs`: continue a run, up to this number of epochs in total, as if it had not been
+            interrupted. Use it after `handgrad.callbacks.resume`.
+        sample_weight : array-like of shape (count,), optional
+            Weights w, scaled to a mean of 1. The loss of a batch is the mean of wᵢ Lᵢ, so that an example of weight 2
+            counts as two examples. Accuracy, validation and the statistics of BatchNorm are not weighted.
+        validation : (x, y), optional
+            Validation set, evaluated after each epoch.
 
-        With `sample_weight` (count,), w, scaled to a mean of 1, the loss of a batch is the mean of wᵢ Lᵢ, and so that
-        of an epoch is Σᵢ wᵢ Lᵢ / Σᵢ wᵢ: an example of weight 2 counts as two of weight 1, one of weight 0 not at all.
-        The accuracy and `validation` are without weights, and so are the statistics of a BatchNorm.
+        Returns
+        -------
+        dict of str to list of float
+            The history. Loss and accuracy are those of each batch before its step, for the labels of the teacher if
+            there is one. The history of a regression has no accuracy.
 
-        Raises DivergedError, HandgradError.
+        Raises
+        ------
+        DivergedError
+            If the outputs are not finite any more.
+        HandgradError
+            For invalid input, before the first step.
         """
-        self.epochs, network = as_whole("epochs", epochs, 0), self.network
-        x = network.preprocess(as_examples(x, network.n_raw))
+        if (epochs is None) == (until_epoch is None):
+            raise HandgradError("fit needs either epochs (train so many more) or until_epoch (continue a run)")
+        network = self.network
+        if epochs is not None:
+            self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
+        elif until_epoch is not None:
+            self.epochs = check_int("until_epoch", until_epoch, 0)
+        x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
-        if validation is not None:  # now, not after the first epoch
-            network.loss.targets(
-                validation[1], len(as_examples(validation[0], network.n_raw)), network.n_out, network.dtype
-            )
-        w = None if sample_weight is None else as_weights(sample_weight, len(x), network.dtype)
-        if self.batch_size > len(x):
-            raise HandgradError(f"batch_size {self.batch_size}: expected at most the {len(x)} examples there are")
+        if x.ndim == 3:
+            network.image_shape = x.shape[1:]
+            if x.dtype != np.uint8:
+                x = x.reshape(len(x), network.n_in)
+        if validation is not None:  # before the first epoch, not after it
+            x_validation = network.check_inputs(validation[0])
+            network.loss.targets(validation[1], len(x_validation), network.n_out, network.dtype)
+        w = None if sample_weight is None else check_sample_weight(sample_weight, len(x), network.dtype)
         return self._run(x, t, w, validation)
 
     def _run(
         self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
     ) -> History:
-        """Epoch after epoch, up to `epochs`, on inputs that have been seen to fit; w (count, 1) of a mean of 1."""
+        """Train up to `epochs` epochs on validated inputs; w is (count, 1) with a mean of 1."""
         network = self.network
-        self.batches = -(-len(t) // self.batch_size)
-        self._tell("on_train_begin")
+        self._batch_size = min(self.batch_size, len(t))
+        self.batches = -(-len(t) // self._batch_size)
+        self._notify("on_train_begin")
         while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
-            self._last_good = network.parameters.copy(), self.optimizer.state()
-            with np.errstate(over="ignore", invalid="ignore"):  # one that diverges is told of in one line, not in many
+            self._last_good = network.parameters.copy(), self.optimizer.state_dict()
+            with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported by DivergedError
                 loss, accuracy = self._train_epoch(x, t, w)
-                numbers = {"loss": loss, "accuracy": accuracy, "lr": lr}
-                if validation is not None:
-                    self.validation = network.evaluate(*validation)
-                    numbers |= {"val_loss": self.validation.loss, "val_accuracy": self.validation.accuracy}
-                if not network.loss.classifies:
-                    numbers = {name: value for name, value in numbers.items() if "accuracy" not in name}
                 size = float(np.vdot(network.parameters, network.parameters))
-            if not math.isfinite(sum(numbers.values()) + size):
-                self._diverged(self.batch)
-            numbers["seconds"] = time.perf_counter() - begin
-            for name, value in numbers.items():
-                self.history.setdefault(name, []).append(value)
+                self.metrics = {"loss": loss, "lr": lr} | ({} if accuracy is None else {"accuracy": accuracy})
+                if math.isfinite(loss + size):
+                    self._notify("on_evaluation_begin")
+                    if validation is not None:
+                        self._validate(*validation)
+            if not math.isfinite(sum(self.metrics.values()) + size):
+                self._raise_diverged(self.batch)
+            self.metrics["seconds"] = time.perf_counter() - begin
+            self._record()
             self.epoch += 1
-            self._tell("on_epoch_end")
-        self._tell("on_train_end")
+            self._notify("on_epoch_end")
+            self._notify("on_evaluation_end")
+        self._notify("on_train_end")
         return self.history
 
-    def _train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float]:
-        """One epoch; the mean loss and the accuracy of its batches, each as it was before its step."""
-        network, batch_size = self.network, self.batch_size
-        watching = [c.on_batch_end for c in self.callbacks if type(c).on_batch_end is not Callback.on_batch_end]
+    def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
+        self.validation = evaluation = self.network.evaluate(x, y)
+        self.metrics["val_loss"] = evaluation.loss
+        if evaluation.accuracy is not None:
+            self.metrics["val_accuracy"] = evaluation.accuracy
+
+    def _record(self) -> None:
+        """Append the metrics to the history, with NaN for each epoch in which a metric was not measured."""
+        for name in {**self.history, **self.metrics}:
+            values = self.history.setdefault(name, [math.nan] * self.epoch)
+            values.append(self.metrics.get(name, math.nan))
+
+    def _train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float | None]:
+        """Train one epoch. Returns the mean loss and the accuracy of its batches, each before its step."""
+        network, batch_size = self.network, self._batch_size
+        watching = [c.on_batch_end for c in self._ordered() if type(c).on_batch_end is not Callback.on_batch_end]
         loss_sum, correct = 0.0, 0
         for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
-            # By columns: the largest of each row of ten is found in a fifth of the time, their sum in half of it.
+            # Column-major: argmax and sums over ten classes take a fifth and a half of the time.
             begin, z_block = self.batch, np.empty_like(t_block, order="F")
             for first in range(0, len(t_block), batch_size):
                 rows = slice(first, first + batch_size)
                 batch = x_block[rows], t_block[rows]
                 if self.perturb is not None:
                     batch = self.perturb(network, *batch)
-                z_block[rows] = self._learn(*batch, None if w_block is None else w_block[rows])
+                z_block[rows] = self._train_step(*batch, None if w_block is None else w_block[rows])
                 self.batch += 1
                 for on_batch_end in watching:
                     on_batch_end(self)
             finite = np.isfinite(z_block).all(axis=1)
             if not finite.all():
-                self._diverged(begin + int(finite.argmin()) // batch_size)
+                self._raise_diverged(begin + int(finite.argmin()) // batch_size)
             if w_block is None:
                 loss_sum += network.loss.value(z_block, t_block) * len(z_block)
             else:
-                loss_sum += float(network.loss.each(z_block, t_block) @ w_block[:, 0])
-            correct += network.loss.correct(z_block, t_block)
-        return loss_sum / len(t), correct / len(t)
+                loss_sum += float(network.loss.per_example(z_block, t_block) @ w_block[:, 0])
+            if network.loss.is_classification:
+                correct += network.loss.correct(z_block, t_block)
+        return loss_sum / len(t), correct / len(t) if network.loss.is_classification else None
 
-    def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
-        """One step on a batch, its loss the mean of wᵢ Lᵢ; its outputs."""
-        return self.optimizer.learn(self.network, x, t, self._lr(), None if w is None else w / len(w))
+    def _train_step(self, x: Array, t: Array, w: Array | None) -> Array:
+        """One step on a batch, whose loss is the mean of wᵢ Lᵢ. Returns the logits."""
+        return self.optimizer.train_step(self.network, x, t, self._lr(), None if w is None else w / len(w))
 
-    def _diverged(self, step: int) -> NoReturn:
-        self.network.parameters[...], memory = self._last_good
-        self.optimizer.restore(memory)
+    def _raise_diverged(self, step: int) -> NoReturn:
+        self.network.parameters[...], state = self._last_good
+        self.optimizer.load_state_dict(state)
         raise DivergedError(
-            f"training diverged by step {step} of epoch {self.epoch + 1}: its weights give no finite outputs; "
-            f"those from before the epoch are back; try a learning rate below {self.optimizer.lr:g}"
+            f"training diverged at step {step} of epoch {self.epoch + 1}: the outputs are not finite; the weights were "
+            f"restored to the start of the epoch; try a learning rate below {self.optimizer.lr:g}"
         )
 
-    def _order(self, count: int) -> NDArray[np.intp]:
+    def _permutation(self, count: int) -> NDArray[np.intp]:
         """The order (count,) of the examples in the next epoch."""
         return self.shuffling.permutation(count)
 
     def _gather(self, x: NDArray[Any], chosen: NDArray[np.intp], out: NDArray[Any]) -> None:
-        """The chosen rows of x, written into `out`."""
-        # mode="clip": the indices are right, and with the default mode `out` would be written through a buffer
+        """Write the chosen rows of x into `out`."""
+        # mode="clip": the indices are valid, and the default mode would write to `out` through a temporary array
         np.take(x, chosen, axis=0, out=out, mode="clip")
 
     def _shuffled_blocks(
         self, x: NDArray[Any], t: Array, w: Array | None
     ) -> Iterator[tuple[Array, Array, Array | None]]:
-        """The examples, targets and weights in a new order, some whole batches at a time, through the same memory."""
-        order = self._order(len(t))
-        block = max(1, BLOCK // (x.shape[1] * self.batch_size)) * self.batch_size
-        dtype, rows, count = self.network.dtype, min(block, len(t)), -(-len(t) // block)
-        made = self.augment is not None or self.teacher is not None
-        rooms = [
-            [aligned(rows * a.shape[1], dtype).reshape(rows, -1) for a in (x, t)] for _ in range(1 + made)
-        ]  # one to use and one to fill
-        raw = np.empty((rows, x.shape[1]), x.dtype) if x.dtype != dtype else None
+        """The examples, targets and weights in a new order, several whole batches at a time, in the same buffers."""
+        order = self._permutation(len(t))
+        n_in, n_out, dtype = self.network.n_in, t.shape[1], self.network.dtype
+        block = max(1, GATHER_FLOATS // (n_in * self._batch_size)) * self._batch_size
+        rows, count = min(block, len(t)), -(-len(t) // block)
+        background = self.augment is not None or self.teacher is not None
+        buffers = [
+            [aligned_empty(rows * width, dtype).reshape(rows, width) for width in (n_in, n_out)]
+            for _ in range(1 + background)  # in the background, one is filled while the other is used
+        ]
+        direct = x.dtype == dtype and x.ndim == 2
+        gathered = np.empty((0 if direct else rows, *x.shape[1:]), x.dtype)
 
         def fill(number: int) -> tuple[Array, Array, Array | None]:
             chosen = order[number * block : (number + 1) * block]
-            x_block, t_block = (room[: len(chosen)] for room in rooms[number % len(rooms)])
-            x_raw = x_block if raw is None else raw[: len(chosen)]
-            self._gather(x, chosen, x_raw)
+            x_block, t_block = (buffer[: len(chosen)] for buffer in buffers[number % len(buffers)])
+            source = x_block if direct else gathered[: len(chosen)]
+            self._gather(x, chosen, source)
             if self.augment is not None:
-                self.augment(x_raw, self.augmenting, x_block)
-            elif raw is not None:
-                as_floats(x_raw, out=x_block)
+                self.augment(source, self.augmenting, x_block)
+            elif not direct:
+                as_floats(source, out=x_block)
             if self.teacher is not None:
                 t_block[...] = self.teacher.soft_labels(x_block, self.network.loss.temperature)
             else:
                 np.take(t, chosen, axis=0, out=t_block, mode="clip")
             return x_block, t_block, None if w is None else w[chosen]
 
-        return one_ahead(fill, count) if made else map(fill, range(count))
+        return prefetch(fill, count) if background else map(fill, range(count))
 
     def _lr(self) -> float:
         """The learning rate of the next step."""
-        return self.optimizer.lr * self.schedule(self.epoch + self.batch / self.batches, self.epochs)
+        epoch = self.epoch - self.first_epoch + self.batch / self.batches
+        return self.optimizer.lr * self.schedule(epoch, self.epochs - self.first_epoch)
 
-    def _tell(self, event: str) -> None:
-        for callback in self.callbacks:
+    def _ordered(self) -> list[Callback]:
+        return sorted(self.callbacks, key=lambda callback: callback.order)
+
+    def _notify(self, event: str) -> None:
+        for callback in self._ordered():
             getattr(callback, event)(self)
 
-    # ---- Stop and continue -------------------------------------------------------------------------------------------
+    # ---- Interrupt and continue --------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: arrays, and values that JSON can hold, under flat names."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything the next epoch depends on: arrays, and values that JSON can represent, with flat names."""
         state: dict[str, Any] = {
             "parameters": self.network.parameters.copy(),
             "epoch": self.epoch,
+            "first_epoch": self.first_epoch,
             "stop": self.stop,
             "history": {name: list(values) for name, values in self.history.items()},
         }
         for name, part in self._parts().items():
-            state |= {f"{name}.{key}": value for key, value in part.state().items()}
-        for name, rng in self._streams().items():
+            state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        for name, rng in self._rngs().items():
             state[name] = rng.bit_generator.state
         return state
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken. Raises HandgradError where it is another network's or optimizer's."""
-        theirs, ours = state["parameters"], self.network.parameters
-        if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
-            raise HandgradError(
-                f"the checkpoint is of another network: it holds {theirs.size:,} parameters in {theirs.dtype}, "
-                f"this one has {ours.size:,} in {ours.dtype}"
-            )
-        lacking = sorted(set(self.state()) - set(state))
-        if lacking:
-            raise HandgradError(f"the checkpoint is of another training: it lacks {', '.join(lacking)}")
-        for name, part in self._parts().items():
-            part.restore({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
-        for name, rng in self._streams().items():
-            rng.bit_generator.state = state[name]
-        ours[...] = theirs
-        self.epoch, self.stop = state["epoch"], state["stop"]
-        self.history = {name: list(values) for name, values in state["history"].items()}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`; then call `fit` with `until_epoch`.
 
-    def _parts(self) -> dict[str, Optimizer | Callback | Adversarial]:
-        parts: dict[str, Optimizer | Callback | Adversarial] = {"optimizer": self.optimizer}
+        Raises HandgradError if it is the state of another network, optimizer or set of callbacks.
+        """
+        saved, ours = state["parameters"], self.network.parameters
+        if saved.shape != ours.shape or saved.dtype != ours.dtype:
+            raise HandgradError(
+                f"the checkpoint has {saved.size:,} parameters in {saved.dtype}: expected {ours.size:,} in {ours.dtype}"
+            )
+        missing = sorted(set(self.state_dict()) - set(state))
+        if missing:
+            raise HandgradError(f"the checkpoint is from another training: it lacks {', '.join(missing)}")
+        for name, part in self._parts().items():
+            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+        for name, rng in self._rngs().items():
+            rng.bit_generator.state = state[name]
+        ours[...] = saved
+        self.epoch, self.first_epoch, self.stop = state["epoch"], state["first_epoch"], state["stop"]
+        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.metrics = {name: values[-1] for name, values in self.history.items() if values}
+
+    def _parts(self) -> dict[str, Optimizer | Callback | Perturbation]:
+        parts: dict[str, Optimizer | Callback | Perturbation] = {"optimizer": self.optimizer}
         if self.perturb is not None:
             parts["perturb"] = self.perturb
         return parts | {f"callbacks.{i}": callback for i, callback in enumerate(self.callbacks)}
 
-    def _streams(self) -> dict[str, np.random.Generator]:
+    def _rngs(self) -> dict[str, np.random.Generator]:
         layers = {f"layers.{i}.rng": layer.rng for i, layer in enumerate(self.network.layers) if layer.rng is not None}
         return {"shuffling": self.shuffling, "augmenting": self.augmenting, **layers}
+
+    def __repr__(self) -> str:
+        parts = {"batch_size": self.batch_size, "schedule": self.schedule, "callbacks": self.callbacks}
+        options = ", ".join(f"{name}={value!r}" for name, value in parts.items())
+        return f"Trainer({self.network!r}, {self.optimizer!r}, {options}): epoch {self.epoch}"
+
+
+def prefetch(make: Callable[[int], Item], count: int) -> Iterator[Item]:
+    """Yield make(0), ..., make(count - 1), each computed in a background thread while the one before it is used."""
+    from concurrent.futures import ThreadPoolExecutor  # late: few trainings need it
+
+    with ThreadPoolExecutor(1) as background:
+        pending = background.submit(make, 0)
+        for number in range(count):
+            block = pending.result()
+            if number + 1 < count:
+                pending = background.submit(make, number + 1)
+            yield block

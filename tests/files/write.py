@@ -13,20 +13,20 @@ import numpy as np
 from handgrad import (
     Adam,
     BatchNorm,
-    Committee,
+    Ensemble,
     Dense,
     Deskew,
     Dropout,
-    ExponentialAverage,
-    Gelu,
-    LeakyRelu,
+    EMA,
+    GELU,
+    LeakyReLU,
     Network,
-    SoftmaxCrossEntropy,
+    CrossEntropy,
     Softplus,
     Trainer,
     save,
 )
-from handgrad.files import Checkpoint, resume
+from handgrad.callbacks import Checkpoint, resume
 from handgrad.sklearn import MLPClassifier
 from handgrad.sklearn import save as save_estimator
 
@@ -38,18 +38,18 @@ def write() -> None:
     rng = np.random.default_rng(0)
     x, y = np.round(rng.random((6, 4)), 3), np.arange(6) % 3
 
-    every = [Dense(4, 5), LeakyRelu(0.2), Dropout(0.3), Dense(5, 4), Gelu(), Dense(4, 4), Softplus(), Dense(4, 3)]
-    batch_norm = Network([4, 5, 3], activation="relu", batch_norm=True, loss="softmax_cross_entropy", rng=2)
+    every = [Dense(4, 5), LeakyReLU(0.2), Dropout(0.3), Dense(5, 4), GELU(), Dense(4, 4), Softplus(), Dense(4, 3)]
+    batch_norm = Network([4, 5, 3], activation="relu", batch_norm=True, loss="cross_entropy", rng=2)
     Trainer(batch_norm, Adam(0.05), batch_size=3, rng=0).fit(x, y, epochs=3)
-    deskew = Network([4, 5, 3], activation="tanh", loss="softmax_cross_entropy", rng=3, preprocessing=Deskew(2, 2))
+    deskew = Network([4, 5, 3], activation="tanh", loss="cross_entropy", rng=3, preprocessing=Deskew(2, 2))
     members = [
-        Network([4, 5, 3], loss="softmax_cross_entropy", rng=4),
-        Network([BatchNorm(4), Dense(4, 3)], loss=SoftmaxCrossEntropy(0.1, temperature=2), rng=5),
+        Network([4, 5, 3], loss="cross_entropy", rng=4),
+        Network([BatchNorm(4), Dense(4, 3)], loss=CrossEntropy(0.1, temperature=2), rng=5),
     ]
     numbers = Network([4, 5, 1], activation="tanh", loss="huber", rng=8)
     models = {
         "network-1": Network([4, 5, 3], rng=0),
-        "layers-1": Network(every, loss="softmax_cross_entropy", rng=1, dtype=np.float64),
+        "layers-1": Network(every, loss="cross_entropy", rng=1, dtype=np.float64),
         "batch-norm-2": batch_norm,
         "deskew-2": deskew,
         "yes-or-no-3": Network([4, 5, 1], rng=9),
@@ -59,14 +59,14 @@ def write() -> None:
         network.classes, network.image_shape = ("ant", "bee", "cat ü")[: network.n_classes], (2, 2)
     deskew.views = 5
     expected = {"x": x.tolist()}
-    for name, model in {**models, "committee-2": Committee(members)}.items():
+    for name, model in {**models, "ensemble-2": Ensemble(members)}.items():
         save(model, HERE / f"{name}.safetensors")
         expected[name] = model.outputs(x).tolist()
 
     checkpoint = HERE / "checkpoint-1.safetensors"
-    callbacks = [ExponentialAverage(0.9), Checkpoint(checkpoint)]
+    callbacks = [EMA(0.9), Checkpoint(checkpoint)]
     Trainer(Network([4, 5, 3], rng=6), Adam(0.01), batch_size=3, callbacks=callbacks, rng=7).fit(x, y, epochs=2)
-    trainer = Trainer(Network([4, 5, 3], rng=0), Adam(0.01), batch_size=3, callbacks=[ExponentialAverage(0.9)], rng=0)
+    trainer = Trainer(Network([4, 5, 3], rng=0), Adam(0.01), batch_size=3, callbacks=[EMA(0.9)], rng=0)
     resume(trainer, checkpoint)
     expected["checkpoint-1"] = trainer.network.outputs(x).tolist()
 

@@ -1,4 +1,4 @@
-"""A set of labelled pictures, to train on and to test on, and the four IDX files that it is kept in."""
+"""Data sets: training and test images, validation split, directories of IDX files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError
-from .idx import parse_idx, payload_of, read_bytes
+from .idx import decompress, parse_idx, read_bytes
 
-Bytes = NDArray[np.uint8]  # images (count, height, width), 0 the paper and 255 the ink; or labels (count,)
+Bytes = NDArray[np.uint8]  # images (count, height, width), background 0 and strokes 255; or labels (count,)
 
 FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -25,7 +25,13 @@ FILES = {
 
 
 class Split(NamedTuple):
-    """Three parts of a set, images and labels each: to learn from, to choose by, to report."""
+    """Training, validation and test sets.
+
+    Attributes
+    ----------
+    train, validation, test : tuple of (ndarray, ndarray)
+        Images of shape (count, height, width) and labels of shape (count,), both uint8.
+    """
 
     train: tuple[Bytes, Bytes]
     validation: tuple[Bytes, Bytes]
@@ -34,10 +40,23 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images and their labels, all of one height and width.
+    """Training and test images with their labels.
 
-    x_train, x_test (count, height, width) uint8; y_train, y_test (count,) uint8, each label below len(classes).
-    Raises HandgradError where the arrays are not that, or a part is empty.
+    Parameters
+    ----------
+    x_train, x_test : ndarray of uint8, shape (count, height, width)
+        Images. Both arrays have the same height and width.
+    y_train, y_test : ndarray of uint8, shape (count,)
+        Labels, each less than len(classes).
+    name : str
+        Name of the data set, used in messages.
+    classes : tuple of str
+        Names of the classes: label i belongs to classes[i].
+
+    Raises
+    ------
+    HandgradError
+        If an array has another dtype or shape, if an array is empty, or if a label has no class.
     """
 
     x_train: Bytes
@@ -52,87 +71,173 @@ class Dataset:
         self._check("test", self.x_test, self.y_test)
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise HandgradError(
-                f"{self.name}: the images to train on are {_by(self.x_train)} and those to test on {_by(self.x_test)}: "
-                "expected one size"
+                f"{self.name}: x_train has images of {_size(self.x_train)} pixels and x_test of {_size(self.x_test)}: "
+                "expected the same height and width"
             )
 
     def __repr__(self) -> str:
         train, test = len(self.x_train), len(self.x_test)
-        size = _by(self.x_train)
-        return f"{self.name}: {train:,} images to train on, {test:,} to test on, {size}, {len(self.classes)} classes"
+        size, classes = _size(self.x_train), len(self.classes)
+        return f"{self.name}: {train:,} training images, {test:,} test images, {size} pixels, {classes} classes"
 
     def split(self, validation: int = 10_000) -> Split:
-        """The last `validation` of the training set held out, the rest to train on.
+        """Split the training set: the last `validation` examples become the validation set.
 
-        Of MNIST 50,000, 10,000 and 10,000: the parts of Nielsen, Neural Networks and Deep Learning, chapter 1.
+        The default splits MNIST into 50,000, 10,000 and 10,000 examples, as Nielsen does.
+
+        Parameters
+        ----------
+        validation : int
+            Number of validation examples, at least 1 and less than len(x_train).
+
+        Returns
+        -------
+        Split
+            Views of the arrays of this data set, not copies.
+
+        Raises
+        ------
+        HandgradError
+            If `validation` is out of range.
+
+        References
+        ----------
+        Nielsen, "Neural Networks and Deep Learning", 2015, chapter 1.
         """
         count = len(self.x_train)
         if not 1 <= validation < count:
             raise HandgradError(
-                f"{validation} images cannot be held out of the {count} that {self.name} has to train on: "
+                f"{self.name}: cannot use {validation} of the {count} training images for validation: "
                 f"expected 1 to {count - 1}"
             )
-        kept = count - validation
+        n_train = count - validation
         return Split(
-            train=(self.x_train[:kept], self.y_train[:kept]),
-            validation=(self.x_train[kept:], self.y_train[kept:]),
+            train=(self.x_train[:n_train], self.y_train[:n_train]),
+            validation=(self.x_train[n_train:], self.y_train[n_train:]),
             test=(self.x_test, self.y_test),
         )
 
     def _check(self, part: str, x: NDArray[Any], y: NDArray[Any]) -> None:
+        """Check dtype, shape and labels of one part, "train" or "test"."""
         if x.dtype != np.uint8 or x.ndim != 3:
             raise HandgradError(
-                f"{self.name}: x_{part} is {x.dtype} of shape {x.shape}: expected uint8 (count, height, width)"
+                f"{self.name}: x_{part} is {x.dtype} of shape {x.shape}: expected uint8 of shape (count, height, width)"
             )
         if y.dtype != np.uint8 or y.ndim != 1:
-            raise HandgradError(f"{self.name}: y_{part} is {y.dtype} of shape {y.shape}: expected uint8 (count,)")
+            raise HandgradError(
+                f"{self.name}: y_{part} is {y.dtype} of shape {y.shape}: expected uint8 of shape (count,)"
+            )
         if x.size == 0:
-            raise HandgradError(f"{self.name}: x_{part} has the shape {x.shape}: there is no pixel in it")
+            raise HandgradError(f"{self.name}: x_{part} of shape {x.shape} is empty: expected at least one pixel")
         if len(x) != len(y):
             raise HandgradError(
-                f"{self.name}: x_{part} has {len(x)} images and y_{part} {len(y)} labels: expected one each"
+                f"{self.name}: x_{part} has {len(x)} images and y_{part} has {len(y)} labels: "
+                "expected one label per image"
             )
         if y.max() >= len(self.classes):
             raise HandgradError(
-                f"{self.name}: y_{part} holds the label {y.max()}, but there are {len(self.classes)} classes: "
-                f"expected 0 to {len(self.classes) - 1}"
+                f"{self.name}: y_{part} contains the label {y.max()}, but there are {len(self.classes)} classes: "
+                f"expected labels from 0 to {len(self.classes) - 1}"
             )
 
 
-def _by(images: Bytes) -> str:
+def _size(images: Bytes) -> str:
+    """Height and width as text, such as 28x28."""
     height, width = images.shape[1:]
     return f"{height}x{width}"
 
 
 def read_dataset(directory: str | os.PathLike[str]) -> Dataset:
-    """The set in a directory of four IDX files of MNIST's names: MNIST, Fashion-MNIST, KMNIST, or your own.
+    """Read a directory of four IDX files with MNIST's file names.
 
-    Any height and width, any number of classes: 0, 1, ... to the highest label to train on. The names may end in .gz
-    and have a dot before idx. (EMNIST comes under other names, its pictures lying on their sides.)
-    Raises HandgradError where a file is missing or damaged, or the four do not fit together.
+    The directory may contain MNIST, Fashion-MNIST, KMNIST or your own data, of any height and width. The classes are
+    0, 1, ... up to the highest training label. A file name may end in .gz and may have a dot instead of the hyphen
+    before "idx". EMNIST needs conversion first: its file names differ and its images are transposed.
+
+    Parameters
+    ----------
+    directory : path-like
+        Directory of the four files. Its name becomes the name of the data set.
+
+    Returns
+    -------
+    Dataset
+        The four arrays, with the labels' numbers as class names.
+
+    Raises
+    ------
+    HandgradError
+        If a file is missing or damaged, or if images and labels do not match.
     """
-    return dataset_from(read_payloads(Path(directory)), Path(directory).resolve().name)
+    return build_dataset(read_payloads(Path(directory)), Path(directory).resolve().name)
 
 
 def read_payloads(directory: Path) -> dict[str, bytes]:
-    """The four files in `directory` by name, gunzipped. Raises HandgradError where one is missing or damaged."""
-    found = {name: variants(directory, name) for name in FILES.values()}
+    """Read the four files in a directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Directory of the four files, plain or gzipped.
+
+    Returns
+    -------
+    dict of str to bytes
+        Uncompressed content by file name, in the order of FILES.
+
+    Raises
+    ------
+    HandgradError
+        If a file is missing or damaged.
+    """
+    found = {name: matching_files(directory, name) for name in FILES.values()}
     missing = [name for name, paths in found.items() if not paths]
     if missing:
-        raise HandgradError(f"{directory} holds no {', '.join(missing)}: put the missing there, plain or as .gz")
-    return {name: payload_of(read_bytes(paths[0]), paths[0].name) for name, paths in found.items()}
+        raise HandgradError(f"{directory} does not contain {', '.join(missing)}: add the missing files, plain or .gz")
+    return {name: decompress(read_bytes(paths[0]), paths[0].name) for name, paths in found.items()}
 
 
-def variants(directory: Path, name: str) -> list[Path]:
-    """The files in `directory` that may be `name`: so named or with a dot before idx, plain first, then .gz."""
+def matching_files(directory: Path, name: str) -> list[Path]:
+    """List the files in a directory that can stand for an IDX file name.
+
+    Parameters
+    ----------
+    directory : Path
+        Directory to search.
+    name : str
+        One of the names in FILES.
+
+    Returns
+    -------
+    list of Path
+        Existing files, in this order: NAME, NAME.gz, then both with ".idx" instead of "-idx".
+    """
     dotted = name.replace("-idx", ".idx")
     candidates = (directory / (stem + suffix) for stem in (name, dotted) for suffix in ("", ".gz"))
     return [path for path in candidates if os.path.isfile(path)]
 
 
-def dataset_from(payloads: Mapping[str, bytes], name: str) -> Dataset:
-    """The set in four IDX payloads. Raises HandgradError where one is damaged or they do not fit together."""
+def build_dataset(payloads: Mapping[str, bytes], name: str) -> Dataset:
+    """Build a data set from the content of four IDX files.
+
+    Parameters
+    ----------
+    payloads : mapping of str to bytes
+        Uncompressed content by file name.
+    name : str
+        Name of the data set.
+
+    Returns
+    -------
+    Dataset
+        The four arrays, with the labels' numbers as class names.
+
+    Raises
+    ------
+    HandgradError
+        If a file is damaged, or if images and labels do not match.
+    """
     arrays = {field: parse_idx(payloads[file], file) for field, file in FILES.items()}
     y = arrays["y_train"]
-    known = range(int(y.max()) + 1) if y.size and y.dtype == np.uint8 else ()  # where it is not, Dataset says so
-    return Dataset(**arrays, name=name, classes=tuple(map(str, known)))
+    labels = range(int(y.max()) + 1) if y.size and y.dtype == np.uint8 else ()  # Dataset rejects any other y_train
+    return Dataset(**arrays, name=name, classes=tuple(map(str, labels)))

@@ -1,9 +1,10 @@
-"""MNIST: found where it already lies, else fetched; every byte checked each time it is read.
+"""MNIST: search, download, verification.
 
-A copy is a directory of the four IDX files, plain or gzipped, or Keras's mnist.npz. It counts only if the SHA-256 of
-each payload is MNIST's. handgrad's own cache has torchvision's layout: `torchvision.datasets.MNIST` reads it too.
+A copy of MNIST is a directory of the four IDX files, plain or gzipped, or Keras's mnist.npz. A copy is used only if the
+SHA-256 hash of each uncompressed file is the expected one; the hashes are checked every time the copy is read.
+handgrad's cache has the layout of torchvision, so `torchvision.datasets.MNIST` can read it too.
 
-MNIST is by Yann LeCun and Corinna Cortes, a derivative of NIST's databases; licence CC BY-SA 3.0.
+MNIST was made by Yann LeCun and Corinna Cortes from NIST's databases. Its licence is CC BY-SA 3.0.
 """
 
 from __future__ import annotations
@@ -22,49 +23,91 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replacing
 from ..errors import HandgradError, MissingExtraError, optional
-from .dataset import FILES, Dataset, dataset_from, read_payloads, variants
-from .idx import idx_payload, payload_of, read_bytes
+from ..io.atomic import replacing
+from .dataset import FILES, Dataset, build_dataset, matching_files, read_payloads
+from .idx import decompress, encode_idx, read_bytes
 
-logger = logging.getLogger(__name__)  # unless an application says otherwise, warnings are lines on stderr
+logger = logging.getLogger(__name__)  # without a logging configuration, Python prints warnings to stderr
 
-RAW = Path("MNIST", "raw")  # torchvision's layout, below its root
-SLACK = 1 << 16  # bytes by which a gzipped file may be longer than what is in it
-SLOWEST = 1000  # bytes a second; a mirror that gives less is passed over
+RAW = Path("MNIST", "raw")  # where torchvision keeps the files, relative to its root directory
+GZIP_OVERHEAD = 1 << 16  # bytes; a gzipped file may be larger than its content by at most this
+MIN_SPEED = 1000  # bytes per second; a slower mirror is skipped
 
 
 class MnistNotFoundError(HandgradError):
-    """MNIST is nowhere on this machine and could not be brought here. The line says what was tried and what to do."""
+    """MNIST is not on this machine and could not be downloaded."""
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """How a file is known: its length in bytes and its SHA-256, both of the payload, however it comes compressed."""
+    """Size and SHA-256 hash of a file.
+
+    Parameters
+    ----------
+    size : int
+        Number of bytes after decompression.
+    sha256 : str
+        SHA-256 of the uncompressed content, in hexadecimal.
+    """
 
     size: int
     sha256: str
 
-    def payload(self, data: bytes, name: str) -> bytes:
-        """`data`, gunzipped where it is gzipped. Raises HandgradError where that is not the file that is known."""
-        payload = payload_of(data, name, limit=self.size)
+    def verified(self, data: bytes, name: str) -> bytes:
+        """Decompress the content of a file and verify it.
+
+        Parameters
+        ----------
+        data : bytes
+            Content of the file, plain or gzipped.
+        name : str
+            Name of the file, used in error messages.
+
+        Returns
+        -------
+        bytes
+            Uncompressed content.
+
+        Raises
+        ------
+        HandgradError
+            If the gzip data is damaged, or if size or hash differ.
+        """
+        payload = decompress(data, name, limit=self.size)
         if len(payload) != self.size:
-            page = ", a web page" if data.lstrip()[:1] == b"<" else ""
-            raise HandgradError(f"{name} is another file{page}: {len(payload)} bytes, expected {self.size}")
+            page = " but a web page" if data.lstrip()[:1] == b"<" else ""
+            raise HandgradError(
+                f"{name} is not the expected file{page}: it has {len(payload)} bytes, expected {self.size}"
+            )
         digest = hashlib.sha256(payload).hexdigest()
         if digest != self.sha256:
-            raise HandgradError(f"{name} is damaged or another file: SHA-256 {digest}, expected {self.sha256}")
+            raise HandgradError(f"{name} is damaged or a different file: SHA-256 {digest}, expected {self.sha256}")
         return payload
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of images: how its four files are known, and who serves them."""
+    """Checksums and download addresses of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Name of the data set.
+    files : mapping of str to Checksum
+        Checksums of the four IDX files by file name.
+    mirrors : tuple of str
+        URLs of directories, ending in a slash. Each mirror is asked for NAME.gz, then for NAME.
+    npz_url : str
+        URL of an .npz file with all four arrays. It is downloaded only if all mirrors fail.
+    npz : Checksum
+        Checksum of the .npz file.
+    """
 
     name: str
     files: Mapping[str, Checksum]
-    mirrors: tuple[str, ...]  # directories, with a slash at the end; asked in turn for NAME.gz, then for NAME
-    npz_url: str  # all four arrays in one file, asked for last
+    mirrors: tuple[str, ...]
+    npz_url: str
     npz: Checksum
 
 
@@ -95,108 +138,172 @@ MNIST = Source(
 def load_mnist(
     directory: str | os.PathLike[str] | None = None, *, fetch: bool = True, source: Source = MNIST
 ) -> Dataset:
-    """The set in `directory` or HANDGRAD_DATA, whichever set of four IDX files that is; else MNIST, wherever it is.
+    """Load MNIST, or the data set in a directory.
 
-    Either may be the path of Keras's mnist.npz as well. Where no copy of MNIST is found whole it is fetched into the
-    cache, unless `fetch` is False. A damaged copy is reported, one in the cache mended. Raises HandgradError where
-    `directory` holds no whole set, MnistNotFoundError where MNIST is nowhere.
+    Without `directory`, the environment variable HANDGRAD_DATA names the directory. If HANDGRAD_DATA is not set, the
+    first complete copy of MNIST in `search_paths` is used. A warning is logged for each damaged copy, and a damaged
+    copy in the cache is repaired.
+
+    Parameters
+    ----------
+    directory : path-like, optional
+        Directory of four IDX files, or path of Keras's mnist.npz.
+    fetch : bool
+        Download MNIST into the cache if no complete copy is found.
+    source : Source
+        Checksums and mirrors.
+
+    Returns
+    -------
+    Dataset
+        Its name is "MNIST" if the hashes are those of MNIST, else the name of the directory.
+
+    Raises
+    ------
+    HandgradError
+        If the data set in `directory` or HANDGRAD_DATA is incomplete or damaged, or if `directory` contains no data
+        set.
+    MnistNotFoundError
+        If no complete copy of MNIST is found, and the download failed or `fetch` is False.
     """
-    own = (os.environ.get("HANDGRAD_DATA") or None) if directory is None else directory
-    if own is not None:
-        dataset = _own_set(Path(own), source)
+    user_path = (os.environ.get("HANDGRAD_DATA") or None) if directory is None else directory
+    if user_path is not None:
+        dataset = _load_user_data(Path(user_path), source)
         if dataset is not None:
             return dataset
         if directory is not None:
             raise HandgradError(
-                f"{Path(directory)} holds no IDX files: expected {', '.join(FILES.values())}, gzipped or not; "
+                f"{Path(directory)} contains no IDX files: expected {', '.join(FILES.values())}, plain or gzipped; "
                 "or the path of Keras's mnist.npz"
             )
-        logger.warning("HANDGRAD_DATA is %s, which holds no IDX files: looking elsewhere", own)
-    return dataset_from(_whole_copy(fetch, source).payloads, source.name)
+        logger.warning("HANDGRAD_DATA is %s, which contains no IDX files: searching the other locations", user_path)
+    return build_dataset(_complete_copy(fetch, source).payloads, source.name)
 
 
 def find_mnist(source: Source = MNIST) -> Path | None:
-    """The first place that holds a whole copy, a directory or an .npz file, every hash checked; None: there is none."""
-    return next((copy.place for copy in survey(source) if copy.whole), None)
+    """Find the first complete copy of MNIST in `search_paths`, with every hash checked.
+
+    Parameters
+    ----------
+    source : Source
+        Checksums of the data set.
+
+    Returns
+    -------
+    Path or None
+        A directory or an .npz file, which `load_mnist` reads. None if there is no complete copy.
+    """
+    return next((copy.path for copy in check_copies(source) if copy.complete), None)
 
 
-def _own_set(own: Path, source: Source) -> Dataset | None:
-    """The set that is there, or None. It is called MNIST if it is MNIST, and by its directory if it is another."""
-    if own.suffix == ".npz" and own.is_file():
-        return dataset_from(_npz_payloads(read_bytes(own), str(own), source), source.name)
-    for place in _within(own):
-        if any(variants(place, name) for name in FILES.values()):
-            payloads = read_payloads(place)
-            known = all(
+def _load_user_data(path: Path, source: Source) -> Dataset | None:
+    """Load the data set in a user's directory or mnist.npz; None if there are no IDX files."""
+    if path.suffix == ".npz" and path.is_file():
+        return build_dataset(_npz_payloads(read_bytes(path), str(path), source), source.name)
+    for directory in _candidates(path):
+        if any(matching_files(directory, name) for name in FILES.values()):
+            payloads = read_payloads(directory)
+            is_source = all(
                 hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items()
             )
-            return dataset_from(payloads, source.name if known else place.resolve().name)
+            return build_dataset(payloads, source.name if is_source else directory.resolve().name)
     return None
 
 
-def _whole_copy(fetch: bool, source: Source) -> Copy:
-    """The first whole copy, fetched if there is none; the cache is whole after it if anything was in it before."""
-    cache, mend = cache_directory(), False
-    for copy in survey(source):
-        if copy.whole:
+def _complete_copy(fetch: bool, source: Source) -> Copy:
+    """Find or download a complete copy, and repair the cache if it is damaged."""
+    cache, repair = cache_directory(), False
+    for copy in check_copies(source):
+        if copy.complete:
             break
         if not copy.absent:
             logger.warning("%s", copy)
-            mend |= copy.place == cache
+            repair |= copy.path == cache
     else:
         if not fetch:
-            looked = ", ".join(map(str, places()))
-            raise MnistNotFoundError(f"{source.name} was not found in {looked}: run handgrad data fetch")
+            searched = ", ".join(map(str, search_paths()))
+            raise MnistNotFoundError(f"{source.name} was not found in {searched}: run handgrad data fetch")
         return fetch_mnist(source=source)
-    if mend:
+    if repair:
         try:
-            _fill(cache, copy.payloads.__getitem__, source)
-        except HandgradError as error:  # no reason to go without the copy that is whole
+            _complete_directory(cache, copy.payloads.__getitem__, source)
+        except HandgradError as error:  # the complete copy elsewhere can still be used
             logger.warning("%s", error)
     return copy
 
 
-# ---------------------------------------------------------------------------------------- places and their copies
+# ----------------------------------------------------------------------------------------------- locations and copies
 
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """What one place holds of the four files: payloads that are whole, names that are missing, faults of the others."""
+    """Result of checking one location for the four files.
 
-    place: Path
+    Parameters
+    ----------
+    path : Path
+        Directory or .npz file.
+    payloads : mapping of str to bytes
+        Uncompressed content of the correct files, by file name.
+    missing : tuple of str
+        Names of the files that do not exist.
+    damaged : mapping of str to str
+        Error message of each file that cannot be read or has another hash, by file name.
+    """
+
+    path: Path
     payloads: Mapping[str, bytes]
     missing: tuple[str, ...]
     damaged: Mapping[str, str]
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
+        """True if all four files are correct."""
         return not self.missing and not self.damaged
 
     @property
     def absent(self) -> bool:
+        """True if none of the four files exists."""
         return not self.payloads and not self.damaged
 
     def __repr__(self) -> str:
-        return f"<Copy {self}>"  # not its 55 MB of payloads
+        return f"<Copy {self}>"  # without the 55 MB of payloads
 
     def __str__(self) -> str:
-        if self.whole:
-            return f"{self.place}: whole, every SHA-256 as expected"
+        if self.complete:
+            return f"{self.path}: complete, every SHA-256 is correct"
         if self.absent:
-            return f"{self.place}: nothing there"
-        return f"{self.place}: " + "; ".join([*self.damaged.values(), *(f"{name} is missing" for name in self.missing)])
+            return f"{self.path}: not found"
+        return f"{self.path}: " + "; ".join([*self.damaged.values(), *(f"{name} is missing" for name in self.missing)])
 
 
 def cache_directory() -> Path:
-    """The cache of handgrad: MNIST/raw in the directory that the system keeps for caches."""
+    """Return handgrad's cache directory for MNIST.
+
+    Returns
+    -------
+    Path
+        MNIST/raw in the user's cache directory, for example ~/.cache/handgrad/MNIST/raw on Linux.
+
+    Raises
+    ------
+    MissingExtraError
+        If platformdirs is not installed.
+    """
     return Path(optional("platformdirs").user_cache_dir("handgrad", appauthor=False)) / RAW
 
 
-def places() -> tuple[Path, ...]:
-    """Where MNIST is looked for, in this order: HANDGRAD_DATA, the cache, torchvision's directories, Keras's file."""
-    own, home = os.environ.get("HANDGRAD_DATA"), Path(os.path.expanduser("~"))
+def search_paths() -> tuple[Path, ...]:
+    """List the locations that are searched for MNIST.
+
+    Returns
+    -------
+    tuple of Path
+        In this order: HANDGRAD_DATA, the cache, torchvision's directories, Keras's mnist.npz.
+    """
+    user_path, home = os.environ.get("HANDGRAD_DATA"), Path(os.path.expanduser("~"))
     return (
-        *(_within(Path(own)) if own else ()),
+        *(_candidates(Path(user_path)) if user_path else ()),
         cache_directory(),
         "data" / RAW,
         home / "data" / RAW,
@@ -204,116 +311,179 @@ def places() -> tuple[Path, ...]:
     )
 
 
-def survey(source: Source = MNIST) -> Iterator[Copy]:
-    """What each of the places holds, in order, each read and checked only when it is asked for."""
-    return (verify(place, source) for place in places())
+def check_copies(source: Source = MNIST) -> Iterator[Copy]:
+    """Check every location in `search_paths`, lazily.
+
+    Parameters
+    ----------
+    source : Source
+        Checksums of the data set.
+
+    Yields
+    ------
+    Copy
+        What the location contains, in the order of `search_paths`.
+    """
+    return (verify(path, source) for path in search_paths())
 
 
-def verify(place: str | os.PathLike[str], source: Source = MNIST) -> Copy:
-    """What `place`, a directory of IDX files or an .npz file, holds of the set; the hash of every payload checked."""
-    place = Path(place)
-    if place.suffix == ".npz":
-        return _verify_npz(place, source)
+def verify(path: str | os.PathLike[str], source: Source = MNIST) -> Copy:
+    """Read a copy of the data set and check the hash of every file.
+
+    Parameters
+    ----------
+    path : path-like
+        Directory of IDX files, or an .npz file.
+    source : Source
+        Checksums of the data set.
+
+    Returns
+    -------
+    Copy
+        The correct, missing and damaged files.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return _verify_npz(path, source)
     payloads: dict[str, bytes] = {}
     missing: list[str] = []
     damaged: dict[str, str] = {}
-    for name, known in source.files.items():
-        paths = variants(place, name)
-        if not paths:
+    for name, checksum in source.files.items():
+        files = matching_files(path, name)
+        if not files:
             missing.append(name)
-        for path in paths:  # a gzipped file may be whole beside a damaged plain one
+        for file in files:  # NAME.gz may be correct although NAME is damaged
             try:
-                payloads[name] = known.payload(read_bytes(path), path.name)
+                payloads[name] = checksum.verified(read_bytes(file), file.name)
             except HandgradError as error:
                 damaged.setdefault(name, str(error))
             else:
                 damaged.pop(name, None)
                 break
-    return Copy(place, payloads, tuple(missing), damaged)
+    return Copy(path, payloads, tuple(missing), damaged)
 
 
-def _verify_npz(place: Path, source: Source) -> Copy:
-    if not os.path.exists(place):
-        return Copy(place, {}, tuple(source.files), {})
+def _verify_npz(path: Path, source: Source) -> Copy:
+    """Check Keras's mnist.npz and the four arrays in it."""
+    if not os.path.exists(path):
+        return Copy(path, {}, tuple(source.files), {})
     try:
-        return Copy(place, _npz_payloads(read_bytes(place), place.name, source), (), {})
+        return Copy(path, _npz_payloads(read_bytes(path), path.name, source), (), {})
     except HandgradError as error:
-        return Copy(place, {}, (), dict.fromkeys(source.files, str(error)))
+        return Copy(path, {}, (), dict.fromkeys(source.files, str(error)))
 
 
 def _npz_payloads(data: bytes, name: str, source: Source) -> dict[str, bytes]:
-    """The four files made from the arrays in Keras's file: the file is checked before it is opened, they after it."""
-    with np.load(io.BytesIO(source.npz.payload(data, name)), allow_pickle=False) as arrays:
-        payloads = {file: idx_payload(arrays[field]) for field, file in FILES.items()}
-    return {file: source.files[file].payload(payload, f"{file} in {name}") for file, payload in payloads.items()}
+    """Encode the arrays of an .npz file as four IDX files; the hash of the .npz file is checked before it is opened."""
+    with np.load(io.BytesIO(source.npz.verified(data, name)), allow_pickle=False) as arrays:
+        payloads = {file: encode_idx(arrays[field]) for field, file in FILES.items()}
+    return {file: source.files[file].verified(payload, f"{file} in {name}") for file, payload in payloads.items()}
 
 
-def _within(directory: Path) -> tuple[Path, Path]:
-    """Where the files may be in a directory that a user names: there, or in torchvision's layout below it."""
+def _candidates(directory: Path) -> tuple[Path, Path]:
+    """List where a user's directory may contain the files: directly, or in torchvision's layout."""
     return directory, directory / RAW
 
 
-# --------------------------------------------------------------------------------------------------- into the cache
+# --------------------------------------------------------------------------------------------------- filling the cache
 
 
-def take_local(directory: str | os.PathLike[str], *, source: Source = MNIST) -> Copy:
-    """Copy the set from `directory` (or an .npz file) into the cache. Raises HandgradError where it is not whole."""
-    copies = [verify(place, source) for place in _within(Path(directory))]
+def copy_to_cache(directory: str | os.PathLike[str], *, source: Source = MNIST) -> Copy:
+    """Copy the data set from a local directory into the cache.
+
+    Parameters
+    ----------
+    directory : path-like
+        Directory of the four IDX files, or path of Keras's mnist.npz.
+    source : Source
+        Checksums of the data set.
+
+    Returns
+    -------
+    Copy
+        The complete copy in the cache.
+
+    Raises
+    ------
+    HandgradError
+        If a file is missing or damaged. The cache is unchanged then.
+    """
+    copies = [verify(path, source) for path in _candidates(Path(directory))]
     for copy in copies:
-        if copy.whole:
-            return _fill(cache_directory(), copy.payloads.__getitem__, source)
-    faults = "; ".join(str(copy) for copy in copies if not copy.absent) or f"{directory} holds none of its files"
-    raise HandgradError(f"{source.name} cannot be taken from there: {faults}; expected {_recipe(source)}")
+        if copy.complete:
+            return _complete_directory(cache_directory(), copy.payloads.__getitem__, source)
+    problems = "; ".join(str(copy) for copy in copies if not copy.absent) or f"{directory} contains none of its files"
+    raise HandgradError(f"{source.name} cannot be copied: {problems}; expected {_expected_files(source)}")
 
 
 def fetch_mnist(
     directory: str | os.PathLike[str] | None = None, *, source: Source = MNIST, timeout: float = 20.0
 ) -> Copy:
-    """Fetch those of the four files that `directory` (the cache) does not hold whole, each from the first to give it.
+    """Download the missing and damaged files of a directory.
 
-    They are kept unzipped. HANDGRAD_MNIST_MIRROR is asked before all others. timeout: seconds a mirror may be silent.
-    Raises MnistNotFoundError, with all that was tried, where a file is not to be had or the directory not writable.
+    Each file comes from the first mirror that provides it and is stored uncompressed. The mirror in the environment
+    variable HANDGRAD_MNIST_MIRROR is tried first.
+
+    Parameters
+    ----------
+    directory : path-like, optional
+        Directory to complete. Default: the cache.
+    source : Source
+        Checksums and mirrors.
+    timeout : float
+        Maximum time without a response from a mirror, in seconds.
+
+    Returns
+    -------
+    Copy
+        The complete copy in the directory.
+
+    Raises
+    ------
+    MnistNotFoundError
+        If no mirror provides a file, or if the directory is not writable. The message lists all attempts.
     """
     directory = cache_directory() if directory is None else Path(directory)
-    return _fill(directory, _Mirrors(source, timeout).payload, source)
+    return _complete_directory(directory, _Mirrors(source, timeout).payload, source)
 
 
-def _fill(directory: Path, payload: Callable[[str], bytes], source: Source) -> Copy:
-    """Write into `directory` those of the four files that are not whole there, each as `payload` gives it by name."""
-    here = verify(directory, source)
-    payloads = dict(here.payloads)
+def _complete_directory(directory: Path, payload: Callable[[str], bytes], source: Source) -> Copy:
+    """Write the missing and damaged files of a directory; `payload` returns the content for a file name."""
+    existing = verify(directory, source)
+    payloads = dict(existing.payloads)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in (*here.missing, *here.damaged):
+        for name in (*existing.missing, *existing.damaged):
             with replacing(directory / name) as file:
                 payloads[name] = payload(name)
                 file.write(payloads[name])
     except OSError as error:
         raise MnistNotFoundError(
-            f"{directory} cannot be written to ({error.strerror}): mend that, or put the four files elsewhere and name "
-            "their directory in HANDGRAD_DATA"
+            f"cannot write to {directory} ({error.strerror}): fix the cause, or put the four files into another "
+            "directory and set HANDGRAD_DATA to its path"
         ) from error
     return Copy(directory, payloads, (), {})
 
 
-def _recipe(source: Source) -> str:
-    return f"{', '.join(f'{name}.gz' for name in source.files)} (gzipped or not)"
+def _expected_files(source: Source) -> str:
+    """List the four files for an error message."""
+    return f"{', '.join(f'{name}.gz' for name in source.files)} (gzipped or plain)"
 
 
-# ---------------------------------------------------------------------------------------------------- the mirrors
+# ---------------------------------------------------------------------------------------------------- download
 
 
 class _Mirrors:
-    """All who serve the set. One that has failed is asked last for the next file; the .npz file only when all have."""
+    """Download from several mirrors; a mirror that failed is tried last for the next file, the .npz file after all."""
 
     def __init__(self, source: Source, timeout: float) -> None:
         self.source, self.timeout = source, timeout
-        self.mirrors = [*_own_mirror(), *source.mirrors]
+        self.mirrors = [*_user_mirror(), *source.mirrors]
         self.from_npz: dict[str, bytes] = {}
         self.tried: list[str] = []
 
     def payload(self, name: str) -> bytes:
-        """The payload of the file `name`, whole. Raises MnistNotFoundError where nobody gives it."""
+        """Return the verified content of a file, or raise MnistNotFoundError if no mirror provides it."""
         if name in self.from_npz:
             return self.from_npz[name]
         for mirror in tuple(self.mirrors):
@@ -324,110 +494,112 @@ class _Mirrors:
                 self.mirrors.remove(mirror)
                 self.mirrors.append(mirror)
         try:
-            data = download(self.source.npz_url, self.source.npz.size + SLACK, self.timeout)
+            data = _download(self.source.npz_url, self.source.npz.size + GZIP_OVERHEAD, self.timeout)
             self.from_npz = _npz_payloads(data, self.source.npz_url.rpartition("/")[2], self.source)
             return self.from_npz[name]
         except HandgradError as error:
             self.tried.append(f"{self.source.npz_url} ({error})")
         raise MnistNotFoundError(
-            f"{self.source.name} could not be fetched: tried {', '.join(self.tried)}; get {_recipe(self.source)} "
-            "by other means into a directory DIR, then: handgrad data fetch --from DIR"
+            f"{self.source.name} could not be downloaded: tried {', '.join(self.tried)}; "
+            f"put {_expected_files(self.source)} into a directory DIR and run handgrad data fetch --from DIR"
         )
 
     def _from_mirror(self, mirror: str, name: str) -> bytes:
-        known = self.source.files[name]
-        limit = known.size + SLACK
+        """Download NAME.gz, or NAME if the mirror does not have NAME.gz, and verify it."""
+        checksum = self.source.files[name]
+        limit = checksum.size + GZIP_OVERHEAD
         try:
-            data = download(f"{mirror}{name}.gz", limit, self.timeout)
-        except _RefusedError as refused:  # a mirror may be a cache of handgrad's or torchvision's, served as it is
+            data = _download(f"{mirror}{name}.gz", limit, self.timeout)
+        except _HTTPStatusError as status:  # a mirror may serve handgrad's or torchvision's directory of plain files
             try:
-                data = download(f"{mirror}{name}", limit, self.timeout)
-            except _RefusedError:
-                raise refused from None
-        return known.payload(data, name)
+                data = _download(f"{mirror}{name}", limit, self.timeout)
+            except _HTTPStatusError:
+                raise status from None
+        return checksum.verified(data, name)
 
 
-def _own_mirror() -> tuple[str, ...]:
-    own = os.environ.get("HANDGRAD_MNIST_MIRROR")
-    if not own:
+def _user_mirror() -> tuple[str, ...]:
+    """Return the mirror in HANDGRAD_MNIST_MIRROR, with a slash at the end, as a tuple of zero or one URLs."""
+    url = os.environ.get("HANDGRAD_MNIST_MIRROR")
+    if not url:
         return ()
-    if not re.match(r"https?://[^/]", own):
-        raise HandgradError(f"HANDGRAD_MNIST_MIRROR is '{own}': expected the address of a directory, https://...")
-    return (own.removesuffix("/") + "/",)
+    if not re.match(r"https?://[^/]", url):
+        raise HandgradError(f"HANDGRAD_MNIST_MIRROR is '{url}': expected the URL of a directory, https://...")
+    return (url.removesuffix("/") + "/",)
 
 
-class _RefusedError(HandgradError):
-    """The server answers, but not with this file."""
+class _HTTPStatusError(HandgradError):
+    """The server answered with an HTTP error status, such as 404."""
 
 
-def download(url: str, limit: int, timeout: float) -> bytes:
-    """What is at `url`, with a progress bar. Proxies and SSL_CERT_FILE are honoured.
+def _download(url: str, limit: int, timeout: float) -> bytes:
+    """Download at most `limit` bytes, with a progress bar; urllib honours proxy variables and SSL_CERT_FILE.
 
-    limit: bytes; more is not read. timeout: seconds without a byte, or at under SLOWEST bytes a second.
-    Raises HandgradError, with a short reason, where it does not come whole.
+    The download fails after `timeout` seconds without a byte, and if it is slower than MIN_SPEED for that long.
     """
-    import http.client  # late: 0.04 s that only a download should cost
+    import http.client  # imported late: only a download should cost these 0.04 s
     import urllib.error
     import urllib.request
 
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "handgrad"})  # some hosts refuse Python's own name
+        request = urllib.request.Request(url, headers={"User-Agent": "handgrad"})  # some hosts reject urllib's default
         with urllib.request.urlopen(request, timeout=timeout) as response:
             length: int | None = response.length
             if length is not None and length > limit:
                 raise HandgradError(f"{length} bytes, expected at most {limit}")
-            with _progress(url.rpartition("/")[2], length) as advance:
-                return _body(response.read1, length, limit, timeout, advance)
+            with _progress_bar(url.rpartition("/")[2], length) as advance:
+                return _read_body(response.read1, length, limit, timeout, advance)
     except urllib.error.HTTPError as error:
         with error:
-            raise _RefusedError(_short(f"HTTP {error.code} {error.reason}")) from error
+            raise _HTTPStatusError(_one_line(f"HTTP {error.code} {error.reason}")) from error
     except HandgradError:
         raise
-    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no address at all
-        raise HandgradError(_reason(error, timeout)) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: invalid URL
+        raise HandgradError(_failure_reason(error, timeout)) from error
 
 
-def _body(
+def _read_body(
     read: Callable[[int], bytes], length: int | None, limit: int, timeout: float, advance: Callable[[int], object]
 ) -> bytes:
-    """All that `read` gives: `length` bytes where that is known, else until it ends."""
+    """Read `length` bytes, or to the end if the length is unknown."""
     body = bytearray()
-    since, before = time.monotonic(), 0
+    start, size_at_start = time.monotonic(), 0
     while length is None or len(body) < length:
-        if (now := time.monotonic()) - since > timeout:
-            if len(body) - before < SLOWEST * timeout:
-                raise HandgradError(f"stalled: {len(body) - before} bytes in {now - since:.3g} s")
-            since, before = now, len(body)
-        chunk = read(min(1 << 16, limit + 1 - len(body)))  # one piece off the line, however small
+        if (now := time.monotonic()) - start > timeout:
+            received = len(body) - size_at_start
+            if received < MIN_SPEED * timeout:
+                raise HandgradError(f"too slow: {received} bytes in {now - start:.3g} s")
+            start, size_at_start = now, len(body)
+        chunk = read(min(1 << 16, limit + 1 - len(body)))  # returns as soon as some bytes are available
         if not chunk:
             break
         body += chunk
         advance(len(chunk))
         if len(body) > limit:
-            raise HandgradError(f"more than the {limit} bytes expected")
+            raise HandgradError(f"more than the expected {limit} bytes")
     if length is not None and len(body) < length:
-        raise HandgradError(f"cut off after {len(body)} of {length} bytes")
+        raise HandgradError(f"connection closed after {len(body)} of {length} bytes")
     return bytes(body)
 
 
-def _reason(error: Exception, timeout: float) -> str:
-    """Why a connection failed, in a few words."""
-    cause = getattr(error, "reason", error)  # urllib wraps what the socket said
+def _failure_reason(error: Exception, timeout: float) -> str:
+    """Describe in a few words why a connection failed."""
+    cause = getattr(error, "reason", error)  # urllib wraps the socket's error
     if isinstance(cause, TimeoutError):
-        return f"no answer in {timeout:g} s"
+        return f"no response in {timeout:g} s"
     if type(cause).__name__ == "SSLCertVerificationError":
-        return f"{cause}; where a proxy signs for others, SSL_CERT_FILE names its certificate"
-    return _short(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+        return f"{cause}; if a proxy re-signs connections, set SSL_CERT_FILE to the file of its certificate"
+    return _one_line(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
 
 
-def _short(text: str) -> str:
-    """One line of what may be a server's own words."""
+def _one_line(text: str) -> str:
+    """Shorten text to one line; a server can send any text as its reason."""
     return textwrap.shorten(text, 200, placeholder="...")
 
 
 @contextmanager
-def _progress(name: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, where that is a terminal and tqdm is installed."""
+def _progress_bar(name: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar if stderr is a terminal and tqdm is installed."""
     try:
         tqdm = optional("tqdm").tqdm
     except MissingExtraError:

@@ -16,13 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..committee import Committee
 from ..errors import HandgradError, unknown
-from ..files import replace_file, save
+from ..io.atomic import replace_file
+from ..io.models import save
 from ..network import Network
 from ..recipes import Recipe
-from . import c, js, keras, onnx, python, torch
-from .plain import Plain, as_plain, identifier, shown
+from ..wrappers import Ensemble
+from .graph import InferenceGraph, as_plain
+from .templates import identifier, shown
 from .training import Training, training_of
 
 __all__ = ["TARGETS", "Target", "export"]
@@ -32,7 +33,7 @@ class Target(NamedTuple):
     """A language to write a network in."""
 
     ending: str  # of the file's name, after the model's
-    write: Callable[[Plain, str], bytes]  # (network, the file's name) -> its content
+    write: Callable[[InferenceGraph, str], bytes]  # (network, the file's name) -> its content
     usage: str  # a command that tries it, where there is one
     whole: bool = False  # whether it writes what is in front of the first layer too
     write_training: Callable[[Training, str], bytes] | None = None  # where it loads a model file, and can train anew
@@ -62,7 +63,7 @@ def target_of(to: str) -> Target:
 
 
 def export(
-    network: Network | Committee,
+    network: Network | Ensemble,
     path: str | os.PathLike[str],
     *,
     to: str,
@@ -101,7 +102,7 @@ def export(
 
 
 def _weights_beside(
-    path: Path, network: Network | Committee, model: str | os.PathLike[str] | None
+    path: Path, network: Network | Ensemble, model: str | os.PathLike[str] | None
 ) -> tuple[Path, list[Path]]:
     """A model file in the script's directory, and again where it had to be written: never over one that is there."""
     if model is not None and Path(model).resolve().parent == path.resolve().parent:

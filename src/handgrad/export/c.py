@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..arrays import Array
-from .plain import Plain, called, filled, functions, identifier, packed, paragraphs
+from .graph import InferenceGraph
+from .templates import called, render, functions, identifier, packed, paragraphs
 
 TEMPLATE = """
 /*«head» */
@@ -31,13 +32,13 @@ void «stem»_«reader»(const float *x, float *«y»)
 «?reads»    «read»(«y», «n_out»);
 }
 
-«?classifies»int «stem»_predict(const float *x)
-«?classifies»{
-«?classifies»    float z[«n_out»];
-«?classifies»    outputs(x, z);
-«?classifies»    «label»
-«?classifies»}
-«?classifies»
+«?is_classification»int «stem»_predict(const float *x)
+«?is_classification»{
+«?is_classification»    float z[«n_out»];
+«?is_classification»    outputs(x, z);
+«?is_classification»    «label»
+«?is_classification»}
+«?is_classification»
 #ifdef «macro»
 #include <stdio.h>
 
@@ -47,7 +48,7 @@ int main(void)
     size_t got;
     while ((got = fread(x, sizeof *x, «n_in», stdin)) == «n_in») {
         «stem»_«reader»(x, «y»);
-«?classifies»        printf("%d ", «stem»_predict(x));
+«?is_classification»        printf("%d ", «stem»_predict(x));
         for (int k = 0; k < «n_out»; k++)
             printf("%.9g%c", «y»[k], k < «n_out» - 1 ? ' ' : '\\n');
     }
@@ -57,8 +58,8 @@ int main(void)
 }
 #endif
 
-«?classifies»«classes»
-«?classifies»
+«?is_classification»«classes»
+«?is_classification»
 «weights»
 """
 
@@ -157,7 +158,7 @@ static void exponential(float *z, int n)
 CALLED = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are the library's own
 
 
-def write(plain: Plain, name: str) -> bytes:
+def write(plain: InferenceGraph, name: str) -> bytes:
     """The file's text; `name` is the file's own, and its stem is in the names of all that the file offers."""
     stem = identifier(name.rpartition(".")[0] or name)
     macro, n_in, n_out = f"{stem.upper()}_MAIN", plain.network.n_in, plain.network.n_out
@@ -166,7 +167,7 @@ def write(plain: Plain, name: str) -> bytes:
         f"{plain.printed}. In NumPy x.astype(np.float32).tofile(file) writes them."
     )
     names = f"const char *const {stem}_classes[{len(plain.network.classes)}]"
-    if plain.classifies:
+    if plain.is_classification:
         reads, predicts = (
             f"void {stem}_probabilities(const float *x, float *p);",
             f"int {stem}_predict(const float *x);",
@@ -191,15 +192,15 @@ def write(plain: Plain, name: str) -> bytes:
         "chain": list(chain(plain)),
         "reads": plain.reading != "identity",
         "read": CALLED.get(plain.reading, plain.reading),
-        "y": "p" if plain.classifies else "y",
+        "y": "p" if plain.is_classification else "y",
         "label": label(plain),
         "classes": called(names, map(c_string, plain.network.classes), "{", "};"),
         "weights": weights[:-1],
     }
-    return filled(TEMPLATE, plain.values | values).encode()
+    return render(TEMPLATE, plain.values | values).encode()
 
 
-def chain(plain: Plain) -> Iterator[str]:
+def chain(plain: InferenceGraph) -> Iterator[str]:
     """The body of `outputs`: room for what each layer makes, then a call for each step, the last layer's into z."""
     rooms = {i: f"a{number}" for number, i in enumerate((i for i, step in enumerate(plain.steps) if step.arrays), 1)}
     *inner, last = rooms
@@ -220,7 +221,7 @@ def chain(plain: Plain) -> Iterator[str]:
             yield f"{CALLED.get(step.kind, step.kind)}({value}, {step.n_out}{more});"
 
 
-def label(plain: Plain) -> list[str]:
+def label(plain: InferenceGraph) -> list[str]:
     """The label of outputs z."""
     if plain.threshold is not None:
         return [f"return z[0] > {plain.threshold!r}f;"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..layers import BatchNorm, Dense, Layer
 from ..network import Network
-from .plain import Plain, called, filled, paragraphs, quoted
-from .python import told
+from .graph import InferenceGraph
+from .numpy_file import told
+from .templates import called, render, paragraphs, quoted
 from .training import Training, beside
 
 TEMPLATE = '''
@@ -24,8 +25,8 @@ import numpy as np
 from keras import layers
 from safetensors.numpy import load_file
 
-«?classifies»«classes»
-«?classifies»
+«?is_classification»«classes»
+«?is_classification»
 network = keras.Sequential([
     keras.Input((«n_in»,)),
     «layers»
@@ -39,11 +40,11 @@ for i, layer in enumerate(network.layers):
 «?norms»        layer.set_weights([weights[f"{i}.{name}"] for name in names])
 
 
-«?classifies»def predict(x):
-«?classifies»    """x (count, «n_in») -> the label of each: (count,) integers."""
-«?classifies»    return «label»
-«?classifies»
-«?classifies»
+«?is_classification»def predict(x):
+«?is_classification»    """x (count, «n_in») -> the label of each: (count,) integers."""
+«?is_classification»    return «label»
+«?is_classification»
+«?is_classification»
 def «reader»(x):
     """x (count, «n_in») -> (count, «n_out»)."""
     return keras.ops.convert_to_numpy(«read»)
@@ -73,7 +74,7 @@ READ = {"identity": "{}"} | {word: f"keras.ops.{word}({{}})" for word in ("softm
 BACKEND = "It runs on the backend that KERAS_BACKEND names: torch, jax or tensorflow."
 
 
-def write(plain: Plain, name: str) -> bytes:
+def write(plain: InferenceGraph, name: str) -> bytes:
     """The script's text; `name` is the file's own."""
     title, *head = plain.head(", in Keras")
     values = {
@@ -88,10 +89,10 @@ def write(plain: Plain, name: str) -> bytes:
         "read": READ[plain.reading].format("network(x)"),
         "told": told(plain),
     }
-    return filled(TEMPLATE, plain.values | values).encode()
+    return render(TEMPLATE, plain.values | values).encode()
 
 
-def label(plain: Plain) -> str:
+def label(plain: InferenceGraph) -> str:
     """The labels of what the network makes of x."""
     if plain.threshold is None:
         return "keras.ops.convert_to_numpy(network(x)).argmax(axis=1)"
@@ -223,7 +224,7 @@ def write_training(training: Training, name: str) -> bytes:
         "optimizer": OPTIMIZERS[word].format(**options, decay=f", weight_decay={decay!r}" if decay else ""),
         "loss": LOSSES[training.plain.reading],
     }
-    return beside(filled(TRAINING, training.values("Keras", name, notes) | values)).encode()
+    return beside(render(TRAINING, training.values("Keras", name, notes) | values)).encode()
 
 
 def born_as(layer: Layer) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from .. import __version__
 from ..errors import optional
 from ..layers import BatchNorm
-from .plain import Plain, Step
+from .graph import InferenceGraph, Step
 
 OPERATORS = {
     "relu": "Relu",
@@ -30,7 +30,7 @@ OPSET = 17  # old enough for the runtimes there are
 OPSET_OF_GELU = 20
 
 
-def write(plain: Plain, name: str) -> bytes:
+def write(plain: InferenceGraph, name: str) -> bytes:
     """The model's bytes, looked over by onnx's own checker."""
     onnx = optional("onnx", "onnx")
     helper, numbers = onnx.helper, onnx.numpy_helper
@@ -58,16 +58,16 @@ def write(plain: Plain, name: str) -> bytes:
         else:
             value = node(OPERATORS[step.kind], [value], output, **attributes(step))
     float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    read = "probabilities" if plain.classifies else "predictions"
+    read = "probabilities" if plain.is_classification else "predictions"
     node(OPERATORS[plain.reading], ["z"], read, **({"axis": 1} if plain.reading == "softmax" else {}))
     outputs = [helper.make_tensor_value_info(read, float32, ["batch", network.n_out])]
     properties = {"image_shape": json.dumps(network.image_shape), "handgrad": __version__}
-    if plain.classifies:
+    if plain.is_classification:
         outputs.append(helper.make_tensor_value_info("label", int64, ["batch"]))
         properties["classes"] = json.dumps(network.classes)
-    if plain.classifies and plain.threshold is None:
+    if plain.is_classification and plain.threshold is None:
         node("ArgMax", ["z"], "label", axis=1, keepdims=0)
-    elif plain.classifies:
+    elif plain.is_classification:
         (half,) = constants(threshold=np.float32(plain.threshold))
         above = node("Cast", [node("Greater", ["z", half], "above")], "above_as_int64", to=int64)
         node("Squeeze", [above, *constants(axes=np.array([1]))], "label")

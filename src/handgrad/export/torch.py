@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..layers import Dense, Layer
 from ..network import Network
-from .plain import Plain, called, filled, paragraphs, quoted
-from .python import told
+from .graph import InferenceGraph
+from .numpy_file import told
+from .templates import called, render, paragraphs, quoted
 from .training import Training, beside
 
 # An estimator's file has its training beside the network: the script takes of it what the network has.
@@ -25,8 +26,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-«?classifies»«classes»
-«?classifies»
+«?is_classification»«classes»
+«?is_classification»
 network = nn.Sequential(
     «layers»
 )
@@ -35,12 +36,12 @@ network.load_state_dict({name: weights[name] for name in network.state_dict()})
 network.eval()
 
 
-«?classifies»@torch.no_grad()
-«?classifies»def predict(x):
-«?classifies»    """x (count, «n_in») -> the label of each: (count,) integers."""
-«?classifies»    return «label»
-«?classifies»
-«?classifies»
+«?is_classification»@torch.no_grad()
+«?is_classification»def predict(x):
+«?is_classification»    """x (count, «n_in») -> the label of each: (count,) integers."""
+«?is_classification»    return «label»
+«?is_classification»
+«?is_classification»
 @torch.no_grad()
 def «reader»(x):
     """x (count, «n_in») -> (count, «n_out»)."""
@@ -70,7 +71,7 @@ MODULES = {
 READ = {"softmax": "{}.softmax(dim=1)", "sigmoid": "{}.sigmoid()", "identity": "{}", "exp": "{}.exp()"}
 
 
-def write(plain: Plain, name: str) -> bytes:
+def write(plain: InferenceGraph, name: str) -> bytes:
     """The script's text; `name` is the file's own."""
     title, *head = plain.head(", in PyTorch")
     values = {
@@ -84,10 +85,10 @@ def write(plain: Plain, name: str) -> bytes:
         "read": READ[plain.reading].format("network(x)"),
         "told": told(plain),
     }
-    return filled(TEMPLATE, plain.values | values).encode()
+    return render(TEMPLATE, plain.values | values).encode()
 
 
-def label(plain: Plain) -> str:
+def label(plain: InferenceGraph) -> str:
     """The labels of what the network makes of x."""
     if plain.threshold is None:
         return "network(x).argmax(dim=1)"
@@ -211,7 +212,7 @@ def write_training(training: Training, name: str) -> bytes:
         "lr_needed": training.moves or training.optimizer.weight_decay,
         "functional": "functional" in LOSSES[training.plain.reading],
     }
-    return beside(filled(TRAINING, training.values("PyTorch", name) | values)).encode()
+    return beside(render(TRAINING, training.values("PyTorch", name) | values)).encode()
 
 
 def born(network: Network) -> list[str]:

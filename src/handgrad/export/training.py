@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
-from ..committee import Committee
 from ..errors import HandgradError
 from ..network import Network
 from ..optimizers import Optimizer
 from ..recipes import RECIPES, Recipe
-from .plain import Plain, paragraphs, shown
+from ..wrappers import Ensemble
+from .graph import InferenceGraph
+from .templates import paragraphs, shown
 
 # By the recipe's word: the word that a script has it by, and what it must be told. (Adam's β and ε are the usual ones.)
 OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -59,7 +60,7 @@ SILENT = {"name", "smoothness"}
 class Training:
     """A network before its first step, and all that its training is made of."""
 
-    plain: Plain
+    plain: InferenceGraph
     recipe: Recipe
     network: Network
     optimizer: Optimizer
@@ -139,14 +140,14 @@ class Training:
         return [opening, *rest, "", f"    python {name} [DATA]", "", *paragraphs([*told, *notes]), '"""']
 
 
-def training_of(plain: Plain, model: Network | Committee, recipe: Recipe) -> Training:
+def training_of(plain: InferenceGraph, model: Network | Ensemble, recipe: Recipe) -> Training:
     """The recipe's training of the network of a model file. Raises HandgradError for what no script can translate.
 
     Where the recipe makes the model's network, it is that, its BatchNorms not yet folded; else the model's own chain is
     trained as the recipe trains.
     """
     assert isinstance(model, Network)  # `as_plain` refuses all else
-    if not plain.classifies:
+    if not plain.is_classification:
         raise HandgradError(
             f"--train is of classes, and the model was trained with {type(model.loss).__name__}, a loss for numbers, "
             "which no recipe has"

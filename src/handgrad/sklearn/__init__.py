@@ -14,7 +14,7 @@ from ..errors import optional
 optional("sklearn", "sklearn")
 
 from .classifier import MLPClassifier  # noqa: E402 (the line above says how to install what it needs)
-from .files import load, save  # noqa: E402
+from .persistence import load, save  # noqa: E402
 from .regressor import MLPRegressor  # noqa: E402
 
 __all__ = ["MLPClassifier", "MLPRegressor", "load", "save"]

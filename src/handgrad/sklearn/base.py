@@ -18,20 +18,20 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from .._blas import blas_threads
 from ..arrays import Array
-from ..classifier import Evaluation
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
-from ..losses import Loss, Quadratic, SoftmaxCrossEntropy
+from ..losses import Loss, Poisson, Quadratic, CrossEntropy
+from ..model import Evaluation
+from ..muon import Muon
 from ..network import Network
-from ..optimizers import Adam, Momentum, Muon, Nesterov, Optimizer
-from ..regression import Poisson
+from ..optimizers import Adam, Momentum, Nesterov, Optimizer
 from ..schedules import SCHEDULES, Schedule
-from ..threads import blas_threads
 from ..training import Callback
-from .fitting import Fitting, PlainEpsilonAdam, Progress, Velocity
 from .lbfgs import fit_lbfgs
-from .sparse import blocks_of, seen_by
+from .sparse import blocks_of, maybe_sparse
+from .trainer import SklearnTrainer, SklearnAdam, SklearnCallback, SklearnSGD
 
 ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
 SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
@@ -111,7 +111,7 @@ class MLP(BaseEstimator, ABC):
     n_outputs_: int
     t_: int
 
-    # ---- Fitting -----------------------------------------------------------------------------------------------------
+    # ---- SklearnTrainer -----------------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -274,9 +274,9 @@ class MLP(BaseEstimator, ABC):
         lr = float(self.learning_rate_init)
         betas = self.beta_1, self.beta_2, self.epsilon
         if self.solver == "sgd":
-            return Velocity(lr, self.momentum, self.nesterovs_momentum)
+            return SklearnSGD(lr, self.momentum, self.nesterovs_momentum)
         if self.solver == "adam":
-            return PlainEpsilonAdam(lr, *betas)
+            return SklearnAdam(lr, *betas)
         if self.solver == "adamw":
             return Adam(lr, *betas, weight_decay=self.alpha)
         return {"momentum": Momentum, "nesterov": Nesterov, "muon": Muon}[self.solver](lr, self.momentum)
@@ -306,9 +306,9 @@ class MLP(BaseEstimator, ABC):
         self._optimizer = self._optimizer_to_go_on_with()
         score = None if held_out is None else self._scorer(*held_out)
         self.n_iter_ = 0
-        progress = Progress(self, score, once)
-        fitting = Fitting(
-            seen_by(self.network_, X),
+        progress = SklearnCallback(self, score, once)
+        fitting = SklearnTrainer(
+            maybe_sparse(self.network_, X),
             self._optimizer,
             alpha=0.0 if self.solver == "adamw" else self.alpha,
             chance=self._random_state if self.shuffle else None,
@@ -359,10 +359,10 @@ class MLP(BaseEstimator, ABC):
 
         def score() -> tuple[Evaluation, float]:
             z = self._outputs(X)
-            answers = self._answers(loss.probabilities(z))
+            answers = self._answers(loss.activation(z))
             finite = answers.dtype.kind != "f" or np.isfinite(answers).all()
             value = self._score(truth, answers, flat) if finite else np.nan
-            mean = float(np.average(loss.each(z, t), weights=flat))
+            mean = float(np.average(loss.per_example(z, t), weights=flat))
             return Evaluation(mean, loss.correct(z, t), len(t)), value
 
         return score
@@ -378,7 +378,9 @@ class MLP(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
-        network = seen_by(self.network_.shadow(), X)  # buffers of its own: several threads may ask at once
+        network = maybe_sparse(
+            self.network_.with_own_buffers(), X
+        )  # buffers of its own: several threads may ask at once
         for rows, x in blocks_of(X):
             z[rows] = network.outputs(x)
         return z
@@ -391,7 +393,7 @@ class MLP(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> Array:
         """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
         z = self._checked_outputs(X)
-        return self.network_.loss.probabilities(z)
+        return self.network_.loss.activation(z)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The answers (n_samples,), or (n_samples, n_outputs), for X (n_samples, n_features)."""
@@ -437,9 +439,9 @@ class MLP(BaseEstimator, ABC):
     def out_activation_(self) -> str:
         """What the outputs go through: softmax, logistic, identity or exp."""
         loss = self._fitted().loss
-        if isinstance(loss, SoftmaxCrossEntropy):
+        if isinstance(loss, CrossEntropy):
             return "softmax"
-        if loss.classifies:
+        if loss.is_classification:
             return "logistic"
         return "exp" if isinstance(loss, Poisson) else "identity"
 
@@ -492,7 +494,7 @@ class MLP(BaseEstimator, ABC):
         return copy.copy(self.loss)  # the parameter stays as it was given, and may be another estimator's too
 
 
-def remember(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
+def _store_params(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
     """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
     vars(estimator).update({k: v for k, v in parameters.items() if k not in ("self", "__class__")})
 

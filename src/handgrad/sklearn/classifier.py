@@ -17,10 +17,10 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import validate_data
 
 from ..arrays import Array
-from ..losses import CrossEntropy, Loss, Quadratic, SoftmaxCrossEntropy
+from ..losses import BinaryCrossEntropy, Loss, Quadratic, CrossEntropy
 from ..schedules import Schedule
 from ..training import Callback
-from .base import MLP, as_rows, remember
+from .base import MLP, as_rows, _store_params
 
 
 class MLPClassifier(ClassifierMixin, MLP):
@@ -29,7 +29,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     The parameters up to max_fun are scikit-learn's. What it will not add:
 
     loss          "log_loss"; "squared_error" on sigmoid outputs; or a handgrad loss, as
-                  SoftmaxCrossEntropy(label_smoothing=0.1)
+                  CrossEntropy(label_smoothing=0.1)
     activation    also sigmoid, leaky_relu, softplus, gelu; or a list, one for each hidden layer
     solver        also momentum, nesterov, muon, and adamw, whose weight decay is alpha
     class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class), times sample_weight; of
@@ -83,7 +83,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         callbacks: Sequence[Callback] = (),
         dtype: DTypeLike | None = None,
     ) -> None:
-        remember(self, locals())
+        _store_params(self, locals())
 
     @available_if(lambda self: self._partial_fit_is_there())
     def partial_fit(
@@ -104,7 +104,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         p = self._predictions(X)
         if self.n_outputs_ == 1:
             return np.hstack([1 - p, p])
-        if not self._multilabel and not isinstance(self.network_.loss, SoftmaxCrossEntropy):
+        if not self._multilabel and not isinstance(self.network_.loss, CrossEntropy):
             p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(p.dtype).tiny)  # each class a yes or no of its own
         return p
 
@@ -114,11 +114,11 @@ class MLPClassifier(ClassifierMixin, MLP):
         ln σ(z) = -ln(1 + e⁻ᶻ) and ln(1 - σ(z)) = -ln(1 + eᶻ); ln softmax(z)ⱼ = zⱼ - ln Σₖ e^{zₖ}.
         """
         z, loss = self._checked_outputs(X), self.network_.loss
-        if isinstance(loss, SoftmaxCrossEntropy):
+        if isinstance(loss, CrossEntropy):
             z -= z.max(axis=1, keepdims=True)
             z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
             return z
-        if isinstance(loss, CrossEntropy) and (self.n_outputs_ == 1 or self._multilabel):
+        if isinstance(loss, BinaryCrossEntropy) and (self.n_outputs_ == 1 or self._multilabel):
             log_p: Array = -np.logaddexp(0, np.hstack([z, -z]) if self.n_outputs_ == 1 else -z)
             return log_p
         p = self.predict_proba(X)
@@ -134,11 +134,11 @@ class MLPClassifier(ClassifierMixin, MLP):
         if not isinstance(self.loss, str):
             multiclass = self._label_binarizer.y_type_ == "multiclass"
             return self._loss_object(
-                (SoftmaxCrossEntropy, CrossEntropy, Quadratic) if multiclass else (CrossEntropy, Quadratic)
+                (CrossEntropy, BinaryCrossEntropy, Quadratic) if multiclass else (BinaryCrossEntropy, Quadratic)
             )
         if self.loss == "squared_error":
             return Quadratic()
-        return SoftmaxCrossEntropy() if self._label_binarizer.y_type_ == "multiclass" else CrossEntropy()
+        return CrossEntropy() if self._label_binarizer.y_type_ == "multiclass" else BinaryCrossEntropy()
 
     def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
         X, y = validate_data(

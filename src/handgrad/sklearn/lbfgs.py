@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from sklearn.utils.optimize import _check_optimize_result
 
 from ..arrays import Array
-from .sparse import blocks_of, seen_by
+from .sparse import blocks_of, maybe_sparse
 
 
 def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
@@ -19,7 +19,7 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
     The gradient is summed a block of rows at a time. Sets `n_iter_` and `loss_`. Raises ValueError where the weights
     end as no finite numbers.
     """
-    network, total = seen_by(estimator.network_, X), float(len(t) if w is None else w.sum(dtype=float))
+    network, total = maybe_sparse(estimator.network_, X), float(len(t) if w is None else w.sum(dtype=float))
     gradient = np.empty(network.parameters.size)
 
     def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -28,9 +28,9 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
         for rows, x in blocks_of(X):
             shares = (np.ones((x.shape[0], 1), x.dtype) if w is None else w[rows]) / x.dtype.type(total)
             z = network.backprop(x, t[rows], shares)
-            value += float(network.loss.each(z, t[rows]) @ shares[:, 0])
+            value += float(network.loss.per_example(z, t[rows]) @ shares[:, 0])
             gradient[...] += network.gradient
-        if estimator.loss == "squared_error" and not network.loss.classifies:
+        if estimator.loss == "squared_error" and not network.loss.is_classification:
             value /= estimator.n_outputs_  # as scikit-learn tells it
         network.gradient[...] = gradient
         for W, dW in network.weights:

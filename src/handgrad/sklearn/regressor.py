@@ -14,11 +14,10 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
 from ..arrays import Array
-from ..losses import Loss
-from ..regression import REGRESSION
+from ..losses import REGRESSION, Loss
 from ..schedules import Schedule
 from ..training import Callback
-from .base import MLP, as_rows, remember
+from .base import MLP, as_rows, _store_params
 
 
 class MLPRegressor(RegressorMixin, MLP):
@@ -68,7 +67,7 @@ class MLPRegressor(RegressorMixin, MLP):
         callbacks: Sequence[Callback] = (),
         dtype: DTypeLike | None = None,
     ) -> None:
-        remember(self, locals())
+        _store_params(self, locals())
 
     def _loss(self) -> Loss:
         if isinstance(self.loss, str):

@@ -52,14 +52,14 @@ class SparseNetwork(Network):
     """A shadow of a network, on the same θ and dθ, whose first layer takes rows of a sparse matrix."""
 
     def __init__(self, network: Network) -> None:
-        vars(self).update(vars(network.shadow()))
+        vars(self).update(vars(network.with_own_buffers()))
         dense, sparse = network.layers[0], object.__new__(SparseDense)
         vars(sparse).update(vars(dense))
         self.layers = [sparse, *self.layers[1:]]
 
     def forward(self, x: Any) -> Array:
         """x (batch, n_in), sparse -> z (batch, n_out), as in training."""
-        self._make_room(x.shape[0])
+        self._allocate_buffers(x.shape[0])
         for layer in self.layers:
             x = layer.forward(x)
         z: Array = x
@@ -67,13 +67,13 @@ class SparseNetwork(Network):
 
     def outputs(self, x: Any) -> Array:
         """z (count, n_out) of all rows of x, at once."""
-        self._make_room(x.shape[0])
+        self._allocate_buffers(x.shape[0])
         for layer in self.layers:
             x = layer.infer(x)
         z: Array = x
         return z
 
 
-def seen_by(network: Network, X: Any) -> Network:
+def maybe_sparse(network: Network, X: Any) -> Network:
     """The network as it takes X."""
     return SparseNetwork(network) if is_sparse(X) else network

@@ -1,0 +1,1 @@
+"""Diagnostics: plots, profiler, comparison with PyTorch, file inspection."""

@@ -1,0 +1,5 @@
+"""Files: save and load models, safetensors, atomic writes."""
+
+from .models import load, save
+
+__all__ = ["load", "save"]

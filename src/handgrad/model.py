@@ -1,0 +1,182 @@
+"""Models: the interface of networks, ensembles and wrappers: predict, predict_proba, evaluate, confusion_matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import Array, Labels, check_inputs, check_labels, check_positive
+from .errors import HandgradError
+from .losses import Loss, softmax
+
+
+class Evaluation(NamedTuple):
+    """Loss and accuracy on a set of examples.
+
+    Attributes
+    ----------
+    loss : float
+        Mean loss.
+    correct : int or None
+        Number of correct predictions; None for a regression.
+    total : int
+        Number of examples.
+    """
+
+    loss: float
+    correct: int | None
+    total: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of correct predictions, 0 to 1; None for a regression."""
+        return None if self.correct is None else self.correct / self.total
+
+    def __repr__(self) -> str:
+        accuracy = "" if self.correct is None else f", accuracy={self.accuracy:.2%} ({self.correct:,}/{self.total:,})"
+        return f"Evaluation(loss={self.loss:.4f}{accuracy})"
+
+
+class Model(ABC):
+    """Base class of everything that predicts: networks, ensembles and wrappers.
+
+    A subclass computes `outputs`, the logits z. All predictions follow from z and the loss.
+
+    Attributes
+    ----------
+    loss : Loss
+        The loss, which includes the activation of the output.
+    n_in, n_out : int
+        Number of inputs and of outputs.
+    dtype : numpy.dtype
+        float32 or float64.
+    classes : tuple of str
+        Names of the classes, or of the outputs of a regression.
+    image_shape : (height, width) or None
+        Set if the inputs are images. Inputs of shape (count, n_in) are then read as pixels, see `check_inputs`.
+    """
+
+    loss: Loss
+    n_in: int
+    n_out: int
+    dtype: np.dtype[Any]
+    _classes: tuple[str, ...] | None = None
+    _image_shape: tuple[int, int] | None = None
+
+    @abstractmethod
+    def outputs(self, x: ArrayLike) -> Array:
+        """Return the logits z (count, n_out) of any number of examples, in a new array."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes: 2 for a single output, which decides between 0 (no) and 1 (yes)."""
+        return 2 if self.n_out == 1 and self.loss.is_classification else self.n_out
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, "0", "1", ... by default. Raises HandgradError for the wrong number of names."""
+        return self._classes or tuple(str(k) for k in range(self.n_classes))
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        names = tuple(map(str, names))
+        if len(names) != self.n_classes:
+            raise HandgradError(f"classes has {len(names)} names: expected {self.n_classes}")
+        self._classes = names
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) if the inputs are images. Raises HandgradError unless height * width = n_in."""
+        return self._image_shape
+
+    @image_shape.setter
+    def image_shape(self, shape: tuple[int, int] | None) -> None:
+        self._image_shape = None if shape is None else check_image_shape(shape, self.n_in)
+
+    def check_inputs(self, x: ArrayLike) -> NDArray[Any]:
+        """Validate x (count, n_in) or (count, height, width): see `handgrad.arrays.check_inputs`."""
+        return check_inputs(x, self.n_in, self.image_shape)
+
+    def predict_proba(self, x: ArrayLike) -> Array:
+        """Return the predictions p (count, n_out) that the loss reads from the outputs.
+
+        For `CrossEntropy` these are the probabilities of the classes. A single output gives the probability of class 1;
+        `binary_to_two_columns` gives both. For a regression these are the predicted numbers.
+        """
+        return self.loss.activation(self.outputs(x))
+
+    def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
+        """Return soft labels (count, n_out) for knowledge distillation.
+
+        softmax(ln p / T), with p the probabilities; for p = softmax(z) this is softmax(z / T). A higher temperature T
+        makes the labels more even. A regression returns its predictions.
+
+        References
+        ----------
+        Hinton, Vinyals and Dean (2015), Distilling the knowledge in a neural network, section 2.
+        """
+        p = self.predict_proba(x)
+        if not self.loss.is_classification:
+            return p
+        p = binary_to_two_columns(p)
+        z = np.log(np.maximum(p, np.finfo(p.dtype).tiny, out=p), out=p)
+        z /= check_positive("temperature", temperature)
+        return softmax(z, out=z)[:, -self.n_out :]
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Return the most probable class (count,) of each example, or the numbers (count, n_out) of a regression."""
+        return self.loss.labels(self.outputs(x)) if self.loss.is_classification else self.predict_proba(x)
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+        """Return the mean loss and the number of correct predictions.
+
+        Parameters
+        ----------
+        x : array-like of shape (count, n_in) or (count, height, width)
+            Examples.
+        y : array-like of shape (count,) or (count, n_out)
+            Labels, or one row of targets per example.
+        """
+        x = self.check_inputs(x)
+        t = self.loss.targets(y, len(x), self.n_out, self.dtype)
+        z = self.outputs(x)
+        return Evaluation(
+            self.loss.value(z, t), self.loss.correct(z, t) if self.loss.is_classification else None, len(x)
+        )
+
+    def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
+        """Count the examples (n_classes, n_classes) by true class (row) and predicted class (column).
+
+        y holds labels (count,) or one-hot rows (count, n_out).
+        """
+        z = self.outputs(x)
+        y = np.asarray(y)
+        if y.ndim > 1:
+            y = self.loss.targets(y, len(z), self.n_out, self.dtype)
+            y = (y[:, 0] > 0.5).astype(np.intp) if self.n_out == 1 else y.argmax(axis=1)
+        return confusion_matrix(check_labels(y, self.n_classes, len(z)), self.loss.labels(z), self.n_classes)
+
+
+def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:
+    """Validate (height, width) with height * width = n_in."""
+    try:
+        height, width = (int(side) for side in shape)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1 or height * width != n_in:
+        raise HandgradError(f"image_shape must be (height, width) with {n_in} pixels, got {shape!r}")
+    return height, width
+
+
+def binary_to_two_columns(p: Array) -> Array:
+    """Convert the probability p of a single output to [1 - p, p]; return several outputs unchanged."""
+    return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
+
+
+def confusion_matrix(labels: Labels, predictions: Labels, n_classes: int) -> NDArray[np.int64]:
+    """Count (n_classes, n_classes) by true class (row) and predicted class (column)."""
+    return np.bincount(labels * n_classes + predictions, minlength=n_classes**2).reshape(n_classes, n_classes)

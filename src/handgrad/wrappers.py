@@ -1,0 +1,298 @@
+"""Wrappers: Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm. Each one is a Model around other models."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import Array, as_floats
+from .errors import HandgradError
+from .layers import BatchNorm, Dense, Dropout, Identity, Layer
+from .model import Model
+from .network import PREDICT_ROWS, Network
+
+# ---- Preprocessing ---------------------------------------------------------------------------------------------------
+
+
+class Preprocessing(ABC):
+    """Base class of preprocessing: a function of single examples that is applied before a model.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+        Number of values in an example, before and after.
+    image_shape_in, image_shape_out : (height, width) or None
+        The same for images.
+    """
+
+    n_in: int
+    n_out: int
+    image_shape_in: tuple[int, int] | None = None
+    image_shape_out: tuple[int, int] | None = None
+
+    @abstractmethod
+    def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return the preprocessed examples, (count, n_in) -> (count, n_out) or images -> images, in the dtype of x."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return the constructor arguments, for the model file."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, Preprocessing) and other.config() == self.config()
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+class _Wrapper(Model):
+    """Base class of wrappers around one model, whose loss, dtype and classes it has."""
+
+    def __init__(self, model: Model) -> None:
+        if not isinstance(model, Model):
+            raise HandgradError(f"{type(self).__name__} needs a model, got {model!r}")
+        self.model, self.loss, self.n_in, self.n_out = model, model.loss, model.n_in, model.n_out
+        self.dtype, self._image_shape = model.dtype, model.image_shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the model."""
+        return self.model.classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        self.model.classes = tuple(names)
+
+
+class Preprocessed(_Wrapper):
+    """A model whose inputs are preprocessed, for example deskewed.
+
+    outputs(x) = model.outputs(preprocessing(x))
+
+    Parameters
+    ----------
+    model : Model
+        Receives the preprocessed inputs. Train it on `preprocessing(x)`.
+    preprocessing : Preprocessing
+        For example `Deskew(28, 28)`.
+
+    Raises
+    ------
+    HandgradError
+        If the preprocessing does not return what the model expects.
+    """
+
+    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+        super().__init__(model)
+        if not isinstance(preprocessing, Preprocessing):
+            raise HandgradError(f"preprocessing must be a Preprocessing, as Deskew(28, 28), got {preprocessing!r}")
+        if preprocessing.n_out != model.n_in:
+            raise HandgradError(
+                f"{preprocessing!r} returns {preprocessing.n_out} values per example: the model expects {model.n_in}"
+            )
+        self.preprocessing, self.n_in = preprocessing, preprocessing.n_in
+        self._image_shape = preprocessing.image_shape_in
+
+    def outputs(self, x: ArrayLike) -> Array:
+        return self._map(self.model.outputs, x)
+
+    def predict_proba(self, x: ArrayLike) -> Array:
+        """Return the predictions p (count, n_out) of the model for the preprocessed inputs."""
+        return self._map(self.model.predict_proba, x)
+
+    def _map(self, function: Callable[[NDArray[Any]], Array], x: ArrayLike) -> Array:
+        """function(preprocessing(x)), a block of rows at a time."""
+        x = self.check_inputs(x)
+        result = np.empty((len(x), self.n_out), self.dtype)
+        for rows in _blocks(len(x)):
+            result[rows] = function(self.preprocessing(x[rows]))
+        return result
+
+    def __repr__(self) -> str:
+        return f"Preprocessed({self.model!r}, {self.preprocessing!r})"
+
+
+# ---- Test-time augmentation ------------------------------------------------------------------------------------------
+
+# (down, right) in pixels, by their number: the image; its four neighbours; its diagonal neighbours.
+_NEIGHBOURS, _DIAGONALS = ((0, 1), (1, 0), (0, -1), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1))
+SHIFTS = {1: ((0, 0),), 5: ((0, 0), *_NEIGHBOURS), 9: ((0, 0), *_NEIGHBOURS, *_DIAGONALS)}
+
+
+class TestTimeAugmentation(_Wrapper):
+    """Average the predictions over one-pixel shifts of the image.
+
+    p(x) = 1/k Σₛ p(shift(x, s))
+
+    A network that was trained on shifted images makes slightly different errors on each shift.
+
+    Parameters
+    ----------
+    model : Model
+        The model. Its inputs must be images: `image_shape` is set.
+    shifts : {1, 5, 9}
+        1: no shift; 5: also the four neighbours; 9: also the diagonal neighbours. Pixels shifted in are 0.
+    """
+
+    __test__ = False  # not a test class of pytest
+
+    def __init__(self, model: Model, shifts: int = 5) -> None:
+        super().__init__(model)
+        if shifts not in SHIFTS:
+            raise HandgradError(f"shifts must be 1, 5 or 9, got {shifts!r}")
+        if model.image_shape is None:
+            raise HandgradError("test-time augmentation needs a model of images: set its image_shape")
+        self.shifts = shifts
+
+    def outputs(self, x: ArrayLike) -> Array:
+        x = self.check_inputs(x)
+        height, width = x.shape[1:]
+        z = np.empty((len(x), self.n_out), self.dtype)
+        for rows in _blocks(len(x)):
+            block = x[rows]
+            floats = as_floats(block, np.empty((len(block), self.n_in), self.dtype)).reshape(block.shape)
+            padded = np.pad(floats, ((0, 0), (1, 1), (1, 1)))
+            p = np.zeros((len(block), self.n_out), self.dtype)
+            for down, right in SHIFTS[self.shifts]:
+                shifted = padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+                p += self.model.predict_proba(shifted)
+            z[rows] = self.loss.inverse_activation(p / self.shifts)
+        return z
+
+    def __repr__(self) -> str:
+        return f"TestTimeAugmentation({self.model!r}, shifts={self.shifts})"
+
+
+# ---- Ensemble --------------------------------------------------------------------------------------------------------
+
+
+class Ensemble(Model):
+    """The mean prediction of several models.
+
+    p = 1/M Σₘ pₘ
+
+    Models that make different errors have a more accurate mean. `outputs` are the logits of p, so that `evaluate` gives
+    the loss of p.
+
+    Parameters
+    ----------
+    members : sequence of Model
+        Models with the same inputs, outputs, classes, image shape, class of loss and dtype. They are not copied. The
+        loss of the ensemble is the first member's.
+
+    References
+    ----------
+    Hansen and Salamon (1990), Neural network ensembles.
+    """
+
+    def __init__(self, members: Sequence[Model]) -> None:
+        self.members = tuple(members)
+        if not self.members or not all(isinstance(member, Model) for member in self.members):
+            raise HandgradError(f"an ensemble needs at least one model, got {list(self.members)}")
+        first, expected = self.members[0], _signature(self.members[0])
+        for i, member in enumerate(self.members):
+            for name, value in _signature(member).items():
+                if value != expected[name]:
+                    raise HandgradError(
+                        f"member {i} of the ensemble has {name} {value}: expected {expected[name]}, as member 0"
+                    )
+        self.loss, self.n_in, self.n_out, self.dtype = first.loss, first.n_in, first.n_out, first.dtype
+        self._classes, self._image_shape = first.classes, first.image_shape
+
+    def outputs(self, x: ArrayLike) -> Array:
+        return self.loss.inverse_activation(self.predict_proba(x))
+
+    def predict_proba(self, x: ArrayLike) -> Array:
+        """Return the mean (count, n_out) of the members' predictions."""
+        x = self.check_inputs(x)
+        p = np.empty((len(x), self.n_out), self.dtype)
+        for rows in _blocks(len(x)):  # so that only one block of each member's predictions is in memory
+            p[rows] = sum(member.predict_proba(x[rows]) for member in self.members)
+        p /= len(self.members)
+        return p
+
+    def __repr__(self) -> str:
+        return f"Ensemble([{', '.join(map(repr, self.members))}])"
+
+
+def _signature(model: Model) -> dict[str, Any]:
+    """What the members of an ensemble must have in common."""
+    return {
+        "n_in": model.n_in,
+        "n_out": model.n_out,
+        "classes": model.classes,
+        "image_shape": model.image_shape,
+        "loss": type(model.loss).__name__,
+        "dtype": model.dtype,
+    }
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(first, first + PREDICT_ROWS) for first in range(0, count, PREDICT_ROWS)]
+
+
+# ---- Taking models apart ---------------------------------------------------------------------------------------------
+
+
+class Unwrapped(NamedTuple):
+    """The parts of a model: preprocessing (outermost), number of test-time shifts, and the network or ensemble."""
+
+    core: Model
+    preprocessing: Preprocessing | None
+    shifts: int
+
+
+def unwrap(model: Model) -> Unwrapped:
+    """Take a model apart. Raises HandgradError for an order of wrappers that is not preprocessing, shifts, core."""
+    core, preprocessing, shifts = model, None, 1
+    if isinstance(model, Preprocessed):
+        core, preprocessing = model.model, model.preprocessing
+    inner = core
+    if isinstance(inner, TestTimeAugmentation):
+        core, shifts = inner.model, inner.shifts
+    if isinstance(core, _Wrapper):
+        raise HandgradError(f"expected Preprocessed(TestTimeAugmentation(network)), got {model!r}")
+    return Unwrapped(core, preprocessing, shifts)
+
+
+def fold_batchnorm(network: Network) -> Network:
+    """Return a network with the same predictions and fewer layers: a trained BatchNorm is y = s x + t.
+
+    after a Dense    s (W x + b) + t = (s W) x + (s b + t)
+    before a Dense   W (s x + t) + b = (W s) x + (W t + b)
+
+    Dropout and Identity may be in between, because they do not change x in inference. A BatchNorm without an adjacent
+    Dense stays. The result is for inference: in training, BatchNorm is not an affine function.
+    """
+    twin = copy.deepcopy(network)
+    layers = _fold(twin.layers, after=True)
+    layers = _fold(layers[::-1], after=False)[::-1]
+    arrays = [getattr(layer, name).ravel() for layer in layers for name in layer.parameter_shapes]
+    return twin.with_layers(layers, np.concatenate(arrays))
+
+
+def _fold(layers: Sequence[Layer], after: bool) -> list[Layer]:
+    """Fold each BatchNorm into the nearest preceding Dense. With after=False the layers are in reverse order."""
+    kept: list[Layer] = []
+    for layer in layers:
+        near = next((other for other in reversed(kept) if type(other) not in (Dropout, Identity)), None)
+        if type(layer) is not BatchNorm or type(near) is not Dense:
+            kept.append(layer)
+            continue
+        s, t = layer.affine()
+        if after:
+            near.W *= s[:, None]
+            near.b *= s
+            near.b += t
+        else:
+            near.b += near.W @ t
+            near.W *= s
+    return kept
