@@ -58,7 +58,7 @@ def test_a_single_output_has_its_boundary_at_probability_one_half(loss):
 def images(digits):
     """Training images, labels and test images of 8x8 pixels, flat, float32 in [0, 1]."""
     x, y, x_test, _ = digits
-    return x / np.float32(255), y, x_test / np.float32(255)
+    return x.reshape(-1, 64) / np.float32(255), y, x_test.reshape(-1, 64) / np.float32(255)
 
 
 @pytest.fixture(scope="module")

@@ -220,7 +220,7 @@ def test_perturbing_uses_the_generators_of_the_network_but_not_its_buffers():
 
 def test_adversarial_training_makes_the_network_more_robust(digits):
     x, y, x_test, y_test = digits
-    x, x_test = x / np.float32(255), x_test / np.float32(255)
+    x, x_test = x.reshape(-1, 64) / np.float32(255), x_test.reshape(-1, 64) / np.float32(255)
     robustness, accuracy = [], []
     for perturb in (None, Adversarial(1.0)):
         network = Network([64, 24, 10], activation="relu", loss="cross_entropy", rng=0)

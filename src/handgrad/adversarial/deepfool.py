@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..arrays import Array, as_array, check_inputs
+from ..arrays import Array, as_array, as_floats
 from ..errors import HandgradError
 from ..layers import BatchNorm, Layer
 from ..network import Network
@@ -171,11 +171,8 @@ def project_to_boundary(w: Array, gap: float, low: Array, high: Array) -> tuple[
 
 def _check_example(network: Network, x: ArrayLike) -> Array:
     """x (n_in,) as float64; an integer image is divided by 255."""
-    given = as_array("x", x)
-    row = check_inputs(given[None], network.n_in)[0]
-    is_image = given.ndim > 1 or network.image_shape is not None
-    values: Array = row.astype(np.float64)
-    return values * (1 / 255) if is_image and row.dtype.kind in "iu" else values
+    example = network.check_inputs(as_array("x", x)[None])
+    return as_floats(example, np.empty((1, network.n_in)))[0]
 
 
 def _inference_copy(network: Network) -> list[Layer]:

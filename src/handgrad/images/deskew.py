@@ -115,7 +115,8 @@ class Deskew(Preprocessing):
             If x has another shape, or contains negative values, NaN or infinity.
         """
         x = as_array("x", x)
-        images = check_inputs(x, self.n_in).reshape(-1, self.height, self.width)
+        rows = x.reshape(len(x), -1) if x.ndim == 3 else x  # as numbers, because any non-negative values are valid
+        images = check_inputs(rows, self.n_in).reshape(-1, self.height, self.width)
         if x.ndim == 3 and x.shape[1:] != self.image_shape_in:
             raise HandgradError(
                 f"x has shape {x.shape}: {self!r} expects (count, {self.height}, {self.width}) or (count, {self.n_in})"
