@@ -1,20 +1,19 @@
-# make train: the post's network on MNIST, from nothing but Python 3.11 or later.   make test: the tests.
+# make train: train the network of the blog post on MNIST. make test: run the tests. Both need Python 3.11 or later only.
+# MNIST is searched in HANDGRAD_DATA, in the cache and in the usual places, and downloaded if it is in none of them.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NEAR := ../shared/mnist
 
-.PHONY: train test test-peers lint docs readme reproduce reproduce-long records bench clean
+.PHONY: train test test-peers lint docs reproduce reproduce-long records bench bench-quick clean
 
 train: .venv/app
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/handgrad train --recipe post
 
 test: .venv/dev
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/python -m pytest -m "not peers"
 
+# The tests that compare with PyTorch, JAX, Keras and ONNX Runtime, which are installed first.
 test-peers: .venv/peers
 	$(BIN)/python -m pytest -m peers
 
@@ -22,46 +21,37 @@ lint: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-# The pages, every one of them run: docs/_build/html/index.html. A few minutes the first time.
+# Build docs/_build/html/index.html. Every page is executed, which takes a few minutes the first time.
 docs: .venv/docs
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	OPENBLAS_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# What the README shows, put there from what made it: the race, the records, the map, and a training of ten seconds.
-readme: .venv/app
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
-	$(BIN)/python -m benchmarks.readme
-
-# Published tables and figures, over seeds, on one core: the short ones an hour, the long ones two hours more. Each
-# command goes on where it was stopped; on two cores `make reproduce WORKERS=2` takes half the time.
+# Reproduce published tables over several seeds. On one core the short ones take an hour, the long ones two hours more.
+# An interrupted command continues where it stopped. With two cores, `make reproduce WORKERS=2` takes half the time.
 WORKERS ?= 1
 SHORT := neurons gradients he nielsen plain
 LONG := simard srivastava glorot
 
 reproduce: .venv/app
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	for name in $(SHORT); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
 	$(BIN)/python -m reproductions.page
 
 reproduce-long: .venv/app
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	for name in $(LONG); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
 	$(BIN)/python -m reproductions.page
 
-# The recipes on the test set: ten minutes for the short ones, an hour for the long. Then what a choice in them is worth,
-# on held-out digits: a quarter of an hour; and the 8x8 digits beside scikit-learn. Leave the machine alone meanwhile.
+# Measure the recipes on the test set: ten minutes for the short ones, an hour for the long ones. Then measure the effect
+# of each setting on validation data (15 minutes), and the 8x8 digits next to scikit-learn. Keep the machine idle.
 records: .venv/peers
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/python -m records.run second quick minute-20s minute
 	$(BIN)/python -m records.run small pure --workers 2
-	$(BIN)/python -m records.run best committee --seeds 2 --workers 2
+	$(BIN)/python -m records.run best ensemble --seeds 2 --workers 2
 	$(BIN)/python -m records.choices
 	$(BIN)/python -m records.digits8
 
-# Every peer side by side: eleven minutes for the steps, eleven for the rest. Leave the machine alone meanwhile.
+# Compare the speed with PyTorch, JAX, Keras and scikit-learn: 22 minutes. Keep the machine idle.
 bench: .venv/peers
-	@if [ -d $(NEAR) ]; then $(BIN)/handgrad data fetch --from $(NEAR); fi
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.resources
 	$(BIN)/python -m benchmarks.growth
@@ -70,11 +60,15 @@ bench: .venv/peers
 	$(BIN)/python -m benchmarks.pictures
 	$(BIN)/python -m benchmarks.estimators
 
+# The comparison of training steps in its short form: about a minute. It writes no results.
+bench-quick: .venv/peers
+	$(BIN)/python -m benchmarks.steps --quick
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "handgrad needs Python 3.11 or later")'
 	$(PYTHON) -m venv .venv
 
-# What is installed is remembered in empty files, so that a second make has nothing to do.
+# Empty files record what is installed, so that the next make has nothing to install.
 .venv/app: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[app]'
 	@touch $@
@@ -92,4 +86,4 @@ bench: .venv/peers
 	@touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
