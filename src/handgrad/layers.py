@@ -45,12 +45,15 @@ class Layer(ABC):
         Random generator of a layer that is random in training.
     workspace : tuple of str
         Names of the attributes that `allocate` and `forward` set. Copies and pickles leave them out.
+    in_network : bool
+        Whether the layer belongs to a network. Two networks cannot share a layer.
     """
 
     n_in: int | None = None
     parameter_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()
+    in_network = False
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -88,8 +91,9 @@ class Layer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the workspace and the views of the network's vectors, which every copy has to allocate again."""
-        parameters = {name for symbol in self.parameter_shapes for name in (symbol, f"d{symbol}")}
-        return {k: v for k, v in vars(self).items() if k not in self.workspace and k not in parameters}
+        left_out = {name for symbol in self.parameter_shapes for name in (symbol, f"d{symbol}")}
+        left_out |= {*self.workspace, "in_network"}
+        return {k: v for k, v in vars(self).items() if k not in left_out}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"

@@ -148,6 +148,7 @@ class Network(Model):
 
     def backward(self, dz: Array) -> None:
         """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed."""
+        self.gradient_scale = 1.0
         for layer in self.layers[: self._first : -1]:
             dz = layer.backward(dz)
         self.layers[self._first].backward_parameters(dz)
@@ -176,8 +177,8 @@ class Network(Model):
             weight = self._mean
         if scale != 1:
             weight = scale / len(x) if weight is self._mean else scale * weight
-        self.gradient_scale = scale
         self.backward(self.loss.backward(z, t, weight))
+        self.gradient_scale = scale
         return z
 
     def backward_input(self, dz: Array) -> Array:
@@ -293,6 +294,7 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
     parameters[...] = gradient[...] = 0
     first = 0
     for layer in layers:
+        layer.in_network = True
         for name, shape in layer.parameter_shapes.items():
             last = first + math.prod(shape)
             setattr(layer, name, parameters[first:last].reshape(shape))
@@ -353,7 +355,7 @@ def _check_unused(layers: list[Layer]) -> list[Layer]:
     if len({id(layer) for layer in layers}) < len(layers):
         raise HandgradError("a layer occurs twice in the list: expected one object for each position")
     for i, layer in enumerate(layers):
-        if any(hasattr(layer, name) for name in layer.parameter_shapes):
+        if layer.in_network:  # also without parameters, because two networks would share its buffers
             raise HandgradError(f"layer {i} ({layer!r}) belongs to another network: expected a new layer")
     return layers
 
@@ -376,6 +378,10 @@ def mlp(
         As for `Network`.
     """
     hidden = len(sizes) - 2
+    if not isinstance(activation, Iterable):
+        raise HandgradError(
+            f"activation must be a name, or a list of names, got {activation!r}: expected {', '.join(ACTIVATIONS)}"
+        )
     names = [activation] * hidden if isinstance(activation, str) else list(activation)
     if len(names) != hidden:
         raise HandgradError(
