@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, Labels, check_inputs, check_labels, check_positive
+from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
 from .errors import HandgradError
 from .losses import Loss, softmax
 
@@ -83,6 +84,8 @@ class Model(ABC):
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
+        if not isinstance(names, Iterable):
+            raise HandgradError(f"classes must be {self.n_classes} names, got {names!r}")
         names = tuple(map(str, names))
         if len(names) != self.n_classes:
             raise HandgradError(f"classes has {len(names)} names: expected {self.n_classes}")
@@ -154,17 +157,18 @@ class Model(ABC):
         y holds labels (count,) or one-hot rows (count, n_out).
         """
         z = self.outputs(x)
-        y = np.asarray(y)
+        predictions = self.loss.labels(z)
+        y = as_array("y", y)
         if y.ndim > 1:
             y = self.loss.targets(y, len(z), self.n_out, self.dtype)
             y = (y[:, 0] > 0.5).astype(np.intp) if self.n_out == 1 else y.argmax(axis=1)
-        return confusion_matrix(check_labels(y, self.n_classes, len(z)), self.loss.labels(z), self.n_classes)
+        return confusion_matrix(check_labels(y, self.n_classes, len(z)), predictions, self.n_classes)
 
 
 def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:
     """Validate (height, width) with height * width = n_in."""
     try:
-        height, width = (int(side) for side in shape)
+        height, width = (operator.index(side) for side in shape)
     except (TypeError, ValueError):
         height = width = 0
     if height < 1 or width < 1 or height * width != n_in:
