@@ -301,7 +301,7 @@ class SquaredError(ClassificationLoss, RegressionLoss):
 
     def __init__(self, activation: str = "identity", label_smoothing: float = 0.0) -> None:
         if activation not in ("identity", "sigmoid"):
-            raise unknown("activation of SquaredError", activation, ("identity", "sigmoid"))
+            raise HandgradError(f"SquaredError: activation must be 'identity' or 'sigmoid', got {activation!r}")
         super().__init__(label_smoothing)
         self.is_classification = activation == "sigmoid"
         if self.label_smoothing and not self.is_classification:
