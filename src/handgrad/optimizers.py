@@ -108,13 +108,17 @@ class Optimizer(ABC):
         return z
 
     def step(self, network: Network, lr: float | None = None) -> None:
-        """Update the parameters with the gradient of the last `backprop`. `lr` overrides the optimizer's own rate."""
+        """Update the parameters with the gradient of the last `backprop`. `lr` overrides the optimizer's own rate.
+
+        Penalties are added to `network.gradient`, and `clip_norm` scales it, in place.
+        """
         lr = self.lr if lr is None else lr
         if network.parameters is not self._parameters:
             self._attach(network)
         self.steps += 1
+        gradient = network.gradient  # divides the buffer by gradient_scale, which SGD.train_step sets
         if self.l2 or self.l1 or self.clip_norm:
-            self._penalize(network.gradient_buffer)
+            self._penalize(gradient)
         if self.weight_decay:
             for W, _ in self._weights:
                 W *= 1 - lr * self.weight_decay
