@@ -102,11 +102,11 @@ def warm_up(epochs: float, then: Schedule) -> Schedule:
     check_positive("warm_up schedule: epochs", epochs)
     if not callable(then):
         raise HandgradError(f"warm_up schedule: then must be a schedule, as schedules.cosine(), got {then!r}")
-    return _Schedule(_warm_up, rise=epochs, then=then)
+    return _Schedule(_warm_up, epochs=epochs, then=then)
 
 
-def _warm_up(epoch: float, epochs: int, rise: float, then: Schedule) -> float:
-    return min(1.0, epoch / rise) * then(epoch, epochs)
+def _warm_up(epoch: float, total: int, /, epochs: float, then: Schedule) -> float:
+    return min(1.0, epoch / epochs) * then(epoch, total)
 
 
 # Schedules without required arguments, by name.
