@@ -1,16 +1,17 @@
-"""The way in: networks of PyTorch, scikit-learn and Keras as layers and a loss of handgrad's, with their numbers.
+"""Interoperability: convert models of PyTorch, Keras and scikit-learn.
 
-No other library is imported: what is asked of an object is what its documentation says that it has, and a file is read
-as arrays and text. What handgrad has no equal of is refused by its name, so what comes in answers as it did there.
+None of these libraries is imported. An object is read through its documented attributes, and a file is read as arrays
+and text. A layer without an equivalent raises an error, so that a converted model has the predictions of the original.
 
-    PyTorch         Linear, BatchNorm1d, Dropout, Identity, Flatten in front, and the activations of `layers`
+    PyTorch         Linear, BatchNorm1d, Dropout, Identity, Flatten as the first module, the activations of `layers`
+    Keras           Dense, BatchNormalization, Dropout, Flatten as the first layer, Activation, ReLU, LeakyReLU, Softmax
     scikit-learn    MLPClassifier, MLPRegressor
-    Keras           Dense, BatchNormalization, Dropout, Flatten in front, Activation, ReLU, LeakyReLU, Softmax
+
+The modules `torch`, `keras` and `sklearn` have the tables of equivalents.
 """
 
-from .imported import ImportedLayer, ImportedModel
 from .keras import from_keras
 from .sklearn import from_sklearn
 from .torch import from_torch
 
-__all__ = ["ImportedLayer", "ImportedModel", "from_keras", "from_sklearn", "from_torch"]
+__all__ = ["from_keras", "from_sklearn", "from_torch"]

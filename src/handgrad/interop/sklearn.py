@@ -1,4 +1,4 @@
-"""Networks of scikit-learn: a fitted MLPClassifier or MLPRegressor, theirs or one of `handgrad.sklearn`'s."""
+"""scikit-learn: the equivalents of activations and losses, and the import of fitted MLP estimators."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import copy
 from typing import Any
 
 from ..errors import HandgradError, unknown
-from ..layers import ACTIVATIONS, LAYERS
-from ..losses import BinaryCrossEntropy, Loss, Poisson, CrossEntropy, SquaredError
-from .imported import ImportedLayer, ImportedModel, array_of, dense_link
+from ..layers import Identity, Layer, ReLU, Sigmoid, Tanh
+from ..losses import BinaryCrossEntropy, CrossEntropy, Loss, Poisson, SquaredError
+from ..network import Network
+from .imported import ImportedLayer, ImportedModel, as_numpy, dense_layer
 
-SKLEARN_ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+# The values of `activation` and of `out_activation_`.
+SKLEARN_ACTIVATIONS: dict[str, type[Layer]] = {"identity": Identity, "logistic": Sigmoid, "tanh": Tanh, "relu": ReLU}
 SKLEARN_LOSSES: dict[str, type[Loss]] = {
     "softmax": CrossEntropy,
     "logistic": BinaryCrossEntropy,
@@ -19,32 +21,50 @@ SKLEARN_LOSSES: dict[str, type[Loss]] = {
 }
 
 
-def from_sklearn(estimator: Any) -> ImportedModel:
-    """A fitted MLPClassifier or MLPRegressor: see `interop.from_sklearn`."""
-    if hasattr(estimator, "network_"):  # one of handgrad.sklearn's
-        network, own = estimator.network_, []
-        for layer in network.layers:
-            again = LAYERS[type(layer).__name__](**layer.config())
-            own.append(
-                ImportedLayer(repr(layer), again, {name: getattr(layer, name) for name in layer.parameter_shapes})
-            )
-        return ImportedModel(own, copy.copy(network.loss), network.classes)
+def from_sklearn(estimator: Any) -> Network:
+    """Convert a fitted MLPClassifier or MLPRegressor, of scikit-learn or of `handgrad.sklearn`.
+
+    Parameters
+    ----------
+    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+        A fitted estimator.
+
+    Returns
+    -------
+    Network
+        With the same predictions, in the dtype of the training data. `classes` are the classes as strings. A
+        classifier with two classes has one output, the probability of the second class.
+
+    Raises
+    ------
+    HandgradError
+        If the estimator is not fitted or is of another class.
+    """
+    if hasattr(estimator, "network_"):  # an estimator of handgrad.sklearn
+        network: Network = copy.deepcopy(estimator.network_)
+        return network
     kind, needed = type(estimator).__name__, ("coefs_", "intercepts_", "activation", "out_activation_")
     missing = [name for name in needed if not hasattr(estimator, name)]
     if missing:
-        not_fitted = "is not fitted" if hasattr(estimator, "hidden_layer_sizes") else "cannot be read"
-        raise HandgradError(
-            f"the {kind} {not_fitted}, it has no {', '.join(missing)}: expected a fitted MLPClassifier or MLPRegressor"
+        problem = (
+            f"the {kind} is not fitted" if hasattr(estimator, "hidden_layer_sizes") else f"cannot convert a {kind}"
         )
-    activation, ending = estimator.activation, estimator.out_activation_
+        raise HandgradError(
+            f"{problem}: it has no {', '.join(missing)}; expected a fitted MLPClassifier or MLPRegressor"
+        )
+    activation, output = estimator.activation, estimator.out_activation_
     if activation not in SKLEARN_ACTIVATIONS:
         raise unknown("activation", str(activation), SKLEARN_ACTIVATIONS)
-    if ending not in SKLEARN_LOSSES:
-        raise HandgradError(f"the {kind} ends with {ending!r}: expected one of {', '.join(SKLEARN_LOSSES)}")
-    links: list[ImportedLayer] = []
+    if output not in SKLEARN_LOSSES:
+        raise HandgradError(
+            f"the {kind} has the output activation {output!r}: expected one of {', '.join(SKLEARN_LOSSES)}"
+        )
+    layers: list[ImportedLayer] = []
     for i, (W, b) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
         if i and activation != "identity":
-            links.append(ImportedLayer(f"{activation} {i}", ACTIVATIONS[SKLEARN_ACTIVATIONS[activation]](), {}))
-        links.append(dense_link(f"coefs_[{i}]", array_of(f"coefs_[{i}]", W).T, array_of(f"intercepts_[{i}]", b)))
+            layers.append(ImportedLayer(f"{activation} {i}", SKLEARN_ACTIVATIONS[activation](), {}))
+        layers.append(dense_layer(f"coefs_[{i}]", as_numpy(f"coefs_[{i}]", W).T, as_numpy(f"intercepts_[{i}]", b)))
     classes = getattr(estimator, "classes_", None)
-    return ImportedModel(links, SKLEARN_LOSSES[ending](), None if classes is None else tuple(map(str, classes)))
+    return ImportedModel(
+        layers, SKLEARN_LOSSES[output](), None if classes is None else tuple(map(str, classes))
+    ).build()

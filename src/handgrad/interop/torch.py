@@ -1,4 +1,9 @@
-"""Networks of PyTorch: a Sequential, module by module, or a state dict, by the names and shapes of its arrays."""
+"""PyTorch: the equivalents of layers, losses, optimizers and initializers, and the import of models.
+
+The tables are the only place that knows what a class of handgrad is called in PyTorch. The import, the export of
+scripts (`handgrad.export`) and the comparison of gradients (`handgrad.diagnostics.parity`) use the same tables. This
+module does not import PyTorch: a model is read through its documented attributes, and a file is read as arrays.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,10 @@ from ..errors import HandgradError, unknown
 from ..io.safetensors import read_tensors
 from ..layers import (
     ACTIVATIONS,
+    GELU,
     BatchNorm,
     Dense,
     Dropout,
-    GELU,
     Identity,
     Layer,
     LeakyReLU,
@@ -27,220 +32,386 @@ from ..layers import (
     Softplus,
     Tanh,
 )
-from ..losses import Loss
-from .imported import ImportedLayer, ImportedModel, array_of, dense_link, split_output_activation, layer_link, norm_link
+from ..losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    LogCosh,
+    Loss,
+    Poisson,
+    SquaredError,
+)
+from ..network import Network
+from ..optimizers import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from .equivalent import Argument, Equivalent
+from .imported import (
+    ImportedLayer,
+    ImportedModel,
+    as_numpy,
+    batch_norm_layer,
+    dense_layer,
+    imported_layer,
+    in_file,
+    split_output_activation,
+)
 
-SEARCHED = 8  # arrays without numbers in their names whose order is looked for by their shapes, at most
-MODULES: dict[str, type[Layer]] = {"Identity": Identity, "Sigmoid": Sigmoid, "Tanh": Tanh, "ReLU": ReLU}
+# ---- Equivalents -----------------------------------------------------------------------------------------------------
+
+# The modules of torch.nn. `handgrad.io.models.TORCH_NAME` has the names of their parameters. In PyTorch, Softplus
+# returns z above the threshold, which is correct to 2e-9.
+TORCH_LAYERS: dict[type[Layer], Equivalent] = {
+    Dense: Equivalent("Linear", {"in_features": "n_in", "out_features": "n_out"}, positional=2),
+    BatchNorm: Equivalent("BatchNorm1d", {"num_features": "n", "eps": "epsilon", "momentum": "momentum"}, positional=1),
+    Dropout: Equivalent("Dropout", {"p": "rate"}, positional=1),
+    Identity: Equivalent("Identity"),
+    Sigmoid: Equivalent("Sigmoid"),
+    Tanh: Equivalent("Tanh"),
+    ReLU: Equivalent("ReLU"),
+    LeakyReLU: Equivalent("LeakyReLU", {"negative_slope": "slope"}, positional=1),
+    Softplus: Equivalent("Softplus", constants={"beta": 1, "threshold": 20}),
+    GELU: Equivalent("GELU", constants={"approximate": "tanh"}),
+}
+
+# The mean loss of a batch of logits z and targets t, with torch.nn.functional as `functional`. {z} stands for z, or for
+# what the activation of the loss makes of z.
+TORCH_LOSSES: dict[type[Loss], str] = {
+    CrossEntropy: "functional.cross_entropy({z}, t)",
+    BinaryCrossEntropy: 'functional.binary_cross_entropy_with_logits({z}, t, reduction="sum") / len(z)',
+    SquaredError: 'functional.mse_loss({z}, t, reduction="sum") / (2 * len(z))',
+    AbsoluteError: 'functional.l1_loss({z}, t, reduction="sum") / len(z)',
+    Huber: 'functional.huber_loss({z}, t, reduction="sum", delta={loss.delta!r}) / len(z)',
+    LogCosh: "(torch.logaddexp({z} - t, t - {z}) - math.log(2)).sum() / len(z)",
+    Poisson: "(torch.exp({z}) - t * {z} + torch.xlogy(t, t) - t).sum() / len(z)",
+}
+
+# The classes of torch.optim. Only AdamW has handgrad's decoupled weight decay, and it must not apply to biases: give it
+# the weight matrices, and add the other parameters as a group with weight_decay=0. For other optimizers,
+# W *= 1 - lr * weight_decay before each step has no equivalent argument.
+_ADAM: dict[str, Argument] = {
+    "lr": "lr",
+    "betas": lambda config: (config["beta_1"], config["beta_2"]),
+    "eps": "epsilon",
+}
+TORCH_OPTIMIZERS: dict[type[Optimizer], Equivalent] = {
+    SGD: Equivalent("SGD", {"lr": "lr"}),
+    Momentum: Equivalent("SGD", {"lr": "lr", "momentum": "momentum"}),
+    Nesterov: Equivalent("SGD", {"lr": "lr", "momentum": "momentum"}, constants={"nesterov": True}),
+    Adam: Equivalent("Adam", _ADAM),
+    AdamW: Equivalent("AdamW", {**_ADAM, "weight_decay": lambda config: config.get("weight_decay", 0.0)}),
+}
+
+# Initialization of a weight matrix {}. The bias is 0, except that "normal" draws it from N(0, 1) too.
+TORCH_INITIALIZERS = {
+    "normal": "nn.init.normal_({})",
+    "lecun": 'nn.init.kaiming_normal_({}, nonlinearity="linear")',
+    "xavier_normal": "nn.init.xavier_normal_({})",
+    "xavier_uniform": "nn.init.xavier_uniform_({})",
+    "kaiming_normal": 'nn.init.kaiming_normal_({}, nonlinearity="relu")',
+    "kaiming_uniform": 'nn.init.kaiming_uniform_({}, nonlinearity="relu")',
+    "zeros": "nn.init.zeros_({})",
+}
 
 
-def from_torch(
-    model: Any, activation: str | Sequence[str] | None = None, loss: str | Loss | None = None
-) -> ImportedModel:
-    """A Sequential, a state dict, or a .safetensors file with one in it: see `interop.from_torch`."""
+def layer_code(layer: Layer) -> str:
+    """Return the code of the module that is equivalent to a layer, as "nn.Linear(784, 30)".
+
+    Raises HandgradError for custom layers.
+    """
+    return f"nn.{_equivalent(TORCH_LAYERS, layer).code(layer.config())}"
+
+
+def make_layer(nn: Any, layer: Layer) -> Any:
+    """Create the module that is equivalent to a layer, with new parameters. `nn` is torch.nn.
+
+    Raises HandgradError for custom layers.
+    """
+    equivalent = _equivalent(TORCH_LAYERS, layer)
+    return getattr(nn, equivalent.name)(**equivalent.keywords(layer.config()))
+
+
+def loss_code(loss: Loss) -> str:
+    """Return the code of the mean loss as an expression in the logits z and the targets t, both (batch, n_out).
+
+    The expression uses the names `functional` (torch.nn.functional), and for some losses `torch` and `math`. Label
+    smoothing is part of the targets. Raises HandgradError for custom losses.
+    """
+    T = loss.temperature
+    template: str = _equivalent(TORCH_LOSSES, loss)
+    if isinstance(loss, SquaredError) and loss.is_classification:
+        return template.format(z="z.sigmoid()", loss=loss)
+    if T != 1:
+        return f"{T**2!r} * {template.format(z=f'z / {T!r}', loss=loss)}"
+    return template.format(z="z", loss=loss)
+
+
+def optimizer_code(optimizer: Optimizer, parameters: str = "network.parameters()") -> str:
+    """Return the code of the equivalent optimizer, as "torch.optim.SGD(network.parameters(), lr=0.5)".
+
+    Only the code of AdamW has a weight decay, which applies to all `parameters`. Raises HandgradError for optimizers
+    that PyTorch does not have.
+    """
+    return f"torch.optim.{_equivalent(TORCH_OPTIMIZERS, optimizer).code(optimizer.config(), parameters)}"
+
+
+def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
+    if type(part) not in table:
+        known = ", ".join(kind.__name__ for kind in table)
+        raise HandgradError(f"PyTorch has no equivalent of {type(part).__name__}: expected one of {known}")
+    return table[type(part)]
+
+
+# ---- Import ----------------------------------------------------------------------------------------------------------
+
+MAX_ORDERED = 8  # largest number of layers without numbers in their names whose order is determined from their shapes
+
+_BY_NAME = {equivalent.name: (layer, equivalent) for layer, equivalent in TORCH_LAYERS.items()}
+_SUPPORTED = (
+    "supported are Linear, BatchNorm1d, Dropout, Identity, Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, "
+    "GELU(approximate='tanh'), Flatten as the first module, and Softmax or LogSoftmax as the last one"
+)
+
+
+def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, loss: str | Loss | None = None) -> Network:
+    """Convert a model of PyTorch.
+
+    Parameters
+    ----------
+    model : torch.nn.Sequential, mapping or path-like
+        A Sequential, which may contain others; a state dict (`model.state_dict()`), whose values may also be NumPy
+        arrays; or a .safetensors file with a state dict.
+    activation : str or sequence of str, optional
+        For a state dict, which does not contain activations: the activation of the hidden layers, or one for each.
+    loss : str or Loss, optional
+        By default `BinaryCrossEntropy` if a Sequential ends with a Sigmoid, otherwise `CrossEntropy`.
+
+    Returns
+    -------
+    Network
+        With the same predictions. Softmax and LogSoftmax at the end are part of `CrossEntropy`. A Sigmoid at the end is
+        part of `BinaryCrossEntropy` and `SquaredError("sigmoid")`; with other losses it remains a layer.
+
+    Raises
+    ------
+    HandgradError
+        For modules without an equivalent, shared weights, weights that are not finite, and state dicts whose layers
+        do not form a unique sequence.
+
+    Examples
+    --------
+    >>> from handgrad import interop
+    >>> network = interop.from_torch(model)  # doctest: +SKIP
+    >>> network = interop.from_torch(model.state_dict(), activation="relu")  # doctest: +SKIP
+    """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
         arrays, metadata = read_tensors(path)
         if "handgrad" in metadata:
-            raise HandgradError(f"{path} is a file of handgrad's own: handgrad.load reads its models")
-        try:
-            return from_torch(arrays, activation, loss)._replace(file=path)
-        except HandgradError as error:
-            raise HandgradError(f"{path}: {error}") from error
+            raise HandgradError(f"{path} is a handgrad file: read it with handgrad.load")
+        with in_file(path):
+            return from_torch(arrays, activation=activation, loss=loss)
+    output = ""
     if isinstance(model, Mapping):
-        links, softmax = _state_links(model, activation), False
-    elif type(model).__module__.startswith("torch.nn.modules."):
+        layers = _state_dict_layers(model, activation)
+    elif _is_torch_module(model):
         if activation is not None:
-            raise HandgradError(f"activation {activation!r}: a {type(model).__name__} has its own, leave it out")
-        links, softmax = _module_links(model)
+            raise HandgradError(
+                f"activation {activation!r} is only for a state dict: a {type(model).__name__} has its own activations"
+            )
+        layers, output = _sequential_layers(model)
     else:
         raise HandgradError(
-            f"a {type(model).__name__} is no chain that can be read: expected a torch.nn.Sequential, or a "
-            "state dict (model.state_dict()) and its activation"
+            f"cannot convert a {type(model).__name__}: expected a torch.nn.Sequential, or a state dict "
+            "(model.state_dict()) and its activation"
         )
-    links, ending = split_output_activation(links, "softmax" if softmax else "", loss, "cross_entropy")
-    return ImportedModel(links, ending)
+    layers, made = split_output_activation(layers, output, loss, "cross_entropy")
+    return ImportedModel(layers, made).build()
 
 
-def _module_links(model: Any) -> tuple[list[ImportedLayer], bool]:
-    """Every module of a Sequential, those within others too, in its place; whether a Softmax, left out, comes last."""
-    modules = list(_modules(type(model).__name__, model))
-    softmax = type(modules[-1][1]).__name__ in ("Softmax", "LogSoftmax") if modules else False
-    if softmax and modules[-1][1].dim not in (None, 1, -1):
-        raise HandgradError(f"{modules[-1][0]} is along dim {modules[-1][1].dim}: expected 1")
-    links: list[ImportedLayer] = []
+# ---- Sequential ----
+
+
+def _is_torch_module(module: Any) -> bool:
+    return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _sequential_layers(model: Any) -> tuple[list[ImportedLayer], str]:
+    """The layers of a Sequential, and "softmax" if it ends with one, which is not a layer."""
+    modules = list(_flattened(type(model).__name__, model))
+    output = ""
+    if modules and type(modules[-1][1]).__name__ in ("Softmax", "LogSoftmax"):
+        name, last = modules.pop()
+        output = "softmax"
+        if last.dim not in (None, 1, -1):
+            raise HandgradError(f"{name!r} has dim={last.dim}: expected dim=1")
+    layers: list[ImportedLayer] = []
     owners: dict[int, tuple[str, Any]] = {}
-    for name, module in modules[: len(modules) - softmax]:
-        _own(name, module, owners)
-        links.append(_module_link(name, module, first=all(type(link.layer) is Identity for link in links)))
-    return links, softmax
+    for name, module in modules:
+        _check_not_shared(name, module, owners)
+        layers.append(_module_layer(name, module, first=all(type(each.layer) is Identity for each in layers)))
+    return layers, output
 
 
-def _own(name: str, module: Any, owners: dict[int, tuple[str, Any]]) -> None:
-    """Raise HandgradError for arrays that an earlier module has too: trained on, those here would be two.
-
-    What has no arrays, an activation or a Dropout, may come as often as it likes.
-    """
-    held = [getattr(module, kind, None) for kind in ("weight", "bias", "running_mean")]
-    for p in (p for p in held if p is not None):
-        if id(p) in owners:
-            raise HandgradError(
-                f"{name!r} has the same weights as {owners[id(p)][0]!r}: handgrad has them at one place alone; "
-                "where two of equal weights will do, give copy.deepcopy of one"
-            )
-    owners.update((id(p), (name, p)) for p in held if p is not None)
-
-
-def _modules(name: str, module: Any) -> Iterator[tuple[str, Any]]:
-    """What a Sequential is a chain of."""
-    if type(module).__name__ != "Sequential" or not type(module).__module__.startswith("torch.nn.modules."):
+def _flattened(name: str, module: Any) -> Iterator[tuple[str, Any]]:
+    """The modules of a Sequential and of those inside it, in order, with names as "Sequential[0] Linear"."""
+    if type(module).__name__ != "Sequential" or not _is_torch_module(module):
         yield name, module
         return
-    for key, child in module._modules.items():  # named_children leaves out what comes a second time
-        yield from _modules(f"{name}[{key}] {type(child).__name__}", child)
+    for key, child in module._modules.items():  # named_children omits a module that occurs a second time
+        yield from _flattened(f"{name}[{key}] {type(child).__name__}", child)
 
 
-def _module_link(name: str, module: Any, first: bool) -> ImportedLayer:
-    kind = type(module).__name__ if type(module).__module__.startswith("torch.nn.modules.") else None
-    if kind in MODULES:
-        return ImportedLayer(name, MODULES[kind](), {})
-    if kind == "Linear":
-        bias = None if module.bias is None else array_of(name, module.bias)
-        return dense_link(name, array_of(name, module.weight), bias)
-    if kind == "BatchNorm1d":
-        arrays = [module.weight, module.bias, module.running_mean, module.running_var]
-        g, b, mean, var = (None if p is None else array_of(name, p) for p in arrays)
-        if mean is None or var is None or module.momentum is None:
-            raise HandgradError(f"{name} keeps no running statistics with a momentum: handgrad's always does")
-        return norm_link(name, g, b, mean, var, module.momentum, module.eps)
-    if kind == "Dropout":
-        return layer_link(name, Dropout, module.p)
+def _check_not_shared(name: str, module: Any, owners: dict[int, tuple[str, Any]]) -> None:
+    """Raise HandgradError for arrays that an earlier module has too: in handgrad they would be trained separately."""
+    held = [p for kind in ("weight", "bias", "running_mean") if (p := getattr(module, kind, None)) is not None]
+    for p in held:
+        if id(p) in owners:
+            raise HandgradError(
+                f"{name!r} shares its weights with {owners[id(p)][0]!r}, which handgrad does not support: "
+                "use copy.deepcopy of the module if separate weights are acceptable"
+            )
+    owners.update((id(p), (name, p)) for p in held)
+
+
+def _module_layer(name: str, module: Any, first: bool) -> ImportedLayer:
+    kind = type(module).__name__ if _is_torch_module(module) else ""
     if kind == "Flatten" and first and (module.start_dim, module.end_dim) == (1, -1):
         return ImportedLayer(name, Identity(), {})
-    if kind == "LeakyReLU":
-        return layer_link(name, LeakyReLU, module.negative_slope)
-    if kind == "Softplus" and (module.beta, module.threshold) == (1, 20):  # beyond 20 it is z, to 2e-9
-        return ImportedLayer(name, Softplus(), {})
-    if kind == "GELU" and module.approximate == "tanh":
-        return ImportedLayer(name, GELU(), {})
+    if kind == "Linear":
+        return dense_layer(
+            name, as_numpy(name, module.weight), None if module.bias is None else as_numpy(name, module.bias)
+        )
+    if kind == "BatchNorm1d":
+        arrays = [module.weight, module.bias, module.running_mean, module.running_var]
+        g, b, mean, var = (None if p is None else as_numpy(name, p) for p in arrays)
+        if mean is None or var is None or module.momentum is None:
+            raise HandgradError(f"{name!r} has no running statistics with a momentum, which handgrad requires")
+        return batch_norm_layer(name, g, b, mean, var, module.momentum, module.eps)
+    if kind in _BY_NAME:
+        layer, equivalent = _BY_NAME[kind]
+        if all(getattr(module, argument, None) == value for argument, value in equivalent.constants.items()):
+            options = {str(key): getattr(module, argument) for argument, key in equivalent.arguments.items()}
+            return imported_layer(name, layer, **options)
     settings = f"({module.extra_repr()})" if kind in ("Softplus", "GELU", "Flatten") else ""
-    raise HandgradError(f"{name}{settings} has no equal in handgrad: {_KNOWN_MODULES}")
+    raise HandgradError(f"{name!r}{settings} has no equivalent in handgrad: {_SUPPORTED}")
 
 
-_KNOWN_MODULES = (
-    "it knows Linear, BatchNorm1d, Dropout, Identity, a Flatten in front, Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, "
-    "GELU(approximate='tanh'), and a Softmax or LogSoftmax at the end"
-)
+# ---- State dict ----
 
 
-def _state_links(state: Mapping[str, Any], activation: str | Sequence[str] | None) -> list[ImportedLayer]:
-    """The chain of a state dict: its matrices in their order, and between them the activations that are named."""
+def _state_dict_layers(state: Mapping[str, Any], activation: str | Sequence[str] | None) -> list[ImportedLayer]:
+    """The layers of a state dict in their order, with the named activations between them."""
     groups: dict[str, dict[str, NDArray[Any]]] = {}
     for name, value in state.items():
         if isinstance(value, Mapping):
-            raise HandgradError(f"{name!r} is itself a mapping: give that one, where it is the state dict")
+            raise HandgradError(f"{name!r} is a mapping: if it is the state dict, pass it instead")
         prefix, _, kind = str(name).rpartition(".")
         if kind not in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            raise HandgradError(f"{name!r} is of no layer that handgrad knows: expected names as '0.weight', '0.bias'")
-        groups.setdefault(prefix, {})[kind] = array_of(str(name), value)
-    links = {prefix: _state_link(prefix, group) for prefix, group in groups.items()}
-    order = _order(list(links.values()), trusted=isinstance(state, OrderedDict))
-
-    dense = [i for i, link in enumerate(order) if isinstance(link.layer, Dense)]
+            raise HandgradError(f"{name!r} belongs to an unknown layer: expected names such as '0.weight', '0.bias'")
+        groups.setdefault(prefix, {})[kind] = as_numpy(str(name), value)
+    ordered = _in_order(
+        [_state_dict_layer(prefix, group) for prefix, group in groups.items()], trusted=isinstance(state, OrderedDict)
+    )
+    dense = [i for i, each in enumerate(ordered) if isinstance(each.layer, Dense)]
     names = _activations(activation, max(0, len(dense) - 1))
-    chain = order[: dense[0] + 1] if dense else []
+    layers = ordered[: dense[0] + 1] if dense else []
     for i, j, name in zip(dense, dense[1:], names, strict=False):
-        between, act = order[i + 1 : j], ImportedLayer(f"{name} after {order[i].name}", ACTIVATIONS[name](), {})
-        if between and name != "identity":
-            chain += [*between, act] if _comes_first(order[i : j + 1]) else [act, *between]
-        else:
-            chain += [*between, *([act] if name != "identity" else [])]
-        chain.append(order[j])
-    return chain + (order[dense[-1] + 1 :] if dense else [])
+        between = ordered[i + 1 : j]
+        if name != "identity":
+            act = ImportedLayer(f"{name} after {ordered[i].name}", ACTIVATIONS[name](), {})
+            last = not between or _norm_comes_first(ordered[i : j + 1])
+            between = [*between, act] if last else [act, *between]
+        layers += [*between, ordered[j]]
+    return layers + (ordered[dense[-1] + 1 :] if dense else [])
 
 
-def _state_link(prefix: str, group: dict[str, NDArray[Any]]) -> ImportedLayer:
-    normalises = "running_mean" in group or "running_var" in group
-    expected = {"weight", "bias"} | ({"running_mean", "running_var"} if normalises else set())
+def _state_dict_layer(prefix: str, group: dict[str, NDArray[Any]]) -> ImportedLayer:
+    """The Dense layer or the BatchNorm that a group of arrays is."""
+    batch_norm = "running_mean" in group or "running_var" in group
+    expected = {"weight", "bias"} | ({"running_mean", "running_var"} if batch_norm else set())
     missing = sorted(f"{prefix}.{kind}".removeprefix(".") for kind in expected - set(group))
     if missing:
-        raise HandgradError(f"{prefix!r} has no {', '.join(map(repr, missing))}: put zeros there if it is 0")
-    if normalises:
-        return norm_link(prefix, group["weight"], group["bias"], group["running_mean"], group["running_var"])
+        raise HandgradError(f"{prefix!r} has no {', '.join(map(repr, missing))}: add zeros if the layer has no bias")
+    if batch_norm:
+        return batch_norm_layer(prefix, group["weight"], group["bias"], group["running_mean"], group["running_var"])
     if "num_batches_tracked" in group:
-        raise HandgradError(f"{prefix!r} counts batches and has no running statistics")
-    return dense_link(prefix, group["weight"], group["bias"])
+        raise HandgradError(f"{prefix!r} has 'num_batches_tracked' but no running statistics")
+    return dense_layer(prefix, group["weight"], group["bias"])
 
 
 def _activations(activation: str | Sequence[str] | None, hidden: int) -> list[str]:
-    """The name of each hidden layer's activation."""
+    """The name of the activation of each hidden layer."""
     if activation is None and hidden:
         raise HandgradError(
-            "a state dict holds no activations: give activation='relu', or whichever it is, or one for each hidden "
-            f"layer, {hidden} in all"
+            f"a state dict does not contain activations: give activation='relu', or a list of {hidden}, one for each "
+            "hidden layer"
         )
     names = [activation] * hidden if isinstance(activation, str) else list(activation or [])
     for name in [activation] if isinstance(activation, str) else names:
         if name not in ACTIVATIONS:
             raise unknown("activation", str(name), ACTIVATIONS)
     if len(names) != hidden:
-        raise HandgradError(f"{len(names)} activations for {hidden} hidden layers: expected one for each")
+        raise HandgradError(f"activation has {len(names)} names for {hidden} hidden layers: expected one for each")
     return names
 
 
 def _numbers(name: str) -> tuple[str, tuple[int, ...]]:
-    """A name without its numbers, and these: those of a Sequential's children differ in nothing else."""
+    """A name without its numbers, and the numbers: the children of a Sequential only differ in the numbers."""
     return re.sub(r"\d+", "#", name), tuple(map(int, re.findall(r"\d+", name)))
 
 
-def _order(links: list[ImportedLayer], trusted: bool) -> list[ImportedLayer]:
-    """The links as they follow each other: by their numbers, or the one way in which the shapes allow it.
+def _in_order(layers: list[ImportedLayer], trusted: bool) -> list[ImportedLayer]:
+    """The layers in the order of their numbers, or in the only order in which their shapes fit.
 
-    trusted: they come in their order. A file's are sorted by name, which says nothing.
+    trusted: the given order is the order of the layers. The names in a file are sorted, so that their order is not.
     """
-    if len({_numbers(link.name)[0] for link in links}) <= 1:
-        return sorted(links, key=lambda link: _numbers(link.name)[1])
-    if any(isinstance(link.layer, BatchNorm) for link in links):
+    if len({_numbers(each.name)[0] for each in layers}) <= 1:
+        return sorted(layers, key=lambda each: _numbers(each.name)[1])
+    if any(isinstance(each.layer, BatchNorm) for each in layers):
         raise HandgradError(
-            "the names do not tell on which side of its activation a BatchNorm stands: give the torch.nn.Sequential, "
-            "or name the arrays as its state dict does, '0.weight', ..."
+            "the names do not determine whether a BatchNorm is before or after the activation: pass the "
+            "torch.nn.Sequential, or use the names of its state dict, '0.weight', ..."
         )
     if trusted:
-        return links
-    ways = list(_ways([], links, 2)) if len(links) <= SEARCHED else []
-    if len(ways) != 1:
-        shapes = ", ".join(f"{link.name!r} {link.arrays['W'].shape}" for link in links)
-        how = "in no way" if not ways and len(links) <= SEARCHED else "in more than one way"
-        raise HandgradError(f"the layers follow each other {how}: {shapes}; give an OrderedDict, or number the names")
-    return ways[0]
+        return layers
+    orderings = list(_orderings([], layers, 2)) if len(layers) <= MAX_ORDERED else []
+    if len(orderings) != 1:
+        shapes = ", ".join(f"{each.name!r} {each.arrays['W'].shape}" for each in layers)
+        problem = (
+            "no order of the layers fits"
+            if not orderings and len(layers) <= MAX_ORDERED
+            else ("the order of the layers is not unique")
+        )
+        raise HandgradError(f"{problem}: {shapes}; pass an OrderedDict, or number the names")
+    return orderings[0]
 
 
-def _ways(begun: list[ImportedLayer], rest: list[ImportedLayer], most: int) -> Iterator[list[ImportedLayer]]:
-    """The first `most` ways to go on so that shapes fit, and names of a kind come in the order of their numbers."""
+def _orderings(begun: list[ImportedLayer], rest: list[ImportedLayer], limit: int) -> Iterator[list[ImportedLayer]]:
+    """The first `limit` orderings in which the shapes fit, and equal names are in the order of their numbers."""
     if not rest:
         yield begun
         return
     found = 0
-    for i, link in enumerate(rest):
-        kind, numbers = _numbers(link.name)
+    for i, each in enumerate(rest):
+        kind, numbers = _numbers(each.name)
         earlier = any(_numbers(other.name)[0] == kind and _numbers(other.name)[1] < numbers for other in rest)
-        if earlier or (begun and begun[-1].layer.width(0) != link.layer.n_in):
+        if earlier or (begun and begun[-1].layer.width(0) != each.layer.n_in):
             continue
-        for way in _ways([*begun, link], rest[:i] + rest[i + 1 :], most - found):
-            yield way
+        for ordering in _orderings([*begun, each], rest[:i] + rest[i + 1 :], limit - found):
+            yield ordering
             found += 1
-            if found == most:
+            if found == limit:
                 return
 
 
-def _comes_first(links: Sequence[ImportedLayer]) -> bool:
-    """Whether the BatchNorm between two Dense comes before their activation, which has no arrays and leaves a gap."""
-    before, *between, after = (_numbers(link.name)[1][-1:] for link in links)
+def _norm_comes_first(layers: Sequence[ImportedLayer]) -> bool:
+    """Whether the BatchNorm between two Dense layers is before the activation, which leaves a gap in the numbers."""
+    before, *between, after = (_numbers(each.name)[1][-1:] for each in layers)
     if len(between) == 1 and before and after:
         gaps = between[0][0] - before[0] > 1, after[0] - between[0][0] > 1
         if gaps in ((False, True), (True, False)):
             return gaps[1]
     raise HandgradError(
-        f"the numbers of {links[0].name!r} to {links[-1].name!r} do not tell on which side of its activation a "
-        "BatchNorm stands: give the torch.nn.Sequential"
+        f"the numbers from {layers[0].name!r} to {layers[-1].name!r} do not determine whether the BatchNorm is before "
+        "or after the activation: pass the torch.nn.Sequential"
     )
