@@ -1,4 +1,4 @@
-"""`handgrad` and `python -m handgrad`: the command line, or the one line that says how to install it."""
+"""Entry point of `handgrad` and of `python -m handgrad`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from .errors import HandgradError, optional
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Without the packages of the extra `app`, print how to install them."""
     try:
         optional("click")
     except HandgradError as error:

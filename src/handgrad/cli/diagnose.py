@@ -1,0 +1,217 @@
+"""handgrad check, parity, profile and show-augmentation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from .._blas import blas_threads
+from ..arrays import check_int
+from ..data import Dataset
+from ..data import load as load_dataset
+from ..errors import HandgradError
+from ..gradcheck import TOLERANCE, check_all
+from ..io.models import load as load_model
+from ..model import Model
+from ..network import Network
+from ..wrappers import Ensemble, Preprocessing, unwrap
+from .options import (
+    choose_recipe,
+    data_option,
+    given_flags,
+    json_option,
+    load_data,
+    recipe_options,
+    warn,
+)
+from .progress import describe
+
+
+@click.command()
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of inputs and directions."
+)
+def check(seed: int) -> None:
+    """Check every hand-derived gradient against finite differences.
+
+    Checks every layer, every loss, every activation with every loss, and several networks. Exit code 1 at the first
+    wrong gradient.
+    """
+    click.echo(f"{'gradient':80} {'error':>8}")
+    count = 0
+    for result in check_all(rng=seed):
+        count += 1
+        click.echo(f"{result.name:80} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
+        if not result.passed:
+            click.echo(
+                f"handgrad: the gradient {result.name} is wrong: relative error {result.error:.1e} > {TOLERANCE:.0e}",
+                err=True,
+            )
+            raise SystemExit(1)
+    click.echo(f"all {count} gradient checks passed (relative error <= {TOLERANCE:.0e})")
+
+
+# ---- parity ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@recipe_options("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+@data_option
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@json_option
+def parity(
+    model: Path | None, recipe: str | None, data: str | None, dtype: str, as_json: bool, **settings: Any
+) -> None:
+    """Compare a network with the same network in PyTorch: loss, gradients, weights after some steps.
+
+    Compares the network of MODEL, or the initial network of a recipe, on a batch of MNIST if it is available and fits
+    the network, otherwise on random numbers. Dropout is left out. Exit code 1 if a difference is larger than rounding.
+    """
+    from ..diagnostics.inspect import chain_of  # late: few commands need it
+    from ..diagnostics.parity import compare
+
+    compared, title, batch_size, seed = _model_to_compare(model, recipe, settings)
+    network, preprocessing, _ = unwrap(compared)
+    if not isinstance(network, Network):
+        kind = "an ensemble" if isinstance(network, Ensemble) else f"a {type(network).__name__}"
+        raise HandgradError(f"{title} is {kind}: parity needs a single network")
+    source, x, y = _batch(compared, network, preprocessing, data, batch_size, np.random.default_rng(seed))
+    found = compare(network.astype(dtype), x, y)
+    title = f"{title}: {' → '.join(chain_of(network))}, {network.loss!r}; {dtype}, {source}"
+    for line in found.as_json() if as_json else found.told(title):
+        click.echo(line)
+    if not found.passed:
+        click.echo(f"handgrad: the largest difference is {found.largest:.1e} > {found.tolerance:.0e}", err=True)
+        raise SystemExit(1)
+
+
+def _model_to_compare(path: Path | None, recipe: str | None, settings: dict[str, Any]) -> tuple[Model, str, int, int]:
+    """The model of a file or of a recipe, its name, the batch size and the seed."""
+    if path is None:
+        chosen = choose_recipe(recipe, settings)
+        return chosen.trainer().network, f"recipe {chosen.name}", chosen.batch_size, chosen.seed
+    batch_size, seed = settings.pop("batch_size"), settings.pop("seed")
+    others = given_flags({"recipe": recipe, **settings})
+    if others:
+        raise HandgradError(f"{path} already contains a network: leave out {others}")
+    return load_model(path), str(path), 64 if batch_size is None else batch_size, 0 if seed is None else seed
+
+
+def _batch(
+    model: Model,
+    network: Network,
+    preprocessing: Preprocessing | None,
+    data: str | None,
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[str, NDArray[Any], NDArray[Any]]:
+    """Where the examples are from, and x and y for the network: from the data set of --data, MNIST, or random."""
+    from ..data.mnist import find_mnist
+    from ..diagnostics.parity import random_batch
+
+    count = check_int("batch_size", count, 1)
+    if data is not None or ((model.n_in, model.n_classes) == (784, 10) and find_mnist() is not None):
+        dataset = load_dataset("mnist" if data is None else data)
+        if _fits(dataset, model):
+            if count > len(dataset.x_train):
+                raise HandgradError(f"batch_size {count}: {dataset.name} has {len(dataset.x_train)} training examples")
+            chosen = rng.choice(len(dataset.x_train), count, replace=False)
+            x = dataset.x_train[chosen]
+            x = x if preprocessing is None else preprocessing(x)
+            return f"{count} examples of {dataset.name}", x, dataset.y_train[chosen]
+        if data is not None:
+            raise HandgradError(
+                f"{dataset.name} has {math.prod(dataset.x_train.shape[1:])} pixels and {len(dataset.classes)} classes: "
+                f"expected {model.n_in} and {model.n_classes}, as the network"
+            )
+    return f"{count} random examples", *random_batch(network, count, rng)
+
+
+def _fits(dataset: Dataset, model: Model) -> bool:
+    sizes = math.prod(dataset.x_train.shape[1:]), len(dataset.classes)
+    return model.loss.is_classification and sizes == (model.n_in, model.n_classes)
+
+
+# ---- profile ---------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@recipe_options("hidden", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
+@click.option("--seconds", type=float, default=2, show_default=True, help="Duration of the measurement.")
+@json_option
+def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) -> None:
+    """Measure the time of a training step, layer by layer, and compare it with a lower bound.
+
+    The lower bound (floor) of a part is the time of its matrix products at the speed of a large product, or the time
+    to move its bytes at the speed of the cache that they fit into, whichever is longer. BLAS uses as many threads as
+    in `handgrad train`.
+    """
+    from ..diagnostics.profiler import profile as measure
+
+    chosen = choose_recipe(recipe, settings)
+    trainer = chosen.trainer()
+    with blas_threads(trainer.network, trainer.batch_size):
+        measured = measure(trainer.network, trainer.optimizer, trainer.batch_size, seconds=seconds)
+    step, total, peak = measured.step, measured.total, measured.peak
+    examples, flops = measured.batch_size / step, total.flops / step
+    if as_json:
+        for part in measured.parts:
+            click.echo(json.dumps(part._asdict()))
+        numbers = {"step": step, "sum": total.seconds, "floor": total.floor, "examples_per_second": examples}
+        click.echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
+        return
+    click.echo(describe(chosen, trainer.network))
+    click.echo(f"{'part':32}{'time us':>12}{'% of step':>14}{'floor us':>12}{'time/floor':>12}")
+    for name, duration, floor, *_ in [*measured.parts, total]:
+        ratio = f"{duration / floor:.1f}" if floor else "-"
+        click.echo(f"{name:32}{duration * 1e6:12,.2f}{duration / step:14.1%}{floor * 1e6:12,.2f}{ratio:>12}")
+    click.echo(
+        f"{'between the parts (Python)':32}{(step - total.seconds) * 1e6:12,.2f}{1 - total.seconds / step:14.1%}"
+    )
+    click.echo(f"{'complete step':32}{step * 1e6:12,.2f}{1:14.1%}")
+    click.echo(
+        f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} GFLOP/s "
+        "of a large matrix product"
+    )
+
+
+# ---- show-augmentation -----------------------------------------------------------------------------------------------
+
+
+@click.command("show-augmentation")
+@recipe_options(
+    *("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "shrink", "seed"), default="minute"
+)
+@data_option
+@click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="Number of training images.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    default="augmentation.png",
+    show_default=True,
+    help="Output file.",
+)
+def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Path, **settings: Any) -> None:
+    """Plot training images, each with eleven augmented versions of a recipe."""
+    from ..diagnostics.plots import augmentation_grid
+
+    chosen = choose_recipe(recipe, settings, default="minute")
+    dataset, *_ = load_data(data, warn)
+    x = dataset.x_train[:digits]
+    trainer = chosen.trainer(x.shape[1:], len(dataset.classes))
+    if trainer.augment is None:
+        raise HandgradError(f"the recipe {chosen.name} has no data augmentation: add --rotation, --elastic, ...")
+    preprocessing = chosen.preprocessing(x.shape[1:])
+    augmentation_grid(out, x if preprocessing is None else preprocessing(x), trainer.augment, trainer.augmenting)
+    click.echo(f"{len(x)} images of {dataset.name}, each with 11 augmented versions of recipe {chosen.name}: {out}")
+
+
+COMMANDS = (check, parity, profile, show_augmentation)

@@ -1,0 +1,122 @@
+"""Options that several commands have, and the recipe and the data set that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import click
+
+from ..data import Dataset, load
+from ..errors import HandgradError, unknown
+from ..recipes import RECIPES, Recipe
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+data_option = click.option(
+    "--data",
+    metavar="mnist|synthetic|DIR",
+    help="Data set: MNIST, synthetic digits, or a directory of four IDX files.  [default: mnist]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+
+
+def recipe_options(*names: str, default: str = "post") -> Callable[[Function], Function]:
+    """Add --recipe, and one option for each of these settings of a recipe, or for all of them."""
+    types, options = get_type_hints(Recipe), []
+    for setting in fields(Recipe):
+        kind, text = types[setting.name], setting.metadata.get("help")
+        if text is None or setting.name not in (names or types):
+            continue
+        flag = flag_name(setting.name)
+        if setting.name == "hidden":
+            options.append(click.option(flag, metavar="N,N,...", callback=_parse_widths, help=text))
+        elif kind is bool:
+            options.append(click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text))
+        else:
+            number = int if kind is int else float if kind in (float, float | None) else str
+            options.append(click.option(flag, type=number, help=text))
+    text = f"Named settings to start from: {', '.join(RECIPES)}.  [default: {default}]"
+    recipe = click.option("--recipe", metavar="NAME", help=text)
+
+    def decorate(command: Function) -> Function:
+        for option in reversed([recipe, *options]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def flag_name(setting: str) -> str:
+    """Return the flag of a setting: --batch-size for batch_size."""
+    return f"--{setting.replace('_', '-')}"
+
+
+def given_flags(values: Mapping[str, Any]) -> str:
+    """List the flags that were given, for an error message: "--lr, --batch-size", or ""."""
+    return ", ".join(flag_name(name) for name, value in values.items() if value is not None)
+
+
+def choose_recipe(name: str | None, settings: Mapping[str, Any] | None = None, default: str = "post") -> Recipe:
+    """Return a recipe with the settings from the command line. Raises HandgradError for an unknown name."""
+    name = default if name is None else name
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name].replace(**(settings or {}))
+
+
+def load_data(name: str | None, warn: Callable[[str], None]) -> tuple[Dataset, str, bool]:
+    """Load the data set of --data, or synthetic digits if MNIST is not available.
+
+    Returns
+    -------
+    dataset : Dataset
+    name : str
+        Name under which a resumed run loads the same data set.
+    substituted : bool
+        Whether the digits are synthetic although MNIST was wanted. `warn` was called in that case.
+    """
+    from ..data.mnist import MnistNotFoundError
+
+    name = "mnist" if name is None else name
+    if name != "mnist":
+        return load(name), name if name == "synthetic" else str(Path(name).resolve()), False
+    try:
+        return load(name), name, False
+    except MnistNotFoundError as error:
+        warn(f"MNIST is not available, using synthetic digits instead: {error}")
+        return load("synthetic"), "synthetic", True
+
+
+def warn(line: str) -> None:
+    """Print a warning on stderr, highlighted on a terminal."""
+    click.secho(f"handgrad: warning: {line}", err=True, bold=True, fg="yellow")
+
+
+def with_path(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), with `path` in front of the message of a HandgradError."""
+    try:
+        return function(*arguments)
+    except HandgradError as error:
+        raise HandgradError(f"{path}: {error}") from error
+
+
+def parse_image_shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Parse HEIGHTxWIDTH."""
+    if value is None:
+        return None
+    try:
+        height, width = map(int, value.lower().split("x"))
+    except ValueError:
+        raise click.BadParameter(f"'{value}': expected height and width in pixels, as 28x28") from None
+    return height, width
+
+
+def _parse_widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if value is None else tuple(int(n) for n in value.split(",") if value)
+    except ValueError:
+        raise click.BadParameter(f"'{value}': expected integers with commas between them, as 512,512") from None

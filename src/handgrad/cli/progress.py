@@ -1,0 +1,153 @@
+"""Progress of a training on the terminal: settings, one line per epoch, a progress bar, the result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..callbacks import Checkpoint
+from ..data import Dataset
+from ..model import Evaluation
+from ..network import Network
+from ..recipes import Recipe
+from ..training import Callback, Trainer
+
+# Settings that the first two lines of `describe` and the line of the data set show.
+_SHOWN = {"name", "hidden", "activation", "loss", "optimizer", "lr", "schedule", "batch_size", "epochs", "seed"}
+_SHOWN |= {"validation", "members"}
+
+
+def layer_sizes(network: Network) -> list[int]:
+    """Return the number of inputs and the width of each Dense layer."""
+    return [network.n_in, *(len(W) for W, _ in network.weights)]
+
+
+def describe(recipe: Recipe, network: Network) -> str:
+    """Describe a network and its training in two lines, and other settings in a third if there are any."""
+    lines = [
+        f"recipe {recipe.name}: {layer_sizes(network)}, {network.parameters.size:,} parameters, "
+        f"activation {recipe.activation}, loss {recipe.loss}",
+        f"training: {recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), "
+        f"batch size {recipe.batch_size}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}",
+    ]
+    defaults = {setting.name: setting.default for setting in fields(Recipe)}
+    others = [
+        name.replace("_", " ") + ("" if value is True else f" {value}")
+        for name, value in recipe.config().items()
+        if name not in _SHOWN and value != defaults[name]
+    ]
+    return "\n".join([*lines, f"also: {', '.join(others)}"] if others else lines)
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 epoch", "2 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_correct(evaluation: Evaluation) -> str:
+    """Return "9,531 / 10,000 correct (95.31%)"."""
+    return f"{evaluation.correct:,} / {evaluation.total:,} correct ({evaluation.accuracy:.2%})"
+
+
+class ProgressReporter(Callback):
+    """Prints the progress of a training: a progress bar on a terminal and a line for each epoch, or JSON.
+
+    Parameters
+    ----------
+    quiet : bool
+        Print only the result.
+    as_json : bool
+        Print JSON, one object per line.
+    """
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.as_json = as_json
+        self.text = not (quiet or as_json)
+        self.json_epochs = as_json and not quiet
+        self._bar: Any = None
+        self._heading = self._member = ""
+        self._json_labels: dict[str, Any] = {}
+        self._recipe: Recipe | None = None
+        self._checkpoint: Checkpoint | None = None
+
+    def start(self, recipe: Recipe, network: Network, dataset: Dataset, checkpoint: Checkpoint, member: int) -> None:
+        """Prepare for the training of a member of the ensemble, counted from 0, or of the only network."""
+        self.stop()
+        self._recipe, self._checkpoint = recipe, checkpoint
+        self._json_labels = {"recipe": recipe.name} | ({} if recipe.members == 1 else {"member": member + 1})
+        self._member = "" if recipe.members == 1 else f"member {member + 1} of {recipe.members}"
+        validation = f", {recipe.validation:,} validation" if recipe.validation else ""
+        heading = [
+            describe(recipe, network),
+            f"{dataset.name}: {len(dataset.x_train) - recipe.validation:,} training examples{validation}, "
+            f"{len(dataset.x_test):,} test",
+        ]
+        self._heading = "\n".join([*(heading if member == 0 else []), *([self._member] if self._member else [])])
+
+    def saved(self) -> str:
+        """Describe what a run that is stopped now can continue from."""
+        if self._recipe is None or self._checkpoint is None:
+            return "no epoch was saved"
+        where = f" of {self._member}" if self._member else ""
+        return f"{self._checkpoint.epoch} of {count(self._recipe.epochs, 'epoch')}{where} saved"
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Print the heading and open the progress bar, which is shown only on a terminal."""
+        if not self.text:
+            return
+        click.echo(self._heading)
+        if trainer.epoch:
+            click.echo(f"continuing after epoch {trainer.epoch}")
+        from tqdm import tqdm
+
+        done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
+        self._bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None, file=sys.stderr)
+
+    def on_batch_end(self, trainer: Trainer) -> None:
+        """Move the progress bar every 100 batches."""
+        if self._bar is not None and trainer.batch % 100 == 0:
+            self._bar.update(trainer.epoch * trainer.batches + trainer.batch - self._bar.n)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """Print the metrics of the epoch."""
+        if self.json_epochs:
+            click.echo(json.dumps({**self._json_labels, "epoch": trainer.epoch, **trainer.metrics}))
+        if not self.text:
+            return
+        metrics = trainer.metrics
+        line = f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"
+        line += f"  training loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:6.2%}"
+        if "val_loss" in metrics:
+            line += f"  validation loss {metrics['val_loss']:.4f}, accuracy {metrics['val_accuracy']:6.2%}"
+        line += f"  {metrics['seconds']:.2f} s"
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(line)
+        if self._bar is not None:
+            self._bar.update(trainer.epoch * trainer.batches - self._bar.n)
+
+    def stop(self) -> None:
+        """Close the progress bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path) -> None:
+        """Print the result on the test set, and where the files are."""
+        epochs = sum(trainer.epoch for trainer in trainers)
+        seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
+        if self.as_json:
+            numbers = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
+            click.echo(json.dumps({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
+            return
+        click.echo(f"test: {format_correct(test)}, loss {test.loss:.4f}")
+        click.echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")
+        histories = "history.json" if len(trainers) == 1 else f"history-1.json to history-{len(trainers)}.json"
+        click.echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
+        click.echo(f"try: handgrad predict {directory / 'model.safetensors'} IMAGE.png")

@@ -1,0 +1,136 @@
+"""handgrad train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..callbacks import Checkpoint, resume
+from ..data import Dataset
+from ..errors import HandgradError
+from ..io.models import load, save
+from ..model import Model
+from ..recipes import RECIPES, Recipe
+from ..training import Trainer
+from .options import choose_recipe, data_option, given_flags, json_option, load_data, recipe_options, warn
+from .progress import ProgressReporter, layer_sizes
+from .run_directory import GrowingReport, HistoryWriter, RunDirectory, read_config
+
+
+@click.command()
+@recipe_options()
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for the results.  [default: runs/RECIPE]")
+@click.option(
+    "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Continue the run in this directory."
+)
+@click.option("--quiet", is_flag=True, help="Print only the result.")
+@json_option
+def train(
+    recipe: str | None,
+    data: str | None,
+    out: Path | None,
+    resumed: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Train a network on images of digits.
+
+    Writes the model, its history, a checkpoint and a report to a directory. An interrupted run can be continued with
+    --resume and gives the same model as an uninterrupted one. The default recipe, post, trains a 784-30-10 network
+    with sigmoids for 30 epochs of SGD on MNIST. The flags change single settings of a recipe.
+
+    \b
+    Examples:
+      handgrad train --recipe quick
+      handgrad train --hidden 100 --activation relu --optimizer adam --lr 0.001 --epochs 5 --out runs/first
+    """  # noqa: D301 (click needs the backspace)
+    reporter = ProgressReporter(quiet=quiet, as_json=as_json)
+    if resumed is None:
+        chosen, directory = _new_run(recipe, out, settings)
+    else:
+        chosen, directory, data = _resumed_run(resumed, {**settings, "recipe": recipe, "data": data, "out": out})
+    dataset, data, substituted = load_data(data, warn)
+    run = RunDirectory(directory, chosen, data, new=resumed is None)
+    try:
+        model, trainers = _train(run, dataset, reporter)
+    except KeyboardInterrupt:
+        reporter.stop()
+        message = f"interrupted: {reporter.saved()}; to continue, run handgrad train --resume {directory}"
+        click.echo(message, err=True)
+        raise SystemExit(130) from None
+    finally:
+        reporter.stop()
+    test = model.evaluate(dataset.x_test, dataset.y_test)
+    from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
+
+    title, history = f"{chosen.name}: {layer_sizes(trainers[-1].network)} on {dataset.name}", trainers[-1].history
+    report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
+    reporter.result(test, trainers, directory)
+    if substituted:
+        warn("this network was trained and tested on synthetic digits, not on MNIST")
+
+
+def _new_run(recipe: str | None, out: Path | None, settings: dict[str, Any]) -> tuple[Recipe, Path]:
+    """The recipe with the settings of the flags, and a directory without a run."""
+    chosen = choose_recipe(recipe, settings)
+    if chosen.teacher is not None and chosen.teacher not in RECIPES:  # a file; --resume may run in another directory
+        chosen = chosen.replace(teacher=str(Path(chosen.teacher).resolve()))
+    if out is not None:
+        if (out / "config.json").exists():
+            raise HandgradError(f"{out} contains a run: continue it with --resume {out}, or choose another --out")
+        return chosen, out
+    number, directory = 1, Path("runs") / chosen.name
+    while directory.exists():
+        number += 1
+        directory = directory.with_name(f"{chosen.name}-{number}")
+    return chosen, directory
+
+
+def _resumed_run(directory: Path, flags: dict[str, Any]) -> tuple[Recipe, Path, str]:
+    """The recipe and the data set of an existing run. Only the number of epochs can change."""
+    epochs = flags.pop("epochs")
+    others = given_flags(flags)
+    if others:
+        raise HandgradError(f"--resume continues with the settings of the run: leave out {others}")
+    recipe, data = read_config(directory)
+    return recipe.replace(epochs=epochs), directory, data
+
+
+def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> tuple[Model, list[Trainer]]:
+    """Train the recipe of a run, its teacher first, and save the model. Returns it and one trainer for each member."""
+    recipe, x, y = run.recipe, dataset.x_train, dataset.y_train
+    recipe.trainer(x.shape[1:], len(dataset.classes))  # raises errors before a teacher is trained
+    teacher = _train_teacher(run, dataset, reporter) if recipe.teacher in RECIPES else None
+    trainers: list[Trainer] = []
+
+    def on_trainer(trainer: Trainer, member: int) -> None:
+        suffix = f"-{member + 1}" if recipe.members > 1 else ""
+        checkpoint = Checkpoint(run.path / f"checkpoint{suffix}.safetensors", max_share=0.05)
+        trainer.network.classes = dataset.classes
+        reporter.start(recipe, trainer.network, dataset, checkpoint, member)
+        trainer.callbacks += [HistoryWriter(run, suffix), reporter, GrowingReport(run, dataset), checkpoint]
+        if not run.new and checkpoint.path.exists():
+            resume(trainer, checkpoint.path)
+        trainers.append(trainer)
+
+    model = recipe.train(x, y, len(dataset.classes), teacher=teacher, on_trainer=on_trainer)
+    save(model, run.path / "model.safetensors")
+    return model, trainers
+
+
+def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> Model:
+    """Train the recipe that is the teacher, in a subdirectory; load it if it is already trained."""
+    path = run.path / "teacher"
+    if not run.new and (path / "model.safetensors").exists():
+        model: Model = load(path / "model.safetensors")
+        return model
+    recipe = RECIPES[str(run.recipe.teacher)].replace(validation=run.recipe.validation, seed=run.recipe.seed)
+    new = run.new or not (path / "config.json").exists()
+    return _train(RunDirectory(path, recipe, run.data, new=new, parent=run), dataset, reporter)[0]
+
+
+COMMANDS = (train,)
