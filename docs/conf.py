@@ -1,4 +1,4 @@
-"""How the pages are built: `make docs`. Every page with a code cell is run when it is built."""
+"""Sphinx configuration of the documentation, which `make docs` builds. Pages with code cells are executed."""
 
 import hashlib
 import re
@@ -10,73 +10,102 @@ from sphinx.util.inspect import TypeAliasForwardRef
 from handgrad import __version__
 
 project = "handgrad"
-author = "The handgrad authors"
-copyright = "The handgrad authors"
+author = copyright = "The handgrad authors"
 release = version = __version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
-# A page is run again where its text has changed, or anything that it runs by.
+# Outputs are cached. A page is executed again if its text, the library, an example or the plot style has changed.
 HERE = Path(__file__).parent
-PYTHON = ("../src/**/*.py", "../examples/*.py", "../benchmarks/readme.py")
-RUN_BY = [HERE / "handgrad.mplstyle", *(path for pattern in PYTHON for path in HERE.glob(pattern))]
-as_they_are = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(RUN_BY))).hexdigest()[:16]
+SOURCES = sorted(path for pattern in ("../src/**/*.py", "../examples/*.py", "*.mplstyle") for path in HERE.glob(pattern))
+digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "cache" / as_they_are)
+nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
-autodoc_inherit_docstrings = False  # a layer's forward is told of once, in Layer
+autodoc_inherit_docstrings = False  # Layer.forward is documented once, not in every layer
+autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-# Types by the names that the source gives them, not by what NumPy makes of those.
-ALIASES = "Array ArrayLike Augment Bytes DTypeLike Grey History Initializer Labels Schedule Seed"
+# These names are shown as in the source, instead of the types that they abbreviate.
+ALIASES = "Array ArrayLike Bytes DTypeLike Grey History Initializer Labels Schedule Seed"
 autodoc_type_aliases = {name: name for name in ALIASES.split()}
-TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # type: ignore[method-assign]  # inside another type too
+TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # type: ignore[method-assign]  # also within other types
+napoleon_google_docstring = False
+napoleon_use_param = False  # so that "n_in, n_out : int" stays one entry
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]  # autodoc documents properties; do not repeat them
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
-toc_object_entries = False  # the page's own headings are enough
+toc_object_entries = False  # the headings of the page are enough
 
 html_theme = "furo"
 html_title = "handgrad"
 html_static_path = ["_static"]
 html_css_files = ["handgrad.css"]
 
+SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
+EQUATION = re.compile(r"^ |\S {2,}\S|^\S{1,14} (=|←) ", re.MULTILINE)
 
-def as_it_stands(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with equations: what is laid out in columns keeps its columns, the rest is prose.
 
-    A block, between empty lines, is laid out where a line of it is indented, or has a gap of two spaces or more. It
-    becomes a literal block; in prose, what reStructuredText would take for markup is escaped.
-    """
-    made: list[str] = []
-    for block in re.split(r"\n[ \t]*\n", "\n".join(lines).strip()):
+def docstring_to_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Convert the plain text of a docstring to reStructuredText, before napoleon converts its numpydoc sections."""
+    text = "\n".join(lines)
+    first, *others = [match.start() for match in SECTION.finditer(text)] + [len(text)]
+    converted = [_convert_prose(text[:first])]
+    for begin, end in zip([first, *others], others, strict=False):
+        title, underline, *rows = text[begin:end].splitlines()
+        converted.append("\n".join([title, underline, *_convert_section(title, rows), ""]))
+    lines[:] = "\n".join(converted).splitlines()
+    if what in ("attribute", "property"):
+        lines.insert(0, "")  # napoleon would read "Number of classes: ..." in the first line as a type
+
+
+def _convert_prose(text: str) -> str:
+    """Equations and columns become literal blocks, all other paragraphs are escaped."""
+    blocks = []
+    for block in re.split(r"\n[ \t]*\n", text.strip("\n")):
         rows = block.splitlines()
-        if any(re.search(r"^ |\S {2,}\S", row) for row in rows):
-            made += [".. code-block:: text", "", *(f"   {row}" for row in rows), ""]
-        elif rows:
-            made += [_escaped(row) for row in rows] + [""]
-    lines[:] = made
+        if EQUATION.search(block) and not block.rstrip().endswith("."):
+            blocks.append("\n".join([".. code-block:: text", "", *(f"   {row}" for row in rows)]))
+        else:
+            blocks.append("\n".join(map(_escape, rows)))
+    return "\n\n".join(blocks) + "\n"
 
 
-def _escaped(row: str) -> str:
-    """A line of prose as reStructuredText: `code` as literal, its other signs as themselves."""
+def _convert_section(title: str, rows: list[str]) -> list[str]:
+    """Escape the descriptions. Names and types stay, because napoleon converts them, and so do examples."""
+    if title == "Examples":
+        return rows
+    return [_escape(row) if row.startswith(" ") or title in ("References", "Notes") else row for row in rows]
+
+
+def _escape(row: str) -> str:
+    """Convert `code` to literal text, and escape everything else."""
     parts = re.split(r"`([^`]+)`", row)
-    prose = [re.sub(r"([\\*_|`])", r"\\\1", part) for part in parts[::2]]
-    code = [f"``{part}``" for part in parts[1::2]]
-    return "".join(part for pair in zip(prose, [*code, ""], strict=True) for part in pair)
+    parts[::2] = [re.sub(r"([\\*_|`])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
+    return "".join(parts)
 
 
-def by_name(
+def shorten_array_types(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """NDArray[uint8] as the source writes it: an alias with a parameter is none that autodoc keeps."""
+    """Write NDArray[uint8] as in the source: autodoc does not keep an alias with a parameter."""
     array = re.compile(r"~?(?:numpy\.)?ndarray\[tuple\[[^]]*\], ~?(?:numpy\.)?dtype\[~?(?:\w+\.)?(\w+)\]\]")
     return (
         None if signature is None else array.sub(r"NDArray[\1]", signature),
@@ -84,27 +113,27 @@ def by_name(
     )
 
 
-def public_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
-    """A base whose name is private is passed over for its own."""
+def show_public_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """Replace a base class with a private name by its own public base class."""
     for i, base in enumerate(bases):
         if isinstance(base, type):
             bases[i] = next(kind for kind in base.__mro__ if not kind.__name__.startswith("_"))
 
 
-def without_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what Python itself says of a tuple's fields."""
+def skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Skip the docstrings that Python generates for the fields of a named tuple."""
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
-def links_out(app: Any, name: str, source: list[str]) -> None:
-    """Markdown files outside docs/ are no pages: a link to one, which GitHub follows, is here the file itself."""
+def link_files(app: Any, name: str, source: list[str]) -> None:
+    """Turn links to Markdown files outside docs/, which work on GitHub, into downloads of these files."""
     source[0] = re.sub(r"\[`?([^]`]+)`?\]\((\.\./[^)#]+\.md)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
 
 
 def setup(app: Any) -> None:
-    """Sphinx calls it."""
-    app.connect("autodoc-process-docstring", as_it_stands)
-    app.connect("autodoc-process-signature", by_name)
-    app.connect("autodoc-process-bases", public_bases)
-    app.connect("autodoc-skip-member", without_fields)
-    app.connect("source-read", links_out)
+    """Connect the functions of this file to Sphinx."""
+    app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-signature", shorten_array_types)
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("autodoc-skip-member", skip_tuple_fields)
+    app.connect("source-read", link_files)
