@@ -1,9 +1,11 @@
-"""A layer of one's own, its derivative checked before it is used: Swish, a = z σ(βz), with a β that is learnt.
+"""A custom layer with a gradient check: Swish, a = z σ(βz), with a trainable β.
 
-    python examples/own_layer.py
+    python examples/custom_layer.py
 
-A layer needs `forward` and `backward`; `shapes` names its parameters, and the network gives it views of its vectors:
-self.beta to read, self.dbeta to write. Ramachandran et al. (2017).
+A layer needs `forward` and `backward`. `parameter_shapes` declares its parameters. The network then sets self.beta and
+self.dbeta, which are views of its parameter vector and of its gradient vector.
+
+Reference: Ramachandran, Zoph and Le (2017), Searching for activation functions.
 """
 
 import numpy as np
@@ -12,12 +14,12 @@ from handgrad import Adam, Dense, HandgradError, Layer, Network, Trainer, check_
 
 
 class Swish(Layer):
-    """a = z σ(βz); one β for all units."""
+    """a = z σ(βz), with one β for all units."""
 
     def __init__(self):
         self.parameter_shapes = {"beta": (1,)}
 
-    def initialize(self, streams):
+    def initialize(self, rngs):
         self.beta[...] = 1
 
     def forward(self, z):
@@ -31,8 +33,8 @@ class Swish(Layer):
         return da * (self.s + self.beta * slope)  # da/dz = σ + β z σ (1 - σ)
 
 
-class Wrong(Swish):
-    """The same, the factor β forgotten."""
+class WrongSwish(Swish):
+    """Swish with an error in its derivative: the factor β is missing."""
 
     def backward(self, da):
         super().backward(da)
@@ -41,15 +43,15 @@ class Wrong(Swish):
 
 rng = np.random.default_rng(0)
 for check in check_gradient(Swish(), rng.standard_normal((5, 7))):
-    print(f"{check.name}: off by {check.error:.0e}")
+    print(f"{check.name}: relative error {check.error:.0e}")
 try:
-    check_gradient(Wrong(), rng.standard_normal((5, 7)))
+    check_gradient(WrongSwish(), rng.standard_normal((5, 7)))
 except HandgradError as error:
     print(error)
 
 x = rng.standard_normal((1000, 2)).astype(np.float32)
-y = (np.hypot(*x.T) > 1.2).astype(int)  # inside or outside a circle
+y = (np.hypot(*x.T) > 1.2).astype(int)  # inside or outside of a circle
 swish = Swish()
 network = Network([Dense(2, 16), swish, Dense(16, 2)], loss="cross_entropy", rng=0)
 Trainer(network, Adam(lr=0.02), batch_size=50, rng=0).fit(x, y, epochs=30)
-print(f"{network.evaluate(x, y).accuracy:.0%} on the right side of the circle, β = {swish.beta[0]:.2f}")
+print(f"accuracy {network.evaluate(x, y).accuracy:.0%}, β = {swish.beta[0]:.2f}")

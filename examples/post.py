@@ -1,10 +1,11 @@
-"""The post's network with what was wrong mended: its own names, its own loops, one example at a time, NumPy alone.
+"""The network of the blog post that handgrad is based on, with all errors of its printed listing fixed.
 
-docs/errata.md lists what was mended and why. To train on MNIST, from a directory with the four original files:
+The names and the loops are those of the blog post: one example at a time, with NumPy only. docs/errata.md lists every
+fix and its reason. To train on MNIST, with a directory that contains the four original files:
 
     python examples/post.py MNIST_DIRECTORY [EPOCHS] [EXAMPLES]
 """
-# ruff: noqa: B905, RUF007  (the zips are the post's)
+# ruff: noqa: B905, RUF007  (the zips are those of the blog post)
 
 import gzip
 import sys
@@ -13,34 +14,36 @@ import numpy as np
 
 
 def cross_entropy_loss(y, yhat):
-    """Cross Entropy Loss: -[y log(yhat) + (1 - y) log(1 - yhat)], summed over the outputs, averaged over the examples
+    """Compute the cross-entropy: -[y log(yhat) + (1 - y) log(1 - yhat)], summed over outputs, mean over examples.
 
-    Inputs: ground truth y and prediction yhat, both (n, m): one column for each of m examples
+    Inputs: ground truth y and prediction yhat, both (n, m), one column for each of the m examples
     Output: loss
     """
     limits = np.finfo(np.float64)
-    yhat = np.clip(yhat, limits.tiny, 1 - limits.epsneg)  # sigmoid rounds to 0 and 1 in the end; log(0) is -inf
+    yhat = np.clip(yhat, limits.tiny, 1 - limits.epsneg)  # a sigmoid can round to 0 or 1; log(0) is -inf
     lsum = np.sum(np.multiply(y, np.log(yhat)) + np.multiply(1 - y, np.log(1 - yhat)))
     _, m = y.shape
     return -(1 / m) * lsum
 
 
 def sigmoid(z):
-    """Outputs the sigmoid of the input: 1 / (1 + exp(-z))"""
-    e = np.exp(-np.abs(z))  # of -|z|, so that it cannot overflow
+    """Compute the sigmoid 1 / (1 + exp(-z))."""
+    e = np.exp(-np.abs(z))  # exp(-|z|) cannot overflow
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
 def sigmoid_d(z):
-    """Returns the derivative of the sigmoid function at z"""
+    """Compute the derivative of the sigmoid at z."""
     return sigmoid(z) * (1 - sigmoid(z))
 
 
 class Network:
-    """Layers of sigmoids, size[0] inputs to size[-1] outputs; x (size[0], 1) and y (size[-1], 1) are columns
+    """A network of sigmoid layers with size[0] inputs and size[-1] outputs.
 
-    cost: "cross-entropy", or "quadratic", which is the sum of (a - y)^2 / 2 over the outputs
-    rng: a NumPy Generator or a seed, for the first weights and for the shuffling
+    x (size[0], 1) and y (size[-1], 1) are columns.
+
+    cost: "cross-entropy", or "quadratic", the sum of (a - y)^2 / 2 over the outputs
+    rng: a NumPy Generator or a seed, for the initial weights and for shuffling
     """
 
     def __init__(self, size, *, cost="cross-entropy", rng=None):
@@ -54,7 +57,7 @@ class Network:
         self.weights = [self.rng.standard_normal((y, x)) for x, y in zip(size[:-1], size[1:])]
 
     def sgd(self, epochs, batch_size, lr, train, test=None):
-        """Trains on the list train of pairs (x, y); counts after each epoch how many of the list test come out right"""
+        """Train on a list of pairs (x, y). After each epoch, print the number of correct predictions for test."""
         for i in range(epochs):
             shuffled = [train[j] for j in self.rng.permutation(len(train))]
             mini_batch = [shuffled[b : b + batch_size] for b in range(0, len(train), batch_size)]
@@ -67,7 +70,7 @@ class Network:
                 print(f"Epoch {i}: {right} / {len(test)}")
 
     def ff(self, a):
-        """Makes a forward pass through the network for the input"""
+        """Compute the output of the network for the input a."""
         ## Only used during testing phase
         for w, b in zip(self.weights, self.bias):
             layer_i = np.dot(w, a) + b
@@ -76,7 +79,7 @@ class Network:
         return a
 
     def backprop(self, x, y):
-        """Returns the gradients of the cost of one example by every bias and by every weight"""
+        """Compute the gradients of the cost of one example with respect to all biases and all weights."""
         gradient_b = [np.zeros(b.shape) for b in self.bias]
         gradient_w = [np.zeros(w.shape) for w in self.weights]
         activation = x
@@ -107,7 +110,7 @@ class Network:
         return (gradient_b, gradient_w)
 
     def update(self, mini_batch, rate):
-        """Takes one step of gradient descent, down the mean of the gradients over the mini-batch"""
+        """Take one step of gradient descent with the mean gradient of the mini-batch."""
         n = len(mini_batch)
         gradient_b = [np.zeros(b.shape) for b in self.bias]
         gradient_w = [np.zeros(w.shape) for w in self.weights]
@@ -123,7 +126,7 @@ class Network:
 
 
 def read_idx(path):
-    """The array in a gzipped IDX file of bytes: 0, 0, 8, the number of axes, their sizes as 4 bytes each, the bytes"""
+    """Read a gzipped IDX file of bytes: 0, 0, 8, number of axes, size of each axis in 4 bytes, data."""
     with gzip.open(path) as file:
         data = file.read()
     if data[:3] != b"\0\0\x08":
@@ -133,7 +136,7 @@ def read_idx(path):
 
 
 def read_mnist(directory, name):
-    """The list of pairs (x, y): x (784, 1) in [0, 1], y (10, 1) one-hot"""
+    """Return a list of pairs (x, y): x (784, 1) in [0, 1], y (10, 1) one-hot."""
     images = read_idx(f"{directory}/{name}-images-idx3-ubyte.gz")
     labels = read_idx(f"{directory}/{name}-labels-idx1-ubyte.gz")
     return list(zip(images.reshape(-1, 784, 1) / 255, np.eye(10)[labels].reshape(-1, 10, 1)))

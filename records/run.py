@@ -1,14 +1,15 @@
-"""Train the recipes on all 60,000 digits, read the test set once for each seed, and keep what came out.
+"""Train the recipes on all 60,000 digits and evaluate them on the test set, once per seed.
 
-    python -m records.run second quick            five seeds each; records/second.json, ...
-    python -m records.run best --seeds 2 --workers 2      both at once, on half of the cores each
-    python -m records.run --table                 the table of the README, from the files
+    python -m records.run second quick                     five seeds each; records/second.json, ...
+    python -m records.run best --seeds 2 --workers 2       two seeds at a time, each on half of the cores
+    python -m records.run second --quick                   one seed on 1,000 digits, without writing anything
+    python -m records.run --table                          write records/table.md from the JSON files
 
-Nothing is chosen here: the recipes were tuned on 10,000 digits held out of the training set, and are fixed. The clock
-starts with the bytes of the training set in memory and stops with the test set's answers: preprocessing, augmentation,
-the teacher's training, all members of a ensemble are within. Every seed is a process of its own, new and cold but for
-its imports, and held to its share of the cores. A seed that a file has from the same source, recipe and machine is not
-run again, so a run that was stopped goes on; a file of others stays as it is, until --again lets it be made anew.
+The recipes were tuned with a validation set of 10,000 digits and then fixed. The time is measured from the training
+set in memory to the predictions for the test set. It includes preprocessing, augmentation, the training of a teacher
+and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. A seed that the
+file already has for the same source, recipe and machine is not run again, so that an interrupted run continues. A file
+from another source, recipe or machine is only replaced with --again.
 """
 
 from __future__ import annotations
@@ -25,92 +26,107 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import machine, save, save_json, table
-from handgrad.data import load
+from handgrad.data import Dataset, load
 from handgrad.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-# The recipes of the table in its order, with the epochs where they are not the recipe's own.
-LADDER = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "ensemble"]
+# The rows of the table in this order, and those with a different number of epochs than the recipe.
+NAMES = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "ensemble"]
 SHORTER = {"minute-20s": ("minute", 4)}
 
 
-def chosen(name: str) -> Recipe:
-    """The recipe that a line of the ladder stands for, on the whole training set."""
+def recipe_of(name: str) -> Recipe:
+    """Return the recipe of a row of the table. It trains on the complete training set."""
     recipe, epochs = SHORTER.get(name, (name, None))
-    return RECIPES[recipe].with_choices(validation=0, epochs=epochs)
+    return RECIPES[recipe].replace(validation=0, epochs=epochs)
 
 
 def one(name: str, seed: int, cores: list[int], source: str) -> dict[str, Any]:
-    """Train with one seed on these cores, read the test set once."""
+    """Train with one seed on these cores, and evaluate the test set once."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     if revision()["source"] != source:
-        raise SystemExit("src was changed while the records ran")
-    dataset = load("mnist")
+        raise SystemExit("src was changed during the run")
+    return {**measure(recipe_of(name).replace(seed=seed), load("mnist")), "cores": len(cores)}
+
+
+def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Train a recipe, and return the number of correct predictions for the test set and the time."""
     begin = time.perf_counter()
-    classifier = chosen(name).with_choices(seed=seed).train(dataset.x_train, dataset.y_train, len(dataset.classes))
-    answers = classifier.predict(dataset.x_test)
+    model = recipe.train(dataset.x_train, dataset.y_train, len(dataset.classes))
+    predictions = model.predict(dataset.x_test)
     seconds = time.perf_counter() - begin
-    correct = int((answers == dataset.y_test).sum())
-    return {"seed": seed, "correct": correct, "seconds": round(seconds, 3), "cores": len(cores)}
+    correct = int((predictions == dataset.y_test).sum())
+    return {"seed": recipe.seed, "correct": correct, "seconds": round(seconds, 3)}
+
+
+def quick(name: str) -> None:
+    """Try a recipe on 1,000 digits for at most two epochs."""
+    (x, y), _, (x_test, y_test) = load("mnist").split(10_000)
+    few = Dataset(x[:1000], y[:1000], x_test, y_test, "MNIST", tuple("0123456789"))
+    recipe = recipe_of(name)
+    result = measure(recipe.replace(epochs=min(recipe.epochs, 2)), few)
+    print(f"{name}, 1,000 digits: {result['correct']:,} correct in {result['seconds']:.1f} s", flush=True)
 
 
 def run(name: str, seeds: int, workers: int, *, again: bool = False) -> None:
-    """All seeds of a recipe that are not there yet; the file is written after each."""
+    """Run all missing seeds of a recipe. The file is written after each seed."""
     path, here = HERE / f"{name}.json", machine()
     shares = [cores_here()[worker::workers] for worker in range(workers)]
     fixed = {
-        "recipe": json.loads(json.dumps(chosen(name).config())),
+        "recipe": json.loads(json.dumps(recipe_of(name).config())),
         "source": revision()["source"],
         "processor": here["processor"],
         "cores": len(shares[0]),
     }
     record = json.loads(path.read_text()) if path.exists() and not again else {}
     if record and any(record.get(key) != value for key, value in fixed.items()):
-        raise SystemExit(f"{path.name} is of another source, recipe or machine: --again makes it anew")
+        raise SystemExit(f"{path.name} is from another source, recipe or machine: replace it with --again")
     record = record or {**fixed, "commit": revision()["commit"], "machine": here, "runs": []}
     due = sorted(set(range(seeds)) - {run["seed"] for run in record["runs"]})
-    os.environ["OPENBLAS_NUM_THREADS"] = str(len(shares[0]))  # for the processes that are to come
+    os.environ["OPENBLAS_NUM_THREADS"] = str(len(shares[0]))  # for the child processes
     context = multiprocessing.get_context("spawn")
     for first in range(0, len(due), workers):
-        with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as fresh:
-            together = zip(due[first : first + workers], shares, strict=False)
-            futures = [fresh.submit(one, name, seed, share, fixed["source"]) for seed, share in together]
+        with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as processes:
+            jobs = zip(due[first : first + workers], shares, strict=False)
+            futures = [processes.submit(one, name, seed, share, fixed["source"]) for seed, share in jobs]
             for future in as_completed(futures):
                 result = future.result()
                 record["runs"] = sorted([*record["runs"], result], key=lambda run: run["seed"])
                 save_json(path, record)
-                print(f"{name} seed {result['seed']}: {result['correct']:,} in {result['seconds']:.1f} s", flush=True)
+                print(
+                    f"{name}, seed {result['seed']}: {result['correct']:,} correct, {result['seconds']:.1f} s",
+                    flush=True,
+                )
 
 
 def cores_here() -> list[int]:
-    """The cores that this process may use, by number."""
+    """Return the numbers of the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def revision() -> dict[str, str]:
-    """The source, by the name that git has for the whole of src/, and the commit that it is of; it has no changes."""
+    """Return the git hash of src/ and of the commit. Exits if src/ has uncommitted changes."""
     git = ["git", "-C", str(HERE.parent)]
-    told = [[*git, "status", "--porcelain", "src"], [*git, "rev-parse", "HEAD:src"], [*git, "rev-parse", "HEAD"]]
+    commands = [[*git, "status", "--porcelain", "src"], [*git, "rev-parse", "HEAD:src"], [*git, "rev-parse", "HEAD"]]
     changed, source, commit = (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in told
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in commands
     )
     if changed:
-        raise SystemExit("src has changes that no commit has: a record would be of a source that nobody can find")
+        raise SystemExit("src has uncommitted changes: commit them, so that the record names its source")
     return {"source": source, "commit": commit}
 
 
 def lines() -> str:
-    """The README's table of what is there."""
+    """Return the table of all existing files."""
     rows = []
-    for name in LADDER:
+    for name in NAMES:
         path = HERE / f"{name}.json"
         if not path.exists():
             continue
         record = json.loads(path.read_text())
-        right = [run["correct"] / 100 for run in record["runs"]]
-        spread = f" ± {statistics.stdev(right):.2f}" if len(right) > 1 else ""
+        accuracies = [run["correct"] / 100 for run in record["runs"]]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         recipe = record["recipe"]
         sizes = "-".join(map(str, [784 // recipe["shrink"] ** 2, *recipe["hidden"], 10]))
         members = f"{recipe['members']} x " if recipe["members"] > 1 else ""
@@ -119,36 +135,45 @@ def lines() -> str:
             [
                 command,
                 members + sizes,
-                f"{statistics.mean(right):.2f}%{spread}",
-                f"{min(right):.2f} to {max(right):.2f}",
-                str(len(right)),
-                _time(statistics.median(run["seconds"] for run in record["runs"])),
+                f"{statistics.mean(accuracies):.2f}%{spread}",
+                f"{min(accuracies):.2f} to {max(accuracies):.2f}",
+                str(len(accuracies)),
+                _format_time(statistics.median(run["seconds"] for run in record["runs"])),
                 str(record["cores"]),
             ]
         )
     return table(["recipe", "network", "test accuracy", "range", "seeds", "time", "cores"], rows)
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="RECIPE", help=", ".join(LADDER))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=1, help="seeds at once, each with its share of the cores")
-    parser.add_argument("--again", action="store_true", help="make anew what is there of another source or machine")
-    parser.add_argument("--table", action="store_true", help="write records/table.md from the files, and print it")
+    parser.add_argument("names", nargs="*", metavar="RECIPE", help=", ".join(NAMES))
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="number of seeds that run at the same time, each on its share of the cores",
+    )
+    parser.add_argument("--again", action="store_true", help="replace files from another source, recipe or machine")
+    parser.add_argument("--quick", action="store_true", help="try each recipe on 1,000 digits, write nothing")
+    parser.add_argument("--table", action="store_true", help="write records/table.md from the JSON files, and print it")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(LADDER):
-        parser.error(f"no record goes by {', '.join(sorted(unknown))}: the names are {', '.join(LADDER)}")
+    if unknown := set(arguments.names) - set(NAMES):
+        parser.error(f"unknown recipe {', '.join(sorted(unknown))}: expected {', '.join(NAMES)}")
     for name in arguments.names:
+        if arguments.quick:
+            quick(name)
+            continue
         run(name, arguments.seeds, arguments.workers, again=arguments.again)
-    if arguments.table or arguments.names:
+    if arguments.table or (arguments.names and not arguments.quick):
         save(HERE / "table.md", lines() + "\n")
         print(lines())
 

@@ -1,8 +1,8 @@
-"""Put the tables of the reproductions, as their commands wrote them, into docs/reproductions.md.
+"""Update the tables in docs/reproductions.md from reproductions/NAME.md.
 
     python -m reproductions.page
 
-A table stands between <!-- NAME --> and <!-- /NAME -->.
+A table is placed between <!-- NAME --> and <!-- /NAME -->.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ PAGE = HERE.parent / "docs" / "reproductions.md"
 
 
 def with_tables(text: str) -> str:
-    """The text, each table in it as it is now, and how it was made below it."""
+    """Return the text with the current tables, each followed by its rule of agreement."""
     parts = {path.stem: path.read_text().partition("\n\n")[2].strip() for path in HERE.glob("*.md")}
     return between(text, parts)
 
 
 def main() -> None:
-    """The page."""
+    """Run the command line."""
     save(PAGE, with_tables(PAGE.read_text()))
 
 

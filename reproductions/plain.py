@@ -1,9 +1,9 @@
-"""Three of Nielsen's settings by twenty lines of NumPy in float64 that share nothing with handgrad but the digits.
+"""Three of Nielsen's experiments in twenty lines of plain NumPy, in float64, without handgrad's training code.
 
     python -m reproductions.plain
 
-Where handgrad and the book are apart, this tells which of them stands alone: the same network, the same settings, the
-book's own update, W ← (1 - lr λ / n) W - lr / m Σ dW over a batch of m, written down once more.
+If handgrad and the book differ, an independent implementation can decide. This one has the same network, the same
+settings, and the update of the book: W ← (1 - lr λ / n) W - lr / m Σ dW over a batch of m examples.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from handgrad.data import load
 
 from .nielsen import RUNS, TEST
 from .nielsen import TABLE as NIELSEN
-from .tables import Figures, Row, Table, main
+from .tables import Metrics, Row, Table, main
 
 
 def sigmoid(z: Any) -> Any:
-    """σ(z), for any z."""
+    """Compute σ(z) without overflow."""
     return 1 / (1 + np.exp(-np.clip(z, -500, 500)))
 
 
-def train(choices: dict[str, Any], seed: int) -> Figures:
-    """One run of a network of one hidden layer, with cross-entropy and large weights: as Nielsen's settings have it."""
+def train(settings: dict[str, Any], seed: int) -> Metrics:
+    """Do one run with one hidden layer, cross-entropy and the initialization "large"."""
     (x, y), _, (x_test, y_test) = load("mnist").split(10_000)
-    n, lr, (hidden,) = choices["images"], choices["lr"], choices["hidden"]
+    n, lr, (hidden,) = settings["images"], settings["lr"], settings["hidden"]
     x, x_test, t = x[:n].reshape(n, 784) / 255, x_test.reshape(-1, 784) / 255, np.eye(10)[y[:n]]
     rng = np.random.default_rng(seed)
     W1, b1 = rng.standard_normal((hidden, 784)), rng.standard_normal(hidden)
     W2, b2 = rng.standard_normal((10, hidden)), rng.standard_normal(10)
-    decay, accuracy = 1 - lr * choices["lambda_"] / n, []
-    for _ in range(choices["epochs"]):
+    decay, accuracy = 1 - lr * settings["lambda_"] / n, []
+    for _ in range(settings["epochs"]):
         order = rng.permutation(n)
         for first in range(0, n, 10):
             batch = order[first : first + 10]
@@ -44,15 +44,15 @@ def train(choices: dict[str, Any], seed: int) -> Figures:
             d1 = d2 @ W2 * a1 * (1 - a1)
             W2, b2 = decay * W2 - lr / len(batch) * d2.T @ a1, b2 - lr / len(batch) * d2.sum(axis=0)
             W1, b1 = decay * W1 - lr / len(batch) * d1.T @ a0, b1 - lr / len(batch) * d1.sum(axis=0)
-        answers = (sigmoid(x_test @ W1.T + b1) @ W2.T + b2).argmax(axis=1)
-        accuracy.append(float(np.mean(answers == y_test)))
+        predictions = (sigmoid(x_test @ W1.T + b1) @ W2.T + b2).argmax(axis=1)
+        accuracy.append(float(np.mean(predictions == y_test)))
     return {"best": max(accuracy), "last": accuracy[-1]}
 
 
 NAMES = ("1000 images", "1000 images, lambda 0.1", "30, lambda 5")
 TABLE = Table(
     "plain",
-    "Nielsen, Neural Networks and Deep Learning (2015), chapter 3, by a program of plain NumPy without handgrad.",
+    "Nielsen, Neural Networks and Deep Learning (2015), chapter 3, in plain NumPy without handgrad.",
     train,
     {name: RUNS[name] for name in NAMES},
     [Row(row.what, TEST, row.paper, row.run, "best", last="last") for row in NIELSEN.rows if row.run in NAMES],
