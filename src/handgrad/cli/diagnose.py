@@ -32,29 +32,31 @@ from .options import (
 )
 from .progress import describe
 
+_TOLERANCE_TEXT = f"{TOLERANCE:.0e}".replace("e-0", "e-")  # 1e-6
+
 
 @click.command()
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of inputs and directions."
 )
 def check(seed: int) -> None:
-    """Check every hand-derived gradient against finite differences.
+    """Check all gradients against finite differences.
 
     Checks every layer, every loss, every activation with every loss, and several networks. Exit code 1 at the first
     wrong gradient.
     """
-    click.echo(f"{'gradient':80} {'error':>8}")
+    click.echo(f"{'gradient':90} {'error':>8}")
     count = 0
     for result in check_all(rng=seed):
         count += 1
-        click.echo(f"{result.name:80} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
+        click.echo(f"{result.name:90} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
         if not result.passed:
             click.echo(
-                f"handgrad: the gradient {result.name} is wrong: relative error {result.error:.1e} > {TOLERANCE:.0e}",
+                f"handgrad: the gradient {result.name} is wrong: relative error {result.error:.1e} > {_TOLERANCE_TEXT}",
                 err=True,
             )
             raise SystemExit(1)
-    click.echo(f"all {count} gradient checks passed (relative error <= {TOLERANCE:.0e})")
+    click.echo(f"all {count} gradient checks passed (relative error <= {_TOLERANCE_TEXT})")
 
 
 # ---- parity ----------------------------------------------------------------------------------------------------------
@@ -64,15 +66,22 @@ def check(seed: int) -> None:
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @recipe_options("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
 @data_option
-@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float64", "float32"]),
+    default="float64",
+    show_default=True,
+    help="Precision of both networks.",
+)
 @json_option
 def parity(
     model: Path | None, recipe: str | None, data: str | None, dtype: str, as_json: bool, **settings: Any
 ) -> None:
-    """Compare a network with the same network in PyTorch: loss, gradients, weights after some steps.
+    """Compare a network with its equivalent in PyTorch.
 
-    Compares the network of MODEL, or the initial network of a recipe, on a batch of MNIST if it is available and fits
-    the network, otherwise on random numbers. Dropout is left out. Exit code 1 if a difference is larger than rounding.
+    Compares the loss, each gradient, and the weights after 1, 10 and 100 steps of each optimizer. The network is that
+    of MODEL, or the initial network of a recipe. The batch is from MNIST if it is available and fits the network,
+    otherwise it is random. Dropout is left out. Exit code 1 if a difference is larger than rounding.
     """
     from ..diagnostics.inspect import chain_of  # late: few commands need it
     from ..diagnostics.parity import compare
@@ -147,11 +156,11 @@ def _fits(dataset: Dataset, model: Model) -> bool:
 @click.option("--seconds", type=float, default=2, show_default=True, help="Duration of the measurement.")
 @json_option
 def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) -> None:
-    """Measure the time of a training step, layer by layer, and compare it with a lower bound.
+    """Measure the time of each part of a training step.
 
-    The lower bound (floor) of a part is the time of its matrix products at the speed of a large product, or the time
-    to move its bytes at the speed of the cache that they fit into, whichever is longer. BLAS uses as many threads as
-    in `handgrad train`.
+    The floor of a part is a lower bound of its time on this machine: the time of its matrix products at the speed of a
+    large product, or the time to move its bytes at the speed of the cache that they fit into, whichever is longer.
+    BLAS uses as many threads as in handgrad train.
     """
     from ..diagnostics.profiler import profile as measure
 
@@ -172,9 +181,8 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
     for name, duration, floor, *_ in [*measured.parts, total]:
         ratio = f"{duration / floor:.1f}" if floor else "-"
         click.echo(f"{name:32}{duration * 1e6:12,.2f}{duration / step:14.1%}{floor * 1e6:12,.2f}{ratio:>12}")
-    click.echo(
-        f"{'between the parts (Python)':32}{(step - total.seconds) * 1e6:12,.2f}{1 - total.seconds / step:14.1%}"
-    )
+    between = step - total.seconds
+    click.echo(f"{'between the parts (Python)':32}{between * 1e6:12,.2f}{between / step:14.1%}")
     click.echo(f"{'complete step':32}{step * 1e6:12,.2f}{1:14.1%}")
     click.echo(
         f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} GFLOP/s "
@@ -200,7 +208,10 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
     help="Output file.",
 )
 def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Path, **settings: Any) -> None:
-    """Plot training images, each with eleven augmented versions of a recipe."""
+    """Plot augmented training images.
+
+    Each row has a training image and eleven versions of it with the data augmentation of a recipe.
+    """
     from ..diagnostics.plots import augmentation_grid
 
     chosen = choose_recipe(recipe, settings, default="minute")

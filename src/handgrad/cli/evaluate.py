@@ -120,7 +120,7 @@ def attack(
     if preprocessing is not None:
         seen = preprocessing(seen)
         if not as_json:
-            click.echo(f"the perturbation is added after {preprocessing!r}")
+            click.echo(f"the images are perturbed after the preprocessing {preprocessing!r}")
     x = as_floats(seen, out=np.empty((len(seen), network.n_in), network.dtype))
     perturbations, captions = [], []
     for name, image, p_before in zip(names, x, binary_to_two_columns(network.predict_proba(seen)), strict=True):
