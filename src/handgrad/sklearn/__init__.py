@@ -1,19 +1,19 @@
-"""scikit-learn's MLPClassifier and MLPRegressor, trained by handgrad: the same interface, and what it will not add.
+"""scikit-learn estimators: MLPClassifier and MLPRegressor, trained by handgrad.
 
-from handgrad.sklearn import MLPClassifier
+    from handgrad.sklearn import MLPClassifier
 
-MLPClassifier((100, 100), random_state=0).fit(X, y).predict(X)
+    MLPClassifier((100, 100), random_state=0).fit(X, y).predict(X)
 
-Every parameter, method and attribute of scikit-learn's is there, with its default and its meaning. The same
-random_state draws the same weights and batches: where scikit-learn's ends, this ends, to rounding. What is new has
-a keyword of its own, and changes nothing where it is not given.
+The estimators have every parameter, method and attribute of scikit-learn's estimators, with the same defaults and
+meaning. The same random_state gives the same initial weights and batches, so that both end with the same weights up to
+rounding. Everything that handgrad adds is a keyword whose default leaves the results unchanged.
 """
 
 from ..errors import optional
 
 optional("sklearn", "sklearn")
 
-from .classifier import MLPClassifier  # noqa: E402 (the line above says how to install what it needs)
+from .classifier import MLPClassifier  # noqa: E402 (the line above names the extra if scikit-learn is missing)
 from .persistence import load, save  # noqa: E402
 from .regressor import MLPRegressor  # noqa: E402
 

@@ -1,13 +1,13 @@
-"""What MLPClassifier and MLPRegressor share: all but the kind of their targets."""
+"""Base class of MLPClassifier and MLPRegressor: everything except the kind of the targets."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,32 +21,49 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from .._blas import blas_threads
 from ..arrays import Array
 from ..initializers import INITIALIZERS
-from ..layers import ACTIVATIONS, Dense, Dropout, Layer, Sigmoid
-from ..losses import Loss, Poisson, Quadratic, CrossEntropy
+from ..layers import ACTIVATIONS, Dense, Dropout, Layer
+from ..losses import CrossEntropy, Loss, Poisson
 from ..model import Evaluation
 from ..muon import Muon
 from ..network import Network
-from ..optimizers import Adam, Momentum, Nesterov, Optimizer
+from ..optimizers import AdamW, Momentum, Nesterov, Optimizer
 from ..schedules import SCHEDULES, Schedule
 from ..training import Callback
 from .lbfgs import fit_lbfgs
-from .sparse import blocks_of, maybe_sparse
-from .trainer import SklearnTrainer, SklearnAdam, SklearnCallback, SklearnSGD
+from .sparse import maybe_sparse, row_blocks
+from .trainer import Scorer, SklearnAdam, SklearnCallback, SklearnSGD, SklearnTrainer
 
-ACTIVATIONS_HERE = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}  # by scikit-learn's names and by handgrad's
+# The names of scikit-learn and of handgrad.
+ESTIMATOR_ACTIVATIONS = {**ACTIVATIONS, "logistic": ACTIVATIONS["sigmoid"]}
 SOLVERS = ("lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon")
 
+# Parameters of which each optimizer uses some. If none of them changed, the next fit continues with the same optimizer.
+OPTIMIZER_PARAMETERS = (
+    *("solver", "learning_rate", "learning_rate_init", "momentum", "nesterovs_momentum"),
+    *("beta_1", "beta_2", "epsilon", "alpha"),
+)
 
-# What a training by epochs leaves, and one by lbfgs does not.
-RECORD = ("history_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "best_epoch_")
+# Fitted attributes that training by epochs sets, but lbfgs does not.
+EPOCH_ATTRIBUTES = (
+    *("history_", "loss_curve_", "best_loss_"),
+    *("validation_scores_", "best_validation_score_", "best_epoch_"),
+)
+
+
+class Examples(NamedTuple):
+    """Validated examples."""
+
+    X: Any  # (n_samples, n_features), dense or CSR
+    y: NDArray[Any]  # (n_samples, n_outputs)
+    w: Array | None  # (n_samples, 1), None if all weights are equal
 
 
 class MLP(BaseEstimator, ABC):
-    """A multi-layer perceptron, as scikit-learn has it."""
+    """Base class of multi-layer perceptrons with the interface of scikit-learn."""
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's name and type)
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS_HERE)), "array-like"],
+        "activation": [StrOptions(set(ESTIMATOR_ACTIVATIONS)), "array-like"],
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -79,7 +96,7 @@ class MLP(BaseEstimator, ABC):
     activation: str | Sequence[str]
     solver: str
     alpha: float
-    batch_size: Any  # a whole number, or "auto"
+    batch_size: Any  # an integer or "auto"
     learning_rate: str
     learning_rate_init: float
     power_t: float
@@ -105,13 +122,17 @@ class MLP(BaseEstimator, ABC):
     callbacks: Sequence[Callback]
     dtype: DTypeLike | None
 
-    _multilabel = False
-
     network_: Network
     n_outputs_: int
     t_: int
 
-    # ---- SklearnTrainer -----------------------------------------------------------------------------------------------------
+    _multilabel = False  # whether an example can have several classes
+
+    def _store_params(self, parameters: dict[str, Any]) -> None:
+        """Set each parameter of __init__ as an attribute, unchanged, as scikit-learn requires."""
+        self.__dict__.update({k: v for k, v in parameters.items() if k not in ("self", "__class__")})
+
+    # ---- Training ----------------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -123,85 +144,129 @@ class MLP(BaseEstimator, ABC):
         y_val: ArrayLike | None = None,
         sample_weight_val: ArrayLike | None = None,
     ) -> Self:
-        """Train on X (n_samples, n_features), dense or sparse, and y (n_samples,) or (n_samples, n_outputs).
+        """Train the network.
 
-        The loss of a batch is the mean by sample_weight (n_samples,). X_val, y_val are watched by `early_stopping` in
-        place of a part of X; without it their loss and score are in `history_` all the same. That has a list for each
-        of loss (without the penalty, which `loss_curve_` has), accuracy, val_loss, val_score, lr and seconds, a number
-        an epoch. `network_` is the handgrad.Network that was trained; `best_epoch_` the epoch that early stopping
-        brought back, counted within this fit.
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), optional
+            The loss of a batch is the weighted mean over its examples.
+        X_val, y_val : array-like, optional
+            Validation set. Its loss and score are recorded in `history_`. With `early_stopping`, it replaces the
+            validation set that is otherwise split from X.
+        sample_weight_val : array-like, optional
+            Weights of the validation set.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
         """
         self._validate_params()
-        alone = all(value is None for value in (X_val, y_val, sample_weight_val))
-        held_out = None if alone else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, once=False, held_out=held_out)
+        given = any(value is not None for value in (X_val, y_val, sample_weight_val))
+        validation = (X_val, y_val, sample_weight_val) if given else None
+        return self._fit(X, y, sample_weight, incremental=False, validation=validation)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, once: bool, held_out: Any = None) -> Self:
+    @available_if(lambda self: self._check_solver())
+    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train for one epoch.
+
+        n calls with the same X and y give the same result as one `fit` of n epochs, to the last bit. The schedule runs
+        over max_iter calls. Callbacks start again at each call.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), optional
+            The loss of a batch is the weighted mean over its examples.
+
+        Returns
+        -------
+        self
+            The estimator.
+        """
+        self._validate_params()
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _check_solver(self) -> bool:
+        if self.solver == "lbfgs":
+            raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
+        return True
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool, validation: Any = None) -> Self:
         before = dict(self.__dict__)
         try:
-            X, y, w, held_out = self._prepared(X, y, sample_weight, once, held_out)
-        except BaseException:  # what was learnt before is not lost to what cannot be learnt from
+            train, validation = self._prepare(X, y, sample_weight, incremental, validation)
+        except BaseException:  # invalid data must not destroy an earlier fit
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
-        with blas_threads(self.network_, self._batch_size(len(y))):
+        with blas_threads(self.network_, self._effective_batch_size(len(train.y))):
             if self.solver == "lbfgs":
-                fit_lbfgs(self, X, self._targets(y), w)
+                fit_lbfgs(self, train.X, self._targets(train.y), train.w)
             else:
-                self._fit_stochastic(X, y, w, once, held_out)
+                self._fit_stochastic(train, incremental, validation)
         return self
 
-    def _prepared(self, X: Any, y: Any, sample_weight: Any, once: bool, held_out: Any) -> tuple[Any, Any, Any, Any]:
-        """X, y, their weights and the held-out examples as training takes them, and the network that they fit."""
-        self._check_new_parameters(once, held_out)
-        goes_on = hasattr(self, "network_") and (self.warm_start or once)
-        X, y = self._checked(X, y, once, reset=not goes_on)
-        w = self._weights(X, y, sample_weight)
-        if held_out is not None:
-            held_out = self._held_out(*held_out)
-        if not goes_on:
-            self._begin(X.shape[1], y.shape[1], self.dtype or X.dtype)
-        elif y.shape[1] != self.n_outputs_ or not self._is_as_described(X.shape[1]):
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, validation: Any
+    ) -> tuple[Examples, Examples | None]:
+        """Validate the training set and the validation set, and create the network unless this continues a fit."""
+        self._check_new_parameters(incremental, validation)
+        continued = hasattr(self, "network_") and (self.warm_start or incremental)
+        X, y = self._check_data(X, y, incremental, reset=not continued)
+        w = self._check_weight(X, y, sample_weight)
+        checked = None if validation is None else self._check_validation(*validation)
+        if not continued:
+            self._initialize(X.shape[1], y.shape[1], self.dtype or X.dtype)
+        elif y.shape[1] != self.n_outputs_ or not self._matches_parameters(X.shape[1]):
             raise ValueError(
-                "the layers, the loss or the number of outputs are not those of the fit that this one goes on from: "
-                "expected the same, or warm_start=False"
+                "cannot continue the previous fit: the layers, the loss or the number of outputs have changed; "
+                "keep them, or call fit with warm_start=False"
             )
         elif self.solver != "lbfgs":
             scored = self.__dict__.get("validation_scores_") is not None
             if not hasattr(self, "history_") or bool(self.early_stopping) != scored:
-                self._begin_record()
+                self._reset_record()
         dtype = self.network_.dtype
-        return _as_dtype("X", X, dtype), y, None if w is None else _as_dtype("sample_weight", w, dtype), held_out
+        w = None if w is None else _as_dtype("sample_weight", w, dtype)
+        return Examples(_as_dtype("X", X, dtype), y, w), checked
 
-    def _check_new_parameters(self, once: bool, held_out: Any) -> None:
-        """What scikit-learn's own check of parameters does not see. Raises ValueError."""
+    def _check_new_parameters(self, incremental: bool, validation: Any) -> None:
+        """Check what `_parameter_constraints` cannot express. Raises ValueError."""
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
-                raise ValueError(f"callbacks holds {callback!r}: expected handgrad.Callback objects")
-        if self.solver == "lbfgs" and (self.schedule is not None or len(self.callbacks) or held_out is not None):
-            raise ValueError("lbfgs has no epochs: expected no schedule, no callbacks and no X_val with it")
-        if once and self.early_stopping:
+                raise ValueError(f"callbacks must be handgrad.Callback objects, got {callback!r}")
+        if self.solver == "lbfgs" and (self.schedule is not None or len(self.callbacks) or validation is not None):
+            raise ValueError("solver='lbfgs' has no epochs: it does not support schedule, callbacks and X_val")
+        if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
 
-    def _begin(self, n_in: int, n_out: int, dtype: DTypeLike) -> None:
-        """A network that knows nothing yet, and the record of its training."""
+    def _initialize(self, n_in: int, n_out: int, dtype: DTypeLike) -> None:
+        """Create an untrained network and an empty record."""
         self._random_state = check_random_state(self.random_state)
         self.n_outputs_, self.n_iter_, self.t_ = n_out, 0, 0
-        self.network_ = self._network(n_in, dtype)
-        names = tuple(map(str, getattr(self, "classes_", ())))
+        self.network_ = self._build_network(n_in, dtype)
+        names = getattr(self, "classes_", ())
         if len(names) == self.network_.n_classes:
-            self.network_.classes = names
-        self.n_layers_ = 1 + sum(isinstance(layer, Dense) for layer in self.network_.layers)
+            self.network_.classes = tuple(map(str, names))
+        self.n_layers_ = 1 + len(self._dense_layers())
         self._optimizer: Optimizer | None = None
-        self._settings: list[Any] = []
-        self._order = np.arange(0)
-        for name in RECORD:
+        self._optimizer_settings: list[Any] = []
+        self._sample_order = np.arange(0)
+        for name in EPOCH_ATTRIBUTES:
             self.__dict__.pop(name, None)
         if self.solver != "lbfgs":
-            self._begin_record()
+            self._reset_record()
 
-    def _begin_record(self) -> None:
-        """The record of a training whose loss, or score where it stops early, has not been seen yet."""
+    def _reset_record(self) -> None:
+        """Reset the attributes that record the epochs."""
         self.history_: dict[str, list[float]] = {}
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
@@ -210,64 +275,105 @@ class MLP(BaseEstimator, ABC):
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         self.best_epoch_: int | None = None
 
-    def _network(self, n_in: int, dtype: DTypeLike) -> Network:
-        """The network that the parameters describe, with the weights that scikit-learn would draw, or `init`'s."""
-        chain, loss = self._chain(n_in), self._loss()
-        seed = copy.deepcopy(self._random_state).randint(2**31)  # dropout leaves weights and batches what they are
-        network = Network(chain, loss=loss, rng=seed, dtype=dtype)
+    def _fit_stochastic(self, train: Examples, incremental: bool, validation: Examples | None) -> None:
+        if self.early_stopping and validation is None:
+            train, validation = self._split_validation(train)
+        count = len(train.y)
+        if self.batch_size != "auto" and self.batch_size > count:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+            )
+        self._optimizer = self._continue_optimizer()
+        self.n_iter_ = 0
+        callback = SklearnCallback(self, incremental)
+        trainer = SklearnTrainer(
+            maybe_sparse(self.network_, train.X),
+            self._optimizer,
+            alpha=0.0 if self.solver == "adamw" else self.alpha,
+            random_state=self._random_state if self.shuffle else None,
+            score=None if validation is None else self._make_scorer(validation),
+            multilabel=self._multilabel,
+            batch_size=self._effective_batch_size(count),
+            schedule=SCHEDULES[self.schedule]() if isinstance(self.schedule, str) else self.schedule,
+            callbacks=[callback, *self.callbacks],
+        )
+        trainer.sample_order, trainer.history = self._sample_order, self.history_
+        done = len(self.loss_curve_)
+        if incremental:
+            epochs, schedule_epochs = range(done, done + 1), range(max(self.max_iter, done + 1))
+        else:
+            epochs = schedule_epochs = range(done, done + self.max_iter)
+        try:
+            trainer.run(train.X, self._targets(train.y), train.w, epochs, schedule_epochs)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        finally:
+            self._sample_order = trainer.sample_order
+        if callback.best_parameters is not None:  # last, because other callbacks change the weights too
+            self.network_.parameters[...] = callback.best_parameters
+
+    def _effective_batch_size(self, count: int) -> int:
+        return min(200, count) if self.batch_size == "auto" else min(self.batch_size, count)
+
+    # ---- Network and optimizer ---------------------------------------------------------------------------------------
+
+    def _build_network(self, n_in: int, dtype: DTypeLike) -> Network:
+        """Build the network with the initial weights of scikit-learn, or those of `init`."""
+        layers = self._build_layers(n_in)
+        # The seed of dropout comes from a copy, so that dropout does not change the weights and the batches.
+        seed = copy.deepcopy(self._random_state).randint(2**31)
+        network = Network(layers, loss=self._make_loss(), rng=seed, dtype=dtype)
         if self.init is None:
-            activations = [activation for _, activation, _ in self._hidden()]
+            activations = [activation for _, activation, _ in self._hidden_layers()]
             last = activations[-1] if activations else self.activation
-            dense = [layer for layer in chain if isinstance(layer, Dense)]
+            dense = [layer for layer in layers if isinstance(layer, Dense)]
             for layer, activation in zip(dense, [*activations, last], strict=True):
                 factor = 2 if activation in ("logistic", "sigmoid") else 6
-                bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), the biases too
+                bound = np.sqrt(factor / (layer.n_in + layer.n_out))  # Glorot & Bengio (2010), also for biases
                 layer.W[...] = self._random_state.uniform(-bound, bound, (layer.n_in, layer.n_out)).T
                 layer.b[...] = self._random_state.uniform(-bound, bound, layer.n_out)
         return network
 
-    def _is_as_described(self, n_in: int) -> bool:
-        """Whether the network is still the one that the parameters describe."""
-        return repr((self._chain(n_in), self._loss())) == repr((self.network_.layers, self.network_.loss))
+    def _matches_parameters(self, n_in: int) -> bool:
+        """Return whether the network has the layers and the loss that the parameters describe."""
+        described = self._build_layers(n_in), self._make_loss()
+        return repr(described) == repr((self.network_.layers, self.network_.loss))
 
-    def _chain(self, n_in: int) -> list[Layer]:
-        """The layers that the parameters describe."""
-        chain: list[Layer] = []
-        for n_out, activation, rate in self._hidden():
-            chain.append(Dense(n_in, n_out, self.init or "xavier_uniform"))
-            chain += [ACTIVATIONS_HERE[activation]()] if activation != "identity" else []
-            chain += [Dropout(rate)] if rate else []
+    def _build_layers(self, n_in: int) -> list[Layer]:
+        layers: list[Layer] = []
+        for n_out, activation, rate in self._hidden_layers():
+            layers.append(Dense(n_in, n_out, self.init or "xavier_uniform"))
+            layers += [ESTIMATOR_ACTIVATIONS[activation]()] if activation != "identity" else []
+            layers += [Dropout(rate)] if rate else []
             n_in = n_out
-        chain.append(Dense(n_in, self.n_outputs_, self.init or "xavier_uniform"))
-        return [*chain, Sigmoid()] if isinstance(self._loss(), Quadratic) else chain
+        return [*layers, Dense(n_in, self.n_outputs_, self.init or "xavier_uniform")]
 
-    def _hidden(self) -> list[tuple[int, str, float]]:
-        """(size, activation, rate of dropout) of each hidden layer."""
+    def _hidden_layers(self) -> list[tuple[int, str, float]]:
+        """(size, activation, dropout rate) of each hidden layer."""
         if np.ndim(self.hidden_layer_sizes) > 1:
-            raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r}: expected one size for each layer")
+            raise ValueError(f"hidden_layer_sizes must have one size per layer, got {self.hidden_layer_sizes!r}")
         given = np.atleast_1d(self.hidden_layer_sizes).astype(float)
         sizes = [int(n) for n in given]
         if not all(n >= 1 and n == size for n, size in zip(given, sizes, strict=True)):
-            raise ValueError(f"hidden_layer_sizes must be > 0, and whole, got {self.hidden_layer_sizes}.")
-        activations = self._for_each("activation", len(sizes))
-        if not all(isinstance(name, str) and name in ACTIVATIONS_HERE for name in activations):
-            raise ValueError(
-                f"activation={self.activation!r}: expected names among {', '.join(sorted(ACTIVATIONS_HERE))}"
-            )
-        rates = self._for_each("dropout", len(sizes))
+            raise ValueError(f"hidden_layer_sizes must be integers > 0, got {self.hidden_layer_sizes}.")
+        activations = self._per_layer("activation", len(sizes))
+        if not all(isinstance(name, str) and name in ESTIMATOR_ACTIVATIONS for name in activations):
+            known = ", ".join(sorted(ESTIMATOR_ACTIVATIONS))
+            raise ValueError(f"activation must be one of {known}, or a list of them, got {self.activation!r}")
+        rates = self._per_layer("dropout", len(sizes))
         if not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
-            raise ValueError(f"dropout={self.dropout!r}: expected rates from 0 up to, but not, 1")
+            raise ValueError(f"dropout must be in [0, 1), or a list of such rates, got {self.dropout!r}")
         if any(rates) and self.solver == "lbfgs":
-            raise ValueError("dropout with lbfgs: expected a stochastic solver, for its loss changes at every look")
+            raise ValueError("solver='lbfgs' does not support dropout, which makes the loss random: use another solver")
         return list(zip(sizes, activations, rates, strict=True))
 
-    def _for_each(self, name: str, hidden: int) -> list[Any]:
-        """A parameter as one value for each of so many hidden layers."""
+    def _per_layer(self, name: str, hidden: int) -> list[Any]:
+        """The values of a parameter for each hidden layer."""
         given = getattr(self, name)
         if isinstance(given, str | Real):
             return [given] * hidden
         if len(given) != hidden:
-            raise ValueError(f"{name}={given!r}: expected one for each of the {hidden} hidden layers, or one for all")
+            raise ValueError(f"{name} has {len(given)} values for {hidden} hidden layers: expected one, or {hidden}")
         return list(given)
 
     def _make_optimizer(self) -> Optimizer:
@@ -278,180 +384,141 @@ class MLP(BaseEstimator, ABC):
         if self.solver == "adam":
             return SklearnAdam(lr, *betas)
         if self.solver == "adamw":
-            return Adam(lr, *betas, weight_decay=self.alpha)
+            return AdamW(lr, *betas, weight_decay=self.alpha)
         return {"momentum": Momentum, "nesterov": Nesterov, "muon": Muon}[self.solver](lr, self.momentum)
 
-    def _optimizer_to_go_on_with(self) -> Optimizer:
-        """The one that stands from before; or a new one, with the memory of the old where the two are of a kind."""
-        optimizer, before = self._make_optimizer(), self._optimizer
-        names = ("solver", "learning_rate", "learning_rate_init", "momentum", "nesterovs_momentum", "beta_1", "beta_2")
-        settings = [getattr(self, name) for name in (*names, "epsilon", "alpha")]
-        if before is not None and settings == self._settings:
-            return before
-        if type(before) is type(optimizer):
-            optimizer.restore(before.state())
-        self._settings = settings
+    def _continue_optimizer(self) -> Optimizer:
+        """The previous optimizer, or a new one if its settings changed, which keeps the state if it has one like it."""
+        optimizer, previous = self._make_optimizer(), self._optimizer
+        settings = [getattr(self, name) for name in OPTIMIZER_PARAMETERS]
+        if previous is not None and settings == self._optimizer_settings:
+            return previous
+        if type(previous) is type(optimizer):
+            optimizer.load_state_dict(previous.state_dict())
+        self._optimizer_settings = settings
         return optimizer
 
-    def _batch_size(self, count: int) -> int:
-        return min(200, count) if self.batch_size == "auto" else min(self.batch_size, count)
+    # ---- Validation --------------------------------------------------------------------------------------------------
 
-    def _fit_stochastic(self, X: Any, y: Any, w: Any, once: bool, held_out: Any) -> None:
-        if self.early_stopping and held_out is None:
-            X, y, w, held_out = self._split(X, y, w)
-        if self.batch_size != "auto" and self.batch_size > len(y):
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
-            )
-        self._optimizer = self._optimizer_to_go_on_with()
-        score = None if held_out is None else self._scorer(*held_out)
-        self.n_iter_ = 0
-        progress = SklearnCallback(self, score, once)
-        fitting = SklearnTrainer(
-            maybe_sparse(self.network_, X),
-            self._optimizer,
-            alpha=0.0 if self.solver == "adamw" else self.alpha,
-            chance=self._random_state if self.shuffle else None,
-            batch_size=self._batch_size(len(y)),
-            schedule=SCHEDULES[self.schedule]() if isinstance(self.schedule, str) else self.schedule,
-            callbacks=[progress, *self.callbacks],
-        )
-        fitting.order, fitting.history = self._order, self.history_
-        if once:
-            fitting.epoch = len(self.loss_curve_)  # a schedule goes on over max_iter calls
-        try:
-            fitting.run(X, self._targets(y), w, max(self.max_iter, fitting.epoch + 1))
-        except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
-        finally:
-            self._order = fitting.order
-        if progress.best_parameters is not None:  # last, whatever weights a callback left
-            self.network_.parameters[...] = progress.best_parameters
-
-    def _split(self, X: Any, y: Any, w: Any) -> tuple[Any, Any, Any, Any]:
-        """(X, y, w) to train on and those to score, by `validation_fraction`."""
-        parts = [X, y] if w is None else [X, y, w]
-        stratify = y if is_classifier(self) and self.n_outputs_ == 1 else None
+    def _split_validation(self, examples: Examples) -> tuple[Examples, Examples]:
+        """Split `validation_fraction` of the examples from the training set."""
+        present = [part for part in examples if part is not None]
+        stratify = examples.y if is_classifier(self) and self.n_outputs_ == 1 else None
         parts = train_test_split(
-            *parts, random_state=self._random_state, test_size=self.validation_fraction, stratify=stratify
+            *present, random_state=self._random_state, test_size=self.validation_fraction, stratify=stratify
         )
-        train, held_out = parts[::2], parts[1::2]
-        if len(held_out[1]) < 2:
+        train, validation = (Examples(*(*half, None)[:3]) for half in (parts[::2], parts[1::2]))
+        if len(validation.y) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
-        X, y, w = (*train, None)[:3]
-        return X, y, w, (*held_out, None)[:3]
+        return train, validation
 
-    def _held_out(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-        """X_val, y_val and their weights, checked as X and y were."""
+    def _check_validation(self, X: Any, y: Any, sample_weight: Any) -> Examples:
         if X is None or y is None:
-            raise ValueError("X_val and y_val go together: expected both or neither")
-        X, y = self._checked(X, y, once=True, reset=False)
+            raise ValueError("X_val and y_val must be given together")
+        X, y = self._check_data(X, y, incremental=True, reset=False)
         if len(y) < 2:
-            raise ValueError(f"X_val has {len(y)} example: expected 2 or more to score")
-        return X, y, self._weights(X, y, sample_weight, held_out=True)
+            raise ValueError(f"X_val has {len(y)} example: expected at least 2")
+        return Examples(X, y, self._check_weight(X, y, sample_weight, validation=True))
 
-    def _scorer(self, X: Any, y: Any, w: Any) -> Callable[[], tuple[Evaluation, float]]:
-        """A function that gives (loss and right answers, score) on held-out examples, as the network now stands."""
-        t, truth, loss = self._targets(y), self._original(y), self.network_.loss
-        flat = None if w is None else w[:, 0]
+    def _make_scorer(self, validation: Examples) -> Scorer:
+        """A function that returns (evaluation, score) of the validation set, for the present weights."""
+        t, truth, loss = self._targets(validation.y), self._original_targets(validation.y), self.network_.loss
+        weights = None if validation.w is None else validation.w[:, 0]
+        single_label = loss.is_classification and not self._multilabel
 
         def score() -> tuple[Evaluation, float]:
-            z = self._outputs(X)
-            answers = self._answers(loss.activation(z))
-            finite = answers.dtype.kind != "f" or np.isfinite(answers).all()
-            value = self._score(truth, answers, flat) if finite else np.nan
-            mean = float(np.average(loss.per_example(z, t), weights=flat))
-            return Evaluation(mean, loss.correct(z, t), len(t)), value
+            z = self._outputs(validation.X)
+            predictions = self._decode(loss.activation(z))
+            finite = predictions.dtype.kind != "f" or np.isfinite(predictions).all()
+            value = self._score(truth, predictions, weights) if finite else np.nan
+            mean_loss = float(np.average(loss.per_example(z, t), weights=weights))
+            return Evaluation(mean_loss, loss.correct(z, t) if single_label else None, len(t)), value
 
         return score
 
-    def _weights(self, X: Any, y: Array, sample_weight: Any, held_out: bool = False) -> Array | None:
-        """(n_samples, 1), None where all weigh the same."""
+    def _check_weight(self, X: Any, y: Array, sample_weight: Any, validation: bool = False) -> Array | None:
+        """Sample weights (n_samples, 1), None if all are equal."""
         if sample_weight is None:
             return None
         w: Array = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         return w[:, None]
 
-    # ---- Answering ---------------------------------------------------------------------------------------------------
+    # ---- Prediction --------------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the targets.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Classes or numbers.
+        """
+        return self._decode(self._activation(X))
 
     def _outputs(self, X: Any) -> Array:
-        z = np.empty((X.shape[0], self.n_outputs_), self.network_.dtype)
-        network = maybe_sparse(
-            self.network_.with_own_buffers(), X
-        )  # buffers of its own: several threads may ask at once
-        for rows, x in blocks_of(X):
+        """Logits (n_samples, n_outputs) of validated examples."""
+        network = maybe_sparse(self.network_, X)
+        z = np.empty((X.shape[0], self.n_outputs_), network.dtype)
+        for rows, x in row_blocks(X):
             z[rows] = network.outputs(x)
         return z
 
-    def _checked_outputs(self, X: Any) -> Array:
+    def _validated_outputs(self, X: Any) -> Array:
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
-        return self._outputs(as_rows(X))
+        return self._outputs(as_csr(X))
 
-    def _predictions(self, X: Any) -> Array:
-        """What the loss reads from the outputs: probabilities or numbers, (n_samples, n_outputs)."""
-        z = self._checked_outputs(X)
+    def _activation(self, X: Any) -> Array:
+        """Probabilities or numbers (n_samples, n_outputs), as the loss defines them."""
+        z = self._validated_outputs(X)
         return self.network_.loss.activation(z)
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The answers (n_samples,), or (n_samples, n_outputs), for X (n_samples, n_features)."""
-        return self._answers(self._predictions(X))
-
-    @available_if(lambda self: self._partial_fit_is_there())
-    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit.
-
-        A schedule goes on over max_iter calls; callbacks begin anew at each.
-        """
-        self._validate_params()
-        return self._fit(X, y, sample_weight, once=True)
-
-    def _partial_fit_is_there(self) -> bool:
-        if self.solver == "lbfgs":
-            raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
-        return True
-
-    # ---- What was learnt ---------------------------------------------------------------------------------------------
+    # ---- Fitted attributes -------------------------------------------------------------------------------------------
 
     @property
     def coefs_(self) -> list[Array]:
-        """The weights of each layer as (n_in, n_out), scikit-learn's way: Wᵀ, a view of the network's own."""
-        return [layer.W.T for layer in self._dense()]
+        """Weights of each layer, of shape (n_in, n_out) as in scikit-learn: Wᵀ, a view of the network's weights."""
+        return [layer.W.T for layer in self._dense_layers()]
 
     @coefs_.setter
     def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
-        for layer, coef in zip(self._dense(), coefs, strict=True):
+        for layer, coef in zip(self._dense_layers(), coefs, strict=True):
             layer.W.T[...] = coef
 
     @property
     def intercepts_(self) -> list[Array]:
-        """The biases of each layer (n_out,), views of the network's own."""
-        return [layer.b for layer in self._dense()]
+        """Biases of each layer, of shape (n_out,): views of the network's biases."""
+        return [layer.b for layer in self._dense_layers()]
 
     @intercepts_.setter
     def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
-        for layer, intercept in zip(self._dense(), intercepts, strict=True):
+        for layer, intercept in zip(self._dense_layers(), intercepts, strict=True):
             layer.b[...] = intercept
 
     @property
     def out_activation_(self) -> str:
-        """What the outputs go through: softmax, logistic, identity or exp."""
-        loss = self._fitted().loss
+        """Name of the activation of the output: softmax, logistic, identity or exp."""
+        loss = self._fitted_network().loss
         if isinstance(loss, CrossEntropy):
             return "softmax"
         if loss.is_classification:
             return "logistic"
         return "exp" if isinstance(loss, Poisson) else "identity"
 
-    def _fitted(self) -> Network:
+    def _fitted_network(self) -> Network:
         if "network_" not in self.__dict__:
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         return self.network_
 
-    def _dense(self) -> list[Dense]:
-        return [layer for layer in self._fitted().layers if isinstance(layer, Dense)]
+    def _dense_layers(self) -> list[Dense]:
+        return [layer for layer in self._fitted_network().layers if isinstance(layer, Dense)]
 
     def __sklearn_is_fitted__(self) -> bool:
         return "network_" in self.__dict__
@@ -461,53 +528,49 @@ class MLP(BaseEstimator, ABC):
         tags.input_tags.sparse = True
         return tags
 
-    # ---- What the classifier and the regressor differ in -------------------------------------------------------------
+    # ---- What depends on the kind of the targets ---------------------------------------------------------------------
 
     @abstractmethod
-    def _loss(self) -> Loss:
-        """The loss that the parameters name."""
+    def _make_loss(self) -> Loss:
+        """Return the loss that the parameters describe."""
 
     @abstractmethod
-    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
-        """X as floats, y as rows (n_samples, n_outputs): scikit-learn's own errors for what they cannot be."""
+    def _check_data(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
+        """Return X as floats and y as rows (n_samples, n_outputs). Invalid data raises scikit-learn's errors."""
 
     @abstractmethod
-    def _answers(self, p: Array) -> NDArray[Any]:
-        """What is predicted, from what the loss reads."""
+    def _decode(self, p: Array) -> NDArray[Any]:
+        """Return the predicted targets for the activation of the output p (n_samples, n_outputs)."""
 
     @abstractmethod
-    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
-        """The rows y as the targets were given."""
+    def _original_targets(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return the targets for the rows y (n_samples, n_outputs)."""
 
     @abstractmethod
-    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
-        """How good the answers are; more is better."""
+    def _score(self, y: NDArray[Any], predictions: NDArray[Any], w: Any) -> float:
+        """Return the score of predictions. Larger is better."""
+
+    def _loss_divisor(self) -> int:
+        """Divisor of the loss in `loss_` and `loss_curve_`."""
+        return 1
 
     def _targets(self, y: NDArray[Any]) -> Array:
-        """The rows y as the loss takes them."""
+        """Return the targets t (n_samples, n_outputs) of the loss for the rows y."""
         y = y.astype(self.network_.dtype)
         return self.network_.loss.targets(y, len(y), self.n_outputs_, self.network_.dtype)
 
-    def _loss_object(self, kinds: tuple[type[Loss], ...]) -> Loss:
-        if not isinstance(self.loss, kinds):
-            raise ValueError(f"loss={self.loss!r}: expected one of {', '.join(kind.__name__ for kind in kinds)} here")
-        return copy.copy(self.loss)  # the parameter stays as it was given, and may be another estimator's too
 
-
-def _store_params(estimator: BaseEstimator, parameters: dict[str, Any]) -> None:
-    """All that scikit-learn wants an __init__ to do: each parameter an attribute of its name, as it was given."""
-    vars(estimator).update({k: v for k, v in parameters.items() if k not in ("self", "__class__")})
-
-
-def as_rows(X: Any) -> Any:
-    """X, a sparse matrix by rows."""
+def as_csr(X: Any) -> Any:
+    """Return a dense array unchanged, a sparse matrix in CSR format."""
     return X if isinstance(X, np.ndarray) else X.tocsr()
 
 
 def _as_dtype(name: str, values: Any, dtype: np.dtype[Any]) -> Any:
-    """The values in the network's dtype. Raises ValueError, calling them `name`, where it cannot hold them."""
+    """Convert to the dtype of the network. Raises ValueError if values overflow."""
     with np.errstate(over="ignore"):
-        cast = values.astype(dtype, copy=False)
-    if cast is not values and not np.isfinite(cast if isinstance(cast, np.ndarray) else cast.data).all():
-        raise ValueError(f"{name} holds values that {dtype} cannot: scale them, or give dtype=float64")
-    return cast
+        converted = values.astype(dtype, copy=False)
+    if converted is values:
+        return values
+    if not np.isfinite(converted if isinstance(converted, np.ndarray) else converted.data).all():
+        raise ValueError(f"{name} contains values that are too large for {dtype}: scale them, or use dtype=float64")
+    return converted

@@ -1,4 +1,4 @@
-"""The perceptron that tells classes apart."""
+"""MLPClassifier: classification with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,28 +17,134 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import validate_data
 
 from ..arrays import Array
-from ..losses import BinaryCrossEntropy, Loss, Quadratic, CrossEntropy
+from ..losses import BinaryCrossEntropy, CrossEntropy, Loss, SquaredError
 from ..schedules import Schedule
 from ..training import Callback
-from .base import MLP, as_rows, _store_params
+from .base import MLP, as_csr
 
 
 class MLPClassifier(ClassifierMixin, MLP):
-    """A multi-layer perceptron that tells classes apart; y may be multi-label.
+    """Multi-layer perceptron classifier for binary, multiclass and multilabel targets.
 
-    The parameters up to max_fun are scikit-learn's. What it will not add:
+    The parameters up to `max_fun` are those of scikit-learn, except for the additional activations and solvers. The
+    others are additions of handgrad.
 
-    loss          "log_loss"; "squared_error" on sigmoid outputs; or a handgrad loss, as
-                  CrossEntropy(label_smoothing=0.1)
-    activation    also sigmoid, leaky_relu, softplus, gelu; or a list, one for each hidden layer
-    solver        also momentum, nesterov, muon, and adamw, whose weight decay is alpha
-    class_weight  {class: weight} or "balanced", n_samples / (n_classes * count of the class), times sample_weight; of
-                  several labels a list of {0: weight, 1: weight}, or "balanced", label by label, multiplied
-    dropout       the rate after each hidden layer, one for all or a list
-    init          the name of one of handgrad.initializers
-    schedule      the learning rate over max_iter epochs: "cosine", "one_cycle", or any of handgrad.schedules
-    callbacks     handgrad.Callback objects, told of every step and epoch; `history_` is what they see
-    dtype         float32 or float64, whatever X is; without it that of X
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of shape (n_hidden,), default=(100,)
+        Number of units of each hidden layer; () for none.
+    activation : str or list of str, default="relu"
+        Activation of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu"; in addition to
+        scikit-learn, "sigmoid" (the same as "logistic"), "leaky_relu", "softplus", "gelu".
+    solver : {"lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon"}, default="adam"
+        "lbfgs", "sgd" and "adam" are those of scikit-learn. "lbfgs" uses all examples at each iteration, the others are
+        stochastic and use mini-batches. "momentum", "nesterov", "adamw" and "muon" are optimizers of handgrad.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty: α/2 Σ W² / n is added to the loss of a batch of n examples. For "adamw", the
+        decoupled weight decay.
+    batch_size : int or "auto", default="auto"
+        Number of examples in a mini-batch. "auto": min(200, n_samples).
+    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
+        Only for "sgd". "invscaling": learning_rate_init / (t + 1)^power_t after t examples. "adaptive": divide by 5
+        instead of stopping when the training does not improve.
+    learning_rate_init : float, default=0.001
+        Learning rate of the stochastic solvers.
+    power_t : float, default=0.5
+        Exponent of "invscaling".
+    max_iter : int, default=200
+        Maximum number of epochs, or of iterations of "lbfgs".
+    shuffle : bool, default=True
+        Shuffle the examples at each epoch.
+    random_state : int, RandomState or None, default=None
+        Seed of the initial weights, the batches, the validation split and dropout.
+    tol : float, default=1e-4
+        Smallest change of the loss, or of the validation score, that counts as an improvement. Tolerance of the
+        gradient for "lbfgs".
+    verbose : bool, default=False
+        Print the progress.
+    warm_start : bool, default=False
+        `fit` continues the previous fit, including the state of the optimizer, instead of starting again.
+    momentum : float, default=0.9
+        Momentum of "sgd", "momentum", "nesterov" and "muon".
+    nesterovs_momentum : bool, default=True
+        Use Nesterov momentum in "sgd".
+    early_stopping : bool, default=False
+        Stop when the score of a validation set does not improve, and keep the weights of the best epoch. Without it,
+        stop when the training loss does not improve.
+    validation_fraction : float, default=0.1
+        Fraction of the examples that early stopping uses as the validation set, unless `fit` is given one.
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay rates of the moments of "adam" and "adamw".
+    epsilon : float, default=1e-8
+        Constant for numerical stability of "adam" and "adamw".
+    n_iter_no_change : int, default=10
+        Stop when there is no improvement for more than this number of epochs.
+    max_fun : int, default=15000
+        Maximum number of evaluations of the loss by "lbfgs".
+    loss : {"log_loss", "squared_error"} or Loss, default="log_loss"
+        "log_loss": `CrossEntropy` for multiclass targets, else `BinaryCrossEntropy`. "squared_error":
+        `SquaredError("sigmoid")`. Or a loss of handgrad, such as CrossEntropy(label_smoothing=0.1).
+    class_weight : dict, list of dict or "balanced", optional
+        {class: weight}, multiplied by sample_weight. "balanced": n_samples / (n_classes * count of the class). For
+        multilabel targets a list of {0: weight, 1: weight}, one for each label, whose weights are multiplied.
+    dropout : float or list of float, default=0.0
+        Dropout rate after the hidden layers, or one for each. Not for "lbfgs".
+    init : str, optional
+        Name of an initializer in `handgrad.initializers`. By default, the initial weights of scikit-learn.
+    schedule : {"constant", "cosine", "one_cycle"} or Schedule, optional
+        Learning rate schedule over max_iter epochs, see `handgrad.schedules`.
+    callbacks : list of handgrad.Callback, default=()
+        Called after each step and epoch.
+    dtype : {numpy.float32, numpy.float64}, optional
+        dtype of the network. By default that of X.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    network_ : handgrad.Network
+        The trained network.
+    history_ : dict of str to list of float
+        One number per epoch: "loss" (without the penalty), "accuracy", "lr", "seconds", and with a validation set
+        "val_loss" and "val_score".
+    loss_ : float
+        The last loss, including the penalty.
+    loss_curve_ : list of float
+        Loss of each epoch, including the penalty.
+    best_loss_ : float or None
+        Smallest loss. None with early stopping.
+    validation_scores_ : list of float or None
+        Accuracy on the validation set after each epoch. None without early stopping.
+    best_validation_score_ : float or None
+        Best validation score. None without early stopping.
+    best_epoch_ : int or None
+        Epoch, counted from 1 within this fit, whose weights early stopping kept.
+    coefs_ : list of ndarray of shape (n_in, n_out)
+        Weights of each layer, views of the network's weights.
+    intercepts_ : list of ndarray of shape (n_out,)
+        Biases of each layer, views of the network's biases.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if X has names that are all strings.
+    n_iter_ : int
+        Number of epochs, or of iterations of "lbfgs".
+    n_layers_ : int
+        Number of layers, including the input layer.
+    n_outputs_ : int
+        Number of outputs.
+    out_activation_ : str
+        Name of the activation of the output.
+    t_ : int
+        Number of examples that training has used, counted once per epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.sklearn import MLPClassifier
+    >>> X, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), ["no", "no", "yes", "yes"]
+    >>> MLPClassifier((5,), solver="lbfgs", random_state=0).fit(X, y).predict([[-3.0], [3.0]])
+    array(['no', 'yes'], dtype='<U3')
     """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012
@@ -83,37 +189,79 @@ class MLPClassifier(ClassifierMixin, MLP):
         callbacks: Sequence[Callback] = (),
         dtype: DTypeLike | None = None,
     ) -> None:
-        _store_params(self, locals())
+        self._store_params(locals())
 
-    @available_if(lambda self: self._partial_fit_is_there())
+    @available_if(lambda self: self._check_solver())
     def partial_fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
     ) -> Self:
-        """One epoch over X and y. So many calls with the same X and y are one `fit` of so many epochs, bit by bit.
+        """Train for one epoch.
 
-        `classes` are those of all calls, and are needed at the first.
+        n calls with the same X and y give the same result as one `fit` of n epochs, to the last bit. The schedule runs
+        over max_iter calls. Callbacks start again at each call.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training examples.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            The loss of a batch is the weighted mean over its examples.
+        classes : array-like of shape (n_classes,), optional
+            All classes that y contains in any call. Required in the first call.
+
+        Returns
+        -------
+        self
+            The estimator.
         """
         self._validate_params()
         if _check_partial_fit_first_call(self, classes):
             multilabel = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
-        return self._fit(X, y, sample_weight, once=True)
+        return self._fit(X, y, sample_weight, incremental=True)
 
     def predict_proba(self, X: Any) -> Array:
-        """The probability (n_samples, n_classes) of each class, in the order of `classes_`."""
-        p = self._predictions(X)
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probability of each class, in the order of `classes_`. The rows sum to 1, except for multilabel targets.
+        """
+        p = self._activation(X)
         if self.n_outputs_ == 1:
             return np.hstack([1 - p, p])
         if not self._multilabel and not isinstance(self.network_.loss, CrossEntropy):
-            p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(p.dtype).tiny)  # each class a yes or no of its own
+            p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(p.dtype).tiny)  # one sigmoid per class: normalize
         return p
 
     def predict_log_proba(self, X: Any) -> Array:
-        """ln p of `predict_proba`, from the outputs: finite where p is 0 in its dtype.
+        """Predict the logarithms of the probabilities of `predict_proba`.
 
-        ln σ(z) = -ln(1 + e⁻ᶻ) and ln(1 - σ(z)) = -ln(1 + eᶻ); ln softmax(z)ⱼ = zⱼ - ln Σₖ e^{zₖ}.
+        They are computed from the logits with
+
+            ln σ(z) = -ln(1 + e⁻ᶻ),  ln(1 - σ(z)) = -ln(1 + eᶻ),  ln softmax(z)ⱼ = zⱼ - ln Σₖ e^{zₖ}
+
+        and are therefore finite even if a probability rounds to 0.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Examples.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Logarithm of the probability of each class, in the order of `classes_`.
         """
-        z, loss = self._checked_outputs(X), self.network_.loss
+        z, loss = self._validated_outputs(X), self.network_.loss
         if isinstance(loss, CrossEntropy):
             z -= z.max(axis=1, keepdims=True)
             z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -127,20 +275,21 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     @property
     def _multilabel(self) -> bool:  # type: ignore[override]
-        """Whether an example may have several of the classes."""
         return str(self._label_binarizer.y_type_).startswith("multilabel")
 
-    def _loss(self) -> Loss:
-        if not isinstance(self.loss, str):
-            multiclass = self._label_binarizer.y_type_ == "multiclass"
-            return self._loss_object(
-                (CrossEntropy, BinaryCrossEntropy, Quadratic) if multiclass else (BinaryCrossEntropy, Quadratic)
-            )
+    def _make_loss(self) -> Loss:
+        multiclass = self._label_binarizer.y_type_ == "multiclass"
+        if self.loss == "log_loss":
+            return CrossEntropy() if multiclass else BinaryCrossEntropy()
         if self.loss == "squared_error":
-            return Quadratic()
-        return CrossEntropy() if self._label_binarizer.y_type_ == "multiclass" else BinaryCrossEntropy()
+            return SquaredError("sigmoid")
+        kinds = (CrossEntropy, BinaryCrossEntropy, SquaredError) if multiclass else (BinaryCrossEntropy, SquaredError)
+        if not (isinstance(self.loss, kinds) and self.loss.is_classification):
+            names = "CrossEntropy, BinaryCrossEntropy" if multiclass else "BinaryCrossEntropy"
+            raise ValueError(f"loss must be {names} or SquaredError('sigmoid') for this y, got {self.loss!r}")
+        return self.loss
 
-    def _checked(self, X: Any, y: Any, once: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
+    def _check_data(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, NDArray[Any]]:
         X, y = validate_data(
             self,
             X,
@@ -152,12 +301,12 @@ class MLPClassifier(ClassifierMixin, MLP):
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        if not hasattr(self, "classes_") or (not self.warm_start and not once):
+        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
             classes = unique_labels(y)
-            if self.warm_start and not once and set(classes) != set(self.classes_):
+            if self.warm_start and not incremental and set(classes) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                     f"Previously got {self.classes_}, `y` has {classes}"
@@ -166,37 +315,37 @@ class MLPClassifier(ClassifierMixin, MLP):
                 raise ValueError(
                     f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
                 )
-        return as_rows(X), self._label_binarizer.transform(y).astype(bool)
+        return as_csr(X), self._label_binarizer.transform(y).astype(bool)
 
-    def _check_new_parameters(self, once: bool, held_out: Any) -> None:
-        super()._check_new_parameters(once, held_out)
-        if once and self.class_weight == "balanced":
-            raise ValueError("class_weight 'balanced' needs all of y, which partial_fit does not see: give a dict")
+    def _check_new_parameters(self, incremental: bool, validation: Any) -> None:
+        super()._check_new_parameters(incremental, validation)
+        if incremental and self.class_weight == "balanced":
+            raise ValueError("class_weight='balanced' needs all of y, which partial_fit does not have: use a dict")
 
-    def _weights(self, X: Any, y: Array, sample_weight: Any, held_out: bool = False) -> Array | None:
-        w = super()._weights(X, y, sample_weight)
+    def _check_weight(self, X: Any, y: Array, sample_weight: Any, validation: bool = False) -> Array | None:
+        w = super()._check_weight(X, y, sample_weight)
         if self.class_weight is None:
             return w
-        labels = self._original(y)
+        labels = self._original_targets(y)
         if self.class_weight != "balanced" or self._multilabel:
-            self._balance = self.class_weight
-        elif not held_out:  # held-out examples weigh as their class does in training
+            self._class_weight = self.class_weight
+        elif not validation:  # the validation set uses the class weights of the training set
             present, counts = np.unique(labels, return_counts=True)
-            self._balance = dict(zip(present.tolist(), len(y) / (len(present) * counts), strict=True))
-        balance = compute_sample_weight(self._balance, labels)[:, None]
-        weights: Array = balance if w is None else w * balance
+            self._class_weight = dict(zip(present.tolist(), len(y) / (len(present) * counts), strict=True))
+        of_class = compute_sample_weight(self._class_weight, labels)[:, None]
+        weights: Array = of_class if w is None else w * of_class
         return weights
 
-    def _answers(self, p: Array) -> NDArray[Any]:
-        answers: NDArray[Any] = self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
-        return answers
+    def _decode(self, p: Array) -> NDArray[Any]:
+        labels: NDArray[Any] = self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
+        return labels
 
-    def _original(self, y: NDArray[Any]) -> NDArray[Any]:
+    def _original_targets(self, y: NDArray[Any]) -> NDArray[Any]:
         labels: NDArray[Any] = self._label_binarizer.inverse_transform(y)
         return labels
 
-    def _score(self, y: NDArray[Any], answers: NDArray[Any], w: Any) -> float:
-        return float(accuracy_score(y, answers, sample_weight=w))
+    def _score(self, y: NDArray[Any], predictions: NDArray[Any], w: Any) -> float:
+        return float(accuracy_score(y, predictions, sample_weight=w))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,8 @@
-"""Estimators as files: a model file, with what the next epoch depends on beside it. No pickle.
+"""Estimator files: save and load estimators with their complete training state, without pickle.
 
-`handgrad.load` of such a file gives the network; `load` here gives the estimator, which goes on as if it had never
-been away.
+An estimator file is a model file (see `handgrad.io.models`) with additional arrays, whose names begin with "training.",
+and with an additional description of the estimator in the metadata. `handgrad.load` reads the network of such a file.
+`handgrad.sklearn.load` reads the estimator, whose training continues with the same bits as without saving.
 """
 
 from __future__ import annotations
@@ -17,154 +18,177 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import HandgradError
-from ..io.models import FORMAT, LOSSES, TRAINING, _arrays, _build, _describe, _make, _read_arrays, _write_arrays
+from ..io.models import LOSSES, TRAINING, build_model, describe_model, make_part
+from ..io.safetensors import read_arrays, write_arrays
 from ..losses import Loss
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
 
 ESTIMATORS = {estimator.__name__: estimator for estimator in (MLPClassifier, MLPRegressor)}
-# The attributes of a fit that JSON can hold; those that a solver or a setting does not give are left out.
-PLAIN: tuple[str, ...] = (
-    "n_outputs_",
-    "n_iter_",
-    "n_layers_",
-    "t_",
-    "n_features_in_",
-    "loss_",
-    "best_loss_",
-    "best_epoch_",
-)
-PLAIN += ("loss_curve_", "history_", "validation_scores_", "best_validation_score_", "_no_improvement_count")
-PLAIN += ("_settings",)
+
+# Fitted attributes that JSON can represent. A solver sets only some of them.
+FITTED: tuple[str, ...] = ("n_outputs_", "n_iter_", "n_layers_", "t_", "n_features_in_", "loss_", "best_loss_")
+FITTED += ("best_epoch_", "loss_curve_", "history_", "validation_scores_", "best_validation_score_")
+FITTED += ("_no_improvement_count", "_optimizer_settings")
 
 
 def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator, with all that training it further depends on.
+    """Write a fitted estimator and its training state to a file, atomically.
 
-    Raises HandgradError for parameters that no file can hold: callbacks, a function as the schedule.
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        A fitted estimator.
+    path : path-like
+        The file.
+
+    Raises
+    ------
+    HandgradError
+        For parameters that a file cannot hold: callbacks, and a schedule that is a function.
     """
     check_is_fitted(estimator)
     network, optimizer = estimator.network_, estimator._optimizer
-    arrays = {f"{TRAINING}order": estimator._order.astype(np.int32)}
-    chance = estimator._random_state.get_state(legacy=False)
-    arrays[f"{TRAINING}chance"] = chance["state"].pop("key")
-    kept: dict[str, Any] = {"type": type(estimator).__name__, "parameters": _plain_parameters(estimator)}
-    kept["fitted"] = {name: vars(estimator)[name] for name in PLAIN if name in vars(estimator)}
-    kept["chance"] = chance
-    kept["layers"] = {str(i): layer.rng.bit_generator.state for i, layer in enumerate(network.layers) if layer.rng}
+    random_state = estimator._random_state.get_state(legacy=False)
+    training = {"sample_order": estimator._sample_order.astype(np.int32)}
+    training["random_state"] = random_state["state"].pop("key")
+    description: dict[str, Any] = {
+        "type": type(estimator).__name__,
+        "parameters": _describe_parameters(estimator),
+        "fitted": {name: vars(estimator)[name] for name in FITTED if name in vars(estimator)},
+        "random_state": random_state,
+        "layers": {str(i): layer.rng.bit_generator.state for i, layer in enumerate(network.layers) if layer.rng},
+    }
     if hasattr(estimator, "feature_names_in_"):
-        kept["features"] = list(estimator.feature_names_in_)
+        description["feature_names"] = list(estimator.feature_names_in_)
     if isinstance(estimator, MLPClassifier):
         classes = estimator.classes_
-        kept["classes"] = {"values": classes.tolist(), "dtype": classes.dtype.str}
-        kept["targets"] = estimator._label_binarizer.y_type_
-        kept["sparse_targets"] = bool(estimator._label_binarizer.sparse_input_)
+        description["classes"] = {"values": classes.tolist(), "dtype": classes.dtype.str}
+        description["target_type"] = estimator._label_binarizer.y_type_
+        description["sparse_targets"] = bool(estimator._label_binarizer.sparse_input_)
     if optimizer is not None:
-        state = optimizer.state()
-        arrays[f"{TRAINING}memory"] = state.pop("memory")
-        kept["optimizer"] = {**state, "lr": optimizer.lr}
-    description = _describe(network, network.classes, network.image_shape)
-    _write_arrays(Path(path), _arrays(network) | arrays, {**description, "format": FORMAT, "estimator": _plain(kept)})
+        state = optimizer.state_dict()
+        training["optimizer"] = state.pop("state")
+        description["optimizer"] = {**state, "lr": optimizer.lr}
+    model, arrays = describe_model(network)
+    arrays |= {f"{TRAINING}{name}": value for name, value in training.items()}
+    write_arrays(Path(path), arrays, {"model": model, "estimator": _to_json(description)})
 
 
 def load(path: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
-    """Read an estimator. Raises HandgradError for what is no such file."""
-    arrays, description = _read_arrays(Path(path))
+    """Read an estimator from a file.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of `save`.
+
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+        The estimator. A random_state that was a RandomState is None in its parameters; its position is restored.
+
+    Raises
+    ------
+    HandgradError
+        If the file contains no estimator, or is damaged.
+    """
+    arrays, description = read_arrays(Path(path))
     if "estimator" not in description:
-        raise HandgradError(f"{path} holds no estimator: handgrad.load reads the network in it")
-    kept, own = description["estimator"], {k: v for k, v in arrays.items() if not k.startswith(TRAINING)}
-    network = _build(str(path), own, description)
+        raise HandgradError(f"{path} contains no estimator: use handgrad.load to read the model")
+    training = {k.removeprefix(TRAINING): v for k, v in arrays.items() if k.startswith(TRAINING)}
+    network = build_model(str(path), arrays, description.get("model"))
     try:
-        return _restored(kept, network, {k.removeprefix(TRAINING): v for k, v in arrays.items() if k not in own})
+        return _build_estimator(description["estimator"], network, training)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise HandgradError(
-            f"{path} is damaged: what it says of its estimator does not hold together: {error!r}"
-        ) from error
+        raise HandgradError(f"{path} is damaged: inconsistent metadata of the estimator: {error!r}") from error
 
 
-def _restored(kept: dict[str, Any], network: Any, arrays: dict[str, Any]) -> MLPClassifier | MLPRegressor:
-    parameters = {name: _value(plain) for name, plain in kept["parameters"].items()}
-    estimator: MLPClassifier | MLPRegressor = ESTIMATORS[kept["type"]](**parameters)
-    for name in PLAIN:
-        if name in kept["fitted"]:
-            setattr(estimator, name, kept["fitted"][name])
-    estimator.network_, estimator._order = network, arrays["order"].astype(np.intp)
-    for i, state in kept["layers"].items():
+def _build_estimator(
+    description: dict[str, Any], network: Any, training: dict[str, Any]
+) -> MLPClassifier | MLPRegressor:
+    parameters = {name: _from_json(value) for name, value in description["parameters"].items()}
+    estimator: MLPClassifier | MLPRegressor = ESTIMATORS[description["type"]](**parameters)
+    for name in FITTED:
+        if name in description["fitted"]:
+            setattr(estimator, name, description["fitted"][name])
+    estimator.network_, estimator._sample_order = network, training["sample_order"].astype(np.intp)
+    for i, state in description["layers"].items():
         network.layers[int(i)].rng.bit_generator.state = state
-    chance = kept["chance"]
-    if (arrays["chance"].shape, arrays["chance"].dtype) != ((624,), np.uint32):
-        raise ValueError(f"a generator's state of {arrays['chance'].shape}")
-    chance["state"]["key"] = arrays["chance"]
+    random_state, key = description["random_state"], training["random_state"]
+    if (key.shape, key.dtype) != ((624,), np.uint32):
+        raise ValueError(f"random state of shape {key.shape}")
+    random_state["state"]["key"] = key
     estimator._random_state = check_random_state(0)
-    estimator._random_state.set_state(chance)
-    if "features" in kept:
-        estimator.feature_names_in_ = np.array(kept["features"], dtype=object)
+    estimator._random_state.set_state(random_state)
+    if "feature_names" in description:
+        estimator.feature_names_in_ = np.array(description["feature_names"], dtype=object)
     if isinstance(estimator, MLPClassifier):
-        estimator.classes_ = np.array(kept["classes"]["values"], dtype=kept["classes"]["dtype"])
-        multilabel = kept["targets"].startswith("multilabel")
+        estimator.classes_ = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
+        multilabel = description["target_type"].startswith("multilabel")
         estimator._label_binarizer = LabelBinarizer().fit(
             np.eye(len(estimator.classes_), dtype=int) if multilabel else estimator.classes_
         )
-        estimator._label_binarizer.sparse_input_ = bool(kept.get("sparse_targets"))
+        estimator._label_binarizer.sparse_input_ = bool(description["sparse_targets"])
     estimator._optimizer = None
-    if "optimizer" in kept:
-        estimator._optimizer = estimator._make_optimizer()
-        estimator._optimizer.lr = kept["optimizer"].pop("lr")
-        memory = arrays["memory"]
-        if memory.shape != (estimator._optimizer.memories, network.parameters.size) or kept["optimizer"]["steps"] < 0:
-            raise ValueError(f"an optimizer's memory of {memory.shape}")
-        estimator._optimizer.restore({**kept["optimizer"], "memory": memory})
-    _check(estimator)
+    if "optimizer" in description:
+        estimator._optimizer = optimizer = estimator._make_optimizer()
+        optimizer.lr = description["optimizer"].pop("lr")
+        state = training["optimizer"]
+        if state.shape != (optimizer.n_slots, network.parameters.size) or description["optimizer"]["steps"] < 0:
+            raise ValueError(f"optimizer state of shape {state.shape}")
+        optimizer.load_state_dict({**description["optimizer"], "state": state})
+    _check_consistent(estimator)
     return estimator
 
 
-def _check(estimator: MLPClassifier | MLPRegressor) -> None:
-    """Raises ValueError where what was read does not hold together."""
+def _check_consistent(estimator: MLPClassifier | MLPRegressor) -> None:
+    """Raise ValueError if the parts of an estimator contradict each other."""
     estimator._validate_params()
     if len(estimator.callbacks) or callable(estimator.schedule):
-        raise ValueError("callbacks or a schedule that no file can hold")
-    if not estimator._is_as_described(estimator.network_.n_in):
-        raise ValueError("parameters of another network")
-    if not np.array_equal(np.sort(estimator._order), np.arange(len(estimator._order))):
-        raise ValueError("an order that is none")
+        raise ValueError("callbacks or a schedule, which a file cannot hold")
+    if not estimator._matches_parameters(estimator.network_.n_in):
+        raise ValueError("the parameters describe another network")
+    if not np.array_equal(np.sort(estimator._sample_order), np.arange(len(estimator._sample_order))):
+        raise ValueError("invalid sample order")
 
 
-def _plain_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
-    """The parameters as values that JSON can hold. A RandomState goes as None: where it stands is kept apart."""
-    plain = {}
+def _describe_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, Any]:
+    """The parameters as JSON values. A RandomState becomes None, because its position is saved separately."""
+    described = {}
     for name, value in estimator.get_params(deep=False).items():
         if isinstance(value, Loss):
             value = {"loss": {"type": type(value).__name__, **value.config()}}
         elif isinstance(value, dict):
-            value = {"pairs": [[_plain(k), _plain(v)] for k, v in value.items()]}
+            value = {"pairs": [[_to_json(k), _to_json(v)] for k, v in value.items()]}
         elif name == "random_state" and not isinstance(value, int | np.integer):
             value = None
         elif name == "dtype" and value is not None:
             value = np.dtype(value).name
-        value = _plain(value)
+        value = _to_json(value)
         if callable(value) or (name == "callbacks" and value):
             raise HandgradError(
-                f"a file cannot hold {name}={value!r}: set_params({name}=...) to what it can, then save"
+                f"a file cannot hold {name}={value!r}: change it with set_params({name}=...), then save"
             )
-        plain[name] = value
-    return plain
+        described[name] = value
+    return described
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, every sequence as a list, all else as it is."""
+def _to_json(value: Any) -> Any:
+    """Convert NumPy scalars to Python numbers and sequences to lists; other values are unchanged."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_json(item) for key, item in value.items()}
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return value
 
 
-def _value(plain: Any) -> Any:
-    """What `_plain_parameters` made so plain."""
-    if isinstance(plain, list):
-        return tuple(plain)
-    if isinstance(plain, dict):
-        return _make(LOSSES, "loss", plain["loss"]) if "loss" in plain else dict(plain["pairs"])
-    return plain
+def _from_json(value: Any) -> Any:
+    """Restore a parameter from the value of `_describe_parameters`."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):
+        return make_part(LOSSES, "loss", value["loss"]) if "loss" in value else dict(value["pairs"])
+    return value

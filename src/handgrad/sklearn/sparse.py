@@ -1,4 +1,4 @@
-"""Examples of which most numbers are 0, as words in a text: the first layer multiplies what is there and no more."""
+"""Sparse matrices: networks whose first layer multiplies only the stored elements of its input."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ import numpy as np
 
 from ..arrays import Array
 from ..layers import Dense
-from ..network import BLOCK, Network
+from ..network import PREDICT_ROWS, Network
 
-# The share of numbers that are not 0 up to which a product with them alone is faster than one with all, written out:
-# a number costs it as much as 50 cost BLAS. A forward and backward pass of 200 rows by 20,000 x 100 in float32, one
-# thread, written out and sparse: 29 and 9 ms with 0.5 % of them, 25 and 22 ms with 2 %, 28 and 50 ms with 4 %.
-SPARSE = 0.02
-FLOATS = 4_000_000  # numbers of a sparse matrix that are written out at a time
+# Largest density (share of nonzero elements) at which a sparse product is faster than a dense one: an element of a
+# sparse product costs as much as 50 elements of BLAS. A forward and backward pass of 200 rows by 20,000 x 100 in
+# float32 on one thread, dense and sparse: 29 and 9 ms at density 0.5 %, 25 and 22 ms at 2 %, 28 and 50 ms at 4 %.
+MAX_DENSITY = 0.02
+DENSE_FLOATS = 4_000_000  # elements of a sparse matrix that are converted to a dense array at a time
 
 
 def is_sparse(X: Any) -> bool:
-    """Whether X is a sparse matrix, and sparse enough to be left one."""
-    return not isinstance(X, np.ndarray) and X.nnz <= SPARSE * X.shape[0] * X.shape[1]
+    """Return whether X is a sparse matrix whose density is low enough for sparse products."""
+    return not isinstance(X, np.ndarray) and X.nnz <= MAX_DENSITY * X.shape[0] * X.shape[1]
 
 
-def blocks_of(X: Any) -> Iterator[tuple[slice, Any]]:
-    """(rows, those rows of X), which are written out where they are not `is_sparse`."""
-    written = not isinstance(X, np.ndarray) and not is_sparse(X)
-    block = max(1, min(BLOCK, FLOATS // X.shape[1])) if written else BLOCK
+def row_blocks(X: Any) -> Iterator[tuple[slice, Any]]:
+    """Yield (rows, X[rows]) in blocks. Rows of a sparse matrix become dense unless `is_sparse(X)`."""
+    convert = not isinstance(X, np.ndarray) and not is_sparse(X)
+    block = max(1, min(PREDICT_ROWS, DENSE_FLOATS // X.shape[1])) if convert else PREDICT_ROWS
     for first in range(0, X.shape[0], block):
         rows = slice(first, first + block)
-        yield rows, X[rows].toarray() if written else X[rows]
+        yield rows, X[rows].toarray() if convert else X[rows]
 
 
 class SparseDense(Dense):
-    """z = x Wᵀ + b for the rows x of a sparse matrix, unit by unit, so that W is walked as it lies in memory."""
+    """A Dense layer for a sparse x, on the parameters of another Dense layer: z = x Wᵀ + b.
+
+    The products are computed unit by unit, so that W and dW are accessed in memory order.
+    """
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__(dense.n_in, dense.n_out, dense.init)
+        self.W, self.b, self.dW, self.db = dense.W, dense.b, dense.dW, dense.db
 
     def infer(self, x: Any) -> Array:
         for unit, weights in enumerate(self.W):
@@ -49,16 +56,22 @@ class SparseDense(Dense):
 
 
 class SparseNetwork(Network):
-    """A shadow of a network, on the same θ and dθ, whose first layer takes rows of a sparse matrix."""
+    """A replica of a network, with the same θ and dθ, whose inputs are rows of a sparse matrix.
+
+    Parameters
+    ----------
+    network : Network
+        A network whose first layer is Dense.
+    """
 
     def __init__(self, network: Network) -> None:
-        vars(self).update(vars(network.with_own_buffers()))
-        dense, sparse = network.layers[0], object.__new__(SparseDense)
-        vars(sparse).update(vars(dense))
-        self.layers = [sparse, *self.layers[1:]]
+        vars(self).update(vars(network.with_own_buffers()))  # Network.__init__ would create a new θ
+        first, *others = self.layers
+        assert isinstance(first, Dense)
+        self.layers = [SparseDense(first), *others]
 
     def forward(self, x: Any) -> Array:
-        """x (batch, n_in), sparse -> z (batch, n_out), as in training."""
+        """Compute the logits z (batch, n_out) of a sparse x (batch, n_in), in training mode."""
         self._allocate_buffers(x.shape[0])
         for layer in self.layers:
             x = layer.forward(x)
@@ -66,14 +79,15 @@ class SparseNetwork(Network):
         return z
 
     def outputs(self, x: Any) -> Array:
-        """z (count, n_out) of all rows of x, at once."""
-        self._allocate_buffers(x.shape[0])
-        for layer in self.layers:
+        """Return the logits z (count, n_out) of all rows of x, in a new array. Safe from several threads."""
+        replica = self.with_own_buffers()
+        replica._allocate_buffers(x.shape[0])
+        for layer in replica.layers:
             x = layer.infer(x)
-        z: Array = x
+        z: Array = x.copy()
         return z
 
 
 def maybe_sparse(network: Network, X: Any) -> Network:
-    """The network as it takes X."""
+    """Return a network with the parameters of `network` that accepts rows of X: a SparseNetwork if X is sparse."""
     return SparseNetwork(network) if is_sparse(X) else network

@@ -1,4 +1,4 @@
-"""A training as scikit-learn's MLP has it: its steps, its order of examples, its penalty, its end of an epoch."""
+"""Training as scikit-learn's MLP does it: optimizers, sample order, L2 penalty, end of an epoch."""
 
 from __future__ import annotations
 
@@ -19,65 +19,127 @@ from ..optimizers import Adam, Optimizer
 from ..training import Callback, History, Trainer
 from .sparse import is_sparse
 
-TINY = float(np.finfo(np.float32).tiny)  # where all of a batch weighs nothing, its gradient is 0
+TINY = float(np.finfo(np.float32).tiny)  # smallest total weight of a batch: if all weights are 0, its gradient is 0
+
+# Computes the evaluation and the score of the validation set.
+Scorer = Callable[[], tuple[Evaluation, float]]
 
 
 class SklearnSGD(Optimizer):
-    """v ← μ v - lr g,  θ ← θ + v;  with `nesterov` θ ← θ + μ v - lr g.
+    """SGD with the momentum of scikit-learn.
 
-    As Momentum and Nesterov, but for the learning rate inside v: after a change of it the old steps live on. As
-    Sutskever et al. (2013) have it, and scikit-learn. The memory is w = μ v, the part of the next step that is known.
+    v ← μ v - lr g,  θ ← θ + v;  with Nesterov momentum  θ ← θ + μ v - lr g
+
+    `Momentum` and `Nesterov` differ in that their v does not contain the learning rate. Here a change of the learning
+    rate does not change earlier steps. The state is μ v, the known part of the next step.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    momentum : float
+        μ, in [0, 1].
+    nesterov : bool
+        Use Nesterov momentum.
+
+    References
+    ----------
+    Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
     """
 
-    memories = 1
+    n_slots = 1
 
     def __init__(self, lr: float, momentum: float, nesterov: bool) -> None:
         super().__init__(lr)
         self.momentum, self.nesterov = momentum, nesterov
 
     def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
-        """As every optimizer does, but the loss carries lr, as in SGD: four passes over θ instead of six."""
-        z = network.backprop(x, t, lr / len(t) if weight is None else lr * weight)
-        l2, self.l2 = self.l2, lr * self.l2
-        self.step(network, 1.0)
-        self.l2 = l2
+        """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
+
+        As in `SGD`, the loss contains the factor lr: four passes over θ instead of six.
+        """
+        if not lr:
+            return super().train_step(network, x, t, lr, weight)
+        if network.parameters is not self._parameters:
+            self._attach(network)
+        self.steps += 1
+        z = network.backprop(x, t, weight, scale=lr)
+        if self.l2:
+            for W, dW in self._weights:
+                dW += np.multiply(W, lr * self.l2, out=self._scratch[: W.size].reshape(W.shape))
+        for block in self._blocks:
+            self.update(*block, 1.0)
         return z
 
-    def update(self, theta: Array, g: Array, memory: Sequence[Array], scratch: Array, lr: float) -> None:
-        (w,) = memory
+    def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
+        (mu_v,) = state
         step = g if lr == 1 else np.multiply(g, lr, out=scratch)
-        w -= step  # v
+        mu_v -= step  # v
         if self.nesterov:
-            w *= self.momentum
+            mu_v *= self.momentum
             theta -= step
-            theta += w
+            theta += mu_v
         else:
-            theta += w
-            w *= self.momentum
+            theta += mu_v
+            mu_v *= self.momentum
 
 
 class SklearnAdam(Adam):
-    """Adam with ε beside √v, not √v̂:  θ ← θ - lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) m / (√v + ε).
+    """Adam with the ε of scikit-learn, which is added to √v instead of √v̂.
 
-    The form that Kingma & Ba (2015) give at the end of section 2, and scikit-learn's. It is that of `Adam` for an ε
-    of ε / √(1 - β₂ᵗ) at step t.
+    θ ← θ - lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) m / (√v + ε)
+
+    This is the form at the end of section 2 of the paper. It is `Adam` with the ε of step t equal to ε / √(1 - β₂ᵗ).
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    beta_1, beta_2 : float
+        β₁ and β₂, in [0, 1).
+    epsilon : float
+        ε.
+
+    References
+    ----------
+    Kingma & Ba (2015), Adam: a method for stochastic optimization.
     """
 
     def __init__(self, lr: float, beta_1: float, beta_2: float, epsilon: float) -> None:
         super().__init__(lr, beta_1, beta_2, epsilon)
-        self.plain_epsilon = epsilon
+        self.sklearn_epsilon = epsilon
 
     def step(self, network: Network, lr: float | None = None) -> None:
-        """As every optimizer does."""
-        self.epsilon = self.plain_epsilon / math.sqrt(1 - self.beta_2 ** (self.steps + 1))
+        self.epsilon = self.sklearn_epsilon / math.sqrt(1 - self.beta_2 ** (self.steps + 1))
         super().step(network, lr)
 
 
 class SklearnTrainer(Trainer):
-    """A trainer whose batches, and the penalty on whose weights, are scikit-learn's.
+    """A trainer with the batches, the L2 penalty and the validation score of scikit-learn.
 
-    alpha     α/2 Σ W² / n is added to the loss of a batch of n examples, or of the weight n
-    chance    the RandomState that shuffles the order of the last epoch; None leaves it as it is
+    Parameters
+    ----------
+    network : Network
+        The network to train.
+    optimizer : Optimizer
+        The update rule.
+    alpha : float
+        α/2 Σ W² / n is added to the loss of a batch, with n the number, or the total weight, of its examples.
+    random_state : numpy.random.RandomState or None
+        Shuffles the sample order of the last epoch; None does not shuffle.
+    score : callable, optional
+        Returns the evaluation and the score of the validation set.
+    multilabel : bool
+        Whether an example can have several classes. Accuracy, which assumes one class, is then not recorded.
+    **options
+        Passed to `Trainer`.
+
+    Attributes
+    ----------
+    sample_order : ndarray of shape (n_samples,)
+        Order of the examples in the last epoch.
+    penalty : float
+        Mean of the L2 penalty over the examples of the last epoch.
     """
 
     def __init__(
@@ -86,27 +148,49 @@ class SklearnTrainer(Trainer):
         optimizer: Optimizer,
         *,
         alpha: float,
-        chance: Any,
+        random_state: Any,
+        score: Scorer | None = None,
+        multilabel: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(network, optimizer, rng=0, **options)
-        self.alpha, self.chance = alpha, chance
-        self.order: NDArray[np.intp] = np.arange(0)
-        self.penalty = 0.0  # of this epoch, in the mean over its examples
-        self._weights = [W for W, _ in network.weights]
+        self.alpha, self.random_state = alpha, random_state
+        self.score, self.multilabel = score, multilabel
+        self.sample_order: NDArray[np.intp] = np.arange(0)
+        self.penalty = 0.0
+        self._weight_matrices = [W for W, _ in network.weights]
 
-    def run(self, x: Any, t: Array, w: Array | None, epochs: int) -> History:
-        """`fit` on what has been seen to fit: x (count, n_in), sparse or not, t (count, n_out), w (count, 1)."""
-        self.epochs = epochs
+    def run(self, x: Any, t: Array, w: Array | None, epochs: range, schedule_epochs: range) -> History:
+        """Train on validated inputs.
+
+        Parameters
+        ----------
+        x : ndarray or sparse matrix of shape (n_samples, n_features)
+            Examples.
+        t : ndarray of shape (n_samples, n_outputs)
+            Targets.
+        w : ndarray of shape (n_samples, 1) or None
+            Sample weights.
+        epochs : range
+            Epochs to train.
+        schedule_epochs : range
+            Epochs over which the learning rate schedule runs.
+        """
+        self.epoch = self.first_epoch = epochs.start
+        self.epochs, self._schedule_epochs = epochs.stop, schedule_epochs
         return self._run(x, t, w, None)
 
-    def _order(self, count: int) -> NDArray[np.intp]:
-        if len(self.order) != count:
-            self.order = np.arange(count)
-        if self.chance is not None:
-            self.order = shuffle(self.order, random_state=self.chance)
+    def _lr(self) -> float:
+        epoch = self.epoch - self._schedule_epochs.start + self.batch / self.batches
+        return self.optimizer.lr * self.schedule(epoch, len(self._schedule_epochs))
+
+    def _permutation(self, count: int) -> NDArray[np.intp]:
+        if len(self.sample_order) != count:
+            self.sample_order = np.arange(count)
+        if self.random_state is not None:
+            self.sample_order = shuffle(self.sample_order, random_state=self.random_state)
         self.penalty = 0.0
-        return self.order
+        return self.sample_order
 
     def _gather(self, x: Any, chosen: NDArray[np.intp], out: NDArray[Any]) -> None:
         if isinstance(x, np.ndarray):
@@ -118,62 +202,72 @@ class SklearnTrainer(Trainer):
         if not is_sparse(x):
             yield from super()._shuffled_blocks(x, t, w)
             return
-        order = self._order(len(t))
-        for chosen in np.split(order, range(self.batch_size, len(t), self.batch_size)):
+        order = self._permutation(len(t))
+        for chosen in np.split(order, range(self._batch_size, len(t), self._batch_size)):
             yield x[chosen], t[chosen], None if w is None else w[chosen]
 
-    def _learn(self, x: Array, t: Array, w: Array | None) -> Array:
+    def _train_step(self, x: Array, t: Array, w: Array | None) -> Array:
         n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
         if self.alpha:
             self.optimizer.l2 = self.alpha / n
-            squares = sum(float(np.vdot(W, W)) for W in self._weights)
-            self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.order)
-        if w is not None:  # to a mean of 1 in each batch; a Trainer's have it in the whole of the examples
+            squares = sum(float(np.vdot(W, W)) for W in self._weight_matrices)
+            self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.sample_order)
+        if w is not None:  # a mean of 1 over each batch, in place, so that the reported loss uses it too
             w *= len(w) / n
-        return super()._learn(x, t, w)
+        return super()._train_step(x, t, w)
+
+    def _record(self) -> None:
+        if self.multilabel:
+            self.metrics.pop("accuracy")
+        if self.score is not None:
+            self.validation, score = self.score()
+            self.metrics |= {"val_loss": self.validation.loss, "val_score": score}
+        super()._record()
 
 
 class SklearnCallback(Callback):
-    """What scikit-learn's estimators do at the end of an epoch: keep the loss, score, stop, lower the rate.
+    """End of an epoch as in scikit-learn: record the loss, stop, reduce the learning rate.
 
-    estimator   has the parameters, and gets the attributes
-    score       gives (evaluation, score) on held-out examples, None where there are none
-    once        end after one epoch, as partial_fit does
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Has the parameters and receives the fitted attributes.
+    incremental : bool
+        Whether this is a `partial_fit`, which does not warn about a missing convergence.
+
+    Attributes
+    ----------
+    best_parameters : ndarray or None
+        With early stopping, the parameters of the epoch with the best validation score.
     """
 
-    def __init__(self, estimator: Any, score: Callable[[], tuple[Evaluation, float]] | None, once: bool) -> None:
-        self.estimator, self.score, self.once = estimator, score, once
+    def __init__(self, estimator: Any, incremental: bool) -> None:
+        self.estimator, self.incremental = estimator, incremental
         self.best_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """A warm start begins at the best weights so far."""
+        """With early stopping, a warm start begins with the best weights so far."""
         self.estimator.best_epoch_ = None
         if self.estimator.early_stopping and self.estimator.validation_scores_:
             self.best_parameters = trainer.network.parameters.copy()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """Count the epoch, and let the estimator's settings say what follows from it."""
+        """Update the fitted attributes, then stop or reduce the learning rate if the estimator's parameters say so."""
         estimator, optimizer = self.estimator, trainer.optimizer
         assert isinstance(trainer, SklearnTrainer)
         estimator.n_iter_ += 1
-        estimator.t_ += len(trainer.order)
-        if estimator._multilabel:
-            trainer.history.pop("accuracy")  # it takes the likeliest label for the only one
-        loss = trainer.history["loss"][-1]
-        if estimator.loss == "squared_error" and not trainer.network.loss.is_classification:
-            loss /= estimator.n_outputs_  # scikit-learn tells the mean over the outputs, and follows the sum's gradient
-        estimator.loss_ = loss + trainer.penalty
+        estimator.t_ += len(trainer.sample_order)
+        estimator.loss_ = trainer.metrics["loss"] / estimator._loss_divisor() + trainer.penalty
         estimator.loss_curve_.append(estimator.loss_)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
-        stalled = self._stalled(trainer)
+        improved = self._score_improved(trainer) if estimator.early_stopping else self._loss_improved()
+        estimator._no_improvement_count = 0 if improved else estimator._no_improvement_count + 1
         if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             optimizer.lr = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
-        if stalled > estimator.n_iter_no_change:
-            self._stop_or_slow_down(trainer)
-        if self.once:
-            trainer.stop = True
-        elif estimator.n_iter_ == estimator.max_iter and not trainer.stop:
+        if estimator._no_improvement_count > estimator.n_iter_no_change:
+            self._stop_or_reduce_lr(trainer)
+        if estimator.n_iter_ == estimator.max_iter and not trainer.stop and not self.incremental:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
@@ -181,32 +275,27 @@ class SklearnCallback(Callback):
                 stacklevel=2,
             )
 
-    def _stalled(self, trainer: Trainer) -> int:
-        """The number of epochs in a row that brought nothing."""
+    def _loss_improved(self) -> bool:
         estimator = self.estimator
-        if self.score is not None:
-            trainer.validation, val_score = self.score()
-            trainer.history.setdefault("val_loss", []).append(trainer.validation.loss)
-            trainer.history.setdefault("val_score", []).append(val_score)
-        if not estimator.early_stopping:
-            better = estimator.loss_ <= estimator.best_loss_ - estimator.tol
-            estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
-        else:
-            estimator.validation_scores_.append(val_score)
-            if estimator.verbose:
-                print(f"Validation score: {val_score:f}")
-            better = val_score >= estimator.best_validation_score_ + estimator.tol
-            if val_score > estimator.best_validation_score_:
-                estimator.best_validation_score_, estimator.best_epoch_ = val_score, estimator.n_iter_
-                self.best_parameters = trainer.network.parameters.copy()
-        stalled: int = 0 if better else estimator._no_improvement_count + 1
-        estimator._no_improvement_count = stalled
-        return stalled
+        improved: bool = estimator.loss_ <= estimator.best_loss_ - estimator.tol
+        estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
+        return improved
 
-    def _stop_or_slow_down(self, trainer: Trainer) -> None:
+    def _score_improved(self, trainer: Trainer) -> bool:
+        estimator, score = self.estimator, trainer.metrics["val_score"]
+        estimator.validation_scores_.append(score)
+        if estimator.verbose:
+            print(f"Validation score: {score:f}")
+        improved: bool = score >= estimator.best_validation_score_ + estimator.tol
+        if score > estimator.best_validation_score_:
+            estimator.best_validation_score_, estimator.best_epoch_ = score, estimator.n_iter_
+            self.best_parameters = trainer.network.parameters.copy()
+        return improved
+
+    def _stop_or_reduce_lr(self, trainer: Trainer) -> None:
         estimator, optimizer = self.estimator, trainer.optimizer
-        what = "Validation score" if estimator.early_stopping else "Training loss"
-        message = f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} "
+        monitored = "Validation score" if estimator.early_stopping else "Training loss"
+        message = f"{monitored} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} "
         message += "consecutive epochs."
         if estimator.solver != "sgd" or estimator.learning_rate != "adaptive":
             trainer.stop, message = True, f"{message} Stopping."
