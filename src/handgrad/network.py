@@ -178,7 +178,7 @@ class Network(Model):
         if weight is None:
             weight = self._mean
         if scale != 1:
-            weight = scale / len(x) if weight is self._mean else scale * weight
+            weight = scale / len(t) if weight is self._mean else scale * weight
         self.backward(self.loss.backward(z, t, weight))
         self.gradient_scale = scale
         return z
