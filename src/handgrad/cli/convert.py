@@ -61,7 +61,7 @@ def import_command(
     if out.exists() and file.samefile(out):
         raise HandgradError(f"--out {out} is the input file: choose another name")
     save(network, out)
-    for line in inspection.told(inspection.inspect(out), arrays=False):
+    for line in inspection.format_report(inspection.inspect(out), arrays=False):
         click.echo(line)
 
 
@@ -121,8 +121,8 @@ def inspect(file: Path, as_json: bool) -> None:
         found = inspection.inspect(file)
     except HandgradError as error:
         # The message may contain names from the file, with characters that control the terminal.
-        raise HandgradError(inspection.plain(str(error), most=1000)) from error
-    for line in [json.dumps(found)] if as_json else inspection.told(found):
+        raise HandgradError(inspection.printable(str(error), max_length=1000)) from error
+    for line in [json.dumps(found)] if as_json else inspection.format_report(found):
         click.echo(line)
 
 

@@ -83,7 +83,7 @@ def parity(
     of MODEL, or the initial network of a recipe. The batch is from MNIST if it is available and fits the network,
     otherwise it is random. Dropout is left out. Exit code 1 if a difference is larger than rounding.
     """
-    from ..diagnostics.inspect import chain_of  # late: few commands need it
+    from ..diagnostics.inspect import describe_layers  # late: few commands need it
     from ..diagnostics.parity import compare
 
     compared, title, batch_size, seed = _model_to_compare(model, recipe, settings)
@@ -93,8 +93,8 @@ def parity(
         raise HandgradError(f"{title} is {kind}: parity needs a single network")
     source, x, y = _batch(compared, network, preprocessing, data, batch_size, np.random.default_rng(seed))
     found = compare(network.astype(dtype), x, y)
-    title = f"{title}: {' → '.join(chain_of(network))}, {network.loss!r}; {dtype}, {source}"
-    for line in found.as_json() if as_json else found.told(title):
+    title = f"{title}: {' → '.join(describe_layers(network))}, {network.loss!r}; {dtype}, {source}"
+    for line in found.as_json() if as_json else found.table(title):
         click.echo(line)
     if not found.passed:
         click.echo(f"handgrad: the largest difference is {found.largest:.1e} > {found.tolerance:.0e}", err=True)

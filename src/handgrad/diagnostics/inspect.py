@@ -1,7 +1,6 @@
-"""What is in a safetensors file, told at a glance: a model, a ensemble, a checkpoint, an estimator, anybody's arrays.
+"""File inspection: describe a safetensors file: a model, a checkpoint, an estimator, or arrays of another program.
 
-A file may be anybody's work: nothing in it is run, and what it calls itself is printed with every control character
-spelled out.
+The file may be from an untrusted source: nothing in it is executed, and control characters in its names are escaped.
 """
 
 from __future__ import annotations
@@ -15,248 +14,272 @@ import numpy as np
 
 from ..errors import HandgradError
 from ..interop import from_torch
-from ..io.models import TRAINING, described, load
-from ..io.safetensors import opened, read_tensors
+from ..io.models import TRAINING, load
+from ..io.safetensors import open_tensors, parse_description, read_tensors
 from ..layers import Dense
+from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble
+from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation
 
-# The types of safetensors that NumPy has.
+# The dtypes of safetensors that NumPy has.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
 DTYPES |= {f"{sign[0].upper()}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64)}
-TRIED = 1 << 30  # bytes of a file that is read as a whole to see whether it can be imported, at most
-SHOWN = 60  # arrays that are told of one by one, at most
-
-# The parameters of the estimators in handgrad.sklearn as they are where nobody sets them, in the words of their files.
-# They stand here again because there they stand on scikit-learn; a test compares the two.
-DEFAULTS: dict[str, Any] = {"hidden_layer_sizes": [100], "activation": "relu", "solver": "adam", "alpha": 0.0001}
-DEFAULTS |= {"batch_size": "auto", "learning_rate": "constant", "learning_rate_init": 0.001, "power_t": 0.5}
-DEFAULTS |= {"max_iter": 200, "shuffle": True, "random_state": None, "tol": 1e-4, "verbose": False, "warm_start": False}
-DEFAULTS |= {"momentum": 0.9, "nesterovs_momentum": True, "early_stopping": False, "validation_fraction": 0.1}
-DEFAULTS |= {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8, "n_iter_no_change": 10, "max_fun": 15000, "dropout": 0.0}
-DEFAULTS |= {"init": None, "schedule": None, "callbacks": [], "dtype": None}
-ESTIMATORS: dict[str, dict[str, Any]] = {
-    "MLPClassifier": DEFAULTS | {"loss": "log_loss", "class_weight": None},
-    "MLPRegressor": DEFAULTS | {"loss": "squared_error"},
-}
-DEEP = 4  # levels of lists and dictionaries in a parameter, at most
+MAX_TRIED_BYTES = 1 << 30  # largest file of another program that is read to find out whether it can be imported
+MAX_ARRAYS = 60  # number of arrays that the report lists
+MAX_DEPTH = 4  # of lists and dictionaries in a parameter of an estimator
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """All that can be told of a file, in values that JSON can hold.
+    """Describe a safetensors file.
 
-    Raises HandgradError where it is no safetensors file, is damaged, or does not hold together.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Values that JSON can represent. "kind" is "model", "checkpoint", "estimator" or "foreign". "arrays" has name,
+        shape, dtype, minimum, maximum and norm √Σx² of each array. "model" describes the wrappers, nested as in the
+        model, and its networks.
+
+    Raises
+    ------
+    HandgradError
+        If the file is not a safetensors file, is damaged, or is inconsistent.
     """
-    with opened(path) as file:
+    with open_tensors(path) as file:
         metadata = file.metadata() or {}
-        arrays = [_array(file, name) for name in file.keys()]  # noqa: SIM118 (it is no dict)
+        arrays = [_describe_array(file, name) for name in file.keys()]  # noqa: SIM118 (not a dict)
         found: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     if "handgrad" not in metadata:
-        return found | {"kind": "foreign", "metadata": metadata, "arrays": arrays, "import": _importable(path)}
-    description = described(path, metadata)
+        return found | {"kind": "foreign", "metadata": metadata, "arrays": arrays, "import": _try_import(path)}
+    description = parse_description(path, metadata)
     found |= {"format": description["format"]}
     if "state" in description:
-        return found | {"kind": "checkpoint", **_checkpoint(path, description["state"]), "arrays": arrays}
-    model = load(path)
-    if isinstance(model, Ensemble):
-        return found | {
-            "kind": "ensemble",
-            "members": [_network(member) for member in model.members],
-            "arrays": arrays,
-        }
-    found |= {"kind": "network", **_network(model), "arrays": arrays}
+        return found | {"kind": "checkpoint", **_describe_checkpoint(path, description["state"]), "arrays": arrays}
+    found |= {"kind": "model", "model": _describe_model(load(path))}
     if "estimator" not in description:
-        return found
+        return found | {"arrays": arrays}
     try:
-        estimator = _estimator(description["estimator"])
+        estimator = _describe_estimator(description["estimator"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise HandgradError(
-            f"{path} is damaged: what it says of its estimator does not hold together: {error!r}"
-        ) from error
+        raise HandgradError(f"{path} is damaged: inconsistent description of the estimator: {error!r}") from error
     own = [array for array in arrays if not array["name"].startswith(TRAINING)]
     training = [array for array in arrays if array["name"].startswith(TRAINING)]
     return found | {"kind": "estimator", "estimator": estimator, "arrays": own, "training": training}
 
 
-def _array(file: Any, name: str) -> dict[str, Any]:
-    """An array's name, shape and type, and where NumPy has that type its extremes and its norm, √Σx²."""
+def describe_layers(network: Network) -> list[str]:
+    """Return a short text for each layer: "Dense(784, 30)", "ReLU()", ..."""
+    return [f"Dense({x.n_in}, {x.n_out})" if isinstance(x, Dense) else repr(x) for x in network.layers]
+
+
+# ---- Description -----------------------------------------------------------------------------------------------------
+
+
+def _describe_array(file: Any, name: str) -> dict[str, Any]:
+    """Name, shape and dtype of an array, and its minimum, maximum and norm if NumPy has the dtype."""
     part = file.get_slice(name)
     kind = part.get_dtype()
-    told: dict[str, Any] = {"name": name, "shape": list(part.get_shape()), "dtype": DTYPES.get(kind, str(kind))}
-    if kind in DTYPES and math.prod(told["shape"]):
+    described: dict[str, Any] = {"name": name, "shape": list(part.get_shape()), "dtype": DTYPES.get(kind, str(kind))}
+    if kind in DTYPES and math.prod(described["shape"]):
         x = file.get_tensor(name).ravel()
         if x.dtype not in (np.float32, np.float64):
             x = x.astype(np.float64)
-        numbers = {"smallest": x.min(), "largest": x.max(), "norm": math.sqrt(np.vdot(x, x))}
-        told |= {key: float(value) if math.isfinite(value) else str(value) for key, value in numbers.items()}
-    return told
+        numbers = {"minimum": x.min(), "maximum": x.max(), "norm": math.sqrt(np.vdot(x, x))}
+        described |= {key: float(value) if math.isfinite(value) else str(value) for key, value in numbers.items()}
+    return described
 
 
-def _network(network: Network) -> dict[str, Any]:
-    return {
-        "chain": chain_of(network),
-        "loss": repr(network.loss),
-        "parameters": network.parameters.size,
-        "dtype": str(network.dtype),
-        "inputs": network.n_in,
-        "classes": list(network.classes) if network.loss.is_classification else None,
-        "image_shape": None if network.image_shape is None else list(network.image_shape),
-        "preprocessing": None if network.preprocessing is None else repr(network.preprocessing),
-        "views": network.views,
+def _describe_model(model: Model) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": type(model).__name__}
+    if isinstance(model, Preprocessed):
+        described |= {"preprocessing": repr(model.preprocessing), "model": _describe_model(model.model)}
+    elif isinstance(model, TestTimeAugmentation):
+        described |= {"shifts": model.shifts, "model": _describe_model(model.model)}
+    elif isinstance(model, Ensemble):
+        described |= {"members": [_describe_model(member) for member in model.members]}
+    elif isinstance(model, Network):
+        described |= {"layers": describe_layers(model), "parameters": model.parameters.size}
+    return described | {
+        "loss": repr(model.loss),
+        "dtype": str(model.dtype),
+        "n_in": model.n_in,
+        "n_out": model.n_out,
+        "classes": list(model.classes) if model.loss.is_classification else None,
+        "image_shape": None if model.image_shape is None else list(model.image_shape),
     }
 
 
-def chain_of(network: Network) -> list[str]:
-    """Every layer in a word or two."""
-    layers = network.layers
-    return [f"Dense({link.n_in}, {link.n_out})" if isinstance(link, Dense) else repr(link) for link in layers]
-
-
-def _checkpoint(path: Path, state: Any) -> dict[str, Any]:
-    """Where the training stands, and the last of its numbers."""
+def _describe_checkpoint(path: Path, state: Any) -> dict[str, Any]:
+    """The progress of a training, and the metrics of its last epoch."""
     if not isinstance(state, dict) or not isinstance(state.get("history"), dict):
-        raise HandgradError(f"{path} is no checkpoint: its metadata holds no state of a training")
-    history = {name: values[-1] for name, values in state["history"].items() if isinstance(values, list) and values}
+        raise HandgradError(f"{path} is not a checkpoint: its metadata has no training state")
+    last = {name: values[-1] for name, values in state["history"].items() if isinstance(values, list) and values}
     callbacks = {name.split(".")[1] for name in state if name.startswith("callbacks.")}
     return {
         "epoch": state.get("epoch"),
         "stopped": state.get("stop"),
         "optimizer": state.get("optimizer.kind"),
         "steps": state.get("optimizer.steps"),
-        "last": history,
+        "last": _json_value(last, MAX_DEPTH),
         "callbacks": len(callbacks),
     }
 
 
-def _estimator(kept: Any) -> dict[str, Any]:
-    """Which it is, its parameters, those of them that are not the defaults, and where its training stands."""
-    kind, fitted, optimizer = kept["type"], kept["fitted"], kept.get("optimizer", {})
-    defaults, parameters = ESTIMATORS[kind], _plain_value(dict(kept["parameters"]), DEEP + 1)
+def _describe_estimator(kept: Any) -> dict[str, Any]:
+    """The class of the estimator, its parameters, and the progress of its training."""
+    fitted, optimizer = kept["fitted"], kept.get("optimizer") or {}
     last = {name: values[-1] for name, values in fitted.get("history_", {}).items() if values}
-    if not last and "loss_" in fitted:  # lbfgs keeps no more
+    if not last and "loss_" in fitted:  # the solver lbfgs has no history
         last = {"loss": fitted["loss_"]}
     return {
-        "type": kind,
-        "parameters": parameters,
-        "changed": [name for name, value in parameters.items() if name not in defaults or value != defaults[name]],
-        "epochs": _plain_value(len(fitted["loss_curve_"]) if "loss_curve_" in fitted else fitted.get("n_iter_")),
-        "last": _plain_value(last, 1),
-        "optimizer": _plain_value(optimizer.get("kind")),
-        "steps": _plain_value(optimizer.get("steps")),
-        "lr": _plain_value(optimizer.get("lr")),
+        "type": _json_value(kept["type"]),
+        "parameters": _json_value(dict(kept["parameters"]), MAX_DEPTH + 1),
+        "epochs": _json_value(len(fitted["loss_curve_"]) if "loss_curve_" in fitted else fitted.get("n_iter_")),
+        "last": _json_value(last, 1),
+        "optimizer": _json_value(optimizer.get("kind")),
+        "steps": _json_value(optimizer.get("steps")),
+        "lr": _json_value(optimizer.get("lr")),
     }
 
 
-def _plain_value(value: Any, deep: int = 0) -> Any:
-    """A value of JSON with numbers that are not finite as texts. ValueError: it is deeper than that."""
+def _json_value(value: Any, depth: int = 0) -> Any:
+    """A copy with NaN and infinity as strings, which JSON can represent. Raises ValueError for deeper nesting."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if not isinstance(value, list | dict):
         return value
-    if deep == 0:
-        raise ValueError("its description is too deep")
+    if depth == 0:
+        raise ValueError("too many nested values")
     if isinstance(value, list):
-        return [_plain_value(item, deep - 1) for item in value]
-    return {name: _plain_value(item, deep - 1) for name, item in value.items()}
+        return [_json_value(item, depth - 1) for item in value]
+    return {name: _json_value(item, depth - 1) for name, item in value.items()}
 
 
-def _importable(path: Path) -> dict[str, Any]:
-    """Whether `handgrad import` takes the arrays, the chain that they are, and if not why."""
-    if path.stat().st_size > TRIED:
-        return {"possible": False, "why": f"it was not tried: the file is larger than {_size(TRIED)}"}
+def _try_import(path: Path) -> dict[str, Any]:
+    """Whether `handgrad import` can convert the arrays, and their layers or the reason."""
+    if path.stat().st_size > MAX_TRIED_BYTES:
+        return {"possible": False, "reason": f"not tried, because the file is larger than {_size(MAX_TRIED_BYTES)}"}
     try:
         arrays, _ = read_tensors(path)
-        network = from_torch(arrays, "relu", "squared_error").build(Network)  # whichever they are
+        network = from_torch(arrays, activation="relu", loss="squared_error")  # they do not matter here
     except HandgradError as error:
-        return {"possible": False, "why": str(error)}
-    chain = [told for told, layer in zip(chain_of(network), network.layers, strict=True) if layer.parameter_shapes]
+        return {"possible": False, "reason": str(error)}
+    layers = [
+        text for text, layer in zip(describe_layers(network), network.layers, strict=True) if layer.parameter_shapes
+    ]
     hidden = sum(isinstance(layer, Dense) for layer in network.layers) - 1
-    return {"possible": True, "chain": chain, "needs_activation": hidden > 0}
+    return {"possible": True, "layers": layers, "needs_activation": hidden > 0}
 
 
-# ---- For people ------------------------------------------------------------------------------------------------------
+# ---- Report ----------------------------------------------------------------------------------------------------------
 
 
-def told(found: dict[str, Any], arrays: bool = True) -> Iterator[str]:
-    """The lines that tell a person what `inspect` has found."""
-    kind, size = found["kind"], _size(found["bytes"])
-    written = f", format {found['format']}" if "format" in found else ""
-    what = {"foreign": "a safetensors file, not handgrad's own", "ensemble": "a handgrad ensemble"}
-    yield f"{plain(found['file'])}: {what.get(kind, f'a handgrad {kind}')}{written}, {size}"
-    if kind == "network":
-        yield from _rows(_told_network(found))
+def format_report(found: dict[str, Any], *, arrays: bool = True) -> Iterator[str]:
+    """Return the lines of a report.
+
+    Parameters
+    ----------
+    found : dict
+        A result of `inspect`.
+    arrays : bool
+        Whether to list the arrays.
+    """
+    kind = found["kind"]
+    title = "safetensors file of another program" if kind == "foreign" else f"handgrad {kind}, format {found['format']}"
+    yield f"{printable(found['file'])}: {title}, {_size(found['bytes'])}"
+    if kind == "model":
+        yield from _rows(_model_rows(found["model"]))
     elif kind == "estimator":
-        yield from _rows(_told_estimator(found["estimator"]))
-        yield from _rows(_told_network(found))
-    elif kind == "ensemble":
-        yield from _rows(_told_committee(found["members"]))
+        yield from _rows(_estimator_rows(found["estimator"]))
+        yield from _rows(_model_rows(found["model"]))
     elif kind == "checkpoint":
-        yield from _rows(_told_checkpoint(found))
+        yield from _rows(_checkpoint_rows(found))
     else:
-        yield from _rows((name, plain(value)) for name, value in found["metadata"].items())
-        yield from _rows([("import", _told_import(found["import"]))])
+        yield from _rows(found["metadata"].items())
+        yield from _rows([("import", _import_text(found["import"]))])
     if arrays:
-        yield from _told_arrays(found["arrays"])
+        yield from _array_table(found["arrays"], "array")
         if found.get("training"):
-            yield from _told_arrays(found["training"], "of training")
+            yield from _array_table(found["training"], "array of the training")
+
+
+def printable(text: str, max_length: int = 200) -> str:
+    """Return a text from a file as one line: long text is cut, and control characters are escaped."""
+    escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
+    if len(escaped) <= max_length and len(text) <= max_length:
+        return escaped
+    return f"{escaped[: max_length - 3]}..."
 
 
 def _rows(rows: Any) -> Iterator[str]:
     for name, value in rows:
-        yield f"  {plain(str(name)):14} {plain(str(value), most=2000)}"
+        yield f"  {printable(str(name)):14} {printable(str(value), max_length=2000)}"
 
 
-def _told_network(network: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "chain", " → ".join(network["chain"])
-    yield "loss", network["loss"]
-    yield "parameters", f"{network['parameters']:,} in {network['dtype']}"
-    yield from _told_question(network)
-
-
-def _told_question(network: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What goes in, and what comes out."""
-    shape = network["image_shape"]
-    pictures = f"pictures of {shape[0]} x {shape[1]} pixels" if shape else f"{network['inputs']:,} numbers"
-    yield "inputs", pictures + (f", through {network['preprocessing']}" if network["preprocessing"] else "")
-    if network["classes"] is not None:
-        yield "classes", f"{len(network['classes'])}: {', '.join(network['classes'])}"
-    if network["views"] > 1:
-        yield "views", f"the mean over {network['views']} shifts answers"
-
-
-def _told_committee(members: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    yield "members", str(len(members))
-    chains = [" → ".join(member["chain"]) for member in members]
-    if len(set(chains)) == 1:
-        yield "each a chain", chains[0]
+def _model_rows(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    shape = model["image_shape"]
+    yield "inputs", f"images of {shape[0]} x {shape[1]} pixels" if shape else f"{model['n_in']:,} numbers"
+    yield from _structure_rows(model)
+    yield "loss", model["loss"]
+    yield "parameters", f"{_parameters(model):,}, {model['dtype']}"
+    if model["classes"] is None:
+        yield "outputs", f"{model['n_out']:,} numbers"
     else:
-        yield from ((f"chain {i}", chain) for i, chain in enumerate(chains))
-    yield "loss", ", ".join(dict.fromkeys(member["loss"] for member in members))
-    yield "parameters", f"{sum(member['parameters'] for member in members):,} in {members[0]['dtype']}"
-    yield from _told_question(members[0])
+        yield "classes", f"{len(model['classes'])}: {', '.join(model['classes'])}"
 
 
-def _told_checkpoint(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield "epoch", f"{found['epoch']}{', and told to stop' if found['stopped'] else ''}"
-    yield "optimizer", f"{found['optimizer']}, after {found['steps']} steps"
+def _structure_rows(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The wrappers from the outermost to the networks, in the order of the computation."""
+    if "preprocessing" in model:
+        yield "preprocessing", model["preprocessing"]
+    elif "shifts" in model:
+        yield "augmentation", f"mean over {model['shifts']} shifts (test-time augmentation)"
+    if "layers" in model:
+        yield "layers", " → ".join(model["layers"])
+    elif "members" in model:
+        members = [list(_structure_rows(member)) for member in model["members"]]
+        if all(rows == members[0] for rows in members):
+            yield "ensemble", f"mean over {len(members)} members with the same structure:"
+            yield from members[0]
+        else:
+            yield "ensemble", f"mean over {len(members)} members:"
+            for i, rows in enumerate(members):
+                yield f"member {i}", ", ".join(text if name == "layers" else f"{name} {text}" for name, text in rows)
+    elif "model" in model:
+        yield from _structure_rows(model["model"])
+
+
+def _parameters(model: dict[str, Any]) -> int:
+    """Number of parameters of all networks in a model."""
+    if "members" in model:
+        return sum(map(_parameters, model["members"]))
+    return _parameters(model["model"]) if "model" in model else int(model.get("parameters", 0))
+
+
+def _checkpoint_rows(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "epoch", f"{found['epoch']}{', stopped early' if found['stopped'] else ''}"
+    yield "optimizer", f"{found['optimizer']}, {found['steps']} steps"
     for name, value in found["last"].items():
-        yield name, f"{value:.6g}" if isinstance(value, float) else value
+        yield name, _number(value)
     yield "callbacks", f"{found['callbacks']} with a state"
 
 
-def _told_estimator(estimator: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """As scikit-learn shows an estimator, by what is not the default, then where its training stands."""
-    changed = ", ".join(f"{name}={_told_parameter(estimator['parameters'][name])}" for name in estimator["changed"])
-    yield "estimator", f"{estimator['type']}({changed})"
+def _estimator_rows(estimator: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    parameters = ", ".join(f"{name}={_parameter_text(value)}" for name, value in estimator["parameters"].items())
+    yield "estimator", f"{estimator['type']}({parameters})"
     yield "iterations" if estimator["optimizer"] is None else "epochs", str(estimator["epochs"])
     if estimator["optimizer"] is not None:
-        yield "optimizer", f"{estimator['optimizer']}, after {estimator['steps']} steps, lr {estimator['lr']}"
+        yield "optimizer", f"{estimator['optimizer']}, {estimator['steps']} steps, lr {estimator['lr']}"
     for name, value in estimator["last"].items():
-        yield f"last {name}", f"{value:.6g}" if isinstance(value, float) else str(value)
+        yield f"last {name}", _number(value)
 
 
-def _told_parameter(value: Any) -> str:
-    """A parameter as it is written in Python: a loss is a call, a class weight a dictionary."""
+def _parameter_text(value: Any) -> str:
+    """A parameter as in Python: a loss as a call, class weights as a dictionary."""
     if isinstance(value, dict) and isinstance(loss := value.get("loss"), dict):
         options = ", ".join(f"{name}={option!r}" for name, option in loss.items() if name != "type")
         return f"{loss.get('type')}({options})"
@@ -266,29 +289,27 @@ def _told_parameter(value: Any) -> str:
     return value if value in ("inf", "nan") else repr(value)
 
 
-def _told_import(verdict: dict[str, Any]) -> str:
-    if not verdict["possible"]:
-        return f"handgrad import cannot take it: {verdict['why']}"
-    needs = ", with --activation" if verdict["needs_activation"] else ""
-    return f"handgrad import can take it{needs}: {' → '.join(verdict['chain'])}"
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _told_arrays(arrays: list[dict[str, Any]], title: str = "array") -> Iterator[str]:
-    wide = max([len(title), *(len(plain(array["name"])) for array in arrays[:SHOWN])])
-    yield f"  {title:{wide}}  {'shape':>14}  {'type':>8}  {'smallest':>11}  {'largest':>11}  {'norm':>11}"
-    for array in arrays[:SHOWN]:
-        shape = " x ".join(map(str, array["shape"])) or "one number"
-        numbers = [array.get(key, "-") for key in ("smallest", "largest", "norm")]
+def _import_text(result: dict[str, Any]) -> str:
+    if not result["possible"]:
+        return f"not possible: {result['reason']}"
+    option = " --activation NAME" if result["needs_activation"] else ""
+    return f"possible with handgrad import{option}: {' → '.join(result['layers'])}"
+
+
+def _array_table(arrays: list[dict[str, Any]], title: str) -> Iterator[str]:
+    width = max([len(title), *(len(printable(array["name"])) for array in arrays[:MAX_ARRAYS])])
+    yield f"  {title:{width}}  {'shape':>14}  {'dtype':>8}  {'minimum':>11}  {'maximum':>11}  {'norm':>11}"
+    for array in arrays[:MAX_ARRAYS]:
+        shape = " x ".join(map(str, array["shape"])) or "scalar"
+        numbers = [array.get(key, "-") for key in ("minimum", "maximum", "norm")]
         cells = [f"{n:>11.4g}" if isinstance(n, float) else f"{n:>11}" for n in numbers]
-        yield f"  {plain(array['name']):{wide}}  {shape:>14}  {plain(array['dtype']):>8}  {'  '.join(cells)}"
-    if len(arrays) > SHOWN:
-        yield f"  and {len(arrays) - SHOWN:,} more: --json tells of all"
-
-
-def plain(text: str, most: int = 200) -> str:
-    """A text that is not ours in one line, cut where it is long, and no character of it moves the cursor."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
-    return shown if len(shown) <= most and len(text) <= most else f"{shown[: most - 3]}..."
+        yield f"  {printable(array['name']):{width}}  {shape:>14}  {printable(array['dtype']):>8}  {'  '.join(cells)}"
+    if len(arrays) > MAX_ARRAYS:
+        yield f"  {len(arrays) - MAX_ARRAYS:,} more arrays: --json lists all"
 
 
 def _size(count: int) -> str:
