@@ -27,7 +27,9 @@ exclude_patterns = ["_build"]
 
 # Outputs are cached. A page is executed again if its text, the library, an example or the plot style has changed.
 HERE = Path(__file__).parent
-SOURCES = sorted(path for pattern in ("../src/**/*.py", "../examples/*.py", "*.mplstyle") for path in HERE.glob(pattern))
+SOURCES = sorted(
+    path for pattern in ("../src/**/*.py", "../examples/*.py", "*.mplstyle") for path in HERE.glob(pattern)
+)
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
