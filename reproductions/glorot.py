@@ -50,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {"tanh": Tanh, "softsign": Softsig
 USUAL = {"hidden": [1000] * 5, "batch_size": 50, "momentum": 0.9, "epochs": 6, "images": 50_000}
 
 
-def initial_network(settings: dict[str, Any], rng: np.random.Generator) -> Network:
+def initial_network(settings: dict[str, Any], rng: np.random.SeedSequence) -> Network:
     """Create the network with the initialization of its row."""
     activation, sizes = ACTIVATIONS[settings["activation"]], [784, *settings["hidden"]]
     hidden = [part for pair in pairwise(sizes) for part in (Dense(*pair, "xavier_uniform"), activation())]
@@ -66,7 +66,7 @@ def initial_network(settings: dict[str, Any], rng: np.random.Generator) -> Netwo
 def train(settings: dict[str, Any], seed: int) -> Metrics:
     """Do one run. Returns the error after the last epoch and the training error."""
     check_gradient(Softsign(), np.random.default_rng(seed).standard_normal((5, 7)))
-    rng, lr, momentum = np.random.default_rng(seed), settings["lr"], settings["momentum"]
+    rng, lr, momentum = np.random.SeedSequence(seed), settings["lr"], settings["momentum"]
     optimizer: Optimizer = Adam(lr) if momentum is None else Momentum(lr, momentum)
     return errors(initial_network(settings, rng), optimizer, settings, rng)
 

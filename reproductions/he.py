@@ -3,9 +3,9 @@
     python -m reproductions.he
 
 The paper trains convolutional networks on ImageNet. With 22 layers, both initializations learn, Xavier later. With 30
-layers, only Kaiming learns. We ask the same question for Dense layers of 64 ReLUs on MNIST. A network counts as learning
-above an accuracy of 50 %, and as not learning below 12 %, about the share of the most frequent digit. These bounds are
-ours, because the paper shows curves. W has a normal distribution in both cases.
+layers, only Kaiming learns. We ask the same question for Dense layers of 64 ReLUs on MNIST. A network learns if its
+accuracy is above 50 %, and it does not learn if its accuracy is below 12 %, about the share of the most frequent digit.
+These bounds are ours, because the paper shows curves. W has a normal distribution in both cases.
 
 Batch size 128, momentum 0.9, weight decay 0.0005 and an initial learning rate of 0.01 are those of the paper (from
 memory). The paper reduces the learning rate when the error stops improving; we use a cosine schedule over six epochs.
@@ -30,7 +30,7 @@ from .tables import Metrics, Row, Run, Table, digits, main
 def train(settings: dict[str, Any], seed: int) -> Metrics:
     """Do one run. Returns the size of the initial outputs, the test accuracy, the training accuracy of each epoch."""
     (x, y), evaluated = digits(settings)
-    rng = np.random.default_rng(seed)
+    rng = np.random.SeedSequence(seed)
     sizes = [784, *[64] * (settings["layers"] - 1), 10]
     network = Network(sizes, activation="relu", loss="cross_entropy", init=settings["init"], rng=rng)
     optimizer = Momentum(settings["lr"], settings["momentum"], l2=settings["l2"])

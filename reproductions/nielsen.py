@@ -40,7 +40,7 @@ def train(settings: dict[str, Any], seed: int) -> Metrics:
     """Do one run. Returns the accuracy after the first, the best and the last epoch, and the training accuracy."""
     (x, y), validation, test = load("mnist").split(10_000)
     x, y = x[: settings["images"]], y[: settings["images"]]
-    rng = np.random.default_rng(seed)
+    rng = np.random.SeedSequence(seed)  # the network and the trainer spawn different generators from it
     large = settings["init"] == "large"
     sizes = [784, *settings["hidden"], 10]
     network = Network(sizes, loss=LOSSES[settings["loss"]], init="normal" if large else "lecun", rng=rng)

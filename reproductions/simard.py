@@ -37,7 +37,7 @@ def displacement(alpha: float, sigma: float) -> float:
 
 def train(settings: dict[str, Any], seed: int) -> Metrics:
     """Do one run. Returns the error after the last epoch and the training error."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.SeedSequence(seed)
     sizes = [784, settings["hidden"], 10]
     network = Network(sizes, activation="relu", loss="cross_entropy", rng=rng)
     augment = Augmentation(28, 28, **settings["augmentation"]) if settings["augmentation"] else None

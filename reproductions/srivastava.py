@@ -28,7 +28,7 @@ from .tables import Metrics, Row, Run, Table, errors, main
 
 def train(settings: dict[str, Any], seed: int) -> Metrics:
     """Do one run. Returns the error after the last epoch and the training error."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.SeedSequence(seed)
     sizes, (at_input, hidden) = [784, *settings["hidden"]], settings["dropout"]
     layers: list[Layer] = [Dropout(at_input)] if at_input else []
     for n_in, n_out in pairwise(sizes):

@@ -167,7 +167,7 @@ def errors(
     network: Network,
     optimizer: Optimizer,
     settings: dict[str, Any],
-    rng: np.random.Generator,
+    rng: np.random.SeedSequence,
     augment: Augmentation | None = None,
 ) -> Metrics:
     """Train with a cosine schedule. Returns the error after the last epoch, and the training error of that epoch."""
