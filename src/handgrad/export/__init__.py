@@ -1,11 +1,11 @@
-"""The way out: a trained network as a script of another framework, or as a file that needs none.
+"""Export models to PyTorch, Keras, ONNX, NumPy, C and JavaScript.
 
-    export(network, "digits.c", to="c")
-    export(network, "digits.py", to="torch", model="model.safetensors")     a script that loads that file
-    export(network, "digits.py", to="torch", train=RECIPES["post"])         a script that trains it anew
+    export(model, "digits.c", to="c")
+    export(model, "digits.py", to="torch", model_file="model.safetensors")     a script that loads this file
+    export(model, "digits.py", to="torch", train=RECIPES["post"])              a script that trains the network
 
-Each target is a module with one function that writes; what all of them share is in `plain`, and for `train` in
-`training`.
+Each target is a module with a function `write`. `graph` has what all targets share, `templates` formats text, and
+`training` describes a training for `train`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,42 @@ from typing import NamedTuple
 from ..errors import HandgradError, unknown
 from ..io.atomic import replace_file
 from ..io.models import save
-from ..network import Network
+from ..model import Model
 from ..recipes import Recipe
-from ..wrappers import Ensemble
-from .graph import InferenceGraph, as_plain
-from .templates import identifier, shown
-from .training import Training, training_of
+from . import c, javascript, keras, numpy_file, onnx, torch
+from .graph import InferenceGraph, inference_graph
+from .templates import identifier, safe_filename
+from .training import Training, translate_training
 
-__all__ = ["TARGETS", "Target", "export"]
+__all__ = ["TARGETS", "Target", "export", "get_target"]
 
 
 class Target(NamedTuple):
-    """A language to write a network in."""
+    """A language or format to export to.
 
-    ending: str  # of the file's name, after the model's
-    write: Callable[[InferenceGraph, str], bytes]  # (network, the file's name) -> its content
-    usage: str  # a command that tries it, where there is one
-    whole: bool = False  # whether it writes what is in front of the first layer too
-    write_training: Callable[[Training, str], bytes] | None = None  # where it loads a model file, and can train anew
+    Attributes
+    ----------
+    suffix : str
+        Default end of the file name, after the name of the model.
+    write : callable
+        (graph, file name) -> content of the file.
+    usage : str
+        A command that runs the file; empty if there is none. See `command`.
+    supports_preprocessing : bool
+        Whether the file can include Deskew and test-time augmentation.
+    write_training : callable or None
+        (training, file name) -> content of a script that trains the network. Such a target loads its weights from a
+        model file.
+    """
 
-    def tried(self, path: Path) -> str:
-        """The command that tries the file."""
+    suffix: str
+    write: Callable[[InferenceGraph, str], bytes]
+    usage: str
+    supports_preprocessing: bool = False
+    write_training: Callable[[Training, str], bytes] | None = None
+
+    def command(self, path: Path) -> str:
+        """Return the command that runs the exported file `path`; empty if there is none."""
         return self.usage.format(path=path, macro=identifier(path.stem).upper())
 
 
@@ -49,76 +64,110 @@ TARGETS = {
         "_keras.py", keras.write, "KERAS_BACKEND=torch python {path} EXAMPLES.npy", write_training=keras.write_training
     ),
     "onnx": Target(".onnx", onnx.write, ""),
-    "python": Target(".py", python.write, "python {path} EXAMPLES.npy", whole=True),
+    "python": Target(".py", numpy_file.write, "python {path} EXAMPLES.npy", supports_preprocessing=True),
     "c": Target(".c", c.write, "cc -O2 -D{macro}_MAIN {path} -lm -o digit && ./digit < EXAMPLES"),
-    "js": Target(".mjs", js.write, "node {path} < EXAMPLES"),
+    "js": Target(".mjs", javascript.write, "node {path} < EXAMPLES"),
 }
 
 
-def target_of(to: str) -> Target:
-    """The target of that name. Raises HandgradError where there is none."""
+def get_target(to: str) -> Target:
+    """Return the target of this name. Raises HandgradError for an unknown name."""
     if to not in TARGETS:
         raise unknown("target", to, TARGETS)
     return TARGETS[to]
 
 
 def export(
-    network: Network | Ensemble,
+    model: Model,
     path: str | os.PathLike[str],
     *,
     to: str,
-    model: str | os.PathLike[str] | None = None,
+    model_file: str | os.PathLike[str] | None = None,
     train: Recipe | None = None,
     without_preprocessing: bool = False,
 ) -> list[Path]:
-    """Write a network for `to`, one of TARGETS, to the file `path`; return the files that were written.
+    """Export a model to a file.
 
-    model                   the file that holds the network. A script that loads its weights finds them beside it: where
-                            there is no such file, or not there, they are written there, with the ending .safetensors
-    train                   write the training of the network by this recipe, from new weights: torch and keras
-    without_preprocessing   write the net behind a preprocessing, and one view in place of a mean over several
+    Parameters
+    ----------
+    model : Model
+        A network, possibly with preprocessing and test-time augmentation. Ensembles cannot be exported.
+    path : path-like
+        File to write.
+    to : {"torch", "keras", "onnx", "python", "c", "js"}
+        Target.
+    model_file : path-like, optional
+        File that contains the model. Scripts for torch and keras load their weights from a file in their own directory.
+        If the model file is in another directory it is copied there; if there is none, the model is saved there. The
+        name of that file is the name of the script with the suffix .safetensors.
+    train : Recipe, optional
+        Write a script that trains the network with this recipe from new weights. Only for torch and keras.
+    without_preprocessing : bool
+        Export the network without its preprocessing and test-time augmentation.
 
-    Raises HandgradError for what cannot be exported, naming it, and for places that cannot be written.
+    Returns
+    -------
+    list of Path
+        The files that were written, `path` first.
+
+    Raises
+    ------
+    HandgradError
+        If the model cannot be exported to this target, or a file cannot be written.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from handgrad import Network
+    >>> from handgrad.export import export
+    >>> with TemporaryDirectory() as directory:
+    ...     [path.name for path in export(Network([784, 30, 10], rng=0), Path(directory, "digits.c"), to="c")]
+    ['digits.c']
     """
-    target, path = target_of(to), Path(path)
-    made: list[Path] = []
+    target, path = get_target(to), Path(path)
     if train is not None and target.write_training is None:
-        able = ", ".join(name for name, other in TARGETS.items() if other.write_training is not None)
-        raise HandgradError(f"--train does not go with {to}, which does not train: expected one of {able}")
-    if model is not None and path.resolve() == Path(model).resolve():
-        raise HandgradError(f"{path} is the model itself: name another file to write")
-    source = "" if model is None else Path(model).name
-    plain = as_plain(network, source, without_preprocessing=without_preprocessing, whole=target.whole)
-    name = shown(path.name)
+        able = " or ".join(name for name, other in TARGETS.items() if other.write_training is not None)
+        raise HandgradError(f"--train cannot be used with the target {to}: expected {able}")
+    if model_file is not None and path.resolve() == Path(model_file).resolve():
+        raise HandgradError(f"{path} is the model file: choose another name for the export")
+    graph = inference_graph(
+        model,
+        "" if model_file is None else safe_filename(Path(model_file).name),
+        without_preprocessing=without_preprocessing,
+        supports_preprocessing=target.supports_preprocessing,
+    )
+    name, written = safe_filename(path.name), []
     if target.write_training is None:
-        content = target.write(plain, name)
+        content = target.write(graph, name)
     elif train is not None:
-        content = target.write_training(training_of(plain, network, train), name)
+        content = target.write_training(translate_training(graph, model, train), name)
     else:
-        weights, made = _weights_beside(path, network, model)
-        content = target.write(replace(plain, weights=weights.name), name)
+        weights, written = _place_weights(path, model, model_file)
+        content = target.write(replace(graph, weights=weights.name), name)
     replace_file(path, content)
-    return [path, *made]
+    return [path, *written]
 
 
-def _weights_beside(
-    path: Path, network: Network | Ensemble, model: str | os.PathLike[str] | None
-) -> tuple[Path, list[Path]]:
-    """A model file in the script's directory, and again where it had to be written: never over one that is there."""
-    if model is not None and Path(model).resolve().parent == path.resolve().parent:
-        return Path(model), []
+def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] | None) -> tuple[Path, list[Path]]:
+    """The model file in the directory of the script, and again if it was written. Never overwrites another model."""
+    if model_file is not None and Path(model_file).resolve().parent == path.resolve().parent:
+        return Path(model_file), []
     weights = path.with_suffix(".safetensors")
     if weights == path:
-        raise HandgradError(f"{path} is named as its weights are to be: name a script, as in {path.with_suffix('.py')}")
-    if model is None:
+        raise HandgradError(
+            f"{path} is the name of the file with the weights: name the script, as in {path.with_suffix('.py')}"
+        )
+    if model_file is None:
         if weights.exists():
-            raise HandgradError(f"{weights} is there already: give it as model, if it holds this network")
-        save(network, weights)
+            raise HandgradError(f"{weights} already exists: pass it as model_file if it contains this model")
+        save(model, weights)
         return weights, [weights]
-    content = Path(model).read_bytes()
+    content = Path(model_file).read_bytes()
     if weights.exists() and weights.read_bytes() != content:
         raise HandgradError(
-            f"{weights}, where the script would look for its weights, is another model: name another file"
+            f"{weights}, from which the script would load its weights, is another model: choose another name for the "
+            "script"
         )
     replace_file(weights, content)
     return weights, [weights]

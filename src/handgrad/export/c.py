@@ -1,4 +1,4 @@
-"""A C file that needs nothing but the C library's mathematics: C99, without a warning."""
+"""Export to a C file that needs the C standard library only: C99, without warnings."""
 
 from __future__ import annotations
 
@@ -6,64 +6,66 @@ from collections.abc import Iterator
 
 from ..arrays import Array
 from .graph import InferenceGraph
-from .templates import called, render, functions, identifier, packed, paragraphs
+from .templates import assignment, c_string, identifier, paragraphs, render, used_functions, wrap
 
 TEMPLATE = """
 /*«head» */
 
 #include <math.h>
 
-/* What this file offers: put these lines where it is used. */
-«offers»
+/* Copy these declarations to the files that use this one. */
+«declarations»
 
-/* The weights, which stand at the end. */
-«declared»
+/* The weights are defined at the end of the file. */
+«weights_declared»
 «functions»
 
-/* x[«n_in»] -> z[«n_out»], what the last layer makes of x */
+/* The outputs z[«n_out»] of the last layer for x[«n_in»] */
 static void outputs(const float *x, float *z)
 {
     «chain»
 }
 
-void «stem»_«reader»(const float *x, float *«y»)
+void «stem»_«function»(const float *x, float *«y»)
 {
     outputs(x, «y»);
-«?reads»    «read»(«y», «n_out»);
+    «activation»
 }
 
-«?is_classification»int «stem»_predict(const float *x)
-«?is_classification»{
-«?is_classification»    float z[«n_out»];
-«?is_classification»    outputs(x, z);
-«?is_classification»    «label»
-«?is_classification»}
-«?is_classification»
+«predict»
 #ifdef «macro»
 #include <stdio.h>
 
 int main(void)
 {
     float x[«n_in»], «y»[«n_out»];
-    size_t got;
-    while ((got = fread(x, sizeof *x, «n_in», stdin)) == «n_in») {
-        «stem»_«reader»(x, «y»);
-«?is_classification»        printf("%d ", «stem»_predict(x));
+    size_t count;
+    while ((count = fread(x, sizeof *x, «n_in», stdin)) == «n_in») {
+        «stem»_«function»(x, «y»);
+        «print_label»
         for (int k = 0; k < «n_out»; k++)
             printf("%.9g%c", «y»[k], k < «n_out» - 1 ? ' ' : '\\n');
     }
-    if (got > 0)
-        fprintf(stderr, "the last example is not whole: expected «n_in» float32, got %d\\n", (int)got);
-    return got > 0;
+    if (count > 0)
+        fprintf(stderr, "incomplete last example: expected «n_in» float32 values, got %d\\n", (int)count);
+    return count > 0;
 }
 #endif
 
-«?is_classification»«classes»
-«?is_classification»
+«classes»
 «weights»
 """
 
-# On the n numbers at z, in place. A NaN stays one.
+PREDICT = """
+int «stem»_predict(const float *x)
+{
+    float z[«n_out»];
+    outputs(x, z);
+    «label»
+}
+"""
+
+# Activations work in place on n numbers.
 FUNCTIONS = {
     "dense": """
 /* z = W x + b: row i of W belongs to unit i. */
@@ -85,7 +87,7 @@ static void scale(const float *s, const float *t, const float *z, float *a, int 
 }
 """,
     "sigmoid": """
-/* 1 / (1 + exp(-z)), and nothing overflows */
+/* 1 / (1 + exp(-z)), without overflow */
 static void sigmoid(float *z, int n)
 {
     for (int i = 0; i < n; i++)
@@ -117,7 +119,7 @@ static void leaky_relu(float *z, int n, float slope)
 }
 """,
     "softplus": """
-/* log(1 + exp(z)), and nothing overflows */
+/* log(1 + exp(z)), without overflow */
 static void softplus(float *z, int n)
 {
     for (int i = 0; i < n; i++)
@@ -134,7 +136,7 @@ static void gelu(float *z, int n)
 }
 """,
     "softmax": """
-/* exp(z) / sum of exp(z); the largest z is taken out, so nothing overflows */
+/* exp(z) / sum of exp(z); subtracting the largest z avoids overflow */
 static void softmax(float *z, int n)
 {
     float largest = z[0], sum = 0;
@@ -155,96 +157,98 @@ static void exponential(float *z, int n)
 }
 """,
 }
-CALLED = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are the library's own
+NAMES = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are functions of the C library
 
 
-def write(plain: InferenceGraph, name: str) -> bytes:
-    """The file's text; `name` is the file's own, and its stem is in the names of all that the file offers."""
+def write(graph: InferenceGraph, name: str) -> bytes:
+    """Return the content of the file `name`. Its stem is the prefix of all names that the file exports."""
     stem = identifier(name.rpartition(".")[0] or name)
-    macro, n_in, n_out = f"{stem.upper()}_MAIN", plain.network.n_in, plain.network.n_out
+    macro, n_in, n_out, n_classes = f"{stem.upper()}_MAIN", graph.n_in, graph.network.n_out, len(graph.network.classes)
+    classes = f"const char *const {stem}_classes[{n_classes}]"
     program = (
-        f"cc -O2 -D{macro} {name} -lm  makes a program: it reads examples of {n_in} float32 from stdin, and prints "
-        f"{plain.printed}. In NumPy x.astype(np.float32).tofile(file) writes them."
+        f"cc -O2 -D{macro} {name} -lm  compiles a program that reads examples of {n_in} float32 values from stdin and "
+        f"prints {'the label and the probabilities' if graph.is_classification else 'the prediction'} of each example. "
+        "x.astype(np.float32).tofile(file) writes such examples in NumPy."
     )
-    names = f"const char *const {stem}_classes[{len(plain.network.classes)}]"
-    if plain.is_classification:
-        reads, predicts = (
-            f"void {stem}_probabilities(const float *x, float *p);",
-            f"int {stem}_predict(const float *x);",
-        )
-        offers = [f"{reads} /* x[{n_in}] -> p[{n_out}] */", f"{predicts:{len(reads)}} /* x[{n_in}] -> the label */"]
-        offers.append(f"extern {names};")
-    else:
-        offers = [f"void {stem}_predict(const float *x, float *y); /* x[{n_in}] -> y[{n_out}] */"]
-    if plain.network.image_shape is not None:
-        height, image_width = plain.network.image_shape
-        offers.append(f"enum {{ {stem}_height = {height}, {stem}_width = {image_width} }};")
-    weights = []
-    for key, array in plain.arrays.items():
-        weights += [f"static const float {key}[{array.size}] = {{", *numbers(array), "};", ""]
-    values = {
-        "head": "\n".join(paragraphs([*plain.head(", in C"), program], "   "))[2:],
-        "offers": offers,
-        "declared": [f"static const float {key}[{array.size}];" for key, array in plain.arrays.items()],
-        "functions": functions(FUNCTIONS, plain.used),
+    values = graph.values | {
+        "head": paragraphs([*graph.head("C"), program], "   ")[2:],
+        "declarations": "\n".join(_declarations(graph, stem, classes)),
+        "weights_declared": "\n".join(f"static const float {key}[{a.size}];" for key, a in graph.arrays.items()),
+        "functions": used_functions(FUNCTIONS, graph.used),
         "stem": stem,
         "macro": macro,
-        "chain": list(chain(plain)),
-        "reads": plain.reading != "identity",
-        "read": CALLED.get(plain.reading, plain.reading),
-        "y": "p" if plain.is_classification else "y",
-        "label": label(plain),
-        "classes": called(names, map(c_string, plain.network.classes), "{", "};"),
-        "weights": weights[:-1],
+        "function": "predict_proba" if graph.is_classification else "predict",
+        "y": "p" if graph.is_classification else "y",
+        "chain": "\n".join(_chain(graph)),
+        "activation": "",
+        "label": "\n".join(_label(graph)),
+        "predict": "",
+        "print_label": "",
+        "classes": "",
+        "weights": "\n\n".join(
+            "\n".join([f"static const float {key}[{array.size}] = {{", *_numbers(array), "};"])
+            for key, array in graph.arrays.items()
+        ),
     }
-    return render(TEMPLATE, plain.values | values).encode()
+    if graph.output_activation != "identity":
+        activation = NAMES.get(graph.output_activation, graph.output_activation)
+        values["activation"] = f"{activation}({values['y']}, {n_out});"
+    if graph.is_classification:
+        values["predict"] = render(PREDICT, values)
+        values["print_label"] = f'printf("%d ", {stem}_predict(x));'
+        values["classes"] = assignment(classes, map(c_string, graph.network.classes), "{", "};") + "\n"
+    return render(TEMPLATE, values).encode()
 
 
-def chain(plain: InferenceGraph) -> Iterator[str]:
-    """The body of `outputs`: room for what each layer makes, then a call for each step, the last layer's into z."""
-    rooms = {i: f"a{number}" for number, i in enumerate((i for i, step in enumerate(plain.steps) if step.arrays), 1)}
-    *inner, last = rooms
-    rooms[last] = "z"
-    for i in inner:
-        yield f"float {rooms[i]}[{plain.steps[i].n_out}];"
+def _declarations(graph: InferenceGraph, stem: str, classes: str) -> Iterator[str]:
+    """The declarations of what the file exports."""
+    n_in, n_out = graph.n_in, graph.network.n_out
+    if graph.is_classification:
+        predict_proba = f"void {stem}_predict_proba(const float *x, float *p);"
+        yield f"{predict_proba} /* x[{n_in}] -> the probabilities p[{n_out}] */"
+        yield f"{f'int {stem}_predict(const float *x);':{len(predict_proba)}} /* x[{n_in}] -> the label */"
+        yield f"extern {classes};"
+    else:
+        yield f"void {stem}_predict(const float *x, float *y); /* x[{n_in}] -> y[{n_out}] */"
+    if graph.image_shape is not None:
+        height, width = graph.image_shape
+        yield f"enum {{ {stem}_height = {height}, {stem}_width = {width} }};"
+
+
+def _chain(graph: InferenceGraph) -> Iterator[str]:
+    """The body of `outputs`: a buffer for the output of each layer with weights, z for the last one; then the calls."""
+    with_arrays = [i for i, step in enumerate(graph.steps) if step.arrays]
+    buffers = {i: f"a{number}" for number, i in enumerate(with_arrays, 1)} | {with_arrays[-1]: "z"}
+    for i in with_arrays[:-1]:
+        yield f"float {buffers[i]}[{graph.steps[i].n_out}];"
     value = "x"
-    if not plain.steps[0].arrays:  # what is done in place is not done to the caller's x
-        value, n_in = "a0", plain.network.n_in
+    if not graph.steps[0].arrays:  # activations work in place, and x belongs to the caller
+        value, n_in = "a0", graph.n_in
         yield from (f"float a0[{n_in}];", f"for (int j = 0; j < {n_in}; j++)", "    a0[j] = x[j];")
-    for i, step in enumerate(plain.steps):
+    for i, step in enumerate(graph.steps):
         if step.arrays:
             sizes = f"{step.n_out}, {step.n_in}" if step.kind == "dense" else f"{step.n_out}"
-            yield f"{step.kind}({', '.join(step.arrays)}, {value}, {rooms[i]}, {sizes});"
-            value = rooms[i]
+            yield f"{step.kind}({', '.join(step.arrays)}, {value}, {buffers[i]}, {sizes});"
+            value = buffers[i]
         else:
-            more = f", {step.slope!r}f" if step.kind == "leaky_relu" else ""
-            yield f"{CALLED.get(step.kind, step.kind)}({value}, {step.n_out}{more});"
+            slope = f", {step.slope!r}f" if step.kind == "leaky_relu" else ""
+            yield f"{NAMES.get(step.kind, step.kind)}({value}, {step.n_out}{slope});"
 
 
-def label(plain: InferenceGraph) -> list[str]:
-    """The label of outputs z."""
-    if plain.threshold is not None:
-        return [f"return z[0] > {plain.threshold!r}f;"]
+def _label(graph: InferenceGraph) -> list[str]:
+    """The statements that return the label for the logits z."""
+    if graph.is_binary:
+        return ["return z[0] > 0;"]
     return [
         "int best = 0;",
-        f"for (int k = 1; k < {plain.network.n_out}; k++)",
+        f"for (int k = 1; k < {graph.network.n_out}; k++)",
         "    if (z[k] > z[best])",
         "        best = k;",
         "return best;",
     ]
 
 
-def numbers(array: Array) -> Iterator[str]:
-    """The numbers, each as short as tells it exactly; a row begins a line."""
+def _numbers(array: Array) -> Iterator[str]:
+    """The values as the shortest literals that are exact. Each row starts a new line."""
     for row in array.reshape(-1, array.shape[-1]):
-        yield from packed((f"{value}f" for value in map(str, row)), "    ")
-
-
-def c_string(text: str) -> str:
-    """A string of C: what is not plain ASCII in octal, which ends after three digits whatever follows."""
-    plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in _bytes(text))
-    return f'"{"".join(plain)}"'
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")
+        yield from wrap((f"{value}f" for value in map(str, row)), "    ")

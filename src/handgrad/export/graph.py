@@ -1,11 +1,8 @@
-"""What every export is made of: a network as plain steps, how its outputs are read, and what no export can hold.
-
-What is decided for all targets is decided here, once; a target only writes it down in its own language.
-"""
+"""Inference graphs: a network as a list of steps, with the activation of its output. All export targets start here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,221 +13,240 @@ from ..arrays import Array
 from ..errors import HandgradError
 from ..images.deskew import Deskew
 from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer
-from ..losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    Huber,
-    LogCosh,
-    Loss,
-    Poisson,
-    Quadratic,
-    CrossEntropy,
-    SquaredError,
-)
+from ..losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, Huber, LogCosh, Loss, Poisson, SquaredError
+from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble
+from ..wrappers import Ensemble, fold_batchnorm, unwrap
 
-# How the outputs z become the answers, probabilities or numbers, by the loss that they were trained with.
-READINGS: dict[type[Loss], str] = {
+# The activation that turns the logits z into predictions, by loss. SquaredError has "sigmoid" for classification.
+OUTPUT_ACTIVATIONS: dict[type[Loss], str] = {
     CrossEntropy: "softmax",
     BinaryCrossEntropy: "sigmoid",
-    Quadratic: "identity",
     SquaredError: "identity",
     AbsoluteError: "identity",
     Huber: "identity",
     LogCosh: "identity",
     Poisson: "exp",
 }
-# A single output is a yes or no: the label is 1 above this z, where its probability is 1/2. (The softmax of one is
-# always 1: its only label is 0.)
-THRESHOLDS = {"sigmoid": 0.0, "identity": 0.5}
-
-WORDS = {layer: word for word, layer in ACTIVATIONS.items()}
-WIDTH = 100  # of the lines in what is written
+ACTIVATION_NAMES = {layer: name for name, layer in ACTIVATIONS.items()}
 
 
 class Step(NamedTuple):
-    """A link of the chain as it answers: z = W x + b, a = s x + t, or an activation."""
+    """One operation of the forward pass: z = W x + b, a = s x + t, or an activation."""
 
-    kind: str  # "dense", "scale", or the activation's word: "relu"
+    kind: str  # "dense", "scale", or the name of the activation
     n_in: int
     n_out: int
-    arrays: dict[str, Array]  # by the names that the written code gives them: W1, b1
+    arrays: dict[str, Array]  # by their names in the exported file: W1, b1
     layer: Layer
 
     @property
     def slope(self) -> float:
-        """Of a leaky ReLU."""
+        """Slope of a leaky ReLU."""
         return float(self.layer.config()["slope"])
 
 
 @dataclass(frozen=True)
 class InferenceGraph:
-    """A network that answers by its layers alone, in float32.
+    """A network for inference, in float32.
 
-    network   layer for layer as its model file has it, without what is in front of the first layer
-    steps     the same chain with each BatchNorm in the Dense beside it, without the layers that answer x
-    deskew    what is in front, where the target writes that too; and `views`, over how many shifts it answers
+    Attributes
+    ----------
+    network : Network
+        The network with all layers of its model file, without preprocessing.
+    steps : list of Step
+        The same function with BatchNorm folded into the Dense layers, without Dropout and Identity.
+    output_activation : {"softmax", "sigmoid", "identity", "exp"}
+        The activation that turns the logits into predictions.
+    source : str
+        Name of the model file, safe in any comment; empty if there is no file.
+    notes : tuple of str
+        What a reader of the exported file must know.
+    deskew : Deskew or None
+        Preprocessing that the target includes.
+    shifts : int
+        Number of shifts of the test-time augmentation that the target includes.
+    weights : str
+        Name of the file next to the exported script that contains its weights.
     """
 
     network: Network
     steps: list[Step]
-    reading: str
-    source: str  # the model file's name, as it may stand in any comment; empty where there is no file
-    notes: tuple[str, ...]  # what the reader of the file must know
+    output_activation: str
+    source: str
+    notes: tuple[str, ...]
     deskew: Deskew | None = None
-    views: int = 1
-    weights: str = ""  # the name of the file that a script loads them from, beside it
+    shifts: int = 1
+    weights: str = ""
 
     @property
     def is_classification(self) -> bool:
-        """Whether the answers are classes: what is written offers `predict`, a label, and `probabilities`.
-
-        Else they are numbers, and `predict` gives those.
-        """
+        """Whether the file offers labels and probabilities. For a regression it offers predicted numbers only."""
         return self.network.loss.is_classification
 
     @property
-    def threshold(self) -> float | None:
-        """The z above which a single output's label is 1; None where the label is the largest output's."""
-        return THRESHOLDS.get(self.reading) if self.is_classification and self.network.n_out == 1 else None
+    def is_binary(self) -> bool:
+        """Whether the single output is the probability of class 1, so that the label is 1 if z > 0."""
+        return self.is_classification and self.network.n_out == 1
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Every array of the steps by its name."""
+        """All arrays of the steps by name."""
         return {name: array for step in self.steps for name, array in step.arrays.items()}
-
-    def head(self, how: str = "") -> list[str]:
-        """The paragraphs that a written file begins with."""
-        sizes = [self.steps[0].n_in, *(step.n_out for step in self.steps if step.kind == "dense")]
-        whose = f"The network of {self.source}" if self.source else "A network"
-        begin = f"{whose}, {'-'.join(map(str, sizes))}{how}: written by handgrad {__version__}."
-        return [begin, f"{self.inputs} {self.outputs}", *self.notes]
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """What every template may ask for."""
-        network, is_classification = self.network, self.is_classification
-        return {
-            "n_in": network.n_in,
-            "n_in": self.n_in,
-            "n_out": network.n_out,
-            "image_shape": self.image_shape,
-            "is_classification": is_classification,
-            "numbers": not is_classification,
-            "reader": "probabilities"
-            if is_classification
-            else "predict",  # the function that gives what the loss reads
-            "file": "digit.npy" if is_classification else "examples.npy",
-        }
 
     @property
     def used(self) -> set[str]:
-        """The kinds of its steps, and its reading."""
-        return {self.reading, *(step.kind for step in self.steps)}
+        """The kinds of the steps and the output activation: the names of the functions that a file needs."""
+        return {self.output_activation, *(step.kind for step in self.steps)}
 
     @property
     def n_in(self) -> int:
-        """The numbers in an example as it is given."""
+        """Number of values in an example, before the preprocessing."""
         return self.network.n_in if self.deskew is None else self.deskew.n_in
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """(height, width) of an example as it is given, where that is a picture."""
-        return self.network.image_shape if self.deskew is None else (self.deskew.height, self.deskew.width)
+        """(height, width) of an example before the preprocessing, if it is an image."""
+        return self.network.image_shape if self.deskew is None else self.deskew.image_shape_in
 
     @property
-    def inputs(self) -> str:
-        """What x is, in a sentence."""
+    def values(self) -> dict[str, Any]:
+        """Values for all templates."""
+        return {
+            "n_in": self.n_in,
+            "n_out": self.network.n_out,
+            "image_shape": self.image_shape,
+            "examples": "examples.npy" if self.image_shape is None else "images.npy",
+        }
+
+    def head(self, language: str = "") -> list[str]:
+        """Return the paragraphs at the top of a file: what it contains, its input and its output."""
+        sizes = [self.steps[0].n_in, *(step.n_out for step in self.steps if step.kind == "dense")]
+        title = f"Network {'-'.join(map(str, sizes))}"
+        title += f" of {self.source}" if self.source else ""
+        title += f" in {language}" if language else ""
+        return [
+            f"{title}. Written by handgrad {__version__}.",
+            f"Input: {self._input()}.",
+            f"Output: {self._output()}.",
+            *self.notes,
+        ]
+
+    def _input(self) -> str:
         if self.image_shape is None:
-            return f"x holds {self.n_in} floats as the network was trained on: of bytes, x / 255 in [0, 1]."
+            return f"x, {self.n_in} numbers, with the same scaling as in training"
         height, width = self.image_shape
         return (
-            f"x holds the {self.n_in} pixels of a picture {height} high and {width} wide, row by row, "
-            "as floats in [0, 1], bytes / 255: 0 is paper, 1 is ink."
+            f"x, the {self.n_in} pixels of an image of height {height} and width {width}, row by row, as floats in "
+            "[0, 1] (bytes / 255). The background is 0, ink is 1"
         )
 
-    @property
-    def outputs(self) -> str:
-        """What comes of x, in a sentence or two."""
+    def _output(self) -> str:
         n_out = self.network.n_out
         if not self.is_classification:
-            y = {"identity": "the last layer's outputs as they are", "exp": "e^z of each of the last layer's outputs z"}
-            return f"The answers are numbers, {n_out} for each example: {y[self.reading]}. There is no label."
-        p = {
-            "softmax": "The probabilities are the softmax of the last layer's outputs",
-            "sigmoid": "Each probability is the sigmoid of one of the last layer's outputs",
-            "identity": "The probabilities are the last layer's outputs as they are",
-        }[self.reading]
-        if self.threshold is not None:
-            return f"{p}; the label is 1 where it is above 1/2, else 0."
-        return f"{p}, one for each of {n_out} classes; the label is the largest's, counted from 0."
-
-    @property
-    def printed(self) -> str:
-        """What a program prints of the examples that it reads."""
-        return "the label and the probabilities of each" if self.is_classification else "the answer to each"
+            y = {"identity": "the outputs of the last layer", "exp": "e^z for the outputs z of the last layer"}
+            return f"{n_out} number{'s' * (n_out > 1)} per example, {y[self.output_activation]}"
+        if self.is_binary:
+            return (
+                "the probability of class 1, the sigmoid of the last layer's output. The label is 1 if it exceeds 1/2"
+            )
+        p = {"softmax": "the softmax of the outputs", "sigmoid": "the sigmoid of each output"}[self.output_activation]
+        return f"{n_out} probabilities, {p} of the last layer. The label is the index of the largest one, from 0"
 
 
-def as_plain(
-    network: Network | Ensemble, source: str, *, without_preprocessing: bool = False, whole: bool = False
+def inference_graph(
+    model: Model, source: str = "", *, without_preprocessing: bool = False, supports_preprocessing: bool = False
 ) -> InferenceGraph:
-    """The network as every target can have it; `whole`, with what is in front of its first layer.
+    """Create the inference graph of a model.
 
-    Raises HandgradError, naming it, for what no target can have.
+    Parameters
+    ----------
+    model : Model
+        A network, possibly with preprocessing and test-time augmentation.
+    source : str
+        Name of the model file, safe in any comment.
+    without_preprocessing : bool
+        Leave out the preprocessing and the test-time augmentation.
+    supports_preprocessing : bool
+        Whether the target can include a Deskew and test-time augmentation.
+
+    Raises
+    ------
+    HandgradError
+        For ensembles, custom layers, losses and preprocessing, weights that are not finite, and preprocessing that the
+        target does not support.
     """
+    network, preprocessing, shifts = unwrap(model)
     if isinstance(network, Ensemble):
         raise HandgradError(
-            f"the model is a ensemble of {len(network.members)} networks, and an export is of one: "
-            "give a model that was trained with --members 1"
+            f"an ensemble cannot be exported: the model has {len(network.members)} members; export a single network, "
+            "trained with --members 1"
         )
-    for layer in network.layers:
-        if type(layer) not in LAYERS.values():
-            raise HandgradError(f"the network has {type(layer).__name__}, a layer of your own, which no export knows")
-    if type(network.loss) not in READINGS:
-        known = ", ".join(loss.__name__ for loss in READINGS)
-        raise HandgradError(
-            f"the network was trained with {type(network.loss).__name__}, of which no export knows how it reads "
-            f"the outputs: expected one of {known}"
+    if not isinstance(network, Network):
+        raise HandgradError(f"cannot export {network!r}: expected a network of handgrad")
+    activation = _output_activation(network)
+    included = supports_preprocessing and not without_preprocessing
+    if not without_preprocessing:
+        _check_preprocessing(preprocessing, shifts, supports_preprocessing)
+    notes = []
+    if preprocessing is not None:
+        notes.append(
+            f"The image is preprocessed as by handgrad's {preprocessing!r}."
+            if included
+            else f"The image must be preprocessed by handgrad's {preprocessing!r} first."
         )
-    whole = whole and not without_preprocessing and type(network.preprocessing) in (Deskew, type(None))
-    notes = [] if whole else _notes(network, without_preprocessing)
+    if shifts > 1:
+        notes.append(
+            f"The predictions are averaged over {shifts} shifts of the image."
+            if included
+            else f"handgrad averages the predictions over {shifts} shifts of the image. This file does not."
+        )
     if network.dtype != np.float32:
-        notes.append(f"It was trained in {network.dtype}; its numbers are rounded to float32 here.")
-    behind = network.preprocessed()
-    behind.views = 1
-    folded = behind.folded().astype(np.float32)
+        notes.append(f"The network was trained in {network.dtype}. The weights are rounded to float32 here.")
+    folded = fold_batchnorm(network).astype(np.float32)
     if not np.isfinite(folded.parameters).all():
-        raise HandgradError("the network holds weights that are not finite numbers: train it again")
+        raise HandgradError("the weights of the network are not finite: train it again")
+    network = network.astype(np.float32)
+    if preprocessing is not None and network.image_shape is None:
+        network.image_shape = preprocessing.image_shape_out
     return InferenceGraph(
-        network=behind.astype(np.float32),
+        network=network,
         steps=list(_steps(folded)),
-        reading=READINGS[type(network.loss)],
-        source=shown(source),
+        output_activation=activation,
+        source=source,
         notes=tuple(notes),
-        deskew=network.preprocessing if whole and isinstance(network.preprocessing, Deskew) else None,
-        views=network.views if whole else 1,
+        deskew=preprocessing if included and isinstance(preprocessing, Deskew) else None,
+        shifts=shifts if included else 1,
     )
 
 
-def _notes(network: Network, without_preprocessing: bool) -> list[str]:
-    """What is left out in front of the first layer. Raises HandgradError where that is not asked for."""
-    seen, views = network.preprocessing, network.views
-    has = [] if seen is None else [f"sees its pictures through {seen!r}"]
-    has += [f"answers by the mean over {views} shifts of a picture"] if views > 1 else []
-    if has and not without_preprocessing:
-        raise HandgradError(
-            f"the network {' and '.join(has)}, which goes with --to python alone: "
-            "with --without-preprocessing the net behind it is exported, and what is in front is yours to do"
-        )
-    notes = [] if seen is None else [f"These pixels must be what handgrad's {seen!r} makes of a picture."]
-    if views > 1:
-        notes.append(f"handgrad answers by the mean over {views} shifts of a picture, this by the picture alone.")
-    return notes
+def _output_activation(network: Network) -> str:
+    """The output activation. Raises HandgradError for custom layers and losses, and a softmax of one output."""
+    for i, layer in enumerate(network.layers):
+        if type(layer) not in LAYERS.values():
+            raise HandgradError(f"custom layers cannot be exported: layer {i} is {type(layer).__name__}")
+    loss = network.loss
+    if type(loss) not in OUTPUT_ACTIVATIONS:
+        known = ", ".join(known.__name__ for known in OUTPUT_ACTIVATIONS)
+        raise HandgradError(f"custom losses cannot be exported: the loss is {type(loss).__name__}, expected {known}")
+    if isinstance(loss, CrossEntropy) and network.n_out == 1:
+        raise HandgradError("the softmax of a single output is always 1: expected the loss binary_cross_entropy")
+    return "sigmoid" if isinstance(loss, SquaredError) and loss.is_classification else OUTPUT_ACTIVATIONS[type(loss)]
 
 
-def _steps(network: Network) -> Iterable[Step]:
-    """The chain's links, those with arrays counted from 1."""
+def _check_preprocessing(preprocessing: Any, shifts: int, supported: bool) -> None:
+    """Raise HandgradError for preprocessing or test-time augmentation that the target cannot include."""
+    has = [] if preprocessing is None else [f"the preprocessing {preprocessing!r}"]
+    has += [f"test-time augmentation over {shifts} shifts"] if shifts > 1 else []
+    apart = "--without-preprocessing exports the network alone"
+    if has and not supported:
+        raise HandgradError(f"the model has {' and '.join(has)}: only --to python can include this; {apart}")
+    if preprocessing is not None and type(preprocessing) is not Deskew:
+        raise HandgradError(f"custom preprocessing cannot be exported: the model has {has[0]}; {apart}")
+
+
+def _steps(network: Network) -> Iterator[Step]:
+    """The steps of a network. The arrays are numbered from 1."""
     width, number = network.n_in, 0
     for layer in network.layers:
         n_in, width = width, layer.width(width)
@@ -242,4 +258,4 @@ def _steps(network: Network) -> Iterable[Step]:
             s, t = layer.affine()
             yield Step("scale", n_in, width, {f"s{number}": s, f"t{number}": t}, layer)
         elif not isinstance(layer, Dropout | Identity):
-            yield Step(WORDS[type(layer)], n_in, width, {}, layer)
+            yield Step(ACTIVATION_NAMES[type(layer)], n_in, width, {}, layer)

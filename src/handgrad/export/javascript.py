@@ -1,4 +1,4 @@
-"""A JavaScript module that needs nothing: it runs in a browser and in node."""
+"""Export to a JavaScript module without dependencies, for browsers and Node.js."""
 
 from __future__ import annotations
 
@@ -6,47 +6,41 @@ import json
 from collections.abc import Iterator
 
 from .graph import InferenceGraph
-from .templates import base64_lines, called, render, functions, identifier, paragraphs
+from .templates import assignment, base64_lines, identifier, paragraphs, render, used_functions
 
 TEMPLATE = """
 // «title»
 //
-//     import * as «stem» from "./«name»"; // in node, and in a page's <script type="module">
+//     import * as «stem» from "./«name»"; // in Node.js, and in <script type="module"> of a web page
 //     «stem».predict(x);
 //
 «head»
 
-«?is_classification»«classes»
+«classes»
 export const IMAGE_SHAPE = «shape»; // height, width
 
-«?is_classification»/** The label of x, «n_in» numbers. */
-«?is_classification»export function predict(x) {
-«?is_classification»  const z = outputs(x);
-«?is_classification»  return «label»;
-«?is_classification»}
-«?is_classification»
-«?is_classification»/** The probabilities of x, «n_in» numbers: as many as there are classes. */
-«?numbers»/** The answer to x, «n_in» numbers: «n_out» of them. */
-export function «reader»(x) {
-  return «read»;
+«predict»
+/** Returns the «predictions» (an array of «n_out») for x, an array of «n_in» numbers. */
+export function «function»(x) {
+  return «prediction»;
 }
 
-// What the last layer makes of x.
+// The outputs of the last layer.
 function outputs(x) {
-  if (x.length !== «n_in») throw new RangeError(`x holds ${x.length} numbers: expected «n_in»`);
+  if (x.length !== «n_in») throw new RangeError(`x has ${x.length} numbers: expected «n_in»`);
   «chain»
 }
 «functions»
 
-// The weights in `text`: float32, little-endian, in base64.
-function numbers(text) {
+// Decodes the weights in `text`: float32, little-endian, in base64.
+function decode(text) {
   const bytes = new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   return Float32Array.from({ length: bytes.byteLength / 4 }, (_, i) => bytes.getFloat32(4 * i, true));
 }
 
 «weights»
 
-// Run by node itself, not imported: examples in, a line for each out.
+// Runs only if Node.js executes this file: prints a line for each example from stdin.
 if (globalThis.process?.argv?.[1]) {
   const { readFileSync, realpathSync } = await import("node:fs");
   const { pathToFileURL } = await import("node:url");
@@ -56,13 +50,21 @@ if (globalThis.process?.argv?.[1]) {
     const x = Float32Array.from({ length: bytes.length >> 2 }, (_, i) => view.getFloat32(4 * i, true));
     for (let i = 0; i + «n_in» <= x.length; i += «n_in») {
       const example = x.subarray(i, i + «n_in»);
-      console.log(«told»);
+      console.log(«printed»);
     }
     if (bytes.length % (4 * «n_in») !== 0) {
-      console.error("the last example is not whole: expected «n_in» float32");
+      console.error("incomplete last example: expected «n_in» float32 values");
       process.exitCode = 1;
     }
   }
+}
+"""
+
+PREDICT = """
+/** Returns the label for x, an array of «n_in» numbers. */
+export function predict(x) {
+  const z = outputs(x);
+  return «label»;
 }
 """
 
@@ -94,7 +96,7 @@ const relu = (z) => z.map((value) => Math.max(value, 0));
 const leakyRelu = (z, slope) => z.map((value) => Math.max(value, slope * value));
 """,
     "softplus": """
-// log(1 + exp(z)), and nothing overflows
+// log(1 + exp(z)), without overflow
 const softplus = (z) => z.map((value) => Math.max(value, 0) + Math.log1p(Math.exp(-Math.abs(value))));
 """,
     "gelu": """
@@ -102,7 +104,7 @@ const gelu = (z) =>
   z.map((value) => 0.5 * value * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (value + 0.044715 * value ** 3))));
 """,
     "softmax": """
-// exp(z) / sum of exp(z); the largest z is taken out, so nothing overflows
+// exp(z) / sum of exp(z); subtracting the largest z avoids overflow
 function softmax(z) {
   const largest = z.reduce((a, b) => Math.max(a, b));
   const p = z.map((value) => Math.exp(value - largest));
@@ -114,40 +116,51 @@ function softmax(z) {
 const exp = (z) => z.map(Math.exp);
 """,
 }
-CALLED = {"leaky_relu": "leakyRelu"}
+NAMES = {"leaky_relu": "leakyRelu"}
 
 
-def write(plain: InferenceGraph, name: str) -> bytes:
-    """The file's text; `name` is the file's own."""
-    title, *head = plain.head(", in JavaScript")
+def write(graph: InferenceGraph, name: str) -> bytes:
+    """Return the content of the file `name`."""
+    title, *head = graph.head("JavaScript")
     program = (
-        f"node {name} < EXAMPLES  reads examples of {plain.network.n_in} float32, and prints {plain.printed}. "
-        "(Node takes the file for a module by the end of its name, .mjs.)"
+        f"node {name} < EXAMPLES  reads examples of {graph.n_in} float32 values and prints "
+        f"{'the label and the probabilities' if graph.is_classification else 'the prediction'} of each example. "
+        "(The suffix .mjs tells Node.js that the file is a module.)"
     )
-    weights = []
-    for key, array in plain.arrays.items():
-        weights += [f"const {key} = numbers(`", *base64_lines(array), "`);", ""]
-    values = {
+    function = "predictProba" if graph.is_classification else "predict"
+    values = graph.values | {
         "title": title,
         "stem": identifier(name.rpartition(".")[0] or name),
         "name": name,
-        "head": [f"// {line}" for line in paragraphs([*head, program])],
-        "classes": called("export const CLASSES", map(json.dumps, plain.network.classes), "[", "];", indent="  "),
-        "shape": json.dumps(plain.network.image_shape),
-        "label": label(plain),
-        "told": f"{'predict(example), ' * plain.is_classification}...{plain.values['reader']}(example)",
-        "read": "outputs(x)" if plain.reading == "identity" else f"{plain.reading}(outputs(x))",
-        "chain": list(chain(plain)),
-        "functions": functions(FUNCTIONS, plain.used),
-        "weights": weights[:-1],
+        "head": "\n".join(f"// {line}".rstrip() for line in paragraphs([*head, program]).split("\n")),
+        "classes": "",
+        "shape": json.dumps(graph.image_shape),
+        "predict": "",
+        "function": function,
+        "predictions": "probabilities" if graph.is_classification else "predictions",
+        "prediction": "outputs(x)"
+        if graph.output_activation == "identity"
+        else f"{graph.output_activation}(outputs(x))",
+        "printed": f"{'predict(example), ' * graph.is_classification}...{function}(example)",
+        "label": "Number(z[0] > 0)" if graph.is_binary else "z.indexOf(z.reduce((a, b) => Math.max(a, b)))",
+        "chain": "\n".join(_chain(graph)),
+        "functions": used_functions(FUNCTIONS, graph.used),
+        "weights": "\n\n".join(
+            "\n".join([f"const {key} = decode(`", *base64_lines(array), "`);"]) for key, array in graph.arrays.items()
+        ),
     }
-    return render(TEMPLATE, plain.values | values).encode()
+    if graph.is_classification:
+        values["classes"] = assignment(
+            "export const CLASSES", map(json.dumps, graph.network.classes), "[", "];", indent="  "
+        )
+        values["predict"] = render(PREDICT, values)
+    return render(TEMPLATE, values).encode()
 
 
-def chain(plain: InferenceGraph) -> Iterator[str]:
+def _chain(graph: InferenceGraph) -> Iterator[str]:
     """The body of `outputs`: a line for each layer with its activation."""
-    value, count = "x" if plain.steps[0].arrays else "Float64Array.from(x)", 0
-    for i, step in enumerate(plain.steps):
+    value, count = "x" if graph.steps[0].arrays else "Float64Array.from(x)", 0
+    for i, step in enumerate(graph.steps):
         if step.arrays:
             if i:
                 count += 1
@@ -155,13 +168,6 @@ def chain(plain: InferenceGraph) -> Iterator[str]:
                 value = f"a{count}"
             value = f"{step.kind}({', '.join(step.arrays)}, {value})"
         else:
-            more = f", {step.slope!r}" if step.kind == "leaky_relu" else ""
-            value = f"{CALLED.get(step.kind, step.kind)}({value}{more})"
+            slope = f", {step.slope!r}" if step.kind == "leaky_relu" else ""
+            value = f"{NAMES.get(step.kind, step.kind)}({value}{slope})"
     yield f"return {value};"
-
-
-def label(plain: InferenceGraph) -> str:
-    """The label of outputs z."""
-    if plain.threshold is not None:
-        return f"Number(z[0] > {plain.threshold:g})"
-    return "z.indexOf(z.reduce((a, b) => Math.max(a, b)))"

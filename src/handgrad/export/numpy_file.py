@@ -1,19 +1,18 @@
-"""A Python file that needs NumPy alone: the chain line by line, the weights as text at its end."""
+"""Export to a Python file that needs NumPy only: one line per layer, with the weights as text at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..images.deskew import FLAT
-from ..network import SHIFTS
+from ..wrappers import SHIFTS
 from .graph import InferenceGraph
-from .templates import base64_lines, called, render, functions, paragraphs, quoted
+from .templates import assignment, base64_lines, paragraphs, python_string, render, used_functions
 
 TEMPLATE = '''
 """«title»
 
-    python «name» «file»     answers to what is in the file: one example, or several
+    python «name» «examples»     prints the predictions for the examples in a file
 
 «head»
 """
@@ -23,32 +22,25 @@ import sys
 
 import numpy as np
 
-«?is_classification»«classes»
+«classes»
 IMAGE_SHAPE = «image_shape»
 
 
-«?is_classification»def predict(x):
-«?is_classification»    """x (count, «n_in»), or as many pictures -> the label of each: (count,) integers."""
-«?is_classification»    return «label»
-«?is_classification»
-«?is_classification»
-def «reader»(x):
-    """x (count, «n_in»), or as many pictures -> (count, «n_out»)."""
-    return «read»
+«predict»
+def «function»(x):
+    """Return the «predictions» (count, «n_out») for x (count, «n_in»)«or_images»."""
+    return «prediction»
 
 
 def outputs(x):
-    """x (count, «n_in») floats -> (count, «n_out»), what the last layer makes of them."""
+    """Return the outputs of the last layer (count, «n_out») for floats x (count, «n_in_network»)."""
     «chain»
 «functions»
 
 
-def floats(x):
-    """Numbers or pictures of any kind -> (count, «n_in») floats, of bytes in [0, 1]«upright»."""
-    x = np.asarray(x)
-    is_bytes = x.dtype == np.uint8
-    «deskewed»
-    return np.asarray(x / 255 if is_bytes else x, np.float32).reshape(len(x), -1)
+def to_floats(x):
+    """Convert x to floats (count, «n_in_network»)«conversion»."""
+    «to_floats»
 «deskew»
 
 
@@ -56,11 +48,11 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
-    «told»
+    «print»
 
 
-def numbers(text, *shape):
-    """The weights in `text`: float32, little-endian, in base64."""
+def decode(text, *shape):
+    """Decode the weights in `text`: float32, little-endian, in base64."""
     return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
 
 
@@ -70,49 +62,52 @@ if __name__ == "__main__":
     main()
 '''
 
-DESKEW = '''
+PREDICT = '''
+def predict(x):
+    """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
+    return «label»
+'''
 
+DESKEW = '''
 def deskew(p):
-    """Pictures p (count, «height», «width») sheared upright, their ink's centre in the middle: handgrad's Deskew."""
-    p = p.reshape(-1, «height», «width»)
+    """Remove the slant of images p (count, «height», «width») and centre them, as handgrad's Deskew does."""
     y, x = np.arange(«height») - «ym», np.arange(«width») - «xm»
-    ink = np.maximum(p.sum(axis=(1, 2), dtype=float), 1e-30)
-    cy, cx = p.sum(axis=2) @ y / ink, p.sum(axis=1) @ x / ink
-    variance = p.sum(axis=2) @ y**2 / ink - cy**2
-    covariance = np.einsum("kij,i,j->k", p, y, x) / ink - cy * cx
+    m = np.maximum(p.sum(axis=(1, 2), dtype=float), 1e-30)
+    cy, cx = p.sum(axis=2) @ y / m, p.sum(axis=1) @ x / m
+    variance = p.sum(axis=2) @ y**2 / m - cy**2
+    covariance = np.einsum("kij,i,j->k", p, y, x) / m - cy * cx
     slant = np.where(variance > «flat», covariance / np.maximum(variance, «flat»), 0)
 
-    # out(y, x) = p(y + cy, x + slant y + cx): between pixels bilinear, and 0 outside
+    # out(y, x) = p(y + cy, x + slant y + cx), with bilinear interpolation, and 0 outside the image
     rows = (y + cy[:, None])[:, :, None] + «ym»
     columns = x + (slant[:, None] * y + cx[:, None])[:, :, None] + «xm»
     i, j = np.floor(rows), np.floor(columns)
     fy, fx = rows - i, columns - j
     i, j = i.clip(-2, «height»).astype(int) + 2, j.clip(-2, «width»).astype(int) + 2
-    field, k = np.pad(p, ((0, 0), (2, 2), (2, 2))), np.arange(len(p))[:, None, None]
-    above = (1 - fx) * field[k, i, j] + fx * field[k, i, j + 1]
-    below = (1 - fx) * field[k, i + 1, j] + fx * field[k, i + 1, j + 1]
+    padded, k = np.pad(p, ((0, 0), (2, 2), (2, 2))), np.arange(len(p))[:, None, None]
+    above = (1 - fx) * padded[k, i, j] + fx * padded[k, i, j + 1]
+    below = (1 - fx) * padded[k, i + 1, j] + fx * padded[k, i + 1, j + 1]
     return (1 - fy) * above + fy * below
 '''
 
-VIEWS = '''
-
-def shifts(x):
-    """The pictures x (count, «n_in»), and as they are a pixel further down, right, ...; what comes in is paper."""
-    paper = np.pad(x.reshape(-1, «height», «width»), ((0, 0), (1, 1), (1, 1)))
-    for down, across in «shifts»:
-        yield paper[:, 1 - down : 1 - down + «height», 1 - across : 1 - across + «width»].reshape(len(x), -1)
+SHIFTED = '''
+def shifted(x):
+    """Yield the images x (count, «n_in») shifted by one pixel: down, right, ... Pixels shifted in are 0."""
+    padded = np.pad(x.reshape(-1, «height», «width»), ((0, 0), (1, 1), (1, 1)))
+    for down, right in «shifts»:
+        yield padded[:, 1 - down : 1 - down + «height», 1 - right : 1 - right + «width»].reshape(len(x), -1)
 '''
 
 FUNCTIONS = {
     "sigmoid": """
 
 def sigmoid(z):
-    return 0.5 * np.tanh(0.5 * z) + 0.5  # = 1 / (1 + exp(-z)), and nothing overflows
+    return 0.5 * np.tanh(0.5 * z) + 0.5  # = 1 / (1 + exp(-z)), without overflow
 """,
     "softplus": """
 
 def softplus(z):
-    return np.logaddexp(0, z)  # = log(1 + exp(z)), and nothing overflows
+    return np.logaddexp(0, z)  # = log(1 + exp(z)), without overflow
 """,
     "gelu": """
 
@@ -123,77 +118,102 @@ def gelu(z):
     "softmax": """
 
 def softmax(z):
-    p = np.exp(z - z.max(axis=1, keepdims=True))  # the largest is taken out, so nothing overflows
+    p = np.exp(z - z.max(axis=1, keepdims=True))  # subtracting the largest z avoids overflow
     return p / p.sum(axis=1, keepdims=True)
 """,
     "exp": """
 
 def exp(z):
-    with np.errstate(over="ignore"):  # infinite is what it is there
+    with np.errstate(over="ignore"):  # infinity is the correct value
         return np.exp(z)
 """,
 }
 CALLS = {"relu": "np.maximum({}, 0)", "tanh": "np.tanh({})", "identity": "{}"}
-CALLS |= {word: f"{word}({{}})" for word in FUNCTIONS}
+CALLS |= {name: f"{name}({{}})" for name in FUNCTIONS}
 
 
-def write(plain: InferenceGraph, name: str) -> bytes:
-    """The file's text; `name` is the file's own."""
-    title, *head = plain.head(", in NumPy alone")
-    weights = []
-    for key, array in plain.arrays.items():
-        shape = ", ".join(map(str, array.shape))
-        weights += [f'{key} = numbers("""', *base64_lines(array), f'""", {shape})', ""]
-    values = {
+def write(graph: InferenceGraph, name: str) -> bytes:
+    """Return the content of the file `name`."""
+    title, *head = graph.head("NumPy")
+    z, call = "outputs(to_floats(x))", CALLS[graph.output_activation].format
+    label, prediction = _label(z, 0 if graph.is_binary else None), call(z)
+    functions = [used_functions(FUNCTIONS, graph.used)]
+    if graph.shifts > 1:
+        label = _label("predict_proba(x)", 0.5 if graph.is_binary else None)
+        prediction = f"sum({call('outputs(image)')} for image in shifted(to_floats(x))) / {graph.shifts}"
+        functions.append(f"\n\n{_shifted(graph)}")
+    weights = [
+        "\n".join([f'{key} = decode("""', *base64_lines(array), f'""", {", ".join(map(str, array.shape))})\n'])
+        for key, array in graph.arrays.items()
+    ]
+    images = graph.image_shape is not None
+    values = graph.values | {
         "title": title,
         "name": name,
         "head": paragraphs(head),
-        "classes": called("CLASSES", map(quoted, plain.network.classes), "(", ")"),
-        "label": label("outputs(floats(x))", plain.threshold),
-        "read": CALLS[plain.reading].format("outputs(floats(x))"),
-        "chain": list(chain(plain)),
-        "functions": functions(FUNCTIONS, plain.used),
-        "upright": "",
-        "deskewed": [],
-        "deskew": [],
-        "told": told(plain),
-        "weights": weights[:-1],
+        "function": "predict_proba" if graph.is_classification else "predict",
+        "predictions": "probabilities" if graph.is_classification else "predictions",
+        "prediction": prediction,
+        "label": label,
+        "chain": "\n".join(chain(graph)),
+        "functions": "\n".join(filter(None, functions)),
+        "or_images": " or images" if images else "",
+        "n_in_network": graph.network.n_in,
+        "conversion": f": {'deskewed ' * (graph.deskew is not None)}pixels in [0, 1], integers / 255" if images else "",
+        "to_floats": "\n".join(_to_floats(graph)),
+        "deskew": f"\n\n{_deskew(graph)}" if graph.deskew is not None else "",
+        "weights": "\n".join(weights).removesuffix("\n"),
+        "print": print_code(graph),
     }
-    return render(TEMPLATE, plain.values | values | deskewed(plain) | viewed(plain)).encode()
+    values |= classification(graph, render(PREDICT, values) + "\n")
+    return render(TEMPLATE, values).encode()
 
 
-def deskewed(plain: InferenceGraph) -> dict[str, Any]:
-    """The parts that set pictures upright, where the network sees them so. Of bytes handgrad makes bytes."""
-    if (deskew := plain.deskew) is None:
-        return {}
-    (height, width), s = (deskew.height, deskew.width), deskew.shrink
-    lines = ["x = deskew(x)", "x = np.rint(x) if is_bytes else x"]
-    if s > 1:
-        lines += [f"x = x.reshape(-1, {height // s}, {s}, {width // s}, {s}).mean(axis=(2, 4))", lines[1]]
-    sizes = {"height": height, "width": width, "ym": (height - 1) / 2, "xm": (width - 1) / 2}
-    text = render(DESKEW, sizes | {"flat": f"{FLAT * height**2:.3g}"})
-    return {"upright": ", upright", "deskewed": lines, "deskew": ["", "", *text.rstrip("\n").split("\n")]}
+def classification(graph: InferenceGraph, predict: str) -> dict[str, str]:
+    """The parts of a Python file that only a classification has: `predict` for labels, and the class names."""
+    if not graph.is_classification:
+        return {"classes": "", "predict": ""}
+    return {"classes": assignment("CLASSES", map(python_string, graph.network.classes), "(", ")"), "predict": predict}
 
 
-def viewed(plain: InferenceGraph) -> dict[str, Any]:
-    """The parts that answer by the mean over shifts, where the network does."""
-    if plain.views == 1 or (shape := plain.network.image_shape) is None:
-        return {}
-    values = {"n_in": plain.network.n_in, "height": shape[0], "width": shape[1], "shifts": SHIFTS[plain.views]}
-    one = CALLS[plain.reading].format("outputs(view)")
-    text = render(VIEWS, values)
-    return {
-        "label": label("probabilities(x)", None if plain.threshold is None else 0.5),
-        "read": f"sum({one} for view in shifts(floats(x))) / {plain.views}",
-        "functions": [*functions(FUNCTIONS, plain.used), "", "", *text.rstrip("\n").split("\n")],
-    }
+def _to_floats(graph: InferenceGraph) -> Iterator[str]:
+    """The body of `to_floats`. Integer images are divided by 255. Their deskewed pixels are rounded to integers."""
+    if graph.image_shape is None:
+        yield "return np.asarray(x, np.float32)"
+        return
+    yield "x = np.asarray(x)"
+    yield 'integers = x.dtype.kind in "iu"'
+    if graph.deskew is not None:
+        (height, width), s = graph.deskew.image_shape_in, graph.deskew.shrink
+        yield f"x = deskew(x.reshape(-1, {height}, {width}))"
+        yield "x = np.rint(x) if integers else x"
+        if s > 1:
+            yield f"x = x.reshape(-1, {height // s}, {s}, {width // s}, {s}).mean(axis=(2, 4))"
+            yield "x = np.rint(x) if integers else x"
+    yield "return np.asarray(x / 255 if integers else x, np.float32).reshape(len(x), -1)"
 
 
-def chain(plain: InferenceGraph) -> Iterator[str]:
-    """The body of `outputs`: a line for each layer with its activation."""
+def _deskew(graph: InferenceGraph) -> str:
+    """The source of `deskew`."""
+    assert graph.deskew is not None
+    height, width = graph.deskew.image_shape_in
+    values = {"height": height, "width": width, "ym": (height - 1) / 2, "xm": (width - 1) / 2}
+    return render(DESKEW, values | {"flat": f"{FLAT * height**2:.3g}"}).removesuffix("\n")
+
+
+def _shifted(graph: InferenceGraph) -> str:
+    """The source of `shifted`."""
+    assert graph.network.image_shape is not None
+    height, width = graph.network.image_shape
+    values = {"n_in": graph.network.n_in, "height": height, "width": width, "shifts": SHIFTS[graph.shifts]}
+    return render(SHIFTED, values).removesuffix("\n")
+
+
+def chain(graph: InferenceGraph) -> Iterator[str]:
+    """Yield the body of `outputs`: a line for each layer with its activation."""
     value = a = "x"
-    for step in plain.steps:
-        if value != "x" and (step.arrays or step.kind == "leaky_relu"):  # they need a name for what comes to them
+    for step in graph.steps:
+        if value != "x" and (step.arrays or step.kind == "leaky_relu"):  # these use their input by name
             yield f"a = {value}"
             a = "a"
         if step.kind == "dense":
@@ -209,14 +229,16 @@ def chain(plain: InferenceGraph) -> Iterator[str]:
     yield f"return {value}"
 
 
-def label(z: str, threshold: float | None) -> str:
-    """The labels (count,) of outputs z (count, n_out), or of probabilities, in NumPy."""
-    return f"{z}.argmax(axis=1)" if threshold is None else f"({z}[:, 0] > {threshold:g}).astype(int)"
+def _label(z: str, threshold: float | None) -> str:
+    """The labels (count,) of logits or probabilities z (count, n_out)."""
+    return f"{z}.argmax(axis=1)" if threshold is None else f"({z}[:, 0] > {threshold}).astype(int)"
 
 
-def told(plain: InferenceGraph) -> list[str]:
-    """The lines that print of each example its class and how likely it is, or its numbers."""
-    if not plain.is_classification:
-        return ["for y in predict(x):", '    print(*(f"{number:.6g}" for number in y))']
-    told = 'f"{label}  {p[0]:.4f}"' if plain.threshold is not None else 'f"{CLASSES[label]}  {p[label]:.2%}"'
-    return ["for label, p in zip(predict(x), probabilities(x)):", f"    print({told})"]
+def print_code(graph: InferenceGraph) -> str:
+    """Return the Python lines that print the predicted class of each example and its probability, or the numbers."""
+    if not graph.is_classification:
+        return 'for y in predict(x):\n    print(*(f"{number:.6g}" for number in y))'
+    probability = "p[0] if label else 1 - p[0]" if graph.is_binary else "p[label]"
+    return (
+        f'for label, p in zip(predict(x), predict_proba(x)):\n    print(f"{{CLASSES[label]}}  {{{probability}:.2%}}")'
+    )

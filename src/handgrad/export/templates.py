@@ -1,9 +1,10 @@
-"""Templates of exported files."""
+"""Templates of exported files, and the functions that format names, text and numbers in them."""
 
 from __future__ import annotations
 
 import re
 import textwrap
+from base64 import b64encode
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -11,53 +12,75 @@ import numpy as np
 
 from ..arrays import Array
 
-# ---- What is written: a template, filled -----------------------------------------------------------------------------
+WIDTH = 100  # characters per line in exported files
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """The template with every «name» replaced by its value.
+    """Replace every «name» in a template by its value.
 
-    A line that is nothing but «name», of a list, becomes its lines, each as far in as it; of an empty one it is gone. A
-    line that begins with «?name» is there only where that is true.
+    Parameters
+    ----------
+    template : str
+        Text. Newlines at the start and at the end are ignored.
+    values : mapping
+        Values by name. If «name» is alone on a line, each line of the value gets the indentation of that line, and an
+        empty value removes the line.
+
+    Returns
+    -------
+    str
+        The text, with one newline at the end.
+
+    Raises
+    ------
+    KeyError
+        If a name has no value.
     """
     lines: list[str] = []
     for line in template.strip("\n").split("\n"):
-        asked = re.match("«\\?(\\w+)»", line)
-        if asked is not None:
-            if not values[asked[1]]:
-                continue
-            line = line[asked.end() :]
-        alone = re.fullmatch("( *)«(\\w+)»", line)
-        if alone is not None and isinstance(values[alone[2]], list):
-            lines += [f"{alone[1]}{part}".rstrip() for part in values[alone[2]]]
-        else:
+        block = re.fullmatch("( *)«(\\w+)»", line)
+        if block is None:
             lines.append(re.sub("«(\\w+)»", lambda name: str(values[name[1]]), line))
+        elif values[block[2]] != "":
+            lines += [f"{block[1]}{part}".rstrip() for part in str(values[block[2]]).split("\n")]
     return "\n".join(lines) + "\n"
 
 
-def functions(sources: Mapping[str, str], used: Container[str]) -> list[str]:
-    """The lines of those functions that are used, an empty line before each."""
-    return [line for word, text in sources.items() if word in used for line in text.rstrip("\n").split("\n")]
+def used_functions(sources: Mapping[str, str], used: Container[str]) -> str:
+    """Return the source of the functions whose names are in `used`, without the last newline."""
+    return "".join(text for name, text in sources.items() if name in used).removesuffix("\n")
 
 
-def shown(name: str) -> str:
-    """A file's name as it may stand in any comment: letters, digits, and what can neither end a line nor a comment."""
+# ---- Names and strings from the model --------------------------------------------------------------------------------
+
+
+def safe_filename(name: str) -> str:
+    """Return a file name that is safe in any comment or docstring: without quotes, backslashes, `*/` and newlines."""
     return re.sub(r"[^\w .,+=@()-]", "_", name)
 
 
 def identifier(name: str) -> str:
-    """A name for a variable or function in C, from a file's name."""
+    """Return a C and JavaScript identifier for a file name."""
     word = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
     return word if word and not word[0].isdigit() else f"model_{word}".rstrip("_")
 
 
-def quoted(text: str) -> str:
-    """A string in Python's source, in ASCII."""
+def python_string(text: str) -> str:
+    """Return a Python string literal in ASCII."""
     return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
 
 
-def packed(items: Iterable[str], indent: str, width: int = WIDTH) -> list[str]:
-    """Items with commas between, as many to a line as it holds."""
+def c_string(text: str) -> str:
+    """Return a C string literal. Bytes that are not plain ASCII are octal escapes, which end after three digits."""
+    data = text.encode("utf-8", "backslashreplace")
+    return '"' + "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in data) + '"'
+
+
+# ---- Layout ----------------------------------------------------------------------------------------------------------
+
+
+def wrap(items: Iterable[str], indent: str, width: int = WIDTH) -> list[str]:
+    """Return lines of comma-separated items, each line as full as `width` allows."""
     lines: list[str] = []
     line = indent
     for item in items:
@@ -68,26 +91,37 @@ def packed(items: Iterable[str], indent: str, width: int = WIDTH) -> list[str]:
     return [*lines, line.rstrip()]
 
 
-def called(name: str, items: Iterable[str], opening: str, closing: str, indent: str = "    ") -> list[str]:
-    """`name = [items]`, on a line of its own where it fits."""
+def assignment(name: str, items: Iterable[str], opening: str, closing: str, indent: str = "    ") -> str:
+    """Return the source of `name = [items]`, on one line if it fits."""
     items = list(items)
-    whole = f"{name} = {opening}{', '.join(items)}{closing}"
+    line = f"{name} = {opening}{', '.join(items)}{closing}"
     if opening == "(" and len(items) == 1:
-        whole = f"{name} = ({items[0]},)"
-    return [whole] if len(whole) <= WIDTH else [f"{name} = {opening}", *packed(items, indent), closing]
+        line = f"{name} = ({items[0]},)"
+    return line if len(line) <= WIDTH else "\n".join([f"{name} = {opening}", *wrap(items, indent), closing])
 
 
-def paragraphs(texts: Iterable[str], indent: str = "") -> list[str]:
-    """Lines of these paragraphs, one empty line between two."""
+def paragraphs(texts: Iterable[str], indent: str = "") -> str:
+    """Return paragraphs of wrapped lines, separated by empty lines."""
     lines: list[str] = []
     for text in texts:
         lines += ["", *textwrap.wrap(text, WIDTH - len(indent), break_long_words=False, break_on_hyphens=False)]
-    return [f"{indent}{line}".rstrip() for line in lines[1:]]
+    return "\n".join(f"{indent}{line}".rstrip() for line in lines[1:])
+
+
+def align_comments(text: str) -> str:
+    """Align the comments at the end of lines, `  # `, in each block of lines without an empty line."""
+    blocks = [[line.partition("  # ") for line in block.split("\n")] for block in text.split("\n\n")]
+    lines = []
+    for block in blocks:
+        column = max((len(code) for code, mark, _ in block if mark), default=0)
+        lines.append("\n".join(f"{code:{column}}  # {comment}" if mark else code for code, mark, comment in block))
+    return "\n\n".join(lines)
+
+
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
 
 
 def base64_lines(array: Array) -> list[str]:
-    """The numbers as little-endian float32, in base64."""
-    from base64 import b64encode
-
+    """Return the values as little-endian float32 in base64, WIDTH characters per line."""
     text = b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()
     return [text[i : i + WIDTH] for i in range(0, len(text), WIDTH)]

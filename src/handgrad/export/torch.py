@@ -1,19 +1,21 @@
-"""A PyTorch script: the same chain, the weights from the model file as they stand there; or the same training."""
+"""Export to PyTorch scripts: one that loads the weights of a model file, or one that trains the network."""
 
 from __future__ import annotations
 
-from ..layers import Dense, Layer
+from ..interop.torch import TORCH_INITIALIZERS, TORCH_OPTIMIZERS, layer_code, loss_code
+from ..layers import Dense
 from ..network import Network
+from ..optimizers import Adam, AdamW
 from .graph import InferenceGraph
-from .numpy_file import told
-from .templates import called, render, paragraphs, quoted
-from .training import Training, beside
+from .numpy_file import classification, print_code
+from .templates import align_comments, paragraphs, python_string, render
+from .training import Training
 
-# An estimator's file has its training beside the network: the script takes of it what the network has.
+# The file of an estimator also contains the state of its training: the script loads the arrays of the network only.
 TEMPLATE = '''
 """«title»
 
-    python «name» «file»     answers to what is in the file: one example, or several
+    python «name» «examples»     prints the predictions for the examples in a file
 
 «head»
 """
@@ -26,8 +28,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-«?is_classification»«classes»
-«?is_classification»
+«classes»
 network = nn.Sequential(
     «layers»
 )
@@ -36,200 +37,173 @@ network.load_state_dict({name: weights[name] for name in network.state_dict()})
 network.eval()
 
 
-«?is_classification»@torch.no_grad()
-«?is_classification»def predict(x):
-«?is_classification»    """x (count, «n_in») -> the label of each: (count,) integers."""
-«?is_classification»    return «label»
-«?is_classification»
-«?is_classification»
+«predict»
 @torch.no_grad()
-def «reader»(x):
-    """x (count, «n_in») -> (count, «n_out»)."""
-    return «read»
+def «function»(x):
+    """Return the «predictions» (count, «n_out») for floats x (count, «n_in»)."""
+    return «prediction»
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
-    x = torch.tensor(x / 255 if x.dtype == np.uint8 else x, dtype=torch.float32)
-    «told»
+    x = torch.tensor(«floats», dtype=torch.float32)
+    «print»
 '''
 
-MODULES = {
-    "Dense": "nn.Linear({n_in}, {n_out})",
-    "BatchNorm": "nn.BatchNorm1d({n}, eps={epsilon!r}, momentum={momentum!r})",
-    "Dropout": "nn.Dropout({rate!r})",
-    "Identity": "nn.Identity()",
-    "Sigmoid": "nn.Sigmoid()",
-    "Tanh": "nn.Tanh()",
-    "Relu": "nn.ReLU()",
-    "LeakyRelu": "nn.LeakyReLU({slope!r})",
-    "Softplus": "nn.Softplus()",
-    "Gelu": 'nn.GELU(approximate="tanh")',
+PREDICT = '''
+@torch.no_grad()
+def predict(x):
+    """Return the label of each example (count,) for floats x (count, «n_in»)."""
+    return «label»
+'''
+
+OUTPUT_ACTIVATIONS = {
+    "softmax": "network(x).softmax(dim=1)",
+    "sigmoid": "network(x).sigmoid()",
+    "identity": "network(x)",
+    "exp": "network(x).exp()",
 }
-READ = {"softmax": "{}.softmax(dim=1)", "sigmoid": "{}.sigmoid()", "identity": "{}", "exp": "{}.exp()"}
 
 
-def write(plain: InferenceGraph, name: str) -> bytes:
-    """The script's text; `name` is the file's own."""
-    title, *head = plain.head(", in PyTorch")
-    values = {
+def write(graph: InferenceGraph, name: str) -> bytes:
+    """Return the content of the script `name` that loads its weights."""
+    title, *head = graph.head("PyTorch")
+    values = graph.values | {
         "title": title,
         "name": name,
         "head": paragraphs(head),
-        "classes": called("CLASSES", map(quoted, plain.network.classes), "(", ")"),
-        "layers": [f"{module(layer)}," for layer in plain.network.layers],
-        "weights": quoted(plain.weights),
-        "label": label(plain),
-        "read": READ[plain.reading].format("network(x)"),
-        "told": told(plain),
+        "layers": "\n".join(f"{layer_code(layer)}," for layer in graph.network.layers),
+        "weights": python_string(graph.weights),
+        "function": "predict_proba" if graph.is_classification else "predict",
+        "predictions": "probabilities" if graph.is_classification else "predictions",
+        "prediction": OUTPUT_ACTIVATIONS[graph.output_activation],
+        "label": "(network(x)[:, 0] > 0).long()" if graph.is_binary else "network(x).argmax(dim=1)",
+        "floats": "x" if graph.image_shape is None else 'x / 255 if x.dtype.kind in "iu" else x',
+        "print": print_code(graph),
     }
-    return render(TEMPLATE, plain.values | values).encode()
+    values |= classification(graph, render(PREDICT, values) + "\n")
+    return render(TEMPLATE, values).encode()
 
 
-def label(plain: InferenceGraph) -> str:
-    """The labels of what the network makes of x."""
-    if plain.threshold is None:
-        return "network(x).argmax(dim=1)"
-    return f"(network(x)[:, 0] > {plain.threshold:g}).long()"
-
-
-def module(layer: Layer) -> str:
-    """The module that is this layer."""
-    return MODULES[type(layer).__name__].format(**layer.config())
-
-
-# ---- The training ----------------------------------------------------------------------------------------------------
+# ---- Training --------------------------------------------------------------------------------------------------------
 
 TRAINING = '''
 «head»
 
-«?moves»import math
+«import_math»
 import sys
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-«?functional»from torch.nn import functional
+from torch.nn import functional
 
-«?deskew»from handgrad import Deskew
+«import_deskew»
 from handgrad.data import load
 
 torch.manual_seed(«seed»)
 
-network = nn.Sequential(  #: network = Network([
+network = nn.Sequential(  # network = Network([
     «layers»
-)  #: ], loss=«loss_told»)
-«born»
+)  # ], loss=«handgrad_loss»)
+«initialize»
 
-optimizer = torch.optim.«optimizer»  #: optimizer = «optimizer_told»
-«?decay»weights = [W for W in network.parameters() if W.ndim > 1]  #: network.weights
+optimizer = «optimizer»  # «handgrad_optimizer»
+«weights»
 
 
-def loss_of(z, t):  #: «loss_name».value(z, t)
+def loss_of(z, t):  # «loss_name».value(z, t)
     return «loss»
 «schedule»
 
 
-def train(x, t, epochs=«epochs», batch_size=«batch_size»):  #: trainer.fit(x, y, epochs=«epochs»)
-    """x (count, «n_in») pixels in [0, 1], t (count, «n_out») targets, one row an example."""
+def train(x, t, epochs=«epochs», batch_size=«batch_size»):  # trainer.fit(x, y, epochs=«epochs»)
+    """Train on x (count, «n_in_network»), pixels in [0, 1], and targets t (count, «n_out»)."""
     network.train()
-    batches = -(-len(x) // batch_size)  #: batches = -(-len(x) // batch_size)
-    for epoch in range(epochs):  #: while epoch < epochs:
-        loss_sum = 0.0  #:     loss_sum = 0.0
-        order = torch.randperm(len(x))  #:     order = shuffling.permutation(len(x))
-        for batch in range(batches):  #:     for batch in range(batches):
-            rows = order[batch * batch_size :][:batch_size]  #:         rows = order[first : first + batch_size]
-«?lr_needed»            lr = «lr»  #:         lr = «lr»
-«?moves»            for group in optimizer.param_groups:
-«?moves»                group["lr"] = lr
-            z = network(x[rows])  #:         z = network.forward(x[rows])
-            loss = loss_of(z, t[rows])  #:         dz = loss.backward(z, t[rows], 1 / len(rows))
-            optimizer.zero_grad()  #:         (backward writes dW and db, it adds to nothing)
-            loss.backward()  #:         network.backward(dz)
-«?decay»            for W in weights:  #:         for W, _ in network.weights:
-«?decay»                W.data *= 1 - lr * «decay»  #:             W *= 1 - lr * weight_decay
-            optimizer.step()  #:         optimizer.step(network, lr)
-            loss_sum += loss.item() * len(rows)  #:         loss_sum += loss.value(z, t[rows]) * len(rows)
+    batches = -(-len(x) // batch_size)  # batches = -(-len(x) // batch_size)
+    for epoch in range(epochs):  # while epoch < epochs:
+        loss_sum = 0.0  #     loss_sum = 0.0
+        order = torch.randperm(len(x))  #     order = shuffling.permutation(len(x))
+        for batch in range(batches):  #     for batch in range(batches):
+            rows = order[batch * batch_size :][:batch_size]  #         rows = order[first : first + batch_size]
+            «set_lr»
+            z = network(x[rows])  #         z = network.forward(x[rows])
+            loss = loss_of(z, t[rows])  #         dz = loss.backward(z, t[rows], 1 / len(rows))
+            optimizer.zero_grad()  #         (backward overwrites dW and db)
+            loss.backward()  #         network.backward(dz)
+            «decay»
+            optimizer.step()  #         optimizer.step(network, lr)
+            loss_sum += loss.item() * len(rows)  #         loss_sum += loss.value(z, t[rows]) * len(rows)
         print(f"epoch {epoch + 1}/{epochs}  loss {loss_sum / len(x):.4f}")
     network.eval()
 
 
-def pixels(pictures):
-    """(count, height, width) bytes -> (count, «n_in») floats in [0, 1]."""
-«?deskew»    pictures = «deskew»(pictures)  #: x = network.preprocess(x)
-    return torch.tensor(pictures).reshape(len(pictures), -1) / 255  #: as_floats(x)
+def to_floats(images):
+    """Convert images (count, height, width), bytes, to floats (count, «n_in_network») in [0, 1]."""
+    «deskew»
+    return torch.tensor(images).reshape(len(images), -1) / 255  # as_floats(x)
 
 
-def targets(labels):
-    """(count,) labels -> (count, «n_out») rows."""
-    t = torch.eye(«n_out»)[torch.tensor(labels).long()]  #: t = one_hot(y, n_out)
-    return «smoothed»
+def to_targets(labels):
+    """Convert labels (count,) to targets (count, «n_out»)."""
+    t = torch.eye(«n_out»)[torch.tensor(labels).long()]  # t = one_hot(y, n_out)
+    return «smooth»
 
 
-def tell(name, pictures, labels):
-    """How many of these it reads right."""
-    z = network(pixels(pictures))  #: z = network.outputs(x)
-    right = int((z.argmax(dim=1) == torch.tensor(labels)).sum())
-    print(f"{name}: {right} / {len(labels)} ({right / len(labels):.2%}) right")
+def evaluate(name, images, labels):
+    """Print the number of correct predictions."""
+    z = network(to_floats(images))  # z = network.outputs(x)
+    correct = int((z.argmax(dim=1) == torch.tensor(labels)).sum())
+    print(f"{name}: {correct} / {len(labels)} correct ({correct / len(labels):.2%})")
 
 
-«program»
+«main»
     save_file(network.state_dict(), "«trained».safetensors")
 '''
 
-OPTIMIZERS = {
-    "sgd": "SGD(network.parameters(), lr={lr})",
-    "momentum": "SGD(network.parameters(), lr={lr}, momentum={momentum})",
-    "nesterov": "SGD(network.parameters(), lr={lr}, momentum={momentum}, nesterov=True)",
-    "adam": "Adam(network.parameters(), lr={lr})",
-}
-LOSSES = {
-    "softmax": "functional.cross_entropy(z, t)",
-    "sigmoid": 'functional.binary_cross_entropy_with_logits(z, t, reduction="sum") / len(z)',
-    "identity": "((z - t) ** 2).sum() / (2 * len(z))",
-}
-BORN = {  # a Dense layer's weight; its bias is 0 in all but the first
-    "normal": "nn.init.normal_({})",
-    "lecun": 'nn.init.kaiming_normal_({}, nonlinearity="linear")',
-    "xavier_normal": "nn.init.xavier_normal_({})",
-    "xavier_uniform": "nn.init.xavier_uniform_({})",
-    "kaiming_normal": 'nn.init.kaiming_normal_({}, nonlinearity="relu")',
-    "kaiming_uniform": 'nn.init.kaiming_uniform_({}, nonlinearity="relu")',
-    "zeros": "nn.init.zeros_({})",
-}
-
 
 def write_training(training: Training, name: str) -> bytes:
-    """The script's text; `name` is the file's own."""
-    word, options = training.made
-    values = {
-        "layers": [f"{module(layer)},  #:     {layer!r}," for layer in training.network.layers],
-        "born": born(training.network),
-        "optimizer": OPTIMIZERS[word].format(**options),
-        "loss": LOSSES[training.plain.reading],
-        "lr_needed": training.moves or training.optimizer.weight_decay,
-        "functional": "functional" in LOSSES[training.plain.reading],
+    """Return the content of the script `name` that trains the network."""
+    optimizer, decay = training.optimizer, training.optimizer.weight_decay
+    # The weight decay is a line of its own, because PyTorch only has it in AdamW, for all parameters of a group.
+    equivalent = TORCH_OPTIMIZERS[Adam if isinstance(optimizer, AdamW) else type(optimizer)]
+    values = training.values("PyTorch", name) | {
+        "layers": "\n".join(f"{layer_code(layer)},  #     {layer!r}," for layer in training.network.layers),
+        "initialize": "\n".join(_initialization(training.network)),
+        "optimizer": f"torch.optim.{equivalent.code(optimizer.config(), 'network.parameters()')}",
+        "loss": loss_code(training.loss),
+        "n_in_network": training.network.n_in,
+        "set_lr": "",
+        "weights": "",
+        "decay": "",
     }
-    return beside(render(TRAINING, training.values("PyTorch", name) | values)).encode()
+    if training.has_schedule or decay:
+        values["set_lr"] = f"lr = {values['lr']}  #         lr = {values['lr']}"
+    if training.has_schedule:
+        values["set_lr"] += '\nfor group in optimizer.param_groups:\n    group["lr"] = lr'
+    if decay:
+        values["weights"] = "weights = [W for W in network.parameters() if W.ndim > 1]  # network.weights"
+        values["decay"] = (
+            "for W in weights:  #         for W, _ in network.weights:\n"
+            f"    W.data *= 1 - lr * {decay!r}  #             W *= 1 - lr * weight_decay"
+        )
+    return align_comments(render(TRAINING, values)).encode()
 
 
-def born(network: Network) -> list[str]:
-    """The first weights and biases, drawn as handgrad draws them: in a loop where all are born alike."""
+def _initialization(network: Network) -> list[str]:
+    """Code that initializes the Dense layers: a loop if all have the same initializer."""
     inits = {i: layer.init for i, layer in enumerate(network.layers) if isinstance(layer, Dense)}
     if len(set(inits.values())) == 1:
-        (init,) = set(inits.values())
-        return [
-            "for layer in network:",
-            "    if isinstance(layer, nn.Linear):",
-            f"        {BORN[init].format('layer.weight')}  #: initializers.{init}(W, b, rng)",
-            f"        nn.init.{'normal' if init == 'normal' else 'zeros'}_(layer.bias)",
-        ]
-    lines = []
-    for i, init in inits.items():
-        lines += [
-            f"{BORN[init].format(f'network[{i}].weight')}  #: initializers.{init}(W, b, rng)",
-            f"nn.init.{'normal' if init == 'normal' else 'zeros'}_(network[{i}].bias)",
-        ]
-    return lines
+        loop = ["for layer in network:", "    if isinstance(layer, nn.Linear):"]
+        return loop + [f"        {line}" for line in _initialize("layer", next(iter(inits.values())))]
+    return [line for i, init in inits.items() for line in _initialize(f"network[{i}]", init)]
+
+
+def _initialize(layer: str, init: str) -> list[str]:
+    """Code that initializes one layer. The initializer "normal" draws the bias too; for all others it is 0."""
+    return [
+        f"{TORCH_INITIALIZERS[init].format(f'{layer}.weight')}  # initializers.{init}(W, b, rng)",
+        f"nn.init.{'normal' if init == 'normal' else 'zeros'}_({layer}.bias)",
+    ]

@@ -1,195 +1,196 @@
-"""A recipe's training as another framework can have it, line for line beside handgrad's own; or why it cannot.
+"""The training of a recipe, translated to another framework, with handgrad's equivalent of each line as a comment.
 
-Of a recipe the two scripts translate the chain, its first weights, the loss and its smoothing, the optimizer and the
-decay, the schedule, the batches and the digits held out. What makes new pictures or new labels, or ends with other
-weights than the last step's, is handgrad's: it is refused by name.
+The scripts contain the layers, the initializers, the loss with label smoothing, the optimizer with weight decay, the
+schedule, the mini-batches and the validation set of a recipe. Other settings, such as data augmentation, distillation
+and weight averages, cannot be translated: `translate_training` raises an error that names them.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
 from ..errors import HandgradError
+from ..losses import Loss
+from ..model import Model
 from ..network import Network
 from ..optimizers import Optimizer
 from ..recipes import RECIPES, Recipe
-from ..wrappers import Ensemble
+from ..wrappers import Preprocessing, fold_batchnorm, unwrap
 from .graph import InferenceGraph
-from .templates import paragraphs, shown
+from .templates import paragraphs, safe_filename
 
-# By the recipe's word: the word that a script has it by, and what it must be told. (Adam's β and ε are the usual ones.)
-OPTIMIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "sgd": ("sgd", ()),
-    "momentum": ("momentum", ("momentum",)),
-    "nesterov": ("nesterov", ("momentum",)),
-    "adam": ("adam", ()),
-    "adamw": ("adam", ()),  # the decay is a line of its own
-}
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw")
 SCHEDULES = {
     "constant": "",
-    "cosine": """
+    "cosine": '''
 
-def schedule(epoch, epochs):  #: schedules.cosine()
-    \"\"\"The factor on the learning rate, `epoch` in fractions.\"\"\"
-    return (1 + math.cos(math.pi * epoch / epochs)) / 2
-""",
-    "one_cycle": """
+def schedule(epoch, epochs):  # schedules.cosine()
+    """Return the factor of the learning rate. `epoch` may be a fraction."""
+    return (1 + math.cos(math.pi * epoch / epochs)) / 2''',
+    "one_cycle": '''
 
-def schedule(epoch, epochs):  #: schedules.one_cycle(rise=0.3, start=1/25, final=1e-4)
-    \"\"\"The factor on the learning rate, `epoch` in fractions: up, then down.\"\"\"
+def schedule(epoch, epochs):  # schedules.one_cycle(rise=0.3, start=1/25, final=1e-4)
+    """Return the factor of the learning rate, which first increases and then decreases. `epoch` may be a fraction."""
     t = epoch / epochs
     if t < 0.3:
         return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * t / 0.3)) / 2
-    return 1e-4 + (1 - 1e-4) * (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2
-""",
+    return 1e-4 + (1 - 1e-4) * (1 + math.cos(math.pi * (t - 0.3) / 0.7)) / 2''',
 }
 
-# Every field of a recipe is one of these: what a script translates, what it refuses where it is not as it is here, and
-# what says nothing where those are refused.
+# Each field of a recipe is in one of these sets: translated; rejected unless it has its default value; without effect
+# if the rejected ones have their defaults.
 TRANSLATED = {"hidden", "activation", "loss", "init", "batch_norm", "dropout", "label_smoothing", "optimizer", "lr"}
-TRANSLATED |= {"weight_decay", "schedule", "batch_size", "epochs", "validation", "deskew", "shrink", "seed", "views"}
-REFUSED = {"average", "rotation", "scale", "shear", "shift", "elastic", "adversarial", "members", "teacher"}
-REFUSED |= {"temperature"}
-SILENT = {"name", "smoothness"}
+TRANSLATED |= {"weight_decay", "schedule", "batch_size", "epochs", "validation", "deskew", "shrink", "seed", "tta"}
+REJECTED = {"ema_decay", "rotation", "scale", "shear", "shift", "elastic", "adversarial", "members", "teacher"}
+REJECTED |= {"temperature"}
+WITHOUT_EFFECT = {"name", "smoothness"}
 
 
 @dataclass(frozen=True)
 class Training:
-    """A network before its first step, and all that its training is made of."""
+    """A network and its training.
 
-    plain: InferenceGraph
+    Attributes
+    ----------
+    graph : InferenceGraph
+        The model, for the head of the script.
+    recipe : Recipe
+        The settings.
+    network : Network
+        The network before training.
+    loss : Loss
+        The loss of the network with the label smoothing and the temperature of the recipe.
+    optimizer : Optimizer
+        The optimizer of the recipe.
+    preprocessing : Preprocessing or None
+        Applied to all images before training.
+    shifts : int
+        Number of shifts of handgrad's test-time augmentation, which the scripts leave out.
+    is_network_of_recipe : bool
+        Whether the recipe creates a network with these layers.
+    """
+
+    graph: InferenceGraph
     recipe: Recipe
     network: Network
+    loss: Loss
     optimizer: Optimizer
-    own: bool  # whether the network is the recipe's own
-    views: int  # over how many shifts handgrad answers
+    preprocessing: Preprocessing | None
+    shifts: int
+    is_network_of_recipe: bool
 
     @property
-    def made(self) -> tuple[str, dict[str, Any]]:
-        """The optimizer's word for the translator, and its options."""
-        word, names = OPTIMIZERS[self.recipe.optimizer]
-        return word, {"lr": self.optimizer.lr} | {name: getattr(self.optimizer, name) for name in names}
-
-    @property
-    def told(self) -> str:
-        """The optimizer as handgrad makes it."""
-        options = self.made[1] | ({"weight_decay": decay} if (decay := self.optimizer.weight_decay) else {})
-        return f"{type(self.optimizer).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
-
-    @property
-    def moves(self) -> bool:
-        """Whether the learning rate changes from step to step."""
+    def has_schedule(self) -> bool:
+        """Whether the learning rate changes."""
         return self.recipe.schedule != "constant"
 
     def values(self, framework: str, name: str, notes: Sequence[str] = ()) -> dict[str, Any]:
-        """What both templates ask for."""
-        recipe, network, e, n_out = self.recipe, self.network, self.recipe.label_smoothing, self.network.n_out
-        loss = type(network.loss).__name__
-        return self.plain.values | {
-            "head": self.head(framework, name, notes),
+        """Return the values that the templates of all frameworks need."""
+        recipe, e, n_out = self.recipe, self.recipe.label_smoothing, self.network.n_out
+        deskew = "" if self.preprocessing is None else f"images = {self.preprocessing!r}(images)"
+        return self.graph.values | {
+            "head": self._head(framework, name, notes),
+            "import_math": "import math" if self.has_schedule else "",
+            "import_deskew": "from handgrad import Deskew" if deskew else "",
             "seed": recipe.seed,
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
-            "optimizer_told": self.told,
-            "decay": self.optimizer.weight_decay,
-            "moves": self.moves,
-            "lr": repr(self.optimizer.lr) + " * schedule(epoch + batch / batches, epochs)" * self.moves,
-            "schedule": SCHEDULES[recipe.schedule].rstrip("\n").split("\n") if self.moves else [],
-            "loss_name": loss,
-            "loss_told": f"{loss}({f'label_smoothing={e!r}' if e else ''})",
-            "smoothed": f"t * (1 - {e!r}) + {e!r} / {n_out}  #: t *= 1 - ε; t += ε / n_out" if e else "t",
-            "deskew": "" if network.preprocessing is None else repr(network.preprocessing),
-            "program": self.program(),
+            "handgrad_optimizer": repr(self.optimizer),
+            "lr": repr(self.optimizer.lr) + " * schedule(epoch + batch / batches, epochs)" * self.has_schedule,
+            "schedule": SCHEDULES[recipe.schedule],
+            "loss_name": type(self.loss).__name__,
+            "handgrad_loss": repr(self.loss),
+            "smooth": f"t * (1 - {e!r}) + {e!r} / {n_out}  # t *= 1 - ε; t += ε / n_out" if e else "t",
+            "deskew": f"{deskew}  # x = preprocessing(x)" if deskew else "",
+            "main": self._main(),
             "trained": f"{(name.rpartition('.')[0] or name).removesuffix('_train')}_trained",
         }
 
-    def program(self) -> list[str]:
-        """The script's end up to what it saves: the digits read, those held out apart, the training, what it reads."""
-        held = self.recipe.validation
-        upto, last = (f"[:-{held}]", f"[-{held}:]") if held else ("", "")
-        return [
+    def _main(self) -> str:
+        """The main program except for saving: load the data, split off a validation set, train, evaluate."""
+        n = self.recipe.validation
+        first, last = (f"[:-{n}]", f"[-{n}:]") if n else ("", "")
+        lines = [
             'if __name__ == "__main__":',
-            '    digits = load(sys.argv[1] if len(sys.argv) > 1 else "mnist")  #: handgrad train --data',
-            f"    x, y = digits.x_train{upto}, digits.y_train{upto}" + f"  #: dataset.split({held})" * bool(held),
-            "    train(pixels(x), targets(y))",
-            *([f'    tell("held out", digits.x_train{last}, digits.y_train{last})'] if held else []),
-            '    tell("test", digits.x_test, digits.y_test)',
+            '    data = load(sys.argv[1] if len(sys.argv) > 1 else "mnist")  # handgrad train --data',
+            f"    x, y = data.x_train{first}, data.y_train{first}" + f"  # --validation {n}" * bool(n),
+            "    train(to_floats(x), to_targets(y))",
         ]
+        if n:
+            lines.append(f'    evaluate("validation", data.x_train{last}, data.y_train{last})')
+        return "\n".join([*lines, '    evaluate("test", data.x_test, data.y_test)'])
 
-    def head(self, framework: str, name: str, notes: Sequence[str] = ()) -> list[str]:
-        """The lines that the script begins with."""
-        recipe = self.recipe
-        does = "reads" if self.network.preprocessing is None else "reads and deskews"
-        told = [
-            "At the right of a line stands handgrad's that does the same. DATA is as handgrad train --data has it: "
-            f"mnist, drawn, or a directory of four IDX files. handgrad {does} the pictures and does no more here. "
-            "Inputs are floats in [0, 1], pixels / 255."
-        ]
-        if not self.own:
-            told.append("The recipe is of another network: this is the model's, trained as the recipe trains.")
-        if self.views > 1:
-            told.append(f"handgrad then answers by the mean over {self.views} shifts, this by the picture alone.")
-        begin = (
-            f"The training of {self.plain.source or 'a network'}, by the recipe {shown(recipe.name)}, in {framework}: "
-            f"written by handgrad {__version__}."
+    def _head(self, framework: str, name: str, notes: Sequence[str]) -> str:
+        """The docstring of the script."""
+        loads = "loads" if self.preprocessing is None else "loads and deskews"
+        title = (
+            f"Training of {self.graph.source or 'a network'} with the recipe {safe_filename(self.recipe.name)} in "
+            f"{framework}. Written by handgrad {__version__}."
         )
-        opening, *rest = paragraphs([f'"""{begin}'])
-        return [opening, *rest, "", f"    python {name} [DATA]", "", *paragraphs([*told, *notes]), '"""']
+        about = [
+            "The comments show the equivalent lines of handgrad. DATA is mnist, synthetic, or a directory with four "
+            f"IDX files, as for handgrad train --data. The script uses handgrad only where it {loads} the images. "
+            "The inputs are floats in [0, 1], pixels / 255."
+        ]
+        if not self.is_network_of_recipe:
+            about.append("The recipe describes another network. This script trains the layers of the model.")
+        if self.shifts > 1:
+            about.append(f"handgrad averages the predictions over {self.shifts} shifts of the image. This does not.")
+        quotes = '"""'
+        return "\n".join(
+            [paragraphs([quotes + title]), "", f"    python {name} [DATA]", "", paragraphs([*about, *notes]), quotes]
+        )
 
 
-def training_of(plain: InferenceGraph, model: Network | Ensemble, recipe: Recipe) -> Training:
-    """The recipe's training of the network of a model file. Raises HandgradError for what no script can translate.
+def translate_training(graph: InferenceGraph, model: Model, recipe: Recipe) -> Training:
+    """Prepare the training of a model with a recipe.
 
-    Where the recipe makes the model's network, it is that, its BatchNorms not yet folded; else the model's own chain is
-    trained as the recipe trains.
+    If the recipe creates the network of the model, it is trained with the BatchNorm layers that inference folds.
+    Otherwise the layers of the model are trained with the settings of the recipe.
+
+    Raises
+    ------
+    HandgradError
+        For regressions, models without an image shape, and settings that the scripts cannot translate.
     """
-    assert isinstance(model, Network)  # `as_plain` refuses all else
-    if not plain.is_classification:
-        raise HandgradError(
-            f"--train is of classes, and the model was trained with {type(model.loss).__name__}, a loss for numbers, "
-            "which no recipe has"
-        )
+    network, preprocessing, shifts = unwrap(model)
+    assert isinstance(network, Network)  # `inference_graph` rejects other models
+    if not graph.is_classification or network.n_out == 1:
+        what = f"a regression with {type(network.loss).__name__}" if not graph.is_classification else "a single output"
+        raise HandgradError(f"--train needs a classification with at least 2 outputs: the model has {what}")
     if model.image_shape is None:
-        raise HandgradError("--train is of pictures, and the model does not say what size its pictures are")
-    if left := _untranslated(recipe):
-        fit = ", ".join(sorted(name for name, other in RECIPES.items() if not _untranslated(other)))
+        raise HandgradError("--train needs a model of images: set its image_shape")
+    if settings := _untranslatable(recipe):
+        possible = ", ".join(sorted(name for name, other in RECIPES.items() if not _untranslatable(other)))
         raise HandgradError(
-            f"--train cannot translate the recipe {recipe.name}, which has {', '.join(left)}: "
-            f"give --recipe, one of {fit}"
+            f"--train cannot translate {', '.join(settings)} of the recipe {recipe.name}: "
+            f"choose a --recipe among {possible}"
         )
     trainer = recipe.trainer(model.image_shape, model.n_out)
-    own = _chain(trainer.network.folded()) == _chain(model.folded())
-    return Training(
-        plain, recipe, trainer.network if own else model, trainer.optimizer, own, max(recipe.views, model.views)
+    is_own = recipe.preprocessing(model.image_shape) == preprocessing and (
+        _architecture(fold_batchnorm(trainer.network)) == _architecture(fold_batchnorm(network))
     )
+    network = trainer.network if is_own else network
+    loss: Any = copy.copy(network.loss)
+    loss.label_smoothing, loss.temperature = recipe.label_smoothing, recipe.temperature
+    shifts = max(shifts, recipe.tta)
+    return Training(graph, recipe, network, loss, trainer.optimizer, preprocessing, shifts, is_own)
 
 
-def _untranslated(recipe: Recipe) -> list[str]:
-    """The choices of a recipe that no script translates."""
-    plain = Recipe(name="")
-    left = [name for name in sorted(REFUSED) if getattr(recipe, name) != getattr(plain, name)]
-    left += [
-        name
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES))
-        if getattr(recipe, name) not in known
-    ]
-    return [f"{name} {getattr(recipe, name)}" for name in left]
+def _untranslatable(recipe: Recipe) -> list[str]:
+    """The settings of a recipe that no script can translate, as "rotation 5.0"."""
+    default = Recipe(name="")
+    names = [name for name in sorted(REJECTED) if getattr(recipe, name) != getattr(default, name)]
+    names += ["optimizer"] * (recipe.optimizer not in OPTIMIZERS)
+    names += ["schedule"] * (recipe.schedule not in SCHEDULES)
+    return [f"{name} {getattr(recipe, name)}" for name in names]
 
 
-def _chain(network: Network) -> tuple[Any, ...]:
-    """What two networks of the same architecture have in common."""
+def _architecture(network: Network) -> tuple[Any, ...]:
+    """What two networks with the same architecture have in common."""
     layers = [(type(layer), {k: v for k, v in layer.config().items() if k != "init"}) for layer in network.layers]
-    return layers, type(network.loss), repr(network.preprocessing)
-
-
-def beside(text: str) -> str:
-    """The text with what follows a `#: ` as a comment, in one column from one empty line to the next."""
-    blocks = [[line.partition("  #: ") for line in block.split("\n")] for block in text.split("\n\n")]
-    lines = []
-    for block in blocks:
-        column = max((len(code) for code, mark, _ in block if mark), default=0)
-        lines.append("\n".join(f"{code:{column}}  # {comment}" if mark else code for code, mark, comment in block))
-    return "\n\n".join(lines)
+    return layers, type(network.loss)

@@ -1,0 +1,148 @@
+"""export: the head of each file, names from the model, the weights next to a script, and errors."""
+
+import ast
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import handgrad
+from handgrad import Ensemble, Network, save
+from handgrad.export import TARGETS, export
+from handgrad.recipes import RECIPES
+
+TEXTS = [name for name in TARGETS if name != "onnx"]
+SCRIPTS = ["torch", "keras"]
+
+
+def small(**options):
+    network = Network([4, 5, 3], rng=1, **options)
+    network.image_shape = (2, 2)
+    return network
+
+
+def head(text):
+    return " ".join(re.sub(r"^[/ *]+", "", line) for line in text.splitlines()[:20])
+
+
+def exported(model, directory, to, **options):
+    """The text of an exported file."""
+    path = directory / f"net{TARGETS[to].suffix}"
+    export(model, path, to=to, **options)
+    return path.read_text(encoding="utf-8")
+
+
+# ---- Content ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", TEXTS)
+def test_the_head_describes_the_network_its_input_and_its_output(to, tmp_path):
+    network = small(loss="cross_entropy", dtype=np.float64)
+    network.classes = ("ant", "bee", "cow")
+    save(network, tmp_path / "model.safetensors")
+    text = exported(network, tmp_path, to, model_file=tmp_path / "model.safetensors")
+    for words in (
+        f"Written by handgrad {handgrad.__version__}",
+        "4-5-3 of model.safetensors",
+        "floats in [0, 1] (bytes / 255)",
+        "height 2 and width 2",
+        "softmax",
+        "trained in float64",
+    ):
+        assert words in head(text)
+    assert str(tmp_path) not in text
+    assert all(name in text for name in network.classes)
+    assert "«" not in text
+
+
+@pytest.mark.parametrize(("loss", "how"), [("huber", "the outputs of the last layer"), ("poisson", "e^z for")])
+@pytest.mark.parametrize("to", TEXTS)
+def test_the_file_of_a_regression_mentions_no_classes(to, loss, how, tmp_path):
+    text = exported(Network([4, 5, 3], loss=loss, rng=1), tmp_path, to)
+    assert f"3 numbers per example, {how}" in head(text)
+    assert "predict(" in text
+    assert not [word for word in ("label", "probabilit", "classes", "argmax", "«") if word in text.lower()]
+
+
+@pytest.mark.parametrize("to", TEXTS)
+def test_lines_are_short_and_have_no_trailing_spaces(to, tmp_path):
+    for loss in ("cross_entropy", "poisson"):
+        (tmp_path / loss).mkdir()
+        lines = exported(Network([40, 30, 20], loss=loss, rng=0), tmp_path / loss, to).splitlines()
+        assert max(map(len, lines)) <= 120
+        assert not [line for line in lines if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("to", TEXTS)
+def test_any_file_name_gives_a_valid_file(to, tmp_path):
+    network = small()
+    model_file = tmp_path / 'a"""*\n\\u{x}ä.safetensors'
+    save(network, model_file)
+    path = tmp_path / f'1 "*`$-ö{TARGETS[to].suffix}'
+    export(network, path, to=to, model_file=model_file)
+    if path.suffix == ".py":
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert (model_file.name in strings) == (to != "python")  # the scripts load this file
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_cannot_be_exported_leaves_no_file(tmp_path, refused):
+    for to in TARGETS:
+        with refused("an ensemble cannot be exported"):
+            export(Ensemble([small(), small()]), tmp_path / "net", to=to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_target_suggests_the_closest(tmp_path, refused):
+    with refused("unknown target 'pytorch': did you mean 'torch'"):
+        export(small(), tmp_path / "x", to="pytorch")
+
+
+def test_a_missing_extra_is_named(tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with refused(r"'onnx' is not installed.*handgrad\[onnx\]"):
+        export(small(), tmp_path / "x.onnx", to="onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", [name for name in TARGETS if name not in SCRIPTS])
+def test_only_scripts_can_train(to, tmp_path, refused):
+    with refused(f"--train cannot be used with the target {to}: expected torch or keras"):
+        export(small(), tmp_path / "x", to=to, train=RECIPES["post"])
+
+
+# ---- Weights next to a script ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", SCRIPTS)
+def test_a_script_has_its_weights_next_to_it_and_no_other_model_is_overwritten(to, tmp_path, refused):
+    network, other = small(), Network([4, 3], rng=2)
+    weights = tmp_path / "net.safetensors"
+    assert export(network, tmp_path / "net.py", to=to) == [tmp_path / "net.py", weights]  # there is no model file
+    assert '"net.safetensors"' in (tmp_path / "net.py").read_text()
+    assert (handgrad.load(weights).parameters == network.parameters).all()
+    with refused("net.safetensors already exists"):
+        export(other, tmp_path / "net.py", to=to)
+    assert export(network, tmp_path / "net.py", to=to, model_file=weights) == [tmp_path / "net.py"]
+
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "a.safetensors"
+    for _ in range(2):  # the second call finds the copy of the first one
+        export(network, copy.with_suffix(".py"), to=to, model_file=weights)
+    assert copy.read_bytes() == weights.read_bytes()
+    save(other, copy)
+    with refused("is another model"):
+        export(network, copy.with_suffix(".py"), to=to, model_file=weights)
+    assert (handgrad.load(copy).parameters == other.parameters).all()
+
+
+def test_the_export_must_not_overwrite_the_model(tmp_path, refused):
+    with refused("is the name of the file with the weights"):
+        export(small(), tmp_path / "b.safetensors", to="torch")
+    save(small(), tmp_path / "net.safetensors")
+    with refused("is the model file"):
+        export(small(), tmp_path / "net.safetensors", to="torch", model_file=tmp_path / "net.safetensors")
