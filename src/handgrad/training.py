@@ -93,8 +93,11 @@ class Callback:
         """Continue from a `state_dict`."""
 
     def __repr__(self) -> str:
-        options = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float)}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items() if k[0] != '_')})"
+        """Show the arguments of the constructor that are attributes."""
+        import inspect  # late: few programs print a callback
+
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 class Trainer:
@@ -400,9 +403,11 @@ class Trainer:
             raise HandgradError(
                 f"the checkpoint has {saved.size:,} parameters in {saved.dtype}: expected {ours.size:,} in {ours.dtype}"
             )
-        missing = sorted(set(self.state_dict()) - set(state))
-        if missing:
-            raise HandgradError(f"the checkpoint is from another training: it lacks {', '.join(missing)}")
+        expected = set(self.state_dict())
+        if expected != set(state):
+            missing, unknown = (", ".join(sorted(names)) for names in (expected - set(state), set(state) - expected))
+            problem = f"it lacks {missing}" if missing else f"it also has {unknown}"
+            raise HandgradError(f"the checkpoint is from another training: {problem}")
         for name, part in self._parts().items():
             part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
         for name, rng in self._rngs().items():
