@@ -51,7 +51,12 @@ class EarlyStopping(Callback):
         self.monitor, self.restore_best = monitor, restore_best
         self.patience = check_int("EarlyStopping: patience", patience, 1)
         self.min_delta = check_non_negative("EarlyStopping: min_delta", min_delta)
+        self._trainer: Trainer | None = None
         self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the trainer: a copy continues with the trainer that it is given."""
+        return vars(self) | {"_trainer": None}
 
     def _forget(self) -> None:
         self.best: float | None = None
@@ -59,8 +64,9 @@ class EarlyStopping(Callback):
         self.best_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        if trainer.epoch == trainer.first_epoch:
+        if trainer.epoch == trainer.first_epoch or self._trainer not in (None, trainer):
             self._forget()
+        self._trainer = trainer
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         value = trainer.metrics.get(self.monitor)
@@ -88,7 +94,7 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.best_parameters = state["best_parameters"]
+        self.best_parameters, self._trainer = state["best_parameters"], None
 
 
 class _WeightAverage(Callback, ABC):
@@ -121,6 +127,8 @@ class _WeightAverage(Callback, ABC):
         """Return r of this step, 0 to skip it. Increments `count`."""
 
     def on_train_begin(self, trainer: Trainer) -> None:
+        if sum(isinstance(callback, _WeightAverage) for callback in trainer.callbacks) > 1:
+            raise HandgradError(f"the callbacks {trainer.callbacks} average the weights twice: expected one EMA or SWA")
         theta = trainer.network.parameters
         unchanged = self.raw is None or np.array_equal(theta, self.average)
         if self._trainer not in (None, trainer) or self._within_epoch or not unchanged:
