@@ -1,6 +1,7 @@
 """Sphinx configuration of the documentation, which `make docs` builds. Pages with code cells are executed."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,8 @@ exclude_patterns = ["_build"]
 
 # Outputs are cached. A page is executed again if its text, the library, an example or the plot style has changed.
 HERE = Path(__file__).parent
-SOURCES = sorted(
-    path for pattern in ("../src/**/*.py", "../examples/*.py", "*.mplstyle") for path in HERE.glob(pattern)
-)
+PATTERNS = ("../src/**/*.py", "../src/**/*.mplstyle", "../examples/*.py")
+SOURCES = sorted(path for pattern in PATTERNS for path in HERE.glob(pattern))
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
@@ -132,6 +132,15 @@ def link_files(app: Any, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[`?([^]`]+)`?\]\((\.\./[^)#]+\.md)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
 
 
+def clean_notebooks(app: Any, error: Exception | None) -> None:
+    """Remove the link to the notebook from the notebook itself, where it is a Sphinx role and not a link."""
+    for path in Path(app.outdir).glob("_downloads/*/*.ipynb"):
+        notebook = json.loads(path.read_text())
+        title = notebook["cells"][0]["source"]
+        title[:] = [line for line in title if not line.startswith("Download this page as a notebook:")]
+        path.write_text(json.dumps(notebook, indent=1) + "\n")
+
+
 def setup(app: Any) -> None:
     """Connect the functions of this file to Sphinx."""
     app.connect("autodoc-process-docstring", docstring_to_rst, priority=400)  # napoleon has 500
@@ -139,3 +148,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("source-read", link_files)
+    app.connect("build-finished", clean_notebooks)
