@@ -164,9 +164,8 @@ def _check_pixels(x: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind == "f":
         if low < -PIXEL_TOLERANCE or high > 1 + PIXEL_TOLERANCE:
             raise HandgradError(
-                f"x has images with float pixels from {low:g} to {high:g}: expected [0, 1]; divide by the largest "
-                "value, "
-                "or reshape to (count, n_in) if the values are not pixels"
+                f"x has images with float pixels from {low:g} to {high:g}: expected [0, 1]; divide by the "
+                "largest value, or reshape to (count, n_in) if the values are not pixels"
             )
         return x
     if low < 0 or high > 255:
