@@ -464,6 +464,8 @@ class MLP(BaseEstimator, ABC):
 
     def _outputs(self, X: Any) -> Array:
         """Logits (n_samples, n_outputs) of validated examples."""
+        if isinstance(X, np.ndarray):
+            return self.network_.outputs(X)
         network = maybe_sparse(self.network_, X)
         z = np.empty((X.shape[0], self.n_outputs_), network.dtype)
         for rows, x in row_blocks(X):

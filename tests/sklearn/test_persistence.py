@@ -1,0 +1,136 @@
+"""Estimator files: save and load, and damaged files. test_base.py continues a training from a file."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.exceptions import NotFittedError
+
+import handgrad
+from handgrad import Callback, CrossEntropy, Huber, SquaredError
+from handgrad.io.safetensors import read_arrays, write_arrays
+from handgrad.sklearn import MLPClassifier, MLPRegressor, load, save
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = make_classification(240, 8, n_informative=6, n_classes=3, random_state=0)
+BINARY = np.where(Y > 0, "yes", "no")
+X_LABELS, LABELS = make_multilabel_classification(240, 8, n_classes=4, random_state=0)
+X_NUMBERS, NUMBERS = make_regression(240, 8, n_targets=3, noise=1, random_state=0)
+SMALL = {"hidden_layer_sizes": (7, 5), "max_iter": 8, "random_state": 3}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "y"),
+    [
+        (MLPClassifier(**SMALL), X, BINARY),
+        (MLPClassifier(**SMALL, class_weight={0: 1, 1: 2.5, 2: 1}, loss=CrossEntropy(0.1)), X, Y),
+        (MLPClassifier(**SMALL, loss=SquaredError("sigmoid", label_smoothing=0.1)), X, BINARY),
+        (MLPClassifier(**SMALL | {"random_state": np.random.RandomState(0)}), X_LABELS, LABELS),
+        (MLPClassifier(**SMALL, early_stopping=True), X.astype(np.float32), Y * 10),
+        (MLPRegressor(**SMALL, loss=Huber(0.5)), X_NUMBERS, NUMBERS),
+        (MLPRegressor(**SMALL, solver="lbfgs"), X_NUMBERS, NUMBERS[:, 0]),
+    ],
+    ids=lambda value: repr(value)[:60] if isinstance(value, MLPClassifier | MLPRegressor) else "",
+)
+def test_load_restores_parameters_fitted_attributes_and_predictions(model, x, y, path):
+    save(model.fit(x, y), path)
+    loaded = load(path)
+    assert type(loaded) is type(model)
+    assert np.array_equal(loaded.predict(x), model.predict(x))
+    assert loaded.predict(x).dtype == model.predict(x).dtype
+    parameters, expected = loaded.get_params(), model.get_params()
+    for name in set(parameters) - {"random_state"}:
+        assert repr(parameters[name]) == repr(expected[name]), name
+    fitted = {name for name in vars(model) if name.endswith("_") and not name.startswith("_")}
+    assert fitted <= set(vars(loaded))
+    network = handgrad.load(path)
+    assert np.array_equal(network.outputs(x), model.network_.outputs(x))
+
+
+def test_load_restores_feature_names(path):
+    frame = pd.DataFrame(X, columns=[f"column {i}" for i in range(8)])
+    save(MLPClassifier(**SMALL).fit(frame, Y), path)
+    loaded = load(path)
+    loaded.predict(frame)  # a warning would be an error
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(frame[frame.columns[::-1]])
+
+
+def test_load_restores_sparse_targets(path):
+    model = MLPClassifier(**SMALL).fit(X_LABELS, scipy.sparse.csr_matrix(LABELS))
+    save(model, path)
+    assert type(load(path).predict(X_LABELS)) is type(model.predict(X_LABELS))
+
+
+def test_parameters_can_be_any_sequence_or_number_of_numpy(path):
+    model = MLPClassifier(range(3, 5), learning_rate_init=np.float32(0.01), max_iter=np.int64(2), random_state=0)
+    save(model.fit(X, Y), path)
+    assert load(path).hidden_layer_sizes == (3, 4)
+
+
+def test_save_rejects_callbacks_schedule_functions_and_unfitted_estimators(path, refused):
+    with refused(r"a file cannot hold callbacks=.*set_params\(callbacks=...\)"):
+        save(MLPClassifier(**SMALL, callbacks=[Callback()]).fit(X, Y), path)
+    with refused("a file cannot hold schedule=schedules.cosine"):
+        save(MLPClassifier(**SMALL, schedule=handgrad.schedules.cosine()).fit(X, Y), path)
+    with pytest.raises(NotFittedError):
+        save(MLPClassifier(), path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_load_rejects_a_model_file_and_a_missing_model(path, refused):
+    handgrad.save(handgrad.Network([3, 2], rng=0), path)
+    with refused("contains no estimator: use handgrad.load"):
+        load(path)
+    write_arrays(path, {}, {"estimator": {}})
+    with refused("is not a valid model file"):
+        load(path)
+
+
+def change(estimator, key, value):
+    """The description of an estimator with another value; a dotted key is a path."""
+    changed = copy.deepcopy(estimator)
+    *parents, last = key.split(".")
+    inner = changed
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("type", "SVC"),
+        ("classes", None),
+        ("optimizer", {"lr": 1, "kind": "SGD", "steps": 1}),
+        ("optimizer.steps", -1),
+        ("random_state", {}),
+        ("random_state.state.pos", 10**30),
+        ("parameters.callbacks", [[1]]),
+        ("parameters.alpha", -3),
+        ("parameters.hidden_layer_sizes", [9]),
+        ("training.optimizer", np.zeros(3)),
+        ("training.random_state", np.zeros(3, np.uint32)),
+        ("training.sample_order", np.full(240, 10**6, np.int32)),
+    ],
+)
+def test_load_rejects_damaged_files(key, value, path, refused):
+    save(MLPClassifier(**SMALL).fit(X, Y), path)
+    arrays, description = read_arrays(path)
+    if key in arrays:
+        arrays[key] = value
+    else:
+        description["estimator"] = change(description["estimator"], key, value)
+    write_arrays(path, arrays, description)
+    with refused("is damaged: inconsistent metadata of the estimator"):
+        load(path)
