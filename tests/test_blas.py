@@ -1,0 +1,63 @@
+"""BLAS uses one thread for small matrix products, and the previous number for large ones and afterwards."""
+
+import sys
+import threading
+
+import pytest
+
+from handgrad import Network
+from handgrad._blas import SMALL, _libraries, blas_threads
+from handgrad.errors import MissingExtraError
+
+threadpoolctl = pytest.importorskip("threadpoolctl")
+
+
+def threads():
+    """The numbers of threads of all loaded BLAS libraries."""
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def two_threads():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        if threads() != {2}:
+            pytest.skip("this BLAS is built for one thread")
+        yield
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(10, 1), (SMALL // (2 * 784 * 30), 1), (1_000, 2)])
+def test_small_products_use_one_thread(two_threads, batch_size, expected):
+    with blas_threads(Network([784, 30, 10], rng=0), batch_size):
+        assert threads() == {expected}
+    assert threads() == {2}
+
+
+def test_limit_lasts_until_the_last_of_several_concurrent_blocks_ends(two_threads):
+    network, inside, leave = Network([784, 30, 10], rng=0), threading.Event(), threading.Event()
+
+    def other():
+        with blas_threads(network, 10):
+            inside.set()
+            assert leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with blas_threads(network, 10):
+        thread.start()
+        assert inside.wait(10)
+    assert threads() == {1}  # the other block is active
+    leave.set()
+    thread.join()
+    assert threads() == {2}
+
+
+def test_exception_in_the_block_restores_the_number_of_threads(two_threads):
+    with pytest.raises(KeyError), blas_threads(Network([784, 30, 10], rng=0), 10):
+        raise KeyError
+    assert threads() == {2}
+
+
+def test_missing_threadpoolctl_is_reported_with_its_extra(monkeypatch):
+    _libraries.cache_clear()
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with pytest.raises(MissingExtraError, match=r"handgrad\[app\]"):
+        blas_threads(Network([784, 30, 10], rng=0), 10)
