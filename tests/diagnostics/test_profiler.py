@@ -1,18 +1,18 @@
-"""The profile of a step: every part in its place, floors by hand, a clock of our own; never how fast a machine is."""
+"""Profiler: the parts of a step and their order, hand-computed floors, times on a simulated clock."""
 
 import types
 
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, Dense, Deskew, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
+from handgrad import SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
 from handgrad.diagnostics import profiler as module
 from handgrad.diagnostics.profiler import profile
 
 
 @pytest.fixture(autouse=True)
 def _small_product(monkeypatch):
-    monkeypatch.setattr(module, "PEAK", 64)
+    monkeypatch.setattr(module, "PEAK_ROWS", 64)
 
 
 def names(profile):
@@ -22,7 +22,7 @@ def names(profile):
 # ---- The parts -------------------------------------------------------------------------------------------------------
 
 
-def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
+def test_parts_are_all_layers_forward_and_backward_in_order():
     assert names(profile(Network([784, 30, 10], rng=0), SGD(0.5), 10, seconds=0)) == [
         *("0 Dense forward", "1 Sigmoid forward", "2 Dense forward"),
         *("BinaryCrossEntropy backward", "2 Dense backward", "1 Sigmoid backward", "0 Dense backward"),
@@ -30,15 +30,7 @@ def test_every_layer_is_there_forward_and_backward_in_the_order_of_a_step():
     ]
 
 
-def test_a_preprocessing_is_no_part_of_a_step():
-    networks = (Network([9, 4], rng=0, preprocessing=p) for p in (None, Deskew(3, 3)))
-    plain, made = (profile(network, SGD(0.5), 3, seconds=0) for network in networks)
-    assert [(part.name, part.flops, part.bytes) for part in made.parts] == [
-        (part.name, part.flops, part.bytes) for part in plain.parts
-    ]
-
-
-def test_below_the_first_parameters_nothing_goes_backward():
+def test_backward_ends_at_the_first_layer_with_parameters():
     chain = [Dropout(0.2), ReLU(), Dense(8, 6), Dropout(0.5), Dense(6, 3)]
     measured = profile(Network(chain, rng=0), Adam(), 4, seconds=0)
     assert names(measured) == [
@@ -51,7 +43,7 @@ def test_below_the_first_parameters_nothing_goes_backward():
         assert 0 < part.floor < 1
 
 
-def test_the_sum_is_that_of_the_parts():
+def test_total_is_the_sum_of_the_parts():
     measured = profile(Network([9, 5, 4], rng=0), Momentum(0.1), 3, seconds=0)
     for field in ("seconds", "floor", "flops", "bytes"):
         assert getattr(measured.total, field) == pytest.approx(sum(getattr(part, field) for part in measured.parts))
@@ -61,7 +53,7 @@ def test_the_sum_is_that_of_the_parts():
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(np.float32, 4), (np.float64, 8)])
-def test_flops_and_bytes_are_those_counted_by_hand(dtype, size):
+def test_flops_and_bytes_equal_hand_computed_values(dtype, size):
     measured = profile(Network([784, 30, 10], rng=0, dtype=dtype), SGD(0.5), 10, seconds=0)
     W1, W2 = 784 * 30, 30 * 10
     assert [part.flops for part in measured.parts] == [20 * W1, 0, 20 * W2, 0, 40 * W2, 0, 20 * W1, 0]
@@ -79,13 +71,13 @@ def test_flops_and_bytes_are_those_counted_by_hand(dtype, size):
 
 
 @pytest.mark.parametrize(("optimizer", "vectors"), [(SGD, 3), (Momentum, 5), (Nesterov, 5), (Adam, 7)])
-def test_an_update_reads_and_writes_its_memories(optimizer, vectors):
+def test_an_update_reads_and_writes_the_state_of_the_optimizer(optimizer, vectors):
     network = Network([6, 4, 3], rng=0)
     update = profile(network, optimizer(0.1), 2, seconds=0).parts[-1]
     assert update.bytes == 4 * vectors * network.parameters.size
 
 
-def test_a_floor_is_the_larger_of_its_two(monkeypatch):
+def test_a_floor_is_the_larger_of_flops_and_bytes(monkeypatch):
     monkeypatch.setattr(module, "_peak", lambda dtype: 1000.0)
     monkeypatch.setattr(module, "_bandwidth", lambda size, dtype: 100.0)
     forward, *_, update = profile(Network([6, 4], rng=0), SGD(0.1), 5, seconds=0).parts
@@ -95,13 +87,13 @@ def test_a_floor_is_the_larger_of_its_two(monkeypatch):
     assert profile(Network([6, 4], rng=0), SGD(0.1), 5, seconds=0).parts[0].floor == 24.0
 
 
-def test_what_does_nothing_has_no_floor():
+def test_identity_has_a_floor_of_0():
     chain = [Dense(6, 4), Identity(), Dense(4, 3)]
     parts = {part.name: part for part in profile(Network(chain, rng=0), SGD(0.1), 5, seconds=0).parts}
     assert [parts[f"1 Identity {way}"].floor for way in ("forward", "backward")] == [0, 0]
 
 
-# ---- The times, on a clock of our own --------------------------------------------------------------------------------
+# ---- Times on a simulated clock --------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -113,7 +105,7 @@ class Clock:
 
 
 class Slow(Layer):
-    """y = s x. Forward takes 3 s, backward 5."""
+    """y = s x. Forward takes 3 s, backward 5 s."""
 
     def __init__(self, n):
         self.n_in = n
@@ -131,18 +123,18 @@ class Slow(Layer):
 
 
 class SlowSGD(SGD):
-    """An update takes 7 s, and to begin 2: a time that belongs to no part."""
+    """An update takes 7 s. The step takes 2 s more, which belong to no part."""
 
-    def train_step(self, network, x, t, lr):
+    def train_step(self, network, x, t, lr, weight=None):
         Clock.now += 2
-        return super().train_step(network, x, t, lr)
+        return super().train_step(network, x, t, lr, weight)
 
-    def update(self, theta, g, memory, scratch, lr):
+    def update(self, theta, g, state, scratch, lr):
         Clock.now += 7
-        super().update(theta, g, memory, scratch, lr)
+        super().update(theta, g, state, scratch, lr)
 
 
-def test_each_part_has_the_time_that_passes_in_it(monkeypatch):
+def test_each_part_has_its_own_time(monkeypatch):
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=Clock.perf_counter))
     measured = profile(Network([Slow(4), Dense(4, 4), Slow(4)], rng=0), SlowSGD(0.1), 3, seconds=100)
     assert {part.name: part.seconds for part in measured.parts if part.seconds} == {
@@ -156,40 +148,40 @@ def test_each_part_has_the_time_that_passes_in_it(monkeypatch):
     assert measured.step == 25
 
 
-# ---- A copy is measured, as training would train it ------------------------------------------------------------------
+# ---- Copies and batches ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [SGD, Adam])
-def test_the_network_and_the_optimizer_stay_as_they_are(make, digits):
+def test_network_and_optimizer_do_not_change(make, digits):
     x, y, *_ = digits
     network, optimizer = Network([Dense(64, 12), Dropout(0.5), Dense(12, 10)], rng=0), make(0.01)
     Trainer(network, optimizer, batch_size=20, rng=0).fit(x, y, epochs=1)
 
-    def state():
-        drawn = network.layers[1].rng.bit_generator.state
-        kept = [network.parameters, network.gradient, network.layers[0].z, optimizer.state()["memory"]]
-        return [array.tobytes() for array in kept], optimizer.state()["steps"], drawn, [*map(vars, network.layers)]
+    def snapshot():
+        arrays = [network.parameters, network.gradient, network.layers[0].z, optimizer.state]
+        dropout = network.layers[1].rng.bit_generator.state
+        return [array.tobytes() for array in arrays], optimizer.steps, dropout, [*map(vars, network.layers)]
 
-    before = repr(state())
+    before = repr(snapshot())
     profile(network, optimizer, 7, seconds=0)
-    assert repr(state()) == before
+    assert repr(snapshot()) == before
 
 
 class Spy(SGD):
-    """Tells what it is given to learn from."""
+    """Records its batches."""
 
-    seen: list = []  # noqa: RUF012 (of the class: the optimizer is copied)
+    seen: list = []  # noqa: RUF012 (shared, because the optimizer is copied)
 
-    def train_step(self, network, x, t, lr):
+    def train_step(self, network, x, t, lr, weight=None):
         self.seen.append((x, t))
-        return super().train_step(network, x, t, lr)
+        return super().train_step(network, x, t, lr, weight)
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, 100), (10, 51), (128, 3), (600, 1)])
-def test_batches_lie_in_memory_as_those_of_training(batch_size, batches):
+def test_batches_are_in_memory_as_in_training(batch_size, batches):
     Spy.seen = []
     profile(Network([784, 3, 2], rng=0), Spy(0.1), batch_size, seconds=0)
-    assert len(Spy.seen) == 3 * batches  # one turn to warm up, one with watches, one without
+    assert len(Spy.seen) == 3 * batches  # one turn each for warm-up, with timers, without timers
     for x, t in Spy.seen:
         assert (x.shape, t.shape, x.dtype, t.dtype) == ((batch_size, 784), (batch_size, 2), np.float32, np.float32)
         assert x.base is not None
@@ -197,21 +189,21 @@ def test_batches_lie_in_memory_as_those_of_training(batch_size, batches):
     assert all(np.array_equal(t.sum(axis=1), np.ones(batch_size)) for _, t in Spy.seen)
 
 
-# ---- Bad input -------------------------------------------------------------------------------------------------------
+# ---- Invalid input ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
-def test_a_batch_of_no_examples_is_refused(batch_size, refused):
-    with refused("batch_size .*: expected a whole number, 1 or more"):
+@pytest.mark.parametrize("batch_size", [0, 2.5])
+def test_profile_rejects_an_invalid_batch_size(batch_size, refused):
+    with refused("batch_size must be an integer >= 1"):
         profile(Network([4, 3], rng=0), SGD(0.1), batch_size)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_no_time_is_refused(seconds, refused):
-    with refused("seconds .*: expected a finite number, 0 or more"):
+def test_profile_rejects_an_invalid_duration(seconds, refused):
+    with refused("seconds must be a finite number >= 0"):
         profile(Network([4, 3], rng=0), SGD(0.1), 2, seconds=seconds)
 
 
-def test_a_batch_that_no_memory_holds_is_an_error_of_memory():
+def test_a_batch_larger_than_memory_raises_memory_error():
     with pytest.raises(MemoryError, match="a batch of"):
         profile(Network([4, 3], rng=0), SGD(0.1), 10**18)

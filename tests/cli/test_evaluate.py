@@ -1,0 +1,205 @@
+"""handgrad evaluate, predict and attack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import handgrad
+import handgrad.data
+from handgrad.wrappers import Ensemble, Preprocessed, TestTimeAugmentation, unwrap
+
+
+@pytest.fixture(scope="module")
+def model(trained: tuple[Path, str]) -> Path:
+    """The model file of the trained run."""
+    return trained[0] / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def dataset(data: Path) -> handgrad.data.Dataset:
+    """The small data set."""
+    return handgrad.data.load(str(data))
+
+
+def save(model: handgrad.Model, path: Path) -> Path:
+    handgrad.save(model, path)
+    return path
+
+
+# ---- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_agrees_with_the_library(model: Path, data: Path, dataset, tmp_path: Path, run) -> None:
+    network = handgrad.load(model)
+    expected = network.evaluate(dataset.x_test, dataset.y_test)
+    numbers = json.loads(run("evaluate", model, "--data", data, "--json", cwd=tmp_path).stdout)
+    assert (numbers["correct"], numbers["total"]) == (expected.correct, 300)
+    assert numbers["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    confusion = np.array(numbers["confusion_matrix"])
+    np.testing.assert_array_equal(confusion, network.confusion_matrix(dataset.x_test, dataset.y_test))
+    assert numbers["classes"] == list("0123456789")
+
+
+def test_evaluate_prints_accuracy_and_confusion_matrix(model: Path, data: Path, dataset, invoke) -> None:
+    network = handgrad.load(model)
+    result = network.evaluate(dataset.x_test, dataset.y_test)
+    code, output, errors = invoke("evaluate", model, "--data", data)
+    assert code == 0, errors
+    first, title, header, *rows = output.splitlines()
+    assert first == (
+        f"{data.name} test: {result.correct} / 300 correct ({result.accuracy:.2%}), loss {result.loss:.4f}"
+    )
+    assert title == "confusion matrix (rows: true class, columns: predicted class)"
+    assert header.split() == list("0123456789")
+    counts = [[int(cell.replace(".", "0")) for cell in row.split()[1:]] for row in rows]
+    np.testing.assert_array_equal(counts, network.confusion_matrix(dataset.x_test, dataset.y_test))
+    assert [row.split()[0] for row in rows] == list("0123456789")
+
+
+# ---- predict ---------------------------------------------------------------------------------------------------------
+
+
+def test_predict_reads_both_polarities_and_shows_the_prepared_images(model: Path, dataset, tmp_path: Path, run) -> None:
+    network, x, y = handgrad.load(model), dataset.x_test, dataset.y_test
+    best = int(np.where(network.predict(x) == y, network.predict_proba(x).max(axis=1), 0).argmax())
+    Image.fromarray(x[best]).resize((140, 140)).save(tmp_path / "bright.png")
+    Image.fromarray(255 - x[best]).resize((90, 90)).save(tmp_path / "dark.jpg", quality=95)
+    np.save(tmp_path / "raw.npy", x[best])
+    done = run("predict", model, "bright.png", "dark.jpg", "raw.npy", "--show", "seen.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *predictions, last = done.stdout.splitlines()
+    assert [line.split()[:2] for line in predictions] == [
+        [f"{name}:", str(y[best])] for name in ("bright.png", "dark.jpg", "raw.npy")
+    ]
+    assert all("%), second choice " in line for line in predictions)
+    assert last == "prepared images: seen.png"
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert len(seen.convert("L").getcolors(1 << 16) or []) > 2
+    row = json.loads(run("predict", model, "raw.npy", "--json", cwd=tmp_path).stdout)
+    assert (row["file"], row["prediction"]) == ("raw.npy", str(y[best]))
+    assert max(row["probabilities"], key=row["probabilities"].get) == row["prediction"]
+
+
+def test_predict_accepts_an_ensemble_with_preprocessing(dataset, tmp_path: Path, invoke) -> None:
+    networks = [handgrad.Network([196, 10], rng=seed) for seed in (0, 1)]
+    for network in networks:
+        network.image_shape = (14, 14)
+    members = [TestTimeAugmentation(network, 5) for network in networks]
+    path = save(Preprocessed(Ensemble(members), handgrad.Deskew(28, 28, 2)), tmp_path / "ensemble.safetensors")
+    np.save(tmp_path / "digit.npy", dataset.x_test[0])
+    code, output, errors = invoke("predict", path, tmp_path / "digit.npy", "--json")
+    assert code == 0, errors
+    assert json.loads(output)["prediction"] == str(handgrad.load(path).predict(dataset.x_test[:1])[0])
+
+
+# ---- attack ----------------------------------------------------------------------------------------------------------
+
+
+def test_attack_changes_the_predicted_class_and_plots_the_perturbation(
+    model: Path, data: Path, dataset, tmp_path: Path, run
+) -> None:
+    network, x = handgrad.load(model), dataset.x_test
+    np.save(tmp_path / "raw.npy", x[7])
+    arguments = ("attack", model, "raw.npy", "--digit", 3, "--digit", 7, "--data", data, "--out", "attack.png")
+    done = run(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["before"] for row in rows] == [network.classes[k] for k in network.predict(x[[7, 3, 7]])]
+    assert all(row["after"] != row["before"] for row in rows)
+    for row, image in zip(rows[1:], x[[3, 7]], strict=True):
+        expected = handgrad.deepfool(network, image)
+        assert row["l2"] == pytest.approx(expected.l2, rel=1e-4)
+        assert row["linf"] == pytest.approx(expected.linf, rel=1e-3)
+    first, second, _, last = run(*arguments, cwd=tmp_path).stdout.splitlines()
+    assert first.startswith("raw.npy: ")
+    assert second.startswith(f"{data.name} test image 3: {rows[1]['before']} (")
+    assert f") becomes {rows[1]['after']} (" in second
+    assert second.endswith(f"L2 norm {rows[1]['l2']:.3f}, largest pixel change {rows[1]['linf']:.3f}")
+    assert last == "image, perturbation and sum: attack.png"
+    with Image.open(tmp_path / "attack.png") as plot:
+        assert min(plot.size) >= 600
+        r, _, b = np.moveaxis(np.asarray(plot.convert("RGB")).astype(int), 2, 0)
+    assert ((r - b) > 60).any()  # pixels that are increased
+    assert ((b - r) > 60).any()  # pixels that are decreased
+
+
+def test_attack_perturbs_the_preprocessed_image_of_the_inner_network(
+    data: Path, dataset, tmp_path: Path, invoke
+) -> None:
+    network = handgrad.Network([196, 10], loss="cross_entropy", rng=0)
+    network.image_shape = (14, 14)
+    deskew = handgrad.Deskew(28, 28, 2)
+    path = save(Preprocessed(TestTimeAugmentation(network, 5), deskew), tmp_path / "model.safetensors")
+    out = tmp_path / "attack.png"
+    code, output, errors = invoke("attack", path, "--digit", 3, "--data", data, "--json", "--out", out)
+    assert code == 0, errors
+    row, seen = json.loads(output), deskew(dataset.x_test[3:4])
+    assert row["before"] == str(network.predict(seen)[0])
+    assert row["after"] != row["before"]
+    assert row["l2"] == pytest.approx(handgrad.deepfool(network, seen[0]).l2, rel=1e-4)
+    assert out.exists()
+    _, output, _ = invoke("attack", path, "--digit", 3, "--data", data)
+    assert output.startswith("the images are perturbed after the preprocessing Deskew(height=28, width=28, shrink=2)\n")
+
+
+def test_attack_rejects_an_ensemble_in_one_line(model: Path, data: Path, tmp_path: Path, invoke) -> None:
+    network = unwrap(handgrad.load(model)).core
+    path = save(Ensemble([network, network]), tmp_path / "ensemble.safetensors")
+    code, output, errors = invoke("attack", path, "--digit", 0, "--data", data)
+    assert (code, output) == (2, "")
+    assert errors == f"handgrad: {path} is an ensemble of 2 networks: attack needs a single network\n"
+
+
+# ---- Invalid files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad_files(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of damaged models and images, and of valid models that a command cannot use."""
+    directory = tmp_path_factory.mktemp("bad")
+    (directory / "truncated.safetensors").write_bytes(model.read_bytes()[:-100])
+    (directory / "pickled.safetensors").write_bytes(b"\x80\x04\x95\x10")
+    (directory / "text.png").write_text("not an image")
+    Image.new("L", (50, 50), 255).save(directory / "blank.png")
+    save(handgrad.Network([784, 2], loss="squared_error", rng=0), directory / "regression.safetensors")
+    save(handgrad.Network([784, 10], rng=0), directory / "numbers.safetensors")
+    small = handgrad.Network([64, 10], rng=0)
+    small.image_shape = (8, 8)
+    save(small, directory / "small.safetensors")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("predict", "truncated.safetensors", "blank.png"), "truncated.safetensors"),
+        (("predict", "pickled.safetensors", "blank.png"), "pickle"),
+        (("evaluate", "truncated.safetensors"), "truncated.safetensors"),
+        (("evaluate", "."), "Is a directory"),
+        (("evaluate", "regression.safetensors"), "regression.safetensors is a regression model with the loss Squared"),
+        (("predict", "numbers.safetensors", "blank.png"), "numbers.safetensors has no image shape"),
+        (("predict", "small.safetensors", "text.png"), "text.png"),
+        (("predict", "small.safetensors", "blank.png"), "blank.png: no digit found"),
+        (("predict", "small.safetensors", "missing.png"), "missing.png"),
+        (("attack", "small.safetensors", "blank.png", "--out", "out.png"), "blank.png: no digit found"),
+        (("attack", "small.safetensors"), "no image to attack: expected an IMAGE or --digit INDEX"),
+        (("attack", "small.safetensors", "--digit", 0, "--data", "DATA"), "has images of (28, 28) pixels"),
+        (("attack", "MODEL", "--digit", 300, "--data", "DATA"), "has the test images 0 to 299"),
+        (("attack", "MODEL", "--digit", 0, "--data", "DATA", "--out", "missing/out.png"), "cannot write missing/out"),
+    ],
+)
+def test_invalid_files_give_one_line_and_exit_code_2(
+    arguments: tuple[object, ...], expected: str, model: Path, data: Path, bad_files: Path, monkeypatch, invoke
+) -> None:
+    monkeypatch.chdir(bad_files)
+    before = sorted(bad_files.iterdir())
+    code, _, errors = invoke(*({"MODEL": model, "DATA": data}.get(a, a) for a in arguments))
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert errors.startswith("handgrad: ")
+    assert expected in errors
+    assert sorted(bad_files.iterdir()) == before
