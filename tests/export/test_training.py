@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 import handgrad
-from handgrad import BatchNorm, Dense, Dropout, Network, ReLU
+from handgrad import BatchNorm, Dense, Deskew, Dropout, Network, Preprocessed, ReLU
 from handgrad.export import export, training
 from handgrad.recipes import RECIPES, Recipe
 from handgrad.wrappers import unwrap
@@ -14,8 +14,8 @@ from handgrad.wrappers import unwrap
 POST = RECIPES["post"]
 
 
-def exported(model, path, recipe, to="torch", **options):
-    export(model, path, to=to, train=recipe, **options)
+def exported(model, path, recipe, to="torch"):
+    export(model, path, to=to, train=recipe)
     return path.read_text()
 
 
@@ -61,13 +61,23 @@ def test_only_classifications_of_images_can_be_trained(model, image_shape, messa
         export(model, tmp_path / "x.py", to="torch", train=POST)
 
 
+def test_custom_preprocessing_cannot_be_trained(tmp_path, refused):
+    class Negative(Deskew):
+        pass
+
+    network = Network([784, 10], rng=0)
+    with refused(r"custom preprocessing Negative\(height=28, width=28\)"):
+        export(Preprocessed(network, Negative(28, 28)), tmp_path / "x.py", to="torch", train=POST)
+
+
 @pytest.mark.parametrize("to", ["torch", "keras"])
 def test_a_training_script_is_valid_python_with_the_lines_of_handgrad_as_comments(to, tmp_path):
     recipe = RECIPES["quick"].replace(hidden=(8,), dropout=0.2, label_smoothing=0.1, weight_decay=0.01)
-    text = exported(trained(recipe), tmp_path / "net.py", recipe, to, without_preprocessing=True)
+    text = exported(trained(recipe), tmp_path / "net.py", recipe, to)
     for words in (handgrad.__version__, "recipe quick", "floats in [0, 1]", "network.backward(dz)", "Deskew(height=28"):
         assert words in text
     assert "«" not in text
+    assert max(map(len, text.splitlines())) <= 140
     assert "describes another network" not in text
     ast.parse(text)
 
@@ -84,10 +94,10 @@ def test_the_network_of_a_recipe_is_trained_with_its_batch_norm_layers(tmp_path)
     recipe = RECIPES["second"].replace(hidden=(6, 5))
     model = trained(recipe)
     assert not any(isinstance(layer, BatchNorm) for layer in unwrap(model).core.layers)
-    text = exported(model, tmp_path / "net.py", recipe, without_preprocessing=True)
+    text = exported(model, tmp_path / "net.py", recipe)
     assert text.count("nn.BatchNorm1d(") == 2
     assert "describes another network" not in text
-    text = exported(model, tmp_path / "net.py", recipe.replace(hidden=(7, 5)), without_preprocessing=True)
+    text = exported(model, tmp_path / "net.py", recipe.replace(hidden=(7, 5)))
     assert "describes another network" in text
     assert "nn.Linear(196, 6)" in text
 

@@ -128,7 +128,7 @@ def test_a_training_script_run_as_a_program_is_as_accurate_as_handgrad(target, t
     model = recipe.train(arrays[0], arrays[1], 10)
     ours = model.evaluate(arrays[2], arrays[3]).accuracy
     assert ours > 0.75
-    export(model, tmp_path / "net.py", to=target, train=recipe, without_preprocessing=True)
+    export(model, tmp_path / "net.py", to=target, train=recipe)
     warnings = [] if target == "keras" else ["-W", "error"]
     command = [sys.executable, *warnings, tmp_path / "net.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -101,7 +101,8 @@ def export(
         If the model file is in another directory it is copied there; if there is none, the model is saved there. The
         name of that file is the name of the script with the suffix .safetensors.
     train : Recipe, optional
-        Write a script that trains the network with this recipe from new weights. Only for torch and keras.
+        Write a script that trains the network with this recipe from new weights. Only for torch and keras. The script
+        deskews the images with handgrad if the model does.
     without_preprocessing : bool
         Export the network without its preprocessing and test-time augmentation.
 
@@ -134,10 +135,11 @@ def export(
     graph = inference_graph(
         model,
         "" if model_file is None else safe_filename(Path(model_file).name),
-        without_preprocessing=without_preprocessing,
+        without_preprocessing=without_preprocessing or train is not None,  # the training deskews the images itself
         supports_preprocessing=target.supports_preprocessing,
     )
-    name, written = safe_filename(path.name), []
+    name = safe_filename(path.name)
+    written: list[Path] = []
     if target.write_training is None:
         content = target.write(graph, name)
     elif train is not None:

@@ -1,4 +1,4 @@
-"""Export to Keras scripts for any backend: one that loads the weights of a model file, or one that trains the network."""
+"""Export to Keras scripts for any backend: one that loads the weights of a model file, one that trains the network."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from keras import layers
 from safetensors.numpy import load_file
 
 «classes»
+
 network = keras.Sequential([
     keras.Input((«n_in»,)),
     «layers»

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 «classes»
+
 network = nn.Sequential(
     «layers»
 )
@@ -167,7 +168,7 @@ def evaluate(name, images, labels):
 def write_training(training: Training, name: str) -> bytes:
     """Return the content of the script `name` that trains the network."""
     optimizer, decay = training.optimizer, training.optimizer.weight_decay
-    # The weight decay is a line of its own, because PyTorch only has it in AdamW, for all parameters of a group.
+    # The weight decay is a separate line, because PyTorch only has it in AdamW, for all parameters of a group.
     equivalent = TORCH_OPTIMIZERS[Adam if isinstance(optimizer, AdamW) else type(optimizer)]
     values = training.values("PyTorch", name) | {
         "layers": "\n".join(f"{layer_code(layer)},  #     {layer!r}," for layer in training.network.layers),

@@ -14,12 +14,13 @@ from typing import Any
 
 from .. import __version__
 from ..errors import HandgradError
+from ..images.deskew import Deskew
 from ..losses import Loss
 from ..model import Model
 from ..network import Network
 from ..optimizers import Optimizer
 from ..recipes import RECIPES, Recipe
-from ..wrappers import Preprocessing, fold_batchnorm, unwrap
+from ..wrappers import fold_batchnorm, unwrap
 from .graph import InferenceGraph
 from .templates import paragraphs, safe_filename
 
@@ -66,7 +67,7 @@ class Training:
         The loss of the network with the label smoothing and the temperature of the recipe.
     optimizer : Optimizer
         The optimizer of the recipe.
-    preprocessing : Preprocessing or None
+    preprocessing : Deskew or None
         Applied to all images before training.
     shifts : int
         Number of shifts of handgrad's test-time augmentation, which the scripts leave out.
@@ -79,7 +80,7 @@ class Training:
     network: Network
     loss: Loss
     optimizer: Optimizer
-    preprocessing: Preprocessing | None
+    preprocessing: Deskew | None
     shifts: int
     is_network_of_recipe: bool
 
@@ -99,7 +100,7 @@ class Training:
             "seed": recipe.seed,
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
-            "handgrad_optimizer": repr(self.optimizer),
+            "handgrad_optimizer": self._optimizer(),
             "lr": repr(self.optimizer.lr) + " * schedule(epoch + batch / batches, epochs)" * self.has_schedule,
             "schedule": SCHEDULES[recipe.schedule],
             "loss_name": type(self.loss).__name__,
@@ -109,6 +110,11 @@ class Training:
             "main": self._main(),
             "trained": f"{(name.rpartition('.')[0] or name).removesuffix('_train')}_trained",
         }
+
+    def _optimizer(self) -> str:
+        """The code that creates the optimizer in handgrad, as "Adam(lr=0.01, weight_decay=0.01)"."""
+        options = [f"{k}={v!r}" for k, v in self.optimizer.config().items() if k in ("lr", "momentum", "weight_decay")]
+        return f"{type(self.optimizer).__name__}({', '.join(options)})"
 
     def _main(self) -> str:
         """The main program except for saving: load the data, split off a validation set, train, evaluate."""
@@ -155,7 +161,8 @@ def translate_training(graph: InferenceGraph, model: Model, recipe: Recipe) -> T
     Raises
     ------
     HandgradError
-        For regressions, models without an image shape, and settings that the scripts cannot translate.
+        For regressions, models without an image shape, custom preprocessing, and settings that the scripts cannot
+        translate.
     """
     network, preprocessing, shifts = unwrap(model)
     assert isinstance(network, Network)  # `inference_graph` rejects other models
@@ -170,6 +177,8 @@ def translate_training(graph: InferenceGraph, model: Model, recipe: Recipe) -> T
             f"--train cannot translate {', '.join(settings)} of the recipe {recipe.name}: "
             f"choose a --recipe among {possible}"
         )
+    if preprocessing is not None and type(preprocessing) is not Deskew:
+        raise HandgradError(f"--train cannot translate the custom preprocessing {preprocessing!r}")
     trainer = recipe.trainer(model.image_shape, model.n_out)
     is_own = recipe.preprocessing(model.image_shape) == preprocessing and (
         _architecture(fold_batchnorm(trainer.network)) == _architecture(fold_batchnorm(network))
