@@ -1,0 +1,102 @@
+"""Errors: suggestions for unknown names, in handgrad's words for what users of PyTorch and Keras type."""
+
+import subprocess
+import sys
+
+import pytest
+
+import handgrad
+from handgrad import HandgradError, Network, SquaredError
+from handgrad.errors import MissingExtraError, closest, optional, unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Softmax", "the loss CrossEntropy includes the softmax"),
+        ("Linear", "use Dense"),
+        ("Sequential", r"use Network\(\["),
+        ("MSELoss", "use SquaredError"),
+        ("NLLLoss", "use CrossEntropy"),
+        ("BCEWithLogitsLoss", "use BinaryCrossEntropy"),
+        ("Relu", r"did you mean ReLU\?"),
+        ("relu", r"did you mean ReLU\?"),
+        ("CrossEntropyLoss", r"did you mean CrossEntropy\?"),
+        ("BatchNorm1d", r"did you mean BatchNorm\?"),
+        ("earlystopping", r"did you mean EarlyStopping\?"),
+    ],
+)
+def test_a_name_of_another_library_leads_to_handgrads(name, hint):
+    with pytest.raises(AttributeError, match=f"module 'handgrad' has no attribute '{name}': {hint}"):
+        getattr(handgrad, name)
+
+
+def test_an_unknown_attribute_without_a_similar_name_has_no_suggestion():
+    for name in ("qqqq", "_private"):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}'$"):
+            getattr(handgrad, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ({"loss": "CrossEntropy"}, "cross_entropy"),
+        ({"loss": "cross-entropy"}, "cross_entropy"),
+        ({"loss": "CrossEntropyLoss"}, "cross_entropy"),
+        ({"loss": "BinaryCrossEntropy"}, "binary_cross_entropy"),
+        ({"loss": "HuberLoss"}, "huber"),
+        ({"activation": "ReLU"}, "relu"),
+        ({"activation": "LeakyReLU"}, "leaky_relu"),
+        ({"activation": "leaky-relu"}, "leaky_relu"),
+        ({"activation": ["GELU"]}, "gelu"),
+        ({"activation": "Sigmoid"}, "sigmoid"),
+        ({"init": "KaimingNormal"}, "kaiming_normal"),
+        ({"init": "kaimin_normal"}, "kaiming_normal"),
+    ],
+)
+def test_an_unknown_name_is_rejected_with_the_closest_one(arguments, suggestion, refused):
+    (name,) = arguments.values()
+    with refused(f"'{name if isinstance(name, str) else name[0]}': did you mean '{suggestion}'"):
+        Network([3, 4, 2], **arguments)
+
+
+def test_the_error_for_an_unknown_name_lists_all_names():
+    assert str(unknown("loss", "qqqq", ["b", "a"])) == "unknown loss 'qqqq': The losses are a, b"
+    assert str(unknown("flag", "aaa", ["aab"])) == "unknown flag 'aaa': did you mean 'aab'? The flags are aab"
+
+
+@pytest.mark.parametrize("activation", ["relu", 0.1, None])
+def test_squared_error_names_its_two_activations(activation, refused):
+    with refused("activation must be 'identity' or 'sigmoid'"):
+        SquaredError(activation)
+
+
+@pytest.mark.parametrize(("name", "known"), [("ADAM_W", "AdamW"), ("adamw", "AdamW"), ("xyz", None), ("", None)])
+def test_closest_ignores_case_and_underscores(name, known):
+    assert closest(name, ["AdamW", "SGD"]) == known
+
+
+def test_a_missing_extra_names_the_package_and_the_command(refused):
+    with refused(r"'no_such_package' is not installed: run pip install 'handgrad\[onnx\]'") as caught:
+        optional("no_such_package.part", "onnx")
+    assert isinstance(caught.value, MissingExtraError)
+    assert isinstance(caught.value, ImportError)
+    assert optional("json") is sys.modules["json"]
+
+
+def test_handgrad_error_is_a_value_error():
+    assert issubclass(HandgradError, ValueError)
+
+
+def test_importing_handgrad_imports_numpy_and_the_standard_library_only():
+    """In a new interpreter: no library of an extra, and not the modules that are imported when they are first used."""
+    program = """
+import sys
+before = set(sys.modules)
+import handgrad
+late = {"difflib", "handgrad.io", "handgrad.callbacks", "handgrad.data", "handgrad.sklearn", "handgrad.cli"}
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(names - set(sys.stdlib_module_names) - {"handgrad", "numpy"}), sorted(late & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] []\n"
