@@ -110,7 +110,8 @@ def _model_to_compare(path: Path | None, recipe: str | None, settings: dict[str,
     others = given_flags({"recipe": recipe, **settings})
     if others:
         raise HandgradError(f"{path} already contains a network: leave out {others}")
-    return load_model(path), str(path), 64 if batch_size is None else batch_size, 0 if seed is None else seed
+    seed = check_int("seed", 0 if seed is None else seed, 0)
+    return load_model(path), str(path), 64 if batch_size is None else batch_size, seed
 
 
 def _batch(

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..arrays import Array, as_floats
 from ..errors import HandgradError, optional, unknown
@@ -158,7 +158,13 @@ class Parity(NamedTuple):
 
 
 def compare(
-    model: Model, x: ArrayLike, y: ArrayLike, *, optimizers: Sequence[str] = tuple(LR), steps: Sequence[int] = STEPS
+    model: Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    optimizers: Sequence[str] = tuple(LR),
+    steps: Sequence[int] = STEPS,
+    dtype: DTypeLike | None = None,
 ) -> Parity:
     """Compare a network with the same network in PyTorch, on one batch.
 
@@ -175,11 +181,12 @@ def compare(
         Any of "sgd", "momentum", "nesterov", "adam", "adamw".
     steps : sequence of int
         Numbers of steps after which the weights are compared.
+    dtype : numpy.float32 or numpy.float64, optional
+        Precision of the computation; that of the network by default.
 
     Returns
     -------
     Parity
-        In the dtype of the network.
 
     Raises
     ------
@@ -199,7 +206,7 @@ def compare(
         x = preprocessing(x)
     if len(x) == 1 and any(isinstance(layer, BatchNorm) for layer in original.layers):
         raise HandgradError("x has 1 example: PyTorch's BatchNorm1d expects at least 2")
-    network = _without_dropout(original)
+    network = _without_dropout(original if dtype is None else original.astype(dtype))
     inputs = as_floats(original.check_inputs(x), np.empty((len(x), network.n_in), network.dtype))
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     twin = torch_twin(network)

@@ -1,4 +1,4 @@
-"""What a comparison with PyTorch makes of its numbers; the comparison itself is in test_parity_peers.py."""
+"""Results of a comparison with PyTorch, without PyTorch. The comparison itself is tested in test_parity_peers.py."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from handgrad import Network
+from handgrad import Ensemble, Network
 from handgrad.diagnostics.parity import Gradient, Parity, Steps, compare, random_batch
 
 
@@ -15,7 +15,7 @@ def parity(dtype="float64", loss=1.0, gradient=1e-15, steps=1e-14):
     return Parity(1.0, loss, gradients, [Steps("sgd", 0.05, {1: steps, 10: 1e-15})], dtype)
 
 
-def test_the_largest_difference_is_judged_wherever_it_is():
+def test_the_largest_difference_of_loss_gradients_and_weights_decides():
     assert parity().passed
     assert parity().largest == 1e-14
     for wrong in ({"loss": 1 + 1e-8}, {"gradient": 1e-8}, {"steps": 1e-8}):
@@ -23,24 +23,24 @@ def test_the_largest_difference_is_judged_wherever_it_is():
         assert parity(**wrong).largest == pytest.approx(1e-8)
 
 
-def test_what_is_no_number_does_not_pass():
+def test_nan_and_infinity_do_not_pass():
     assert not parity(gradient=np.nan).passed
     assert not parity(steps=np.inf).passed
     assert not parity(loss=np.nan).passed
 
 
-def test_in_float32_steps_are_told_and_not_judged():
+def test_float32_does_not_judge_the_weights():
     assert parity("float32", steps=1.0).passed
     assert not parity("float32", gradient=1e-2).passed
 
 
-def test_it_is_told_in_a_table_and_in_json():
-    table = list(parity().told("title"))
+def test_table_and_json_have_the_same_numbers():
+    table = list(parity().table("title"))
     assert table[0] == "title"
     assert any(line.split() == ["0", "Dense", "W", "3", "x", "4", "2", "2", "1.0e-15"] for line in table)
     assert any(line.split() == ["sgd,", "lr", "0.05", "1.0e-14", "1.0e-15"] for line in table)
-    assert "the same to rounding" in table[-1]
-    assert "NOT THE SAME" in list(parity(steps=1e-3).told("title"))[-1]
+    assert "equal to rounding" in table[-1]
+    assert "NOT EQUAL" in list(parity(steps=1e-3).table("title"))[-1]
     rows = [json.loads(line) for line in parity().as_json()]
     assert rows[0]["loss"] == 1.0
     assert rows[-1] == {"largest": 1e-14, "tolerance": 1e-9, "passed": True}
@@ -48,24 +48,29 @@ def test_it_is_told_in_a_table_and_in_json():
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "poisson"])
-def test_a_batch_drawn_at_random_fits_the_network(loss):
+def test_a_random_batch_fits_the_network(loss):
     network = Network([4, 3], loss=loss, rng=0)
     x, y = random_batch(network, 5, np.random.default_rng(0))
     t = network.loss.targets(y, 5, 3, np.float64)
     assert (x.shape, t.shape) == ((5, 4), (5, 3))
 
 
-def test_an_optimizer_that_pytorch_does_not_have_is_refused(refused):
+def test_optimizers_that_pytorch_does_not_have_are_rejected(refused):
     with refused("unknown optimizer 'muon'"):
         compare(Network([4, 3], rng=0), np.ones((2, 4)), [0, 1], optimizers=["muon"])
 
 
-def test_a_batch_of_one_is_none_for_batch_norm(refused):
-    with refused("a batch of one example: PyTorch's BatchNorm1d takes two or more"):
+def test_an_ensemble_is_rejected(refused):
+    with refused("expected a single network, got Ensemble: compare its members"):
+        compare(Ensemble([Network([4, 3], rng=0)]), np.ones((2, 4)), [0, 1])
+
+
+def test_batch_norm_needs_two_examples(refused):
+    with refused("x has 1 example: PyTorch's BatchNorm1d expects at least 2"):
         compare(Network([4, 3, 3], batch_norm=True, rng=0), np.ones((1, 4)), [0])
 
 
-def test_without_pytorch_one_line_says_what_installs_it(monkeypatch, refused):
+def test_without_pytorch_the_message_names_the_command_that_installs_it(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with refused(r"'torch' is not installed: it comes with pip install 'handgrad\[peers\]'"):
+    with refused(r"'torch' is not installed: run pip install 'handgrad\[peers\]'"):
         compare(Network([4, 3], rng=0), np.ones((2, 4)), [0, 1])
