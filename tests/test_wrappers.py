@@ -176,6 +176,13 @@ def test_ensemble_has_the_attributes_of_its_members():
     assert repr(ensemble) == f"Ensemble([{networks[0]!r}, {networks[1]!r}, {networks[2]!r}])"
 
 
+def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
+    ensemble = Ensemble(members())
+    ensemble.classes, ensemble.image_shape = iter("abcd"), (3, 2)
+    assert {member.classes for member in (ensemble, *ensemble.members)} == {("a", "b", "c", "d")}
+    assert {member.image_shape for member in (ensemble, *ensemble.members)} == {(3, 2)}
+
+
 @pytest.mark.parametrize(
     ("sizes", "loss", "dtype", "says"),
     [

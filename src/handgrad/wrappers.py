@@ -205,7 +205,27 @@ class Ensemble(Model):
                         f"member {i} of the ensemble has {name} {value}: expected {expected[name]}, as member 0"
                     )
         self.loss, self.n_in, self.n_out, self.dtype = first.loss, first.n_in, first.n_out, first.dtype
-        self._classes, self._image_shape = first.classes, first.image_shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of all members."""
+        return self.members[0].classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        names = tuple(names)
+        for member in self.members:
+            member.classes = names
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) of the inputs of all members, or None."""
+        return self.members[0].image_shape
+
+    @image_shape.setter
+    def image_shape(self, shape: tuple[int, int] | None) -> None:
+        for member in self.members:
+            member.image_shape = shape
 
     def outputs(self, x: ArrayLike) -> Array:
         return self.loss.inverse_activation(self.predict_proba(x))
