@@ -20,7 +20,8 @@ from ..gradcheck import TOLERANCE, check_all
 from ..io.models import load as load_model
 from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble, Preprocessing, unwrap
+from ..recipes import HEIGHT
+from ..wrappers import Ensemble, Preprocessed, unwrap
 from .options import (
     choose_recipe,
     data_option,
@@ -87,12 +88,12 @@ def parity(
     from ..diagnostics.parity import compare
 
     compared, title, batch_size, seed = _model_to_compare(model, recipe, settings)
-    network, preprocessing, _ = unwrap(compared)
+    network = unwrap(compared).core
     if not isinstance(network, Network):
         kind = "an ensemble" if isinstance(network, Ensemble) else f"a {type(network).__name__}"
         raise HandgradError(f"{title} is {kind}: parity needs a single network")
-    source, x, y = _batch(compared, network, preprocessing, data, batch_size, np.random.default_rng(seed))
-    found = compare(network.astype(dtype), x, y)
+    source, x, y = _batch(compared, data, batch_size, np.random.default_rng(seed))
+    found = compare(compared, x, y, dtype=dtype)
     title = f"{title}: {' → '.join(describe_layers(network))}, {network.loss!r}; {dtype}, {source}"
     for line in found.as_json() if as_json else found.table(title):
         click.echo(line)
@@ -105,7 +106,9 @@ def _model_to_compare(path: Path | None, recipe: str | None, settings: dict[str,
     """The model of a file or of a recipe, its name, the batch size and the seed."""
     if path is None:
         chosen = choose_recipe(recipe, settings)
-        return chosen.trainer().network, f"recipe {chosen.name}", chosen.batch_size, chosen.seed
+        network, preprocessing = chosen.trainer().network, chosen.preprocessing((HEIGHT, HEIGHT))
+        model = network if preprocessing is None else Preprocessed(network, preprocessing)
+        return model, f"recipe {chosen.name}", chosen.batch_size, chosen.seed
     batch_size, seed = settings.pop("batch_size"), settings.pop("seed")
     others = given_flags({"recipe": recipe, **settings})
     if others:
@@ -115,14 +118,9 @@ def _model_to_compare(path: Path | None, recipe: str | None, settings: dict[str,
 
 
 def _batch(
-    model: Model,
-    network: Network,
-    preprocessing: Preprocessing | None,
-    data: str | None,
-    count: int,
-    rng: np.random.Generator,
+    model: Model, data: str | None, count: int, rng: np.random.Generator
 ) -> tuple[str, NDArray[Any], NDArray[Any]]:
-    """Where the examples are from, and x and y for the network: from the data set of --data, MNIST, or random."""
+    """The source of the examples, and x and y: of the data set of --data, of MNIST if it fits, or random."""
     from ..data.mnist import find_mnist
     from ..diagnostics.parity import random_batch
 
@@ -133,15 +131,13 @@ def _batch(
             if count > len(dataset.x_train):
                 raise HandgradError(f"batch_size {count}: {dataset.name} has {len(dataset.x_train)} training examples")
             chosen = rng.choice(len(dataset.x_train), count, replace=False)
-            x = dataset.x_train[chosen]
-            x = x if preprocessing is None else preprocessing(x)
-            return f"{count} examples of {dataset.name}", x, dataset.y_train[chosen]
+            return f"{count} examples of {dataset.name}", dataset.x_train[chosen], dataset.y_train[chosen]
         if data is not None:
             raise HandgradError(
                 f"{dataset.name} has {math.prod(dataset.x_train.shape[1:])} pixels and {len(dataset.classes)} classes: "
                 f"expected {model.n_in} and {model.n_classes}, as the network"
             )
-    return f"{count} random examples", *random_batch(network, count, rng)
+    return f"{count} random examples", *random_batch(model, count, rng)
 
 
 def _fits(dataset: Dataset, model: Model) -> bool:
