@@ -6,6 +6,7 @@ The file may be from an untrusted source: nothing in it is executed, and control
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ def format_report(found: dict[str, Any], *, arrays: bool = True) -> Iterator[str
     elif kind == "checkpoint":
         yield from _rows(_checkpoint_rows(found))
     else:
-        yield from _rows(found["metadata"].items())
+        yield from _rows((name, printable(value)) for name, value in found["metadata"].items())
         yield from _rows([("import", _import_text(found["import"]))])
     if arrays:
         yield from _array_table(found["arrays"], "array")
@@ -270,7 +271,9 @@ def _checkpoint_rows(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _estimator_rows(estimator: dict[str, Any]) -> Iterator[tuple[str, str]]:
     parameters = ", ".join(f"{name}={_parameter_text(value)}" for name, value in estimator["parameters"].items())
-    yield "estimator", f"{estimator['type']}({parameters})"
+    yield "estimator", str(estimator["type"])
+    for line in textwrap.wrap(printable(parameters, 2000), 100, break_on_hyphens=False):
+        yield "", line
     yield "iterations" if estimator["optimizer"] is None else "epochs", str(estimator["epochs"])
     if estimator["optimizer"] is not None:
         yield "optimizer", f"{estimator['optimizer']}, {estimator['steps']} steps, lr {estimator['lr']}"
