@@ -1,12 +1,13 @@
-"""handgrad and its peers side by side: `make bench`, or one of
+"""Benchmarks of handgrad and other libraries, measured side by side.
 
-    python -m benchmarks.steps        every peer on the same batches: time of a step, time of an epoch
-    python -m benchmarks.resources    time to import and to predict, memory, size installed
-    python -m benchmarks.growth       time against width, depth, batch size, threads, number of examples
-    python -m benchmarks.ladder       handgrad's own way from the post's loops to here, rung by rung
-    python -m benchmarks.roads        what it does, and what was tried instead
-    python -m benchmarks.pictures     new pictures and upright ones: how many a second, what they cost an epoch
-    python -m benchmarks.estimators   handgrad.sklearn beside scikit-learn, by `fit`
+    python -m benchmarks.steps          time of a training step and of an epoch, all libraries on the same batches
+    python -m benchmarks.resources      time to import and to predict, memory, installed size
+    python -m benchmarks.scaling        time against width, depth, batch size, threads, number of examples
+    python -m benchmarks.speedups       from Python loops to handgrad, one optimization at a time
+    python -m benchmarks.alternatives   implementation choices of handgrad compared with their alternatives
+    python -m benchmarks.augmentation   data augmentation and deskewing: images per second, cost per epoch
+    python -m benchmarks.estimators     handgrad.sklearn and scikit-learn, time of `fit`
 
-from the repository's root. Each writes what it measured into benchmarks/results. They need the extra `peers`.
+Run the commands from the root of the repository, or all of them with `make bench`. They need the extra `peers`. Each
+command writes its results to benchmarks/results, except with --quick, a short form to try it.
 """

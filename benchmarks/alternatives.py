@@ -1,9 +1,10 @@
-"""Two ways to do one thing, side by side: the one that handgrad takes, and another that was tried.
+"""Implementation choices of handgrad compared with alternatives that were tried.
 
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.roads [--rounds 15]
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.alternatives [--rounds 15]
+    python -m benchmarks.alternatives --quick     one round, without writing anything
 
-The two take turns, round by round. A gain below 1 says that handgrad's way is the faster one. Writes roads.md and
-roads.json into benchmarks/results.
+The two implementations alternate in each round. A ratio below 1 means that the implementation of handgrad is faster.
+Writes alternatives.md and alternatives.json to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import argparse
 import statistics
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from handgrad import SGD, Adam, Network, optimizers
-from handgrad.arrays import aligned_empty, buffer
+from handgrad.arrays import aligned_empty, layer_buffer
 
-from .ladder import LR, POST, Step, race
 from .peers import CASES, Floats, Task, floats
+from .speedups import LR, POST, Step, race
 from .tables import RESULTS, about, machine, save, save_json, table
 
 Batches = list[tuple[Floats, Floats]]
@@ -27,30 +29,30 @@ RNG = np.random.default_rng(0)
 
 
 def normal(*shape: int) -> Floats:
-    """N(0, 1)."""
+    """Return random numbers from N(0, 1)."""
     return RNG.standard_normal(shape, np.float32)
 
 
 def small_product() -> tuple[Step, Step]:
-    """z = x Wᵀ of the post's second layer."""
+    """z = x Wᵀ of the second layer of the blog post's network."""
     a, W, z = normal(10, 30), normal(10, 30), np.empty((10, 10), np.float32)
     return lambda x, t: np.dot(a, W.T, out=z), lambda x, t: np.matmul(a, W.T, out=z)
 
 
 def sum_over_batch() -> tuple[Step, Step]:
-    """db = 1ᵀ dz."""
+    """db = 1ᵀ dz, the sum over the batch."""
     dz, ones, db = normal(10, 30), np.ones(10, np.float32), np.empty(30, np.float32)
     return lambda x, t: np.dot(ones, dz, out=db), lambda x, t: dz.sum(axis=0, out=db)
 
 
-def number() -> tuple[Step, Step]:
-    """a ← a / 2 of a small batch."""
+def scalar() -> tuple[Step, Step]:
+    """a ← a / 2 for a small batch."""
     a, half = normal(10, 30), np.array(0.5, np.float32)
     return lambda x, t: np.multiply(a, half, out=a), lambda x, t: np.multiply(a, 0.5, out=a)
 
 
-def columns() -> tuple[Step, Step]:
-    """z = x Wᵀ of a wide layer, z column by column in memory, or row by row."""
+def column_major() -> tuple[Step, Step]:
+    """z = x Wᵀ of a wide layer, with column-major and with row-major z."""
     x, W = layer_buffer(128, 512, np.float32), normal(512, 512)
     x[...] = normal(128, 512)
     by_columns, by_rows, x_rows = (
@@ -61,20 +63,20 @@ def columns() -> tuple[Step, Step]:
     return lambda *_: np.matmul(x, W.T, out=by_columns), lambda *_: np.matmul(x_rows, W.T, out=by_rows)
 
 
-def cache_lines() -> tuple[Step, Step]:
-    """θ ← θ - dθ of the post's network, from a line of the cache on, and from 16 bytes behind one."""
+def alignment() -> tuple[Step, Step]:
+    """θ ← θ - dθ of the blog post's network, aligned to a cache line and 16 bytes after one."""
     theta, g = (aligned_empty(23_864, np.float32) for _ in range(2))
     theta[...] = g[...] = 0
 
     def update(first: int) -> Step:
-        mine, dmine = theta[first : first + 23_860], g[first : first + 23_860]
-        return lambda x, t: np.subtract(mine, dmine, out=mine)
+        part, gradient = theta[first : first + 23_860], g[first : first + 23_860]
+        return lambda x, t: np.subtract(part, gradient, out=part)
 
     return update(0), update(4)
 
 
 def mask() -> tuple[Step, Step]:
-    """dz of a ReLU, its mask a factor, or an index."""
+    """dz of a ReLU, with the mask as a factor and as an index."""
     a, da, dz = normal(128, 512), normal(128, 512), np.empty((128, 512), np.float32)
 
     def index(x: Floats, t: Floats) -> None:
@@ -85,90 +87,100 @@ def mask() -> tuple[Step, Step]:
 
 
 def blocks() -> tuple[Step, Step]:
-    """Adam's update of 784-2048-2048-10, in blocks and in one."""
-    network, (kept, whole) = Network([784, 2048, 2048, 10], rng=0), (Adam(), Adam())
-    kept.step(network)
-    block, optimizers.BLOCK = optimizers.BLOCK, network.parameters.size
-    whole.step(network)
-    optimizers.BLOCK = block
-    return lambda x, t: kept.step(network), lambda x, t: whole.step(network)
+    """Adam's update of 784-2048-2048-10, in blocks that fit into the cache and in one pass."""
+    network, (in_blocks, in_one_pass) = Network([784, 2048, 2048, 10], rng=0), (Adam(), Adam())
+    in_blocks.step(network)
+    chunk, optimizers.UPDATE_CHUNK = optimizers.UPDATE_CHUNK, network.parameters.size
+    in_one_pass.step(network)
+    optimizers.UPDATE_CHUNK = chunk
+    return lambda x, t: in_blocks.step(network), lambda x, t: in_one_pass.step(network)
 
 
 def threads() -> tuple[Step, Step]:
-    """The same update by one thread, and by two, each with half of the blocks."""
-    network, kept, halves = Network([784, 2048, 2048, 10], rng=0), Adam(), (Adam(), Adam())
-    for each in (kept, *halves):
-        each.step(network)
-    for each, half in zip(halves, (slice(None, None, 2), slice(1, None, 2)), strict=True):
-        each._blocks = each._blocks[half]
-    second = ThreadPoolExecutor(1)
+    """The same update with one thread and with two threads, each with half of the blocks."""
+    network, single, halves = Network([784, 2048, 2048, 10], rng=0), Adam(), (Adam(), Adam())
+    for optimizer in (single, *halves):
+        optimizer.step(network)
+    for optimizer, half in zip(halves, (slice(None, None, 2), slice(1, None, 2)), strict=True):
+        optimizer._blocks = optimizer._blocks[half]
+    executor = ThreadPoolExecutor(1)
 
     def both(x: Floats, t: Floats) -> None:
-        running = second.submit(halves[1].step, network)
+        second = executor.submit(halves[1].step, network)
         halves[0].step(network)
-        running.result()
+        second.result()
 
-    return lambda x, t: kept.step(network), both
+    return lambda x, t: single.step(network), both
 
 
-def pieces() -> tuple[Step, Step]:
-    """z = x Wᵀ for a batch of 64 at once, and 32 rows at a time: few enough for OpenBLAS's small kernel for AVX-512."""
+def two_halves() -> tuple[Step, Step]:
+    """z = x Wᵀ for a batch of 64, and for two halves: OpenBLAS has a kernel for small matrices with AVX-512."""
     W, z = normal(30, 784), np.empty((64, 30), np.float32)
 
-    def cut(x: Floats, t: Floats) -> None:
+    def halves(x: Floats, t: Floats) -> None:
         np.dot(x[:32], W.T, out=z[:32])
         np.dot(x[32:], W.T, out=z[32:])
 
-    return lambda x, t: np.dot(x, W.T, out=z), cut
+    return lambda x, t: np.dot(x, W.T, out=z), halves
 
 
-def live_pixels() -> tuple[Step, Step]:
-    """A step on all pixels, and on those alone that are not 0 in the whole training set: exact, as their W stay."""
-    live = floats()[0].any(axis=0)
-    whole, part = Network([784, 30, 10], rng=0), Network([int(live.sum()), 30, 10], rng=0)
-    all_of_it, some_of_it = SGD(LR), SGD(LR)
+def nonzero_pixels() -> tuple[Step, Step]:
+    """A step on all pixels, and on those that are not 0 in all images. The result is the same: other W never change."""
+    nonzero = floats()[0].any(axis=0)
+    complete, reduced = Network([784, 30, 10], rng=0), Network([int(nonzero.sum()), 30, 10], rng=0)
+    optimizer, reduced_optimizer = SGD(LR), SGD(LR)
     gathered: dict[int, Floats] = {}
 
-    def on_live(x: Floats, t: Floats) -> None:
+    def on_nonzero(x: Floats, t: Floats) -> None:
         key = x.ctypes.data
-        if key not in gathered:  # once, as a source of batches would
-            gathered[key] = np.ascontiguousarray(x[:, live])
-        some_of_it.train_step(part, gathered[key], t, LR)
+        if key not in gathered:  # only once: a data loader would do it in advance
+            gathered[key] = np.ascontiguousarray(x[:, nonzero])
+        reduced_optimizer.train_step(reduced, gathered[key], t, LR)
 
-    return lambda x, t: all_of_it.train_step(whole, x, t, LR), on_live
+    return lambda x, t: optimizer.train_step(complete, x, t, LR), on_nonzero
 
 
-def roads() -> Iterator[tuple[str, tuple[Step, Step], Batches]]:
-    """(what, the two ways, the batches that they are given)."""
-    small, middle = POST.batches(), Task(CASES[2], "sgd", LR).batches()
-    nothing = [middle[0]]
-    yield "a small product: dot, matmul", small_product(), small
-    yield "the sum over the batch: a product, sum(axis=0)", sum_over_batch(), small
-    yield "a number: as an array, as Python's", number(), small
-    yield "a wide product: by columns, by rows", columns(), nothing
-    yield "an update: from a cache line, across", cache_lines(), small
-    yield "ReLU's mask: a factor, an index", mask(), nothing
-    yield "Adam, 5.8 million parameters: blocks, one block", blocks(), nothing
-    yield "the same: one thread, two", threads(), nothing
-    yield "a product, batch 64: at once, in two pieces", pieces(), middle
-    yield "a step: all pixels, those ever inked", live_pixels(), small
+def comparisons() -> Iterator[tuple[str, tuple[Step, Step], Batches]]:
+    """Yield a label "what: handgrad, alternative", the two implementations, and their batches."""
+    small, medium = POST.batches(), Task(CASES[2], "sgd", LR).batches()
+    unused = [medium[0]]
+    yield "small product: np.dot, np.matmul", small_product(), small
+    yield "sum over the batch: np.dot with ones, sum(axis=0)", sum_over_batch(), small
+    yield "scalar: 0-d array, Python float", scalar(), small
+    yield "large product: column-major, row-major", column_major(), unused
+    yield "update: aligned to a cache line, not aligned", alignment(), small
+    yield "ReLU mask: factor, index", mask(), unused
+    yield "Adam, 5.8 million parameters: in blocks, in one pass", blocks(), unused
+    yield "Adam, 5.8 million parameters: one thread, two threads", threads(), unused
+    yield "product of batch 64: one call, two halves", two_halves(), medium
+    yield "training step: all pixels, pixels that are ever nonzero", nonzero_pixels(), small
+
+
+def report(results: dict[str, Any]) -> str:
+    """Return the table in Markdown."""
+    rows = []
+    for name, seconds in results["rounds"].items():
+        ours, other = (statistics.median(seconds[which]) * 1e6 for which in ("handgrad", "alternative"))
+        rows.append([name, f"{ours:,.2f}", f"{other:,.2f}", f"{ours / other:.2f}"])
+    head = ["what: handgrad, alternative", "handgrad, µs", "alternative, µs", "ratio"]
+    return f"{about(results['machine'])}\n\n{table(head, rows)}\n"
 
 
 def main() -> None:
-    """Walk them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.roads", description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="of turns (15)")
-    rounds, host = parser.parse_args().rounds, machine()
-    rows, found = [], {}
-    for name, (ours, other), batches in roads():
-        found[name] = race({"ours": ours, "other": other}, batches, rounds)
-        now, then = (statistics.median(found[name][way]) * 1e6 for way in ("ours", "other"))
-        rows.append([name, f"{now:,.2f}", f"{then:,.2f}", f"{now / then:.2f}x"])
-    told = table(["handgrad's way, the other", "us", "us", "gain"], rows)
-    text = f"{about(host)}\n\n{told}\n"
-    print(text, end="")
-    save(RESULTS / "roads.md", text)
-    save_json(RESULTS / "roads.json", {"machine": host, "rounds": found})
+    """Run the command line."""
+    description = str(__doc__).partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.alternatives", description=description)
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds (default: 15)")
+    parser.add_argument("--quick", action="store_true", help="one round, write nothing")
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine(), "rounds": {}}
+    for name, (ours, other), batches in comparisons():
+        rounds = 1 if options.quick else options.rounds
+        results["rounds"][name] = race({"handgrad": ours, "alternative": other}, batches, rounds)
+    print(report(results), end="")
+    if not options.quick:
+        save(RESULTS / "alternatives.md", report(results))
+        save_json(RESULTS / "alternatives.json", results)
 
 
 if __name__ == "__main__":

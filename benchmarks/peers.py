@@ -1,9 +1,9 @@
-"""What races, and over which course: the cases, and each peer as its own good users would write it.
+"""Peers and benchmark cases: the same training in handgrad, PyTorch, JAX, scikit-learn and examples/post.py.
 
-Every peer trains the same network from the same weights on the same batches. `Peer` says what a peer must do; each
-class below says which of its library's ways were tried, and which was the fastest.
+Every peer trains the same network from the same weights on the same batches. `Peer` is the interface. Each class below
+is written as experienced users of its library would write it, and documents which variants were measured.
 
-Libraries are imported where a peer is made, so that each worker process holds its own alone.
+A library is imported when its peer is created, so that each worker process imports only one of them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from handgrad.optimizers import OPTIMIZERS
 
 Floats = NDArray[np.float32]
 
-EXAMPLES = 60_000  # an epoch
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, everywhere
+EXAMPLES = 60_000  # of an epoch
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # parameters of Adam for all peers
 
-# Where a library counts the steps in float32, 1 - βᵗ is written -expm1(t ln β): the plain difference is 1.3e-5 off at
-# the first step, from which 20 steps on 2,048 relus make 1e-2 of the weights' change.
+# If a library counts the steps in float32, 1 - βᵗ is computed as -expm1(t ln β). The plain difference has an error of
+# 1.3e-5 in the first step, which grows to 1e-2 of the change of the weights after 20 steps with 2,048 ReLUs.
 
 
-# ---- The course ------------------------------------------------------------------------------------------------------
+# ---- Cases -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its batches: sigmoids and cross-entropy, or relu and cross_entropy.
+    """A network and its batches: sigmoids with binary cross-entropy, or ReLUs with softmax cross-entropy.
 
-    batches   how many batches lie in memory for the steps to go round
-    targets   peer's time over handgrad's, to be reached
-    share     of the machine's sgemm peak, to be reached
+    batches   number of batches in memory, which the steps use in turn
+    targets   goal for the ratio of the peer's time to handgrad's time
+    share     goal for the share of the peak FLOP/s of the machine
     """
 
     sizes: tuple[int, ...]
@@ -58,17 +58,17 @@ class Case:
 
     @property
     def name(self) -> str:
-        """784-30-10/64: the sizes, then the batch size."""
+        """The sizes and the batch size, e.g. 784-30-10/64."""
         return "-".join(map(str, self.sizes)) + f"/{self.batch}"
 
     @property
     def weights(self) -> int:
-        """Σ n_in n_out: a forward pass is twice as many floating-point operations for each example."""
+        """Σ n_in n_out. The forward pass of an example takes twice this number of floating-point operations."""
         return sum(n_in * n_out for n_in, n_out in itertools.pairwise(self.sizes))
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of a step's matrix products: three a layer, but two in the first, which has no dx.
+        """Floating-point operations of the matrix products of a step: three per layer, two in the first, without dx.
 
         2 batch (3 Σ n_in n_out - n_in₁ n_out₁)
         """
@@ -77,19 +77,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Task:
-    """A case and the optimizer that it is trained with: one race."""
+    """A case and its optimizer."""
 
     case: Case
     optimizer: str  # "sgd" or "adam"
     lr: float
 
     def network(self) -> Network:
-        """The network at the start."""
+        """Create the network with its initial weights."""
         activation, loss = ("relu", "cross_entropy") if self.case.softmax else ("sigmoid", "binary_cross_entropy")
         return Network(list(self.case.sizes), activation=activation, loss=loss, rng=0)
 
     def batches(self, order: NDArray[np.int64] | None = None) -> list[tuple[Floats, Floats]]:
-        """x in [0, 1] and one-hot t: the batches that the steps go round, the set's first; or those of an order."""
+        """Return batches of x in [0, 1] and one-hot t: the first ones of the training set, or those of an order."""
         x, t = floats()
         if order is None:
             x, t = (a[: self.case.batch * self.case.batches] for a in (x, t))
@@ -99,13 +99,13 @@ class Task:
         return [(x[r], t[r]) for r in rows]
 
     def pairs(self, theta: Floats) -> list[tuple[Floats, Floats]]:
-        """(W, b) of each layer, views into θ."""
-        found, first = [], 0
+        """Return (W, b) of each layer, views into θ."""
+        pairs, first = [], 0
         for n_in, n_out in itertools.pairwise(self.case.sizes):
             middle, last = first + n_in * n_out, first + n_in * n_out + n_out
-            found.append((theta[first:middle].reshape(n_out, n_in), theta[middle:last]))
+            pairs.append((theta[first:middle].reshape(n_out, n_in), theta[middle:last]))
             first = last
-        return found
+        return pairs
 
 
 CASES = (
@@ -142,93 +142,93 @@ CASES = (
 
 
 def tasks() -> list[Task]:
-    """Every case with plain SGD and with Adam."""
+    """Return every case with plain SGD and with Adam."""
     return [task_of(case, optimizer) for case in CASES for optimizer in ("sgd", "adam")]
 
 
 def task_of(case: Case, optimizer: str) -> Task:
-    """The race of a case, with a learning rate that it learns with: the post's for its own network."""
+    """Return the task of a case with a suitable learning rate, that of the blog post for its network."""
     return Task(case, optimizer, 1e-3 if optimizer == "adam" else 0.05 if case.softmax else 0.5)
 
 
 @functools.cache
 def pixels() -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
-    """(x, y, name): MNIST's training set where it is on this machine, else as many digits that handgrad draws."""
+    """Return (x, y, name): images of MNIST if it is on this machine, synthetic digits otherwise."""
     try:
         digits = load_mnist(fetch=False)
     except MnistNotFoundError:
         digits = load("synthetic")
-    return digits.x_train.reshape(len(digits.x_train), -1)[:EXAMPLES], digits.y_train[:EXAMPLES], digits.name
+    return digits.x_train[:EXAMPLES], digits.y_train[:EXAMPLES], digits.name
 
 
 @functools.cache
 def floats() -> tuple[Floats, Floats]:
-    """(x, t): the same set as a network computes with it, x in [0, 1], t one-hot."""
+    """Return (x, t) of the same set: x (count, 784) in [0, 1], t one-hot."""
     x, y, _ = pixels()
-    return as_floats(x, out=aligned_empty(x.size, np.float32).reshape(x.shape)), np.eye(10, dtype=np.float32)[y]
+    return as_floats(x, out=aligned_empty(x.size, np.float32).reshape(len(x), -1)), np.eye(10, dtype=np.float32)[y]
 
 
 def order_of(count: int, seed: int) -> NDArray[np.int64]:
-    """The order of an epoch over the first `count` examples: the one that a Trainer with this seed takes first."""
+    """Return the order of the first epoch of a Trainer with this seed and `count` examples."""
     return spawn_rngs(seed).shuffling.permutation(count)
 
 
-# ---- The peers -------------------------------------------------------------------------------------------------------
+# ---- Peers -----------------------------------------------------------------------------------------------------------
 
 
 class Peer(ABC):
     """A way to train the network of one task.
 
-    `load` puts it at given weights with a new optimizer; `steps` and `epoch` train, `predict` answers, and all return
-    when all is computed; `parameters` gives the weights as handgrad lays them out.
+    `load` sets the weights and creates a new optimizer. `steps` and `epoch` train. All methods return when the
+    computation is finished.
     """
 
-    most: ClassVar[int] = EXAMPLES  # examples that an epoch may take
-    forms: ClassVar[tuple[str, ...]] = ("",)  # ways to write it, of which the fastest is kept for each task
-    needs: ClassVar[str] = "numpy"  # the package that it trains with
-    epsilon_inside = False  # Adam divides by √v + ε before the bias of v is mended, not by √v̂ + ε after
+    most: ClassVar[int] = EXAMPLES  # largest number of examples of an epoch
+    forms: ClassVar[tuple[str, ...]] = ("",)  # variants, of which the fastest is used for each task
+    needs: ClassVar[str] = "numpy"  # the package that it uses
+    epsilon_inside = False  # Adam divides by √v + ε before the bias correction, not by √v̂ + ε
 
     def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
         self.task, self.batch = task, task.case.batch
 
     @staticmethod
     def enters(task: Task) -> bool:
-        """Whether the peer takes part in a task."""
+        """Return whether the peer supports a task."""
         return True
 
     @abstractmethod
     def load(self, theta: Floats) -> None:
-        """Start anew from the weights θ."""
+        """Set the weights θ and create a new optimizer."""
 
     @abstractmethod
     def steps(self, count: int) -> None:
-        """`count` steps, round the batches in memory, from the first."""
+        """Train `count` steps on the batches in memory, which are used in turn."""
 
     @abstractmethod
     def epoch(self, count: int, seed: int) -> None:
-        """Every one of the first `count` examples once, in the order of `order_of(count, seed)`.
+        """Train on the first `count` examples in the order of `order_of(count, seed)`.
 
-        Drawing the order and gathering its batches is part of it.
+        This includes creating the order and gathering the batches.
         """
 
     @abstractmethod
     def parameters(self) -> Floats:
-        """The weights θ as they are now."""
+        """Return the current weights θ, in the order of handgrad."""
 
     @abstractmethod
-    def pictures(self, count: int) -> Any:
-        """The first `count` examples in the form that `predict` takes: float32 where the library computes."""
+    def images(self, count: int) -> Any:
+        """Return the first `count` examples in the form that `predict` takes, float32 if possible."""
 
     @abstractmethod
-    def predict(self, pictures: Any) -> Any:
-        """The class of each picture."""
+    def predict(self, images: Any) -> Any:
+        """Return the predicted class of each image."""
 
 
 class Handgrad(Peer):
-    """The public interface: `Optimizer.learn`, a step; for an epoch Trainer.fit, from bytes, as from handgrad.data.
+    """handgrad: `Optimizer.train_step` for a step, `Trainer.fit` on integer pixels for an epoch.
 
-    So an epoch of handgrad's also turns bytes into floats, checks for divergence, and reports loss and accuracy, which
-    no peer here but scikit-learn does (its loss).
+    An epoch of handgrad therefore also converts pixels to floats, checks for divergence, and computes loss and
+    accuracy. Of the other peers, only scikit-learn computes its loss.
     """
 
     def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
@@ -238,7 +238,7 @@ class Handgrad(Peer):
 
     @functools.cached_property
     def batches(self) -> list[tuple[Floats, Floats]]:
-        """Made when asked for: an epoch does without."""
+        """Created on first use, because an epoch does not need them."""
         return self.task.batches()
 
     def load(self, theta: Floats) -> None:
@@ -257,19 +257,19 @@ class Handgrad(Peer):
     def parameters(self) -> Floats:
         return self.network.parameters.copy()
 
-    def pictures(self, count: int) -> Floats:
-        return as_floats(self.x[:count], out=np.empty((count, self.x.shape[1]), np.float32))
+    def images(self, count: int) -> Floats:
+        return as_floats(self.x[:count], out=np.empty((count, self.network.n_in), np.float32))
 
-    def predict(self, pictures: Floats) -> Any:
-        return self.network.predict(pictures)
+    def predict(self, images: Floats) -> Any:
+        return self.network.predict(images)
 
 
 class Torch(Peer):
-    """PyTorch, eager: Sequential, the loss on logits, torch.optim.
+    """PyTorch in eager mode: Sequential, a loss on logits, torch.optim.
 
-    Of the optimizer's implementations "fused" and "foreach" are tried. The batches of an epoch are views into blocks
-    of 512 examples gathered by index_select into one buffer: measured on a batch size of 10, 29 ms an epoch, against
-    104 ms for x[rows] batch by batch and 143 ms for x[order] at once.
+    The optimizer implementations "fused" and "foreach" are measured. The batches of an epoch are views into blocks of
+    512 examples, which index_select gathers into one buffer. Measured with a batch size of 10, this takes 29 ms per
+    epoch, compared with 104 ms for x[rows] batch by batch and 143 ms for x[order] at once.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("fused", "foreach")
@@ -283,10 +283,10 @@ class Torch(Peer):
         self.torch, self.form = torch, form
         x, t = floats()
         self.x = torch.from_numpy(x)
-        self.t = torch.from_numpy(t.argmax(axis=1) if task.case.softmax else t)  # classes, where the loss takes them
-        held = self.batch * task.case.batches
+        self.t = torch.from_numpy(t.argmax(axis=1) if task.case.softmax else t)  # class indices for cross_entropy
+        count = self.batch * task.case.batches
         self.batches = list(
-            zip(self.x[:held].split(self.batch), self.t[:held].split(self.batch), strict=True),
+            zip(self.x[:count].split(self.batch), self.t[:count].split(self.batch), strict=True),
         )
         self.block = max(1, 512 // self.batch) * self.batch
         self.x_block = torch.empty(self.block, *self.x.shape[1:])
@@ -294,15 +294,15 @@ class Torch(Peer):
         self.prepare()
 
     def prepare(self) -> None:
-        """Make the model."""
+        """Create the model."""
         nn, sizes = self.torch.nn, self.task.case.sizes
-        chain: list[Any] = []
+        layers: list[Any] = []
         for n_in, n_out in itertools.pairwise(sizes):
-            chain += [nn.Linear(n_in, n_out), nn.ReLU() if self.task.case.softmax else nn.Sigmoid()]
-        self.model = nn.Sequential(*chain[:-1])
+            layers += [nn.Linear(n_in, n_out), nn.ReLU() if self.task.case.softmax else nn.Sigmoid()]
+        self.model = nn.Sequential(*layers[:-1])
 
     def loss(self, z: Any, t: Any) -> Any:
-        """The mean over the batch of what handgrad's losses sum over the outputs."""
+        """Return the loss of handgrad: the sum over the outputs, the mean over the batch."""
         functional = self.torch.nn.functional
         if self.task.case.softmax:
             return functional.cross_entropy(z, t)
@@ -317,7 +317,7 @@ class Torch(Peer):
         self.optimizer = kind(self.model.parameters(), lr=self.task.lr, **{self.form: True})
 
     def step(self, x: Any, t: Any) -> None:
-        """One step."""
+        """Train one step."""
         self.optimizer.zero_grad()
         self.loss(self.model(x), t).backward()
         self.optimizer.step()
@@ -337,20 +337,21 @@ class Torch(Peer):
     def parameters(self) -> Floats:
         return np.concatenate([p.detach().numpy().ravel() for p in self.model.parameters()])
 
-    def pictures(self, count: int) -> Any:
+    def images(self, count: int) -> Any:
         return self.x[:count]
 
-    def predict(self, pictures: Any) -> Any:
+    def predict(self, images: Any) -> Any:
         with self.torch.inference_mode():
-            return self.model(pictures).argmax(1)
+            return self.model(images).argmax(1)
 
 
 class TorchCompile(Torch):
-    """PyTorch, torch.compile: the whole step one graph, the derivatives by torch.func.grad, the update in place.
+    """PyTorch with torch.compile: the complete step is one graph with torch.func.grad and an in-place update.
 
-    The C++ wrapper, and no guards, since no shape ever changes. Measured on 784-30-10, batch 10, one thread: 62 µs;
-    with guards 87 µs, and with the Python wrapper 92 µs; loss.backward() and torch.optim in the compiled function with
-    trace_autograd_ops 138 µs, without it (the graph breaks) 303 µs; the eager step 258 µs.
+    It uses the C++ wrapper and no guards, because the shapes never change. A step of 784-30-10 with batch size 10 and
+    one thread takes 62 µs. It takes 87 µs with guards, and 92 µs with the Python wrapper. With loss.backward() and
+    torch.optim in the compiled function, it takes 138 µs with trace_autograd_ops and 303 µs without, because the graph
+    breaks. The eager step takes 258 µs.
     """
 
     forms = ("",)
@@ -362,7 +363,7 @@ class TorchCompile(Torch):
         activation = torch.relu if case.softmax else torch.sigmoid
         self.theta = [(torch.zeros(n_out, n_in), torch.zeros(n_out)) for n_in, n_out in itertools.pairwise(case.sizes)]
         flat = list(itertools.chain(*self.theta))
-        self.memory = [[torch.zeros_like(p) for p in flat] for _ in range(2)] if adam else [[], []]
+        self.moments = [[torch.zeros_like(p) for p in flat] for _ in range(2)] if adam else [[], []]
         self.count = torch.zeros(())
 
         def outputs(theta: Any, x: Any) -> Any:
@@ -373,7 +374,7 @@ class TorchCompile(Torch):
         def loss(theta: Any, x: Any, t: Any) -> Any:
             return self.loss(outputs(theta, x), t)
 
-        def step(theta: Any, memory: Any, count: Any, x: Any, t: Any) -> None:
+        def step(theta: Any, moments: Any, count: Any, x: Any, t: Any) -> None:
             gradient = itertools.chain(*torch.func.grad(loss)(theta, x, t))
             flat = itertools.chain(*theta)
             if not adam:
@@ -381,40 +382,40 @@ class TorchCompile(Torch):
                     p.sub_(g, alpha=lr)
                 return
             count.add_(1)
-            mend_1, mend_2 = (-torch.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
-            for p, g, m, v in zip(flat, gradient, *memory, strict=True):
+            bias_1, bias_2 = (-torch.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
+            for p, g, m, v in zip(flat, gradient, *moments, strict=True):
                 m.lerp_(g, 1 - BETA_1)
                 v.mul_(BETA_2).addcmul_(g, g, value=1 - BETA_2)
-                p.sub_(lr * (m / mend_1) / ((v / mend_2).sqrt() + EPSILON))
+                p.sub_(lr * (m / bias_1) / ((v / bias_2).sqrt() + EPSILON))
 
-        torch.compiler.reset()  # without guards, what was compiled for another network would be taken for this one
+        torch.compiler.reset()  # without guards, the code of another network would be reused
         options = {"cpp_wrapper": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
         self.compiled = torch.compile(step, fullgraph=True, options=options)
-        self.answer = torch.compile(lambda theta, x: outputs(theta, x).argmax(1), dynamic=False)
+        self.compiled_predict = torch.compile(lambda theta, x: outputs(theta, x).argmax(1), dynamic=False)
 
     def load(self, theta: Floats) -> None:
         for ours, theirs in zip(self.task.pairs(theta), self.theta, strict=True):
             for a, b in zip(ours, theirs, strict=True):
                 b.copy_(self.torch.from_numpy(np.array(a)))
-        for tensor in (self.count, *itertools.chain(*self.memory)):
+        for tensor in (self.count, *itertools.chain(*self.moments)):
             tensor.zero_()
 
     def step(self, x: Any, t: Any) -> None:
-        self.compiled(self.theta, self.memory, self.count, x, t)
+        self.compiled(self.theta, self.moments, self.count, x, t)
 
     def parameters(self) -> Floats:
         return np.concatenate([p.numpy().ravel() for p in itertools.chain(*self.theta)])
 
-    def predict(self, pictures: Any) -> Any:
-        return self.answer(self.theta, pictures)
+    def predict(self, images: Any) -> Any:
+        return self.compiled_predict(self.theta, images)
 
 
 class JaxScan(Peer):
-    """JAX: one jitted lax.scan over all the steps, the state donated; an epoch gathers each batch in the scan's body.
+    """JAX: one jitted lax.scan over all steps, with donated state. The body of the scan gathers the batch.
 
-    Both layouts of W are tried: measured on 784-30-10, batch 10, x Wᵀ takes 25 µs a step, x W 32 µs; one picture
-    through 784-2048-2048-10 takes x Wᵀ 3.7 ms, x W 0.4 ms. Unrolling the scan 4 times gains nothing. Gathering a whole
-    epoch before the scan takes 40 % longer than in its body.
+    Both layouts of W are measured. A step of 784-30-10 with batch size 10 takes 25 µs with x Wᵀ and 32 µs with x W. One
+    image through 784-2048-2048-10 takes 3.7 ms with x Wᵀ and 0.4 ms with x W. Unrolling the scan 4 times is not faster.
+    Gathering the complete epoch before the scan takes 40 % longer than gathering in its body.
     """
 
     needs = "jax"
@@ -429,9 +430,12 @@ class JaxScan(Peer):
         self.jax, self.jnp = jax, jnp
         step, batch = self.step, self.batch
         x, y, _ = pixels()
-        self.examples = jnp.array(x) * jnp.float32(1 / 255), jax.nn.one_hot(y, 10, dtype=jnp.float32)
-        held = batch * task.case.batches
-        self.held = tuple(a[:held].reshape(-1, batch, a.shape[1]) for a in self.examples)
+        self.examples = (
+            jnp.array(x.reshape(len(x), -1)) * jnp.float32(1 / 255),
+            jax.nn.one_hot(y, 10, dtype=jnp.float32),
+        )
+        count = batch * task.case.batches
+        self.batches = tuple(a[:count].reshape(-1, batch, a.shape[1]) for a in self.examples)
 
         def scan(state: Any, batches: Any) -> Any:
             return jax.lax.scan(lambda state, b: (step(state, *b), None), state, batches)[0]
@@ -441,10 +445,10 @@ class JaxScan(Peer):
             return jax.lax.scan(lambda state, rows: (step(state, x[rows], t[rows]), None), state, order)[0]
 
         self.scan, self.scan_rows = jax.jit(scan, donate_argnums=0), jax.jit(scan_rows, donate_argnums=0)
-        self.answer = jax.jit(lambda theta, x: self.outputs(theta, x).argmax(1))
+        self.jitted_predict = jax.jit(lambda theta, x: self.outputs(theta, x).argmax(1))
 
     def outputs(self, theta: Any, x: Any) -> Any:
-        """z of a batch."""
+        """Return the logits z of a batch."""
         activation = self.jax.nn.relu if self.task.case.softmax else self.jax.nn.sigmoid
         for number, (W, b) in enumerate(theta, start=1):
             x = x @ (W if self.columns else W.T) + b
@@ -453,40 +457,40 @@ class JaxScan(Peer):
         return x
 
     def loss(self, theta: Any, x: Any, t: Any) -> Any:
-        """The mean over the batch of what handgrad's losses sum over the outputs."""
+        """Return the loss of handgrad: the sum over the outputs, the mean over the batch."""
         z = self.outputs(theta, x)
-        each = -t * self.jax.nn.log_softmax(z) if self.task.case.softmax else self.jnp.logaddexp(0, z) - t * z
-        return each.sum() / len(x)
+        losses = -t * self.jax.nn.log_softmax(z) if self.task.case.softmax else self.jnp.logaddexp(0, z) - t * z
+        return losses.sum() / len(x)
 
     def step(self, state: Any, x: Any, t: Any) -> Any:
-        """One step, state to state."""
-        jnp, each, lr = self.jnp, self.jax.tree.map, self.task.lr
-        theta, *memory = state
+        """Return the state after one step."""
+        jnp, tree_map, lr = self.jnp, self.jax.tree.map, self.task.lr
+        theta, *moments = state
         gradient = self.jax.grad(self.loss)(theta, x, t)
-        if not memory:
-            return [each(lambda p, g: p - lr * g, theta, gradient)]
-        m, v, count = memory
+        if not moments:
+            return [tree_map(lambda p, g: p - lr * g, theta, gradient)]
+        m, v, count = moments
         count = count + 1
-        m = each(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, m, gradient)
-        v = each(lambda v, g: BETA_2 * v + (1 - BETA_2) * g * g, v, gradient)
-        mend_1, mend_2 = (-jnp.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
-        theta = each(lambda p, m, v: p - lr * (m / mend_1) / (jnp.sqrt(v / mend_2) + EPSILON), theta, m, v)
+        m = tree_map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, m, gradient)
+        v = tree_map(lambda v, g: BETA_2 * v + (1 - BETA_2) * g * g, v, gradient)
+        bias_1, bias_2 = (-jnp.expm1(count * math.log(beta)) for beta in (BETA_1, BETA_2))
+        theta = tree_map(lambda p, m, v: p - lr * (m / bias_1) / (jnp.sqrt(v / bias_2) + EPSILON), theta, m, v)
         return [theta, m, v, count]
 
     def load(self, theta: Floats) -> None:
-        jnp, each = self.jnp, self.jax.tree.map
+        jnp, tree_map = self.jnp, self.jax.tree.map
         start = [(jnp.array(W.T if self.columns else W), jnp.array(b)) for W, b in self.task.pairs(theta)]
         self.state = [start]
         if self.task.optimizer == "adam":
-            self.state += [each(jnp.zeros_like, start), each(jnp.zeros_like, start), jnp.zeros((), jnp.float32)]
+            self.state += [tree_map(jnp.zeros_like, start), tree_map(jnp.zeros_like, start), jnp.zeros((), jnp.float32)]
         self.jax.block_until_ready(self.state)
 
     def steps(self, count: int) -> None:
         rounds, rest = divmod(count, self.task.case.batches)
         for _ in range(rounds):
-            self.state = self.scan(self.state, self.held)
+            self.state = self.scan(self.state, self.batches)
         if rest:
-            self.state = self.scan(self.state, tuple(a[:rest] for a in self.held))
+            self.state = self.scan(self.state, tuple(a[:rest] for a in self.batches))
         self.jax.block_until_ready(self.state)
 
     def epoch(self, count: int, seed: int) -> None:
@@ -497,20 +501,20 @@ class JaxScan(Peer):
         pairs = ((W.T if self.columns else W, b) for W, b in self.state[0])
         return np.concatenate([np.ravel(p) for pair in pairs for p in pair])
 
-    def pictures(self, count: int) -> Any:
+    def images(self, count: int) -> Any:
         return self.examples[0][:count]
 
-    def predict(self, pictures: Any) -> Any:
-        return self.answer(self.state[0], pictures).block_until_ready()
+    def predict(self, images: Any) -> Any:
+        return self.jitted_predict(self.state[0], images).block_until_ready()
 
 
 class JaxStep(JaxScan):
-    """JAX: one step jitted, its state donated; an epoch's step gathers its batch itself, the order on the device."""
+    """JAX: one jitted step with donated state. In an epoch, the step gathers its batch from an order on the device."""
 
     def __init__(self, task: Task, form: str = "x Wᵀ", threads: int = 1) -> None:
         super().__init__(task, form)
         jax = self.jax
-        self.batches = list(zip(*(map(self.jnp.array, a) for a in map(np.asarray, self.held)), strict=True))
+        self.single_batches = list(zip(*(map(self.jnp.array, a) for a in map(np.asarray, self.batches)), strict=True))
         step, batch = self.step, self.batch
 
         def step_rows(state: Any, number: Any, x: Any, t: Any, order: Any) -> Any:
@@ -521,7 +525,7 @@ class JaxStep(JaxScan):
 
     def steps(self, count: int) -> None:
         jitted, state = self.jitted, self.state
-        for x, t in itertools.islice(itertools.cycle(self.batches), count):
+        for x, t in itertools.islice(itertools.cycle(self.single_batches), count):
             state = jitted(state, x, t)
         self.state = self.jax.block_until_ready(state)
 
@@ -535,10 +539,10 @@ class JaxStep(JaxScan):
 
 
 class Sklearn(Peer):
-    """scikit-learn: MLPClassifier without penalty and momentum, float32, by partial_fit over all batches of a pass.
+    """scikit-learn: MLPClassifier without penalty and momentum, in float32. partial_fit trains on all batches.
 
-    One-hot rows, which it takes for labels that exclude nothing, give it logistic outputs and handgrad's binary_cross_entropy;
-    classes give it softmax. It sums up the loss of each batch as it goes, which cannot be turned off.
+    With one-hot rows, which it treats as multi-label targets, it uses logistic outputs and binary cross-entropy. With
+    class indices, it uses softmax. It always computes the loss of each batch too.
     """
 
     needs = "sklearn"
@@ -558,7 +562,7 @@ class Sklearn(Peer):
             alpha=0,
             batch_size=case.batch,
             learning_rate_init=task.lr,
-            shuffle=False,  # the order comes from outside
+            shuffle=False,  # the order is given
             momentum=0,
             nesterovs_momentum=False,
             beta_1=BETA_1,
@@ -572,7 +576,7 @@ class Sklearn(Peer):
             self.task.pairs(theta), self.model.coefs_, self.model.intercepts_, strict=True
         ):
             coefficient[...], intercept[...] = W.T, b
-        vars(self.model).pop("_optimizer", None)  # the next partial_fit makes a new one
+        vars(self.model).pop("_optimizer", None)  # the next partial_fit creates a new one
 
     def steps(self, count: int) -> None:
         rounds, rest = divmod(count, self.task.case.batches)
@@ -584,7 +588,7 @@ class Sklearn(Peer):
         self.fit(self.x[order], self.y[order])
 
     def fit(self, x: Any, y: Any) -> None:
-        """Once over the batches of x."""
+        """Train on each batch of x once."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             self.model.partial_fit(x, y)
@@ -593,26 +597,26 @@ class Sklearn(Peer):
         pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
         return np.concatenate([part for W, b in pairs for part in (W.T.ravel(), b)])
 
-    def pictures(self, count: int) -> Floats:
+    def images(self, count: int) -> Floats:
         return self.x[:count]
 
-    def predict(self, pictures: Floats) -> Any:
+    def predict(self, images: Floats) -> Any:
         if self.task.case.softmax:
-            return self.model.predict(pictures)
-        return self.model.predict_proba(pictures).argmax(1)  # predict would give every output above a half
+            return self.model.predict(images)
+        return self.model.predict_proba(images).argmax(1)  # predict would return one label per output
 
 
 class Post(Peer):
-    """examples/post.py: the post's listing, one example at a time, float64 columns."""
+    """examples/post.py: the corrected listing of the blog post, one example at a time, float64 columns."""
 
-    most = 6_000  # columns held, 38 MB
+    most = 6_000  # the columns take 38 MB
 
     def __init__(self, task: Task, form: str = "", threads: int = 1) -> None:
         super().__init__(task)
         path = Path(__file__).parents[1] / "examples" / "post.py"
         spec = importlib.util.spec_from_file_location("post", path)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is not there")
+            raise ImportError(f"{path} does not exist")
         post = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(post)
         self.network = post.Network(list(task.case.sizes), rng=0)
@@ -643,11 +647,11 @@ class Post(Peer):
         pairs = zip(self.network.weights, self.network.bias, strict=True)
         return np.concatenate([part.ravel() for pair in pairs for part in pair]).astype(np.float32)
 
-    def pictures(self, count: int) -> list[Any]:
+    def images(self, count: int) -> list[Any]:
         return [x for x, _ in self.pairs[:count]]
 
-    def predict(self, pictures: list[Any]) -> list[Any]:
-        return [np.argmax(self.network.ff(x)) for x in pictures]
+    def predict(self, images: list[Any]) -> list[Any]:
+        return [np.argmax(self.network.ff(x)) for x in images]
 
 
 PEERS: dict[str, type[Peer]] = {
@@ -663,19 +667,20 @@ PEERS: dict[str, type[Peer]] = {
 
 # ---- Agreement -------------------------------------------------------------------------------------------------------
 
-# Of the weights' change, what rounding in float32 may make; a learning rate 1 % off makes 1e-2. After 20 steps it is
-# 3e-6 with SGD on sigmoids, 1e-3 on 2,048 relus, where one z is 0 for one and not for the other; with Adam 3e-3, once
-# 6e-3 on 2,048 relus, as it divides by its own size even a gradient that is little but rounding: from the same steps in
-# float64, handgrad is 2.9e-3 off, PyTorch 2.0e-3.
+# Largest difference due to float32 rounding, relative to the change of the weights. A learning rate that is wrong by
+# 1 % causes 1e-2. After 20 steps, rounding causes 3e-6 with SGD and sigmoids, and 1e-3 with 2,048 ReLUs, where a z can
+# be 0 in one library only. It causes 3e-3 with Adam, and once 6e-3 with 2,048 ReLUs, because Adam divides a gradient by
+# its size even if it consists of rounding errors: the error compared with float64 is 2.9e-3 for handgrad and 2.0e-3 for
+# PyTorch.
 TOLERANCE = 7e-3
 
 
 def reference(task: Task, count: int, epsilon_inside: bool, seed: int | None = None) -> Floats:
-    """handgrad's weights after `count` steps round the batches; with a seed, after those of an epoch in its order.
+    """Return the weights of handgrad after `count` steps on the batches in memory, or of an epoch with this seed.
 
-    With `epsilon_inside`, those of scikit-learn's Adam: lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε) is handgrad's
-    lr m̂ / (√v̂ + ε') with ε' = ε / √(1 - β₂ᵗ), 32 times ε at the first step. So handgrad takes that ε' at step t,
-    and the tolerance need not be widened for it: with ε as it is, the two would be 5e-2 apart.
+    With `epsilon_inside`, handgrad computes scikit-learn's version of Adam, lr √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε).
+    It equals lr m̂ / (√v̂ + ε') with ε' = ε / √(1 - β₂ᵗ), which is 32 ε in the first step. With the same ε, the weights
+    would differ by 5e-2.
     """
     ours = Handgrad(task)
     ours.load(ours.parameters())
@@ -689,7 +694,7 @@ def reference(task: Task, count: int, epsilon_inside: bool, seed: int | None = N
 
 
 def disagreement(task: Task, theirs: Floats, ours: Floats) -> float:
-    """‖θ - θ'‖ over ‖θ' - θ₀‖, of that W or b which differs most: 0 where both went the same way."""
+    """Return ‖θ - θ'‖ / ‖θ' - θ₀‖ of the W or b with the largest difference."""
     start = task.network().parameters
     triples = zip(*(itertools.chain(*task.pairs(theta)) for theta in (theirs, ours, start)), strict=True)
     return max(float(np.linalg.norm(a - b) / np.linalg.norm(b - c)) for a, b, c in triples)

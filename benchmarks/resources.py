@@ -1,16 +1,17 @@
-"""What a library costs beside its steps: to import, to ask one question, in memory, until the first epoch, on the disk.
+"""Resources: time to import, to predict and to finish the first epoch; memory; installed size.
 
     python -m benchmarks.resources [--repeats 3]
+    python -m benchmarks.resources --quick      one repetition, without writing anything
 
-import     seconds of the import statement in a fresh process, the median; and over those of `import numpy`
-predict    the classes of one picture and of 10,000 by the library's own call, in a worker, of one thread and all cores
-           the faster; through 784-2048-2048-10 also as a share of the machine's sgemm peak
-train      a fresh process that loads the set and trains 784-30-10 on it for an epoch, batches of 10, plain SGD, threads
-           as they come: seconds from its start until the epoch is done, and the most memory that it held; handgrad
-           trains from bytes, the others from float32
-installed  the files of the package and of all that it depends on, as their wheels list them
+import     seconds of the import statement in a new process, the median, and the ratio to `import numpy`
+predict    classes of 1 and of 10,000 images, with one thread or all cores, whichever is faster; for 784-2048-2048-10
+           also as a share of the peak FLOP/s of the machine
+train      a new process loads the training set and trains 784-30-10 for one epoch with plain SGD, batch size 10, and
+           the default number of threads: seconds from its start to the end of the epoch, and its largest memory;
+           handgrad trains on integer pixels, the others on float32
+installed  size of the files of the package and of all its dependencies
 
-Libraries take turns, repeat by repeat. Writes resources.json and resources.md into benchmarks/results.
+The libraries alternate in each repetition. Writes resources.json and resources.md to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .workers import Workers, cores
 
 
 class Library(NamedTuple):
-    """The peer that stands for a library, what its user imports, what pip installs, and the form that answers best."""
+    """The peer of a library, its import statement, its distribution, and its fastest form for predictions."""
 
     peer: str
     statement: str
@@ -50,39 +51,39 @@ LIBRARIES = {
     "sklearn": Library("sklearn", "from sklearn.neural_network import MLPClassifier", "scikit-learn"),
 }
 SMALL, LARGE = task_of(CASES[0], "sgd"), task_of(CASES[-1], "sgd")
-PICTURES = 10_000
+IMAGES = 10_000
 
 
-# ---- Fresh processes -------------------------------------------------------------------------------------------------
+# ---- New processes ---------------------------------------------------------------------------------------------------
 
 
 def seconds_to_import(statement: str) -> float:
-    """Seconds of the statement in a process of its own."""
+    """Return the seconds of an import statement in a new process."""
     code = f"import time; begin = time.perf_counter(); {statement}; print(time.perf_counter() - begin)"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def train_apart(peer: str) -> dict[str, float]:
-    """Seconds from the start of a process that trains an epoch to its end, and the process's greatest size in bytes."""
+def train_in_new_process(peer: str) -> dict[str, float]:
+    """Return the seconds of a new process that trains one epoch, and its largest memory in bytes."""
     command = [sys.executable, "-m", "benchmarks.resources", "--train", peer]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         if process.stdout is None:
-            raise RuntimeError("a process without its pipe")
+            raise RuntimeError("the process has no stdout")
         line = process.stdout.readline()
         seconds = time.perf_counter() - begin
     if process.returncode:
-        sys.exit(f"the training of {peer} failed, see above")
+        sys.exit(f"the training of {peer} failed: see the traceback above")
     return {"seconds": seconds, "bytes": float(line)}
 
 
 def train_here(name: str) -> None:
-    """One epoch, then the most memory that this process held, in bytes."""
-    import resource  # where there is none, as on Windows, nothing else is lost
+    """Train one epoch, and print the largest memory of this process in bytes."""
+    import resource  # here, because Windows does not have it
 
     peer = PEERS[name](SMALL, PEERS[name].forms[0], cores())
     peer.load(SMALL.network().parameters.copy())
-    if isinstance(peer, Sklearn):  # its own shuffling takes no copy of the set, as an order from outside does
+    if isinstance(peer, Sklearn):  # its own shuffling does not copy the training set, whereas a given order does
         peer.model.shuffle = True
         peer.fit(peer.x, peer.y)
     else:
@@ -91,44 +92,44 @@ def train_here(name: str) -> None:
     print(most if sys.platform == "darwin" else most * 1024, flush=True)
 
 
-# ---- Answers ---------------------------------------------------------------------------------------------------------
+# ---- Predictions -----------------------------------------------------------------------------------------------------
 
 
-def seconds_to_answer(workers: Workers, task: Task, repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of a call by the count of pictures and the library, a number a repeat, with the threads that suit it.
+def seconds_to_predict(workers: Workers, task: Task, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of a prediction by number of images and library, with the faster number of threads.
 
-    Ends the run where a library reads the pictures otherwise than handgrad.
+    Exits if the predictions of a library differ from those of handgrad.
     """
     settings = {
         (name, threads): workers.get(LIBRARIES[name].peer, threads)
         for name in LIBRARIES
         for threads in sorted({1, cores()})
     }
-    answers = {}
+    predictions = {}
     for (name, _), worker in settings.items():
-        worker.ask("prepare", task, LIBRARIES[name].form)
-        answers[name] = worker.ask("answers", PICTURES)
-    for name, theirs in answers.items():
-        same = float(np.mean(theirs == answers["handgrad"]))
-        if same < 0.999:  # the rest may be two outputs that rounding parts
-            sys.exit(f"{name} DISAGREES: of {PICTURES} pictures through {task.case.name} it reads {same:.2%} alike")
-    found: dict[str, dict[str, list[float]]] = {}
-    for count in (1, PICTURES):
+        worker.call("prepare", task, LIBRARIES[name].form)
+        predictions[name] = worker.call("predictions", IMAGES)
+    for name, theirs in predictions.items():
+        same = float(np.mean(theirs == predictions["handgrad"]))
+        if same < 0.999:  # rounding can change the order of two equal outputs
+            sys.exit(f"{name}: only {same:.2%} of {IMAGES} predictions of {task.case.name} equal those of handgrad")
+    results: dict[str, dict[str, list[float]]] = {}
+    for count in (1, IMAGES):
         seconds: dict[tuple[str, int], list[float]] = {setting: [] for setting in settings}
         for _ in range(repeats):
             for setting, worker in settings.items():
                 seconds[setting].append(worker.timed("predict", count))
-        found[str(count)] = {
+        results[str(count)] = {
             name: min((seconds[s] for s in settings if s[0] == name), key=statistics.median) for name in LIBRARIES
         }
-    return found
+    return results
 
 
-# ---- On the disk -----------------------------------------------------------------------------------------------------
+# ---- Installed size --------------------------------------------------------------------------------------------------
 
 
 def installed(name: str) -> tuple[int, list[str]]:
-    """Bytes of a distribution and of all that it requires, extras apart; and their names."""
+    """Return the size of a distribution and its dependencies in bytes, without extras, and their names."""
     from packaging.requirements import Requirement
 
     size, seen, waiting = 0, [], [name]
@@ -147,7 +148,7 @@ def installed(name: str) -> tuple[int, list[str]]:
 
 
 def _bytes_of(distribution: importlib.metadata.Distribution) -> int:
-    """Bytes of its files, without what Python compiled; handgrad's where they lie, as it may be installed in place."""
+    """Size of the files without bytecode. handgrad may be an editable install, so its package directory counts."""
     if distribution.metadata["Name"] == "handgrad":
         paths = list(Path(handgrad.__file__).parent.rglob("*"))
     else:
@@ -155,29 +156,29 @@ def _bytes_of(distribution: importlib.metadata.Distribution) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc")
 
 
-# ---- The report ------------------------------------------------------------------------------------------------------
+# ---- Report ----------------------------------------------------------------------------------------------------------
 
 
 def measure(repeats: int) -> dict[str, Any]:
-    """Every figure, raw."""
+    """Measure everything."""
     imports: dict[str, list[float]] = {name: [] for name in ("numpy", *LIBRARIES)}
     trainings: dict[str, list[dict[str, float]]] = {name: [] for name in LIBRARIES}
     for number in range(repeats + 1):
         for name, seconds in imports.items():
-            each = seconds_to_import("import numpy" if name == "numpy" else LIBRARIES[name].statement)
-            if number:  # the first reads the files from the disk
-                seconds.append(each)
+            elapsed = seconds_to_import("import numpy" if name == "numpy" else LIBRARIES[name].statement)
+            if number:  # the first import reads the files from the disk
+                seconds.append(elapsed)
     for _ in range(repeats):
         for name, runs in trainings.items():
-            runs.append(train_apart(LIBRARIES[name].peer))
+            runs.append(train_in_new_process(LIBRARIES[name].peer))
     with Workers() as workers:
-        answers = {task.case.name: seconds_to_answer(workers, task, repeats) for task in (SMALL, LARGE)}
+        predictions = {task.case.name: seconds_to_predict(workers, task, repeats) for task in (SMALL, LARGE)}
         peaks = [workers.get("handgrad", cores()).timed("peak") for _ in range(repeats)]
     sizes = {name: installed(library.distribution) for name, library in LIBRARIES.items()}
     return {
         "import_seconds": imports,
         "train": trainings,
-        "predict_seconds": answers,
+        "predict_seconds": predictions,
         "peak_flops": peaks,
         "installed": {name: {"bytes": size, "distributions": names} for name, (size, names) in sizes.items()},
     }
@@ -186,13 +187,13 @@ def measure(repeats: int) -> dict[str, Any]:
 HEAD = (
     "library",
     "import, s",
-    "of numpy's",
-    "one picture, µs",
-    "10,000, ms",
-    "one picture, wide, µs",
-    "10,000, wide, ms",
+    "/ numpy",
+    "1 image, µs",
+    "10,000 images, ms",
+    "1 image, wide, µs",
+    "10,000 images, wide, ms",
     "of peak",
-    "first epoch after, s",
+    "first epoch, s",
     "memory, MB",
     "installed, MB",
     "packages",
@@ -200,17 +201,17 @@ HEAD = (
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
-    """A row for each library."""
+    """Return a row for each library."""
     median = statistics.median
-    flop = 2 * PICTURES * LARGE.case.weights
-    found = []
+    flop = 2 * IMAGES * LARGE.case.weights
+    cells = []
     for name in LIBRARIES:
         imports = median(results["import_seconds"][name])
         one, many, one_wide, many_wide = (
             median(of[name]) for counts in results["predict_seconds"].values() for of in counts.values()
         )
         runs, disk = results["train"][name], results["installed"][name]
-        found.append(
+        cells.append(
             [
                 name,
                 f"{imports:.3f}",
@@ -226,33 +227,34 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
                 str(len(disk["distributions"])),
             ]
         )
-    return found
+    return cells
 
 
 def report(results: dict[str, Any]) -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     return "\n".join(
         [
-            "# What a library costs beside its steps",
+            "# Import, prediction, memory and installed size",
             "",
-            f"{about(results['machine'])}. Medians. Made by `make bench`.",
+            f"{about(results['machine'])}. Medians. Created by `make bench`.",
             "",
             table(HEAD, rows(results)),
             "",
-            "Import: in a fresh process. Pictures: through 784-30-10; wide: through 784-2048-2048-10. First epoch, "
-            "memory: a fresh process that loads the set and trains 784-30-10 for an epoch, batches of 10; seconds from "
-            "its start, and the most that it held. Installed: with all that it depends on.",
+            "Import: in a new process. Images: prediction with 784-30-10; wide: with 784-2048-2048-10. First epoch and "
+            "memory: a new process loads the training set and trains 784-30-10 for one epoch with batch size 10; "
+            "seconds from its start, and its largest memory. Installed: with all dependencies.",
             "",
         ]
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.resources", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--repeats", type=int, default=3, help="how often each is measured (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="number of repetitions (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="one repetition, write nothing")
     parser.add_argument("--train", choices=list(PEERS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.train:
@@ -262,9 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--repeats {options.repeats}: expected 1 or more")
     if lacking := missing([library.peer for library in LIBRARIES.values()]):
         parser.error(f"{', '.join(lacking)} not installed: pip install 'handgrad[peers]'")
-    results = {"machine": machine(), **measure(options.repeats)}
-    save_json(RESULTS / "resources.json", results)
-    save(RESULTS / "resources.md", report(results))
+    results = {"machine": machine(), **measure(1 if options.quick else options.repeats)}
+    if not options.quick:
+        save_json(RESULTS / "resources.json", results)
+        save(RESULTS / "resources.md", report(results))
     print(table(HEAD, rows(results)))
     return 0
 

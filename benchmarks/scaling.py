@@ -1,11 +1,12 @@
-"""How the time of a step grows with width, depth, batch size and threads, and that of an epoch with the examples.
+"""Scaling: time per step against width, depth, batch size and threads; time per epoch against number of examples.
 
-    python -m benchmarks.growth [--rounds 3]
+    python -m benchmarks.scaling [--rounds 3]
+    python -m benchmarks.scaling --quick        two points per curve, one round, without writing anything
 
-Each curve changes one number of a network of relus before a softmax, trained by plain SGD. At each point every library
-is tried with one thread and with all cores (on the curve over threads, with as many as the point says), in its first
-form; the rounds are interleaved, and the better setting's median is the point. Writes growth.json and growth.png into
-benchmarks/results.
+Each curve changes one number of a ReLU network with softmax, trained with plain SGD. At each point, every library is
+measured with one thread and with all cores (on the curve over threads, with the given number of threads), in its first
+form. The libraries alternate within each round. A point is the median of the faster setting. Writes scaling.json and
+scaling.png to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from .tables import RESULTS, STYLES, about, machine, missing, save_json
 from .workers import Workers, cores
 
 LIBRARIES = ("handgrad", "torch", "jax-scan", "sklearn")
-CHUNK = 0.06  # seconds that a timed chunk should take
+CHUNK = 0.06  # target time of a chunk in seconds
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One number that changes: its name, its values, and the task that it makes; `epoch` where an epoch is timed."""
+    """A number that changes and its values. With `epoch`, an epoch is timed and not a step."""
 
     name: str
     label: str
@@ -35,7 +36,7 @@ class Curve:
     epoch: bool = False
 
     def case(self, value: int) -> Case:
-        """The network and batches at a point."""
+        """Return the network and the batches of a point."""
         sizes: tuple[int, ...] = (784, 256, 256, 10)
         batch = 64
         if self.name == "width":
@@ -54,28 +55,28 @@ class Curve:
 
 
 def curves() -> list[Curve]:
-    """What is measured."""
+    """Return all curves."""
     threads = tuple(sorted({1 << power for power in range(cores().bit_length()) if 1 << power <= cores()} | {cores()}))
     return [
-        Curve("width", "units in each of two hidden layers, batches of 64", (16, 64, 256, 1024, 2048)),
-        Curve("depth", "hidden layers of 256 units, batches of 64", (1, 2, 4, 8)),
-        Curve("batch", "examples in a batch, 784-256-256-10", (1, 4, 16, 64, 256, 1024)),
-        Curve("threads", "threads, 784-1024-1024-10, batches of 256", threads),
-        Curve("examples", "examples in an epoch, 784-30-10, batches of 10", (1000, 4000, 15_000, EXAMPLES), epoch=True),
+        Curve("width", "units in each of two hidden layers, batch size 64", (16, 64, 256, 1024, 2048)),
+        Curve("depth", "hidden layers of 256 units, batch size 64", (1, 2, 4, 8)),
+        Curve("batch", "batch size, 784-256-256-10", (1, 4, 16, 64, 256, 1024)),
+        Curve("threads", "threads, 784-1024-1024-10, batch size 256", threads),
+        Curve("examples", "examples per epoch, 784-30-10, batch size 10", (1000, 4000, 15_000, EXAMPLES), epoch=True),
     ]
 
 
 def point(workers: Workers, curve: Curve, value: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a step (of an epoch) for each library: every round of the better setting, and its threads."""
+    """Return the seconds per step (or epoch) of each library in all rounds of its faster setting, and its threads."""
     task: Task = task_of(curve.case(value), "sgd")
     tried = (value,) if curve.name == "threads" else sorted({1, cores()})
     settings = {(peer, threads): workers.get(peer, threads) for peer in LIBRARIES for threads in tried}
     seconds: dict[tuple[str, int], list[float]] = {setting: [] for setting in settings}
     counts = {}
     for setting, worker in settings.items():
-        worker.ask("prepare", task, PEERS[setting[0]].forms[0])
+        worker.call("prepare", task, PEERS[setting[0]].forms[0])
         if curve.epoch:
-            worker.ask("epoch", value, 0)  # what is compiled is compiled now
+            worker.call("epoch", value, 0)  # compile before timing
         else:
             rounds_of_batches = CHUNK / worker.timed("steps", task.case.batches) / task.case.batches
             counts[setting] = max(1, round(rounds_of_batches)) * task.case.batches
@@ -86,7 +87,7 @@ def point(workers: Workers, curve: Curve, value: int, rounds: int) -> dict[str, 
             else:
                 seconds[setting].append(worker.timed("steps", counts[setting]))
     for worker in settings.values():
-        worker.ask("forget")
+        worker.call("forget")
     best = {
         peer: min((s for s in settings if s[0] == peer), key=lambda s: statistics.median(seconds[s]))
         for peer in LIBRARIES
@@ -95,7 +96,7 @@ def point(workers: Workers, curve: Curve, value: int, rounds: int) -> dict[str, 
 
 
 def chart(results: dict[str, Any]) -> None:
-    """A panel for each curve, both axes logarithmic."""
+    """Plot a panel for each curve, with logarithmic axes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -106,10 +107,10 @@ def chart(results: dict[str, Any]) -> None:
     for axes, curve in zip(panels.flat, results["curves"], strict=False):
         for peer in LIBRARIES:
             marker, colour = STYLES[peer]
-            times = [statistics.median(found[peer]["seconds"]) for found in curve["points"]]
+            times = [statistics.median(point[peer]["seconds"]) for point in curve["points"]]
             axes.plot(
                 curve["values"],
-                [each if curve["epoch"] else each * 1e6 for each in times],
+                [time if curve["epoch"] else time * 1e6 for time in times],
                 marker=marker,
                 color=colour,
                 markeredgecolor="black",
@@ -124,35 +125,41 @@ def chart(results: dict[str, Any]) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(curve["label"])
-        axes.set_ylabel("seconds an epoch" if curve["epoch"] else "µs a step")
+        axes.set_ylabel("seconds per epoch" if curve["epoch"] else "µs per step")
         axes.grid(color="0.9")
     panels[1][2].axis("off")
     panels[1][2].legend(*panels[0][0].get_legend_handles_labels(), loc="center", frameon=False, fontsize=12)
     panels[1][2].set_title(about(results["machine"]), fontsize=8, wrap=True, y=0.05)
-    figure.suptitle("InferenceGraph SGD on relus before a softmax: lower is faster")
+    figure.suptitle("Plain SGD, ReLU network with softmax: lower is faster")
     figure.tight_layout()
     RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "growth.png", dpi=120)
+    figure.savefig(RESULTS / "scaling.png", dpi=120)
     pyplot.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="two points per curve, one round, write nothing")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: expected 1 or more")
     if lacking := missing(LIBRARIES):
         parser.error(f"{', '.join(lacking)} not installed: pip install 'handgrad[peers]'")
-    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "curves": []}
+    rounds = 1 if options.quick else options.rounds
+    results: dict[str, Any] = {"machine": machine(), "rounds": rounds, "curves": []}
     with Workers() as workers:
         for curve in curves():
             points = []
-            for value in curve.values:
-                points.append(point(workers, curve, value, options.rounds))
-                medians = (f"{peer} {statistics.median(of['seconds']):.3g} s" for peer, of in points[-1].items())
+            for value in curve.values[:2] if options.quick else curve.values:
+                points.append(point(workers, curve, value, rounds))
+                medians = (f"{peer} {statistics.median(p['seconds']):.3g} s" for peer, p in points[-1].items())
                 print(f"{curve.name} {value:,}: {', '.join(medians)}", flush=True)
+            if options.quick:
+                continue
             results["curves"].append(
                 {
                     "name": curve.name,
@@ -162,9 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "points": points,
                 }
             )
-            save_json(RESULTS / "growth.json", results)
-    chart(results)
-    print(f"written to {RESULTS}: growth.json, growth.png")
+            save_json(RESULTS / "scaling.json", results)
+    if not options.quick:
+        chart(results)
+        print(f"written to {RESULTS}: scaling.json, scaling.png")
     return 0
 
 

@@ -1,10 +1,11 @@
-"""How a step of the post's network became fast, rung by rung.
+"""Speed-ups: from the loops of the blog post to handgrad, one optimization at a time.
 
-    OPENBLAS_NUM_THREADS=1 python -m benchmarks.ladder [--rounds 15]
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.speedups [--rounds 15]
+    python -m benchmarks.speedups --quick       one round, without writing anything
 
-Each rung is a whole training step of [784, 30, 10] on batches of 10 of MNIST, plain SGD, written out with one change
-against the rung before. All start from the same weights and must end at the same ones; then they take turns, round by
-round. Writes ladder.md and ladder.json into benchmarks/results.
+Each version is a complete training step of [784, 30, 10] with plain SGD on MNIST, batch size 10, and differs from the
+previous one in one optimization. All versions start from the same weights and must reach the same weights. Then they
+are timed, alternating in each round. Writes speedups.md and speedups.json to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ POST = task_of(CASES[0], "sgd")
 LR = POST.lr
 
 
-# ---- The ladder ------------------------------------------------------------------------------------------------------
+# ---- The versions ----------------------------------------------------------------------------------------------------
 
 
-def post_loops(theta: Floats) -> tuple[Step, Callable[[], Floats]]:
-    """The post's listing: one example after the other, columns, float64."""
+def python_loops(theta: Floats) -> tuple[Step, Callable[[], Floats]]:
+    """The corrected listing of the blog post: one example at a time, column vectors, float64."""
     peer = Post(POST)
     peer.load(theta)
 
@@ -41,7 +42,7 @@ def post_loops(theta: Floats) -> tuple[Step, Callable[[], Floats]]:
 
 
 def matrices(theta: Floats, dtype: type = np.float64, dx: bool = True) -> tuple[Step, Callable[[], Floats]]:
-    """The equations for the whole batch, each result a new array; `dx`: the input's derivative as well."""
+    """Matrix products of the complete batch, with a new array for each result. `dx`: also compute dx."""
     (W1, b1), (W2, b2) = [(W.astype(dtype), b.astype(dtype)) for W, b in POST.pairs(theta)]
 
     def step(x: Floats, t: Floats) -> None:
@@ -62,12 +63,12 @@ def matrices(theta: Floats, dtype: type = np.float64, dx: bool = True) -> tuple[
 def buffers(
     theta: Floats, vector: bool = False, tanh: bool = False, lean: bool = False, lr_in_loss: bool = False
 ) -> tuple[Step, Callable[[], Floats]]:
-    """Every result in an array that lives as long as the network.
+    """Preallocated buffers for all results.
 
-    vector      one update of θ from dθ, where W1, b1, W2, b2 took one each
+    vector      one update of θ from dθ instead of one for each of W1, b1, W2, b2
     tanh        σ(z) = (1 + tanh(z / 2)) / 2, without exponential and division
-    lean        np.dot for np.matmul and for the sum over the batch; numbers as arrays of no dimension
-    lr_in_loss  dL/dz carries lr, so that the update has nothing to multiply
+    lean        np.dot instead of np.matmul and for the sum over the batch; scalars as zero-dimensional arrays
+    lr_in_loss  dL/dz includes the learning rate, so that the update needs no multiplication
     """
     theta = theta.copy()
     gradient, scratch = np.empty_like(theta), np.empty_like(theta)
@@ -116,39 +117,39 @@ def buffers(
         if lr_in_loss:
             np.subtract(theta, gradient, out=theta)
         else:
-            for p, dp, room in [(theta, gradient, scratch)] if vector else parts:
-                np.multiply(dp, LR, out=room)
-                np.subtract(p, room, out=p)
+            for p, dp, product_lr in [(theta, gradient, scratch)] if vector else parts:
+                np.multiply(dp, LR, out=product_lr)
+                np.subtract(p, product_lr, out=p)
 
     return step, lambda: theta
 
 
 def handgrad(theta: Floats) -> tuple[Step, Callable[[], Floats]]:
-    """What handgrad does: the same in layers, a loss, a network and an optimizer."""
+    """handgrad itself: layers, a loss, a network and an optimizer."""
     network, optimizer = POST.network(), SGD(LR)
     network.parameters[...] = theta
     return lambda x, t: optimizer.train_step(network, x, t, LR), lambda: network.parameters
 
 
-def ladder(theta: Floats) -> Iterator[tuple[str, tuple[Step, Callable[[], Floats]]]]:
-    """The rungs, the slowest first."""
-    yield "the post's loops, corrected", post_loops(theta)
-    yield "the whole batch as matrices, float64", matrices(theta)
+def versions(theta: Floats) -> Iterator[tuple[str, tuple[Step, Callable[[], Floats]]]]:
+    """Yield all versions, the slowest first."""
+    yield "examples/post.py: Python loops", python_loops(theta)
+    yield "matrix products of the batch, float64", matrices(theta)
     yield "float32", matrices(theta, np.float32)
-    yield "no derivative for the input", matrices(theta, np.float32, dx=False)
-    yield "results in buffers that stay", buffers(theta)
-    yield "one vector: one update", buffers(theta, vector=True)
-    yield "the sigmoid as a tanh", buffers(theta, vector=True, tanh=True)
-    yield "np.dot; numbers as arrays", buffers(theta, vector=True, tanh=True, lean=True)
-    yield "the learning rate in the loss", buffers(theta, vector=True, tanh=True, lean=True, lr_in_loss=True)
-    yield "handgrad: the same in layers", handgrad(theta)
+    yield "no derivative of the input", matrices(theta, np.float32, dx=False)
+    yield "preallocated buffers", buffers(theta)
+    yield "one parameter vector, one update", buffers(theta, vector=True)
+    yield "sigmoid computed with tanh", buffers(theta, vector=True, tanh=True)
+    yield "np.dot; scalars as 0-d arrays", buffers(theta, vector=True, tanh=True, lean=True)
+    yield "learning rate inside dL/dz", buffers(theta, vector=True, tanh=True, lean=True, lr_in_loss=True)
+    yield "handgrad: layers, loss, optimizer", handgrad(theta)
 
 
-# ---- The race --------------------------------------------------------------------------------------------------------
+# ---- Timing ----------------------------------------------------------------------------------------------------------
 
 
 def race(steps: dict[str, Step], batches: list[tuple[Floats, Floats]], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of each, in each round; they take turns, about 20 ms at a time."""
+    """Return the seconds per step of each version in each round. The versions alternate every 20 ms."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -161,37 +162,41 @@ def race(steps: dict[str, Step], batches: list[tuple[Floats, Floats]], rounds: i
     return {name: times[1:] for name, times in seconds.items()}
 
 
-def agree(rungs: dict[str, tuple[Step, Callable[[], Floats]]], batches: list[tuple[Floats, Floats]]) -> None:
-    """Raises ArithmeticError where a rung does not end at the first one's weights after 20 steps."""
-    for step, _ in rungs.values():
+def check_agreement(steps: dict[str, tuple[Step, Callable[[], Floats]]], batches: list[tuple[Floats, Floats]]) -> None:
+    """Raise ArithmeticError if a version does not reach the weights of the first one after 20 steps."""
+    for step, _ in steps.values():
         for x, t in batches[:20]:
             step(x, t)
-    (_, first), *others = rungs.values()
-    for (_, parameters), name in zip(others, list(rungs)[1:], strict=True):
+    (_, first), *others = steps.values()
+    for (_, parameters), name in zip(others, list(steps)[1:], strict=True):
         if not np.allclose(parameters(), first(), rtol=0, atol=1e-5):
-            raise ArithmeticError(f"{name}: its weights are others than the post's")
+            raise ArithmeticError(f"{name}: the weights differ from those of examples/post.py")
 
 
 def main() -> None:
-    """Climb it."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="of turns [15]")
-    rounds = parser.parse_args().rounds
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speedups", description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15, help="number of rounds (default: 15)")
+    parser.add_argument("--quick", action="store_true", help="one round, write nothing")
+    options = parser.parse_args()
     host, batches = machine(), POST.batches()
 
-    rungs = dict(ladder(POST.network().parameters.copy()))
-    agree(rungs, batches)
-    times = race({name: step for name, (step, _) in rungs.items()}, batches, rounds)
+    steps = dict(versions(POST.network().parameters.copy()))
+    check_agreement(steps, batches)
+    rounds = 1 if options.quick else options.rounds
+    times = race({name: step for name, (step, _) in steps.items()}, batches, rounds)
     us = {name: statistics.median(times[name]) * 1e6 for name in times}
     first, before = next(iter(us.values())), [*us.values()]
     rows = [
         [name, f"{now:.1f}", f"{last / now:.2f}x" if i else "", f"{first / now:.1f}x"]
         for i, (name, now, last) in enumerate(zip(us, us.values(), before[:1] + before, strict=False))
     ]
-    text = f"{about(host)}\n\n{table(['rung', 'us a step', 'gain', 'in all'], rows)}\n"
+    text = f"{about(host)}\n\n{table(['version', 'µs per step', 'speed-up', 'total'], rows)}\n"
     print(text, end="")
-    save(RESULTS / "ladder.md", text)
-    save_json(RESULTS / "ladder.json", {"machine": host, "rounds": times})
+    if options.quick:
+        return
+    save(RESULTS / "speedups.md", text)
+    save_json(RESULTS / "speedups.json", {"machine": host, "rounds": times})
 
 
 if __name__ == "__main__":

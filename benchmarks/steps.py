@@ -1,20 +1,20 @@
-"""Every peer side by side, on the same batches from the same weights: time of a step, time of an epoch.
+"""Time per training step and per epoch, side by side: all peers on the same batches with the same initial weights.
 
-    python -m benchmarks.steps [--case 784-30-10/10] [--optimizer adam] [--peer torch] [--rounds 9] [--short]
+    python -m benchmarks.steps [--case 784-30-10/10] [--optimizer adam] [--peer torch] [--rounds 9]
+    python -m benchmarks.steps --quick          one minute: two cases, plain SGD, one thread, no torch.compile, three short rounds
 
-Each peer has a process of its own. First it is tried with one thread and with all cores, and in each of its forms, and
-keeps what is fastest for the case. Then it must agree: 20 steps, and an epoch of 20 batches, from the same start have
-to end at handgrad's weights.
-Then come the rounds: in each round every peer in turn does a chunk of steps (A B C A B C ...), in every third round an
-epoch too, and NumPy multiplies square matrices for the machine's peak of that minute. Before each chunk the weights are
-put back to the start and some steps go untimed.
+Each peer runs in its own process. First, all its forms are measured with one thread and with all cores, and the fastest
+setting is kept for the case. Then its weights are compared with those of handgrad, after 20 steps and after an epoch of
+20 batches. In each round, all peers alternate (A B C A B C ...): each trains a chunk of steps, and in every third round
+also an epoch. NumPy multiplies square matrices in each round, to measure the current peak FLOP/s of the machine. Before
+each chunk, the weights are reset and some steps are not timed.
 
-A step is timed over batches that lie in memory. An epoch draws an order, the same for all, gathers its batches and
-trains on them; of a slow peer it takes fewer examples and is scaled to 60,000. A ratio is the peer's time over
-handgrad's in the same round; its median is given, and the range from the 10th to the 90th percentile.
+A step is timed on batches that are in memory. An epoch creates an order, which is the same for all peers, gathers its
+batches and trains on them. Slow peers train on fewer examples, and the time is scaled to 60,000. A ratio is the time of
+a peer divided by that of handgrad in the same round. The tables have its median and its 10th and 90th percentile.
 
-Writes steps.json (every round), steps.md and steps.png into benchmarks/results, or into part/ below it where not the
-whole was run. Ends with 1 where a peer disagreed or failed: it is then left out.
+Writes steps.json (with every round), steps.md and steps.png to benchmarks/results, or to benchmarks/results/part if not
+everything was run. The exit status is 1 if the weights of a peer differ or if it fails; this peer is then left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,108 +33,109 @@ from .peers import CASES, EXAMPLES, PEERS, TOLERANCE, Task, disagreement, tasks
 from .tables import PART, RESULTS, STYLES, about, machine, missing, save, save_json, table
 from .workers import PeerError, Worker, Workers, cores
 
-AGREED = 20  # steps
-SEED = 0  # of an epoch's order
-EVERY = 3  # rounds from one epoch to the next
+AGREEMENT_STEPS = 20
+SEED = 0  # of the order of an epoch
+EVERY = 3  # an epoch is timed in every third round
 BEGIN = time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long the race is: its rounds, and the seconds that a chunk of steps and an epoch should take."""
+    """Number of rounds, and the target time of a chunk of steps and of an epoch in seconds."""
 
     rounds: int = 9
     steps: float = 0.15
     epoch: float = 0.4
+    all_threads: bool = True  # measure with all cores too
 
 
 @dataclass
 class Entrant:
-    """A peer in a race: its worker, in the setting that was the fastest, and how much it does at a time."""
+    """A peer in its fastest setting, and the number of steps and examples that are timed at once."""
 
     worker: Worker
     form: str
-    pace: float  # seconds a step, as calibrated
+    pace: float  # seconds per step in the calibration
     count: int = 0
     examples: int = 0
 
     def set_chunks(self, task: Task, length: Length, most: int) -> None:
-        """Whole rounds of the batches, and whole batches."""
-        around, batch = task.case.batches, task.case.batch
+        """Choose multiples of the number of batches and of the batch size."""
+        batches, batch = task.case.batches, task.case.batch
         count = max(1, round(length.steps / self.pace))
-        self.count = count if count < around else count // around * around
+        self.count = count if count < batches else count // batches * batches
         self.examples = max(1, min(most // batch, round(length.epoch / self.pace))) * batch
 
 
-# ---- Before the race -------------------------------------------------------------------------------------------------
+# ---- Calibration -----------------------------------------------------------------------------------------------------
 
 
 def calibrate(workers: Workers, peer: str, task: Task, length: Length) -> Entrant:
-    """The peer in the fastest of its settings."""
-    found: list[Entrant] = []
-    for threads in sorted({1, cores()}):
+    """Return the peer in its fastest setting."""
+    entrants: list[Entrant] = []
+    for threads in sorted({1, cores()} if length.all_threads else {1}):
         worker = workers.get(peer, threads)
         for form in PEERS[peer].forms:
-            worker.ask("prepare", task, form)
-            found.append(Entrant(worker, form, pace(worker, task.case.batches)))
+            worker.call("prepare", task, form)
+            entrants.append(Entrant(worker, form, pace(worker, task.case.batches)))
         prepared = form
-    best = min(found, key=lambda e: e.pace * (1 if e.worker.threads == 1 else 1.02))  # a draw goes to one thread
-    for worker in {e.worker.threads: e.worker for e in found}.values():
+    best = min(entrants, key=lambda e: e.pace * (1 if e.worker.threads == 1 else 1.02))  # prefer one thread in a tie
+    for worker in {e.worker.threads: e.worker for e in entrants}.values():
         if worker is not best.worker:
-            worker.ask("forget")
+            worker.call("forget")
     if best.form != prepared:
-        best.worker.ask("prepare", task, best.form)
+        best.worker.call("prepare", task, best.form)
     best.set_chunks(task, length, PEERS[peer].most)
     return best
 
 
-def pace(worker: Worker, around: int) -> float:
-    """Seconds a step: the best of three times round the batches."""
-    return min(worker.timed("steps", around) for _ in range(3))
+def pace(worker: Worker, batches: int) -> float:
+    """Return the seconds per step, the best of three passes over the batches."""
+    return min(worker.timed("steps", batches) for _ in range(3))
 
 
 def agree(worker: Worker, workers: Workers, task: Task, peer: str) -> float:
-    """How far a peer's weights end from handgrad's, as a share of their change; by steps or by an epoch, the worse."""
-    ask_for, inside = workers.get("handgrad", 1).ask, PEERS[peer].epsilon_inside
-    by_steps = worker.ask("train", AGREED), ask_for("reference", task, AGREED, inside, None)
+    """Return the relative difference of the weights of a peer and of handgrad, after steps or an epoch, the larger."""
+    reference, inside = workers.get("handgrad", 1).call, PEERS[peer].epsilon_inside
+    by_steps = worker.call("train", AGREEMENT_STEPS), reference("reference", task, AGREEMENT_STEPS, inside, None)
     by_epoch = (
-        worker.ask("train_epoch", AGREED * task.case.batch, SEED),
-        ask_for("reference", task, AGREED, inside, SEED),
+        worker.call("train_epoch", AGREEMENT_STEPS * task.case.batch, SEED),
+        reference("reference", task, AGREEMENT_STEPS, inside, SEED),
     )
     return max(disagreement(task, theirs, ours) for theirs, ours in (by_steps, by_epoch))
 
 
-# ---- The race --------------------------------------------------------------------------------------------------------
+# ---- Rounds ----------------------------------------------------------------------------------------------------------
 
 
 def race(workers: Workers, task: Task, peers: Sequence[str], length: Length) -> dict[str, Any]:
-    """All rounds of one task."""
+    """Run all rounds of one task."""
     entrants: dict[str, Entrant] = {}
     agreement: dict[str, float] = {}
     failures: dict[str, str] = {}
     for peer in peers:
         if not PEERS[peer].enters(task):
             continue
-        tell(f"{task.case.name} {task.optimizer}: {peer}")
+        log(f"{task.case.name} {task.optimizer}: {peer}")
         try:
             entrant = calibrate(workers, peer, task, length)
             agreement[peer] = agree(entrant.worker, workers, task, peer)
             if not agreement[peer] <= TOLERANCE:
                 raise PeerError(
-                    f"DISAGREES: after {AGREED} steps its weights are {agreement[peer]:.1e} of their change away from "
-                    f"handgrad's, and rounding makes at most {TOLERANCE:.0e}"
+                    f"wrong weights: after {AGREEMENT_STEPS} steps they differ from those of handgrad by "
+                    f"{agreement[peer]:.1e} of their change; rounding explains at most {TOLERANCE:.0e}"
                 )
-            entrant.worker.ask("epoch", entrant.examples, SEED)  # whatever is compiled is compiled before the race
+            entrant.worker.call("epoch", entrant.examples, SEED)  # compile everything before timing
             entrants[peer] = entrant
         except PeerError as error:
             failures[peer] = str(error)
-            tell(f"\n{task.case.name} {task.optimizer}: {peer} is left out.\n{error}\n")
+            log(f"\n{task.case.name} {task.optimizer}: {peer} is left out\n{error}\n")
 
     steps: dict[str, list[float]] = {peer: [] for peer in entrants}
     epochs: dict[str, list[float]] = {peer: [] for peer in entrants}
     peaks = []
     for number in range(length.rounds):
-        tell(f"{task.case.name} {task.optimizer}: round {number + 1} of {length.rounds}")
+        log(f"{task.case.name} {task.optimizer}: round {number + 1} of {length.rounds}")
         peaks.append(workers.get("handgrad", cores()).timed("peak"))
         for peer, entrant in entrants.items():
             steps[peer].append(entrant.worker.timed("steps", entrant.count))
@@ -154,7 +155,7 @@ def race(workers: Workers, task: Task, peers: Sequence[str], length: Length) -> 
         for peer, entrant in entrants.items()
     }
     for entrant in entrants.values():
-        entrant.worker.ask("forget")
+        entrant.worker.call("forget")
     case = task.case
     return {
         "case": case.name,
@@ -172,13 +173,13 @@ def race(workers: Workers, task: Task, peers: Sequence[str], length: Length) -> 
     }
 
 
-# ---- The report ------------------------------------------------------------------------------------------------------
+# ---- Report ----------------------------------------------------------------------------------------------------------
 
 
 HEAD = (
     "peer",
     "threads",
-    "µs a step",
+    "µs per step",
     "GFLOP/s",
     "of peak",
     "ratio",
@@ -192,8 +193,8 @@ HEAD = (
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """One race as the rows of a table."""
-    found = []
+    """Return a row for each peer of a task."""
+    cells = []
     ours = result["peers"].get("handgrad")
     for peer, theirs in result["peers"].items():
         seconds, epoch = np.array(theirs["step_seconds"]), np.array(theirs["epoch_seconds"])
@@ -216,8 +217,8 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
             low, ratio, high = np.percentile(ratios, [10, 50, 90])
             row += [f"{ratio:.2f}", f"{low:.2f}-{high:.2f}", f"{goal:g}" if goal else "", _met(ratio, goal)]
             row += [epoch_cell, f"{np.median(epochs):.2f}", f"{epochs.min():.2f}-{epochs.max():.2f}"]
-        found.append(row)
-    return found
+        cells.append(row)
+    return cells
 
 
 def _met(value: float, goal: float | None) -> str:
@@ -225,7 +226,7 @@ def _met(value: float, goal: float | None) -> str:
 
 
 def summary(races: Sequence[dict[str, Any]]) -> str:
-    """Each peer's time of a step over handgrad's, the median, a row for each race; in brackets what was aimed at."""
+    """Return a table of the median ratios per step, with a row for each task and the goals in brackets."""
     peers = [peer for peer in PEERS if peer != "handgrad"]
     lines = []
     for result in races:
@@ -242,24 +243,24 @@ def summary(races: Sequence[dict[str, Any]]) -> str:
 
 
 def heading(result: dict[str, Any]) -> str:
-    """What was raced, in a line."""
+    """Describe a task in one line."""
     low, peak, high = np.percentile(result["peak_flops"], [0, 50, 100]) / 1e9
     return (
-        f"{'-'.join(map(str, result['sizes']))}, batches of {result['batch']}, {result['optimizer']} "
-        f"({result['flop_of_a_step'] / 1e6:,.3g} MFLOP a step; peak {peak:.0f} GFLOP/s, {low:.0f} to {high:.0f})"
+        f"{'-'.join(map(str, result['sizes']))}, batch size {result['batch']}, {result['optimizer']} "
+        f"({result['flop_of_a_step'] / 1e6:,.3g} MFLOP per step; peak {peak:.0f} GFLOP/s, {low:.0f} to {high:.0f})"
     )
 
 
 def report(results: dict[str, Any]) -> str:
-    """All races in Markdown."""
+    """Return all results in Markdown."""
     parts = [
-        "# Steps and epochs, side by side",
+        "# Time per step and per epoch, side by side",
         "",
-        f"{about(results['machine'])}. {results['rounds']} rounds. Made by `make bench`.",
+        f"{about(results['machine'])}. {results['rounds']} rounds. Created by `make bench`.",
         "",
-        "Ratio: a peer's time over handgrad's in the same round, the median, and the spread from the 10th to the 90th "
-        "percentile (of epochs from the least to the greatest). An epoch is of 60,000 examples; * of fewer, scaled. "
-        "Peak: the best product of two 2,048 x 2,048 matrices in NumPy, in the same round.",
+        "Ratio: time of a peer divided by the time of handgrad in the same round, the median and the 10th to 90th "
+        "percentile (for epochs the minimum and the maximum). An epoch has 60,000 examples; * marks times that were "
+        "scaled from fewer examples. Peak: the best product of two 2,048 x 2,048 matrices in NumPy in the same round.",
     ]
     parts += ["", summary(results["races"])]
     for result in results["races"]:
@@ -269,7 +270,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def chart(results: dict[str, Any], path: Path) -> None:
-    """Each peer's ratio in each case on a logarithmic axis, a panel for each optimizer."""
+    """Plot the ratio of each peer and case on a logarithmic axis, with a panel for each optimizer."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -304,53 +305,57 @@ def chart(results: dict[str, Any], path: Path) -> None:
         axes.axvline(1, color="black", linewidth=1)
         for row in range(1, len(races)):
             axes.axhline(row - 0.5, color="0.85", linewidth=0.8)
-        axes.set_yticks(range(len(races)), [result["case"].replace("/", "\nbatches of ") for result in races])
+        axes.set_yticks(range(len(races)), [result["case"].replace("/", "\nbatch size ") for result in races])
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50])
         axes.set_title({"sgd": "plain SGD", "adam": "Adam"}[optimizer])
-        axes.set_xlabel("time of a step, handgrad's = 1")
+        axes.set_xlabel("time per step / time of handgrad")
     panels[0][0].invert_yaxis()
     figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=3 * len(optimizers), frameon=False)
-    figure.suptitle("How many times handgrad's time a step takes: right of 1 the peer is slower", fontsize=11)
+    figure.suptitle("Time per step relative to handgrad: peers to the right of 1 are slower", fontsize=11)
     figure.tight_layout(rect=(0, 0.5 / size[1], 1, 1))  # half an inch for the legend
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
 
-def tell(line: str) -> None:
-    """Say on stderr how far it is and since when, so that stdout holds the tables alone."""
+def log(line: str) -> None:
+    """Print the progress and the elapsed time to stderr. stdout has only the tables."""
     print(f"{time.perf_counter() - BEGIN:4.0f} s  {line}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=(__doc__ or "").partition("\n")[0])
     names = [case.name for case in CASES]
-    parser.add_argument("--case", action="append", choices=names, help="only this case (again for another)")
+    parser.add_argument("--case", action="append", choices=names, help="only this case; can be repeated")
     parser.add_argument("--optimizer", action="append", choices=["sgd", "adam"], help="only this optimizer")
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="only handgrad and this peer")
-    parser.add_argument("--rounds", type=int, help="rounds of a race (9)")
-    parser.add_argument("--short", action="store_true", help="3 rounds of short chunks, to see that all is well")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default: 9)")
+    parser.add_argument("--quick", action="store_true", help="two cases, plain SGD, one thread, 3 short rounds")
     options = parser.parse_args(arguments)
-    length = Length(rounds=3, steps=0.05, epoch=0.1) if options.short else Length()
+    length = Length(rounds=3, steps=0.05, epoch=0.1, all_threads=False) if options.quick else Length()
+    if options.quick:
+        options.case = options.case or [CASES[0].name, CASES[3].name]
+        options.optimizer = options.optimizer or ["sgd"]
+        options.peer = options.peer or [peer for peer in PEERS if peer != "torch-compile"]
     rounds = length.rounds if options.rounds is None else options.rounds
     if rounds < 1:
         parser.error(f"--rounds {rounds}: expected 1 or more")
-    length = Length(rounds, length.steps, length.epoch)
-    whole = length == Length() and not (options.case or options.optimizer or options.peer)
-    place = RESULTS if whole else PART
+    length = replace(length, rounds=rounds)
+    complete = length == Length() and not (options.case or options.optimizer or options.peer)
+    directory = RESULTS if complete else PART
     peers = [peer for peer in PEERS if peer == "handgrad" or not options.peer or peer in options.peer]
     if lacking := missing(peers):
         parser.error(
-            f"{', '.join(lacking)} not installed: pip install 'handgrad[peers]', or name other peers by --peer"
+            f"{', '.join(lacking)} not installed: pip install 'handgrad[peers]', or choose other peers with --peer"
         )
 
     results: dict[str, Any] = {"machine": machine(), "rounds": length.rounds, "races": []}
     print(about(results["machine"]), flush=True)
     with Workers() as workers:
-        results["machine"]["thread_pools"] = workers.get("handgrad", cores()).ask("blas")
+        results["machine"]["thread_pools"] = workers.get("handgrad", cores()).call("blas")
         for task in tasks():
             if (options.case and task.case.name not in options.case) or (
                 options.optimizer and task.optimizer not in options.optimizer
@@ -359,13 +364,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = race(workers, task, peers, length)
             results["races"].append(result)
             print(f"\n{heading(result)}\n\n{table(HEAD, rows(result))}", flush=True)
-            save_json(place / "steps.json", results)  # now, so that a run cut short has what it measured
-            save(place / "steps.md", report(results))
-    chart(results, place / "steps.png")
-    print(f"\nwritten to {place}: steps.json, steps.md, steps.png")
+            save_json(
+                directory / "steps.json", results
+            )  # after each task, so that an interrupted run keeps its results
+            save(directory / "steps.md", report(results))
+    chart(results, directory / "steps.png")
+    print(f"\nwritten to {directory}: steps.json, steps.md, steps.png")
     failures = [f"{r['case']} {r['optimizer']}: {peer}" for r in results["races"] for peer in r["failures"]]
     if failures:
-        print(f"left out, see above: {'; '.join(failures)}", file=sys.stderr)
+        print(f"left out, see the messages above: {'; '.join(failures)}", file=sys.stderr)
     return bool(failures)
 
 

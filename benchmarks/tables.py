@@ -1,4 +1,4 @@
-"""How results are told: tables, the machine, the versions; and where they are kept."""
+"""Output of the benchmarks: Markdown tables, description of the machine, result files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .peers import PEERS, pixels
 from .workers import cores
 
 RESULTS = Path(__file__).parent / "results"
-PART = RESULTS / "part"  # of a run that was not the whole one: git ignores it
+PART = RESULTS / "part"  # results of partial runs, which git ignores
 DISTRIBUTIONS = ("handgrad", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "scipy")
 INSTALLED_AS = {"sklearn": "scikit-learn"}
 
-# A marker for each peer, so that no figure needs its colours to be read. They are Okabe & Ito's, which the colour-blind
-# tell apart.
+# A marker for each peer, so that plots can be read without colours. The colours are those of Okabe and Ito, which
+# people with colour vision deficiency can distinguish.
 STYLES = {
     "handgrad": ("o", "#000000"),
     "torch": ("s", "#D55E00"),
@@ -39,7 +39,7 @@ STYLES = {
 
 
 def machine() -> dict[str, Any]:
-    """What every figure depends on: processor, cores, system, versions, BLAS, data, date."""
+    """Describe what the results depend on: processor, cores, system, versions, BLAS, data, date."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": cores(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of others, before the run
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of other programs, before the run
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,
         "numpy_blas": {key: blas[key] for key in ("name", "version")},
@@ -58,7 +58,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name."""
+    """The name of the processor."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -70,19 +70,19 @@ def _processor() -> str:
 
 
 def about(machine: dict[str, Any]) -> str:
-    """The machine in a line."""
+    """Describe the machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"{machine['processor']}, {machine['cores']} cores; {versions}; {machine['data']}; {machine['date']}"
 
 
 def missing(peers: Sequence[str]) -> list[str]:
-    """The packages that these peers need and that are not here."""
+    """Return the packages of these peers that are not installed."""
     needs = {PEERS[peer].needs for peer in peers}
     return sorted(INSTALLED_AS.get(name, name) for name in needs if importlib.util.find_spec(name) is None)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand straight on a terminal too; all but the first to the right."""
+    """Format a Markdown table with aligned columns. The first column is left-aligned, the others are right-aligned."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [
         "| " + " | ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs)) + " |"
@@ -93,19 +93,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def between(text: str, parts: Mapping[str, str]) -> str:
-    """The text with each part put between <!-- NAME --> and <!-- /NAME -->; what stands there goes."""
+    """Replace the text between <!-- NAME --> and <!-- /NAME --> with each part."""
     for name, part in parts.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
-            raise ValueError(f"no place for {name}: {begin.strip()} and, below it, {end.strip()}")
+            raise ValueError(f"no place for {name}: expected {begin.strip()} and, below it, {end.strip()}")
         text = f"{before}{begin}\n{part}\n{end}{after}"
     return text
 
 
 def save(path: Path, text: str) -> None:
-    """Replace a file whole."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     new.write_text(text)
@@ -113,5 +113,5 @@ def save(path: Path, text: str) -> None:
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Replace a file whole."""
+    """Write a JSON file atomically."""
     save(path, json.dumps(value, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""Processes that each hold one peer and do what they are asked, so that no thread pool disturbs another's.
+"""Worker processes with one peer each, so that the thread pools of the libraries do not disturb each other.
 
-A worker is started with its number of threads: in the environment before NumPy is imported, by the processors that it
-may use for JAX, by PyTorch's own call for PyTorch. While one is timed the others wait for their pipes.
+A worker has a fixed number of threads. It is set by environment variables before NumPy is imported, for JAX by the
+processors that the process may use, and for PyTorch by `set_num_threads`. While one worker is timed, the others wait.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 from .peers import PEERS, Floats, Peer, Task, floats, reference
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS")
-PAUSE = 0.05  # seconds; for 0.04 s after a product OpenBLAS's second thread keeps a core busy, waiting for the next
+PAUSE = 0.05  # seconds; after a product, the second thread of OpenBLAS keeps a core busy for 0.04 s
 
 
 class PeerError(Exception):
-    """What a peer raised in its worker, its traceback as text."""
+    """An exception of a peer in its worker, with the traceback as text."""
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Worker:
-    """A process with one peer, `ask`ed to call a method of `Station`'s, and answering with what that returns."""
+    """A process with one peer. `call` runs a method of `Server` in it and returns the result."""
 
     def __init__(self, peer: str, threads: int) -> None:
         self.peer, self.threads = peer, threads
@@ -56,20 +56,20 @@ class Worker:
                     os.environ[name] = value
         theirs.close()
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """The method's answer. Raises PeerError with what the peer raised."""
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of `Server`. Raises PeerError if it raises an exception or if the process ended."""
         try:
             self.pipe.send((method, arguments))
-            done, answer = self.pipe.recv()
+            succeeded, result = self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise PeerError(f"the process of {self.peer} died, exit code {self.process.exitcode}") from error
-        if not done:
-            raise PeerError(answer)
-        return answer
+            raise PeerError(f"the process of {self.peer} ended with exit code {self.process.exitcode}") from error
+        if not succeeded:
+            raise PeerError(result)
+        return result
 
     def timed(self, method: str, *arguments: Any) -> float:
-        """What `ask` gives; then a pause until the worker's threads have gone to sleep."""
-        seconds: float = self.ask(method, *arguments)
+        """Call a method that measures seconds, then wait until the threads of the worker sleep."""
+        seconds: float = self.call(method, *arguments)
         if self.threads > 1:
             time.sleep(PAUSE)
         return seconds
@@ -85,13 +85,13 @@ class Worker:
 
 
 class Workers:
-    """One worker for each peer and number of threads, started when first asked for, ended with the `with` block."""
+    """One worker for each peer and number of threads, started when needed, ended with the `with` block."""
 
     def __init__(self) -> None:
         self._workers: dict[tuple[str, int], Worker] = {}
 
     def get(self, peer: str, threads: int) -> Worker:
-        """The worker."""
+        """Return the worker of a peer with this number of threads."""
         key = peer, threads
         if key not in self._workers or not self._workers[key].process.is_alive():
             self._workers[key] = Worker(peer, threads)
@@ -107,75 +107,75 @@ class Workers:
             worker.close()
 
 
-class Station:
-    """What a worker can be asked."""
+class Server:
+    """The methods that a worker can run."""
 
     def __init__(self, peer: str, threads: int) -> None:
         self.kind, self.threads = PEERS[peer], threads
         self.peer: Peer | None = None
 
     def prepare(self, task: Task, form: str) -> None:
-        """Make the peer for a task."""
-        self.peer = None  # what it held goes before the next one comes
+        """Create the peer for a task."""
+        self.peer = None  # free its memory first
         self.peer = self.kind(task, form, self.threads)
         self.start: Floats = task.network().parameters.copy()
-        self.around = task.case.batches
+        self.batches = task.case.batches
 
     def forget(self) -> None:
-        """Hold nothing."""
+        """Free all memory."""
         self.peer = None
         floats.cache_clear()
 
     def train(self, count: int) -> Floats:
-        """The weights after `count` steps from the start."""
+        """Return the weights after `count` steps from the initial weights."""
         peer = self._at_start()
         peer.steps(count)
         return peer.parameters()
 
     def train_epoch(self, count: int, seed: int) -> Floats:
-        """The weights after an epoch of `count` examples from the start."""
+        """Return the weights after an epoch of `count` examples from the initial weights."""
         peer = self._at_start()
         peer.epoch(count, seed)
         return peer.parameters()
 
     def steps(self, count: int) -> float:
-        """Seconds a step, over `count` steps; once round the batches goes before, untimed."""
+        """Return the seconds per step of `count` steps, after a pass over the batches that is not timed."""
         peer = self._at_start()
-        peer.steps(min(count, self.around))
+        peer.steps(min(count, self.batches))
         begin = time.perf_counter()
         peer.steps(count)
         return (time.perf_counter() - begin) / count
 
     def epoch(self, count: int, seed: int) -> float:
-        """Seconds an example, over an epoch of `count`; some steps go before, untimed."""
+        """Return the seconds per example of an epoch of `count` examples, after some steps that are not timed."""
         peer = self._at_start()
-        peer.steps(min(self.around, count // peer.batch))
+        peer.steps(min(self.batches, count // peer.batch))
         begin = time.perf_counter()
         peer.epoch(count, seed)
         return (time.perf_counter() - begin) / count
 
     def predict(self, count: int) -> float:
-        """Seconds of a call for the classes of `count` pictures: the best of as many as fill a tenth of a second."""
+        """Return the seconds of a prediction for `count` images, the best within a tenth of a second."""
         peer = self._at_start()
-        pictures = peer.pictures(count)
-        peer.predict(pictures)
+        images = peer.images(count)
+        peer.predict(images)
         best, end = math.inf, time.perf_counter() + 0.1
         while (begin := time.perf_counter()) < end:
-            peer.predict(pictures)
+            peer.predict(images)
             best = min(best, time.perf_counter() - begin)
         return best
 
-    def answers(self, count: int) -> NDArray[np.integer[Any]]:
-        """The classes of `count` pictures."""
+    def predictions(self, count: int) -> NDArray[np.integer[Any]]:
+        """Return the predicted classes of `count` images."""
         peer = self._at_start()
-        return np.asarray(peer.predict(peer.pictures(count)))
+        return np.asarray(peer.predict(peer.images(count)))
 
     def reference(self, task: Task, count: int, epsilon_inside: bool, seed: int | None) -> Floats:
         """See `peers.reference`."""
         return reference(task, count, epsilon_inside, seed)
 
     def peak(self, sizes: Sequence[int] = (2048,), times: int = 3) -> float:
-        """FLOP/s of the best of `times` products of two square float32 matrices, NumPy's matmul."""
+        """Return the FLOP/s of NumPy's matmul for square float32 matrices, the best of `times` products."""
         best = 0.0
         for n in sizes:
             a, b = np.ones((n, n), np.float32), np.ones((n, n), np.float32)
@@ -187,7 +187,7 @@ class Station:
         return best
 
     def blas(self) -> list[dict[str, Any]]:
-        """The thread pools that are loaded, where threadpoolctl, which scikit-learn brings, can tell."""
+        """Return the loaded thread pools, if threadpoolctl is installed."""
         with suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version("threadpoolctl")
             from threadpoolctl import threadpool_info
@@ -198,21 +198,21 @@ class Station:
 
     def _at_start(self) -> Peer:
         if self.peer is None:
-            raise RuntimeError("prepare comes first")
+            raise RuntimeError("call prepare first")
         self.peer.load(self.start)
         return self.peer
 
 
 def _serve(pipe: Connection, peer: str, threads: int) -> None:
-    """The worker's process: answer until the pipe is closed."""
+    """Run the worker process until the pipe is closed."""
     if peer.startswith("jax") and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA has a thread for each processor
-    station = Station(peer, threads)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA starts one thread per processor
+    server = Server(peer, threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             method, arguments = pipe.recv()
             try:
-                answer = True, getattr(station, method)(*arguments)
+                result = True, getattr(server, method)(*arguments)
             except Exception:
-                answer = False, traceback.format_exc()
-            pipe.send(answer)
+                result = False, traceback.format_exc()
+            pipe.send(result)
