@@ -14,6 +14,7 @@ PyTorch's `parameters_to_vector`.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -235,7 +236,7 @@ class Network(Model):
                 a = layer.infer(a)
                 if i in results:
                     results[i][first : first + len(block)] = a
-        if rows <= REPLICA_ROWS:
+        if rows <= REPLICA_ROWS and all(_declares_buffers(type(layer)) for layer in replica.layers):
             self._replicas.append(replica)
         return list(results.values())
 
@@ -328,6 +329,13 @@ def _shallow_copy(part: Part) -> Part:
     twin = object.__new__(type(part))
     vars(twin).update(vars(part))
     return twin
+
+
+@functools.cache
+def _declares_buffers(layer: type[Layer]) -> bool:
+    """Whether the class that defines `allocate` lists its buffers in `workspace`, as a custom layer need not."""
+    owner = next(base for base in layer.__mro__ if "allocate" in vars(base))
+    return owner is Layer or "workspace" in vars(owner)
 
 
 def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
