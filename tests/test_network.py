@@ -428,6 +428,45 @@ def test_a_custom_layer_needs_forward_and_backward_only():
     check_gradient(made, X, Y)
 
 
+@pytest.mark.parametrize("base", [Layer, Tanh])
+def test_buffers_of_a_custom_layer_need_not_be_declared(base):
+    """Small predictions reuse their buffers; a custom layer's own buffer has the batch size of the training."""
+
+    class Shift(base):
+        def allocate(self, batch, n_in, dtype):
+            super().allocate(batch, n_in, dtype)
+            self.out = np.empty((batch, n_in), dtype)
+
+        def forward(self, x):
+            return np.add(x, 1, out=self.out)
+
+        def backward(self, dy):
+            return dy
+
+    made = Network([Dense(6, 5), Shift(), Dense(5, 4)], rng=0, dtype=np.float64)
+    expected = made.outputs(X)
+    for count in (5, 9, 5, 3):
+        made.outputs(X[:5])
+        out = made.forward(X[:count])
+        kept = out.copy()
+        np.testing.assert_allclose(made.outputs(X[:5]), expected[:5], **CLOSE)
+        np.testing.assert_array_equal(out, kept)
+        np.testing.assert_allclose(made.forward(X[:count]), expected[:count], **CLOSE)
+
+
+def test_small_predictions_see_the_current_parameters_and_attributes():
+    """Their buffers are kept from one call to the next."""
+    made = Network([Dense(6, 5), LeakyReLU(0.1), Dense(5, 4)], rng=0, dtype=np.float64)
+    made.predict(X)
+    made.parameters *= 2
+    made.layers[1].slope = 0.5
+    fresh = copy.deepcopy(made)
+    np.testing.assert_array_equal(made.outputs(X), fresh.outputs(X))
+    made.layers[1] = ReLU()
+    made.layers[1].allocate(1, 5, np.float64)
+    np.testing.assert_allclose(made.outputs(X), copy.deepcopy(made).outputs(X), **CLOSE)
+
+
 # ---- Parts that two networks could share -----------------------------------------------------------------------------
 
 
