@@ -1,7 +1,7 @@
 """Time per training step and per epoch, side by side: all peers on the same batches with the same initial weights.
 
     python -m benchmarks.steps [--case 784-30-10/10] [--optimizer adam] [--peer torch] [--rounds 9]
-    python -m benchmarks.steps --quick          one minute: two cases, plain SGD, one thread, no torch.compile, three short rounds
+    python -m benchmarks.steps --quick          one minute: two cases, plain SGD, one thread, short rounds
 
 Each peer runs in its own process. First, all its forms are measured with one thread and with all cores, and the fastest
 setting is kept for the case. Then its weights are compared with those of handgrad, after 20 steps and after an epoch of
