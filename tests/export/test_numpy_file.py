@@ -70,8 +70,8 @@ def test_a_single_output_prints_the_probability_of_the_predicted_class(tmp_path)
     network.parameters[...] = 1, 0
     network.classes = ("no", "yes")
     export(network, tmp_path / "net.py", to="python")
-    np.save(tmp_path / "x.npy", np.log([[1 / 3], [4.0]]))
-    assert run(tmp_path / "net.py", tmp_path / "x.npy").stdout == "no  75.00%\nyes  80.00%\n"
+    np.save(tmp_path / "x.npy", np.log([[1 / 3], [1.25]]))
+    assert run(tmp_path / "net.py", tmp_path / "x.npy").stdout == "no  75.00%\nyes  55.56%\n"
 
 
 @pytest.mark.parametrize(
