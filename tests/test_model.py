@@ -1,6 +1,7 @@
 """Models: predictions, evaluation, confusion matrix, class names, single outputs, several threads."""
 
 import math
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,6 @@ from handgrad import (
     SquaredError,
     Trainer,
     check_gradient,
-    network,
     one_hot,
 )
 from handgrad.losses import LOSSES
@@ -337,30 +337,43 @@ def test_an_image_shape_is_two_integers_or_none():
 # ---- Several threads -------------------------------------------------------------------------------------------------
 
 
-def test_predictions_from_several_threads_are_correct():
+@pytest.fixture
+def frequent_switches():
+    """The interpreter switches between threads 1,000 times as often as by default."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(interval / 1000)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(
+    ("counts", "repetitions"), [((1, 64, 7, 64), 150), ((200, 400, 800, 2000), 25)], ids=["small", "large"]
+)
+def test_predictions_from_several_threads_are_correct(counts, repetitions, frequent_switches):
+    """Small predictions keep their buffers for the next one, and no two threads may use the same buffers."""
     made = Network([6, 40, 40, 4], activation="relu", dropout=0.2, batch_norm=True, rng=0)
-    x = np.random.default_rng(1).random((2 * network.PREDICT_ROWS, 6), np.float32)
-    sets = [x[: 200 * (i + 1)] for i in range(8)]
+    x = np.random.default_rng(1).random((2000, 6), np.float32)
+    sets = [x[:count] for count in counts]
     expected = [(made.predict_proba(s), made.activations(s)[1]) for s in sets]
 
     def wrong(i):
         count = 0
-        for _ in range(25):
+        for _ in range(repetitions):
             p, a = made.predict_proba(sets[i]), made.activations(sets[i])[1]
             count += not (np.array_equal(p, expected[i][0]) and np.array_equal(a, expected[i][1]))
         return count
 
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(wrong, range(8))) == [0] * 8
+    with ThreadPoolExecutor(len(sets)) as pool:
+        assert list(pool.map(wrong, range(len(sets)))) == [0] * len(sets)
 
 
 @pytest.mark.parametrize("loss", CLASSIFICATION.values(), ids=CLASSIFICATION)
-def test_predictions_while_another_thread_computes_gradients_are_correct(loss):
+def test_predictions_while_another_thread_computes_gradients_are_correct(loss, frequent_switches):
     """Each thread has its own buffers: predictions do not disturb gradients, and gradients do not disturb them."""
     made = Network([6, 40, 40, 4], activation="relu", loss=loss, rng=0)
     rng = np.random.default_rng(1)
     x, t = rng.random((50, 6), np.float32), one_hot(rng.integers(0, 4, 50), 4)
-    many, y = rng.random((2000, 6), np.float32), rng.integers(0, 4, 2000)
+    many, y = rng.random((100, 6), np.float32), rng.integers(0, 4, 100)
     made.backprop(x, t)
     gradient, p, evaluation = made.gradient.copy(), made.predict_proba(many), made.evaluate(many, y)
     wrong, done = [], threading.Event()
