@@ -25,7 +25,7 @@ extensions = [
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
-smartquotes = False  # GELU(approximate="tanh") in a docstring is code
+smartquotes_action = "De"  # dashes and ellipses, but straight quotes: GELU(approximate="tanh") is code
 
 # Outputs are cached. A page is executed again if its text, the library, an example or the plot style has changed.
 HERE = Path(__file__).parent
