@@ -47,17 +47,17 @@ records: .venv/peers
 	$(BIN)/python -m records.run second quick minute-20s minute
 	$(BIN)/python -m records.run small pure --workers 2
 	$(BIN)/python -m records.run best ensemble --seeds 2 --workers 2
-	$(BIN)/python -m records.choices
+	$(BIN)/python -m records.ablation
 	$(BIN)/python -m records.digits8
 
 # Compare the speed with PyTorch, JAX, Keras and scikit-learn: 22 minutes. Keep the machine idle.
 bench: .venv/peers
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.resources
-	$(BIN)/python -m benchmarks.growth
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.ladder
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.roads
-	$(BIN)/python -m benchmarks.pictures
+	$(BIN)/python -m benchmarks.scaling
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.speedups
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.alternatives
+	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.estimators
 
 # The comparison of training steps in its short form: about a minute. It writes no results.
