@@ -339,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.quick:
         options.case = options.case or [CASES[0].name, CASES[3].name]
         options.optimizer = options.optimizer or ["sgd"]
-        options.peer = options.peer or [peer for peer in PEERS if peer != "torch-compile"]
+        options.peer = options.peer or [peer for peer in PEERS if peer not in ("torch-compile", "jax-step")]
     rounds = length.rounds if options.rounds is None else options.rounds
     if rounds < 1:
         parser.error(f"--rounds {rounds}: expected 1 or more")
