@@ -426,12 +426,24 @@ def test_callbacks_see_the_evaluation_of_the_validation_set():
 
 
 def test_callbacks_start_again_at_each_partial_fit():
-    stopping = EarlyStopping("loss", patience=1)
-    a, b = (MLPClassifier(**SMALL, callbacks=callbacks) for callbacks in ([stopping], []))
+    a, b = (MLPClassifier(**SMALL | {"max_iter": 30, "learning_rate_init": 0.02}).fit(X, Y) for _ in range(2))
+    a.set_params(callbacks=[EarlyStopping("loss")])
     for model in (a, b):
-        for labels in (Y, Y[::-1], Y):  # the loss increases, but each call has one epoch, which is its best
-            model.partial_fit(X, labels, classes=[0, 1, 2])
+        model.partial_fit(X, Y).partial_fit(X, Y[::-1])
+    assert a.loss_curve_[-1] > 1.5 * a.loss_curve_[-2]  # the best epoch of all calls is not the last one
     assert np.array_equal(a.network_.parameters, b.network_.parameters)
+
+
+def test_callbacks_see_the_epochs_of_all_fits():
+    seen = []
+
+    class Collect(Callback):
+        def on_train_begin(self, trainer):
+            seen.append((trainer.epoch, trainer.first_epoch, trainer.epochs))
+
+    model = MLPClassifier(**SMALL, warm_start=True, callbacks=[Collect()]).fit(X, Y).fit(X, Y)
+    model.partial_fit(X, Y).partial_fit(X, Y)
+    assert seen == [(0, 0, 8), (8, 8, 16), (16, 16, 17), (17, 17, 18)]
 
 
 def test_ema_defines_the_validation_score_and_the_final_weights():

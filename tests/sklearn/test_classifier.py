@@ -83,6 +83,15 @@ def test_validation_set_uses_class_weights():
     assert model.history_["val_score"][-1] == pytest.approx(model.score(X[160:], BINARY[160:], weights))
 
 
+def test_validation_set_uses_the_balanced_class_weights_of_the_training_set():
+    y, y_val = BINARY[:160], BINARY[np.r_[160:240]]
+    y_val[:20] = "no"
+    model = MLPClassifier(**SMALL, class_weight="balanced").fit(X[:160], y, X_val=X[160:], y_val=y_val)
+    weight = {name: 160 / (2 * (y == name).sum()) for name in ("no", "yes")}
+    expected = model.score(X[160:], y_val, [weight[name] for name in y_val])
+    assert model.history_["val_score"][-1] == pytest.approx(expected, rel=1e-12)
+
+
 def test_class_weight_of_multilabel_targets_is_one_dict_per_label():
     per_label = [{0: 1, 1: 2}, {0: 1, 1: 1}, {0: 3, 1: 1}, {0: 1, 1: 1}]
     a = MLPClassifier(**SMALL, class_weight=per_label).fit(X_LABELS, LABELS)
