@@ -86,7 +86,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         `SquaredError("sigmoid")`. Or a loss of handgrad, such as CrossEntropy(label_smoothing=0.1).
     class_weight : dict, list of dict or "balanced", optional
         {class: weight}, multiplied by sample_weight. "balanced": n_samples / (n_classes * count of the class). For
-        multilabel targets a list of {0: weight, 1: weight}, one for each label, whose weights are multiplied.
+        multilabel targets a list of {0: weight, 1: weight}, one for each label, or "balanced" for each label; the
+        weights of the labels are multiplied.
     dropout : float or list of float, default=0.0
         Dropout rate after the hidden layers, or one for each. Not for "lbfgs".
     init : str, optional
