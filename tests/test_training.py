@@ -252,7 +252,10 @@ def test_history_has_nan_for_epochs_without_validation():
     for name in ("val_loss", "val_accuracy"):
         assert np.isnan(trainer.history[name]).tolist() == [True, True, False, False, False, True]
     assert np.isfinite(trainer.history["loss"]).all()
-    assert set(trainer.metrics) == METRICS  # of the last epoch only
+    assert (set(trainer.metrics), trainer.validation) == (METRICS, None)  # of the last epoch only
+    again = make()
+    again.load_state_dict(trainer.state_dict())
+    np.testing.assert_equal((again.history, again.metrics), (trainer.history, trainer.metrics))
 
 
 def test_regression_has_no_accuracy():
@@ -1247,7 +1250,7 @@ def test_invalid_examples_are_rejected_before_the_first_step(x, y, says, as_vali
     initial = trainer.network.parameters.copy()
     with refused(says):
         trainer.fit(*((X, Y) if as_validation else (x, y)), epochs=2, validation=(x, y) if as_validation else None)
-    assert events == []
+    assert (events, trainer.epochs) == ([], 0)
     np.testing.assert_array_equal(trainer.network.parameters, initial)
 
 

@@ -222,12 +222,8 @@ class Trainer:
             For invalid input, before the first step.
         """
         if (epochs is None) == (until_epoch is None):
-            raise HandgradError("fit needs either epochs (train so many more) or until_epoch (continue a run)")
+            raise HandgradError("fit needs either epochs (to train from here) or until_epoch (to continue a run)")
         network = self.network
-        if epochs is not None:
-            self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
-        elif until_epoch is not None:
-            self.epochs = check_int("until_epoch", until_epoch, 0)
         x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         if x.ndim == 3:
@@ -238,6 +234,10 @@ class Trainer:
             x_validation = network.check_inputs(validation[0])
             network.loss.targets(validation[1], len(x_validation), network.n_out, network.dtype)
         w = None if sample_weight is None else check_sample_weight(sample_weight, len(x), network.dtype)
+        if epochs is not None:
+            self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
+        elif until_epoch is not None:
+            self.epochs = check_int("until_epoch", until_epoch, 0)
         return self._run(x, t, w, validation)
 
     def _run(
@@ -258,6 +258,7 @@ class Trainer:
                 self.metrics = {"loss": loss, "lr": lr} | ({} if accuracy is None else {"accuracy": accuracy})
                 if math.isfinite(loss + size):
                     self._notify("on_evaluation_begin")
+                    self.validation = None
                     if validation is not None:
                         self._validate(*validation)
             if not math.isfinite(sum(self.metrics.values()) + size):
@@ -415,7 +416,8 @@ class Trainer:
         ours[...] = saved
         self.epoch, self.first_epoch, self.stop = state["epoch"], state["first_epoch"], state["stop"]
         self.history = {name: list(values) for name, values in state["history"].items()}
-        self.metrics = {name: values[-1] for name, values in self.history.items() if values}
+        last = {name: values[-1] for name, values in self.history.items() if values}
+        self.metrics = {name: value for name, value in last.items() if not math.isnan(value)}
 
     def _parts(self) -> dict[str, Optimizer | Callback | Perturbation]:
         parts: dict[str, Optimizer | Callback | Perturbation] = {"optimizer": self.optimizer}
