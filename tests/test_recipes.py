@@ -449,7 +449,7 @@ def test_teacher_with_another_preprocessing_is_rejected(deskew, theirs, refused)
 
 
 def test_unknown_teacher_is_rejected(refused):
-    with refused("pots"):
+    with refused("the teacher pots is neither a model file nor a recipe: unknown recipe 'pots': did you mean 'post'"):
         PLAIN.replace(teacher="pots").train(X, Y, 3)
 
 

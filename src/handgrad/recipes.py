@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -157,7 +158,11 @@ class Recipe:
         if self.teacher not in RECIPES:
             from .io import load  # late, because few recipes need it
 
-            model: Model = load(str(self.teacher))
+            path = Path(str(self.teacher))
+            if not path.exists():
+                hint = unknown("recipe", path.name, RECIPES)
+                raise HandgradError(f"the teacher {path} is neither a model file nor a recipe: {hint}")
+            model: Model = load(path)
             return model
         return RECIPES[self.teacher].replace(validation=self.validation, seed=self.seed).train(x, y, n_out)
 
