@@ -7,10 +7,12 @@ import pytest
 
 from handgrad import GELU, Dense, Dropout, Identity, LeakyReLU, Network, ReLU, Sigmoid, Softplus, Tanh
 from handgrad.arrays import spawn_rngs
-from handgrad.layers import ACTIVATIONS, LAYERS, sigmoid
+from handgrad.layers import ACTIVATIONS, ELU, LAYERS, SELU, ExactGELU, SiLU, normal_cdf, sigmoid
 from handgrad.network import bind
 
 LN3 = math.log(3)
+PHI_1, DENSITY_1 = 0.8413447460685429, 0.24197072451914337  # distribution function and density of N(0, 1) at 1
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 
@@ -37,6 +39,16 @@ def allocated(layer, batch, n_in, dtype=np.float64, rng=0):
         (LeakyReLU(0.25), [-2, 0, 3], [-0.5, 0, 3], [0.25, 0.25, 1]),
         (Softplus(), [0, LN3, -LN3], [math.log(2), math.log(4), math.log(4 / 3)], [1 / 2, 3 / 4, 1 / 4]),
         (GELU(), [0, 1, -1], [0, 0.8411919906082768, -0.15880800939172324], [0.5, 1.0829640838457826, -0.0829640838]),
+        (ExactGELU(), [0, 1, -1], [0, PHI_1, PHI_1 - 1], [0.5, PHI_1 + DENSITY_1, 1 - PHI_1 - DENSITY_1]),
+        (SiLU(), [0, LN3, -LN3], [0, 3 / 4 * LN3, -LN3 / 4], [1 / 2, 3 / 4 + 3 / 16 * LN3, 1 / 4 - 3 / 16 * LN3]),
+        (ELU(), [-LN3, 0, 3], [-2 / 3, 0, 3], [1 / 3, 1, 1]),
+        (ELU(0.5), [-LN3, 0, 3], [-1 / 3, 0, 3], [1 / 6, 1 / 2, 1]),
+        (
+            SELU(),
+            [-LN3, 0, 3],
+            [-2 / 3 * SELU_SCALE * SELU_ALPHA, 0, 3 * SELU_SCALE],
+            [SELU_SCALE * SELU_ALPHA / 3, SELU_SCALE * SELU_ALPHA, SELU_SCALE],
+        ),
     ],
     ids=repr,
 )
@@ -57,17 +69,46 @@ def test_extreme_inputs_give_finite_values_without_a_warning(name, dtype):
     assert a.dtype == dz.dtype == dtype
     assert np.isfinite(a).all()
     assert np.isfinite(dz).all()
-    high, low = a[0, :2]
-    slope = 0.01 if name == "leaky_relu" else 1 if name == "identity" else 0
-    saturates = name in ("sigmoid", "tanh")
-    expected = (1, -1 if name == "tanh" else 0) if saturates else (1e4, -1e4 * slope)
-    np.testing.assert_allclose([high, low], expected, rtol=1e-6)
-    np.testing.assert_allclose(dz[0, :2], [0 if saturates else 1, slope], rtol=1e-6)
+    limits = {  # a and da/dz for z → ∞ and z → -∞
+        "sigmoid": (1, 0, 0, 0),
+        "tanh": (1, -1, 0, 0),
+        "identity": (1e4, -1e4, 1, 1),
+        "leaky_relu": (1e4, -100, 1, 0.01),
+        "elu": (1e4, -1, 1, 0),
+        "selu": (1e4 * SELU_SCALE, -SELU_SCALE * SELU_ALPHA, SELU_SCALE, 0),
+    }
+    found = [*a[0, :2], *dz[0, :2]]
+    np.testing.assert_allclose(found, limits.get(name, (1e4, 0, 1, 0)), rtol=1e-6)
 
 
 def test_sigmoid_equals_the_textbook_formula():
     z = np.linspace(-30, 30, 601)
     np.testing.assert_allclose(sigmoid(z), 1 / (1 + np.exp(-z)), rtol=0, atol=5e-16)  # two roundings near 1
+
+
+def test_normal_cdf_equals_erfc_to_rounding():
+    """A few roundings, and the rounding of z² in exp(-z² / 2), which grows with z²."""
+    for dtype, reach in ((np.float64, 37), (np.float32, 12)):  # the smallest positive numbers
+        z = np.linspace(-reach, reach, 20_001).astype(dtype)
+        expected = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in z.tolist()])
+        cdf, e = normal_cdf(z)
+        assert cdf.dtype == e.dtype == dtype
+        error = np.abs(cdf / expected - 1) / (1 + z.astype(float) ** 2)
+        assert error.max() < 4 * np.finfo(dtype).eps
+    np.testing.assert_array_equal(normal_cdf(np.array([-1e30, 0, 1e30], np.float32))[0], [0, 0.5, 1])
+
+
+def test_selu_keeps_mean_0_and_variance_1():
+    """Means over N(0, 1) by the trapezoidal rule."""
+    z = np.linspace(-12, 12, 240_001)[None]
+    a, density = allocated(SELU(), *z.shape).forward(z), np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * 1e-4
+    np.testing.assert_allclose([(a * density).sum(), (a**2 * density).sum()], [0, 1], atol=1e-8)
+
+
+@pytest.mark.parametrize("alpha", [0, -1, math.inf, math.nan])
+def test_elu_rejects_an_alpha_that_is_not_positive(refused, alpha):
+    with refused("ELU: alpha must be a finite number > 0"):
+        ELU(alpha)
 
 
 @pytest.mark.parametrize("make", [*ACTIVATIONS.values(), Dropout, lambda: Dense(5, 5)])
@@ -203,6 +244,7 @@ def test_buffers_are_allocated_once_per_batch_size():
         (Dense(3, 2, "lecun"), "Dense(n_in=3, n_out=2, init='lecun')"),
         (Dropout(0.25), "Dropout(rate=0.25)"),
         (LeakyReLU(0.2), "LeakyReLU(slope=0.2)"),
+        (ELU(0.5), "ELU(alpha=0.5)"),
         (ReLU(), "ReLU()"),
     ],
     ids=repr,

@@ -15,7 +15,23 @@ from .adversarial import Adversarial, VirtualAdversarial, deepfool
 from .errors import HandgradError, closest
 from .gradcheck import check_gradient
 from .images import Augmentation, Deskew
-from .layers import GELU, BatchNorm, Dense, Dropout, Identity, Layer, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
+from .layers import (
+    ELU,
+    GELU,
+    SELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    ExactGELU,
+    Identity,
+    Layer,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
 from .losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -41,8 +57,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
     "EMA",
     "GELU",
+    "SELU",
     "SGD",
     "SWA",
     "AbsoluteError",
@@ -61,6 +79,7 @@ __all__ = [
     "EarlyStopping",
     "Ensemble",
     "Evaluation",
+    "ExactGELU",
     "HandgradError",
     "Huber",
     "Identity",
@@ -78,6 +97,7 @@ __all__ = [
     "Poisson",
     "Preprocessed",
     "ReLU",
+    "SiLU",
     "Sigmoid",
     "Softplus",
     "SquaredError",
