@@ -511,9 +511,16 @@ def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, refused
     [
         (Adam, "learning_rate", "Adam has no option 'learning_rate': did you mean 'lr'?"),
         (Adam, "learning_rate_init", "did you mean 'lr'?"),
+        (Adam, "eps", "did you mean 'epsilon'?"),
+        (AdamW, "beta1", "did you mean 'beta_1'?"),
+        (functools.partial(Momentum, 0.1), "momentom", "did you mean 'momentum'?"),
         (AdamW, "weightdecay", "AdamW has no option 'weightdecay': did you mean 'weight_decay'?"),
         (functools.partial(Momentum, 0.1), "Clip_Norm", "did you mean 'clip_norm'?"),
-        (Muon, "nesterov", "Muon has no option 'nesterov'"),
+        (
+            Muon,
+            "nesterov",
+            "Muon has no option 'nesterov': expected lr, momentum, fallback_lr_scale, iterations",
+        ),
     ],
 )
 def test_unknown_option_names_the_right_one(make, option, says, refused):

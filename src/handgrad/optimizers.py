@@ -72,8 +72,9 @@ class Optimizer(ABC):
         **unknown: Any,
     ) -> None:
         for option in unknown:
-            suggestion = "lr" if "rate" in option else closest(option, OPTIONS)
-            hint = f": did you mean '{suggestion}'?" if suggestion else f": expected {', '.join(OPTIONS)}"
+            known = _options(type(self))
+            suggestion = "lr" if "rate" in option else closest(option, known)
+            hint = f": did you mean '{suggestion}'?" if suggestion else f": expected {', '.join(known)}"
             raise HandgradError(f"{type(self).__name__} has no option '{option}'{hint}")
         self.lr = lr
         self.l2, self.l1 = check_non_negative("l2", l2), check_non_negative("l1", l1)
@@ -422,6 +423,15 @@ class Lookahead(Optimizer):
 
     def config(self) -> dict[str, Any]:
         return {"inner": self.inner, "k": self.k, "alpha": self.alpha}
+
+
+def _options(kind: type[Optimizer]) -> list[str]:
+    """Names of the constructor arguments of an optimizer and its base classes."""
+    import inspect  # late: only error messages need it
+
+    bases = [base for base in kind.__mro__ if issubclass(base, Optimizer)]
+    parameters = [p for base in bases for p in inspect.signature(base).parameters.values()]
+    return list(dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD))
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
