@@ -1,31 +1,26 @@
-"""Ensemble, Preprocessed, TestTimeAugmentation and fold_batchnorm: their equations, and what they reject."""
+"""Ensemble, Preprocessed and TestTimeAugmentation: their equations, and what they reject."""
 
 import copy
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from handgrad import (
     SGD,
-    Adam,
-    BatchNorm,
     BinaryCrossEntropy,
     CrossEntropy,
     Dense,
     Deskew,
-    Dropout,
     Ensemble,
-    Identity,
     Network,
     Preprocessed,
-    ReLU,
     SquaredError,
     Tanh,
     TestTimeAugmentation,
     Trainer,
-    fold_batchnorm,
     wrappers,
 )
 from handgrad.losses import softmax
@@ -352,6 +347,32 @@ def test_test_time_augmentation_is_the_mean_over_the_shifted_images(shifts, dtyp
         assert np.abs(model.predict_proba(x) - network.predict_proba(x)).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("loss", "n_out"),
+    [*((loss, 3) for loss in LOSSES.values()), (BinaryCrossEntropy(), 1), (SquaredError("sigmoid"), 1)],
+)
+def test_test_time_augmentation_averages_probabilities_for_every_loss(loss, n_out):
+    network = Network([48, 5, n_out], loss=loss, rng=0, dtype=np.float64)
+    network.image_shape = (6, 8)
+    expected = np.mean([network.predict_proba(shift(IMAGES, *each)) for each in SHIFTS[5]], axis=0)
+    model = TestTimeAugmentation(network, 5)
+    np.testing.assert_allclose(model.predict_proba(IMAGES), expected, rtol=1e-10)
+    labels = expected.argmax(axis=1) if n_out > 1 else (expected[:, 0] > 0.5).astype(int)
+    np.testing.assert_array_equal(model.predict(IMAGES), labels)
+
+
+def test_wrappers_need_no_memory_of_the_size_of_the_data():
+    images = np.zeros((40_000, 6, 8), np.uint8)
+    (first, second) = (images_network(rng=rng) for rng in (0, 1))
+    model = Preprocessed(Ensemble([TestTimeAugmentation(first, 5), second]), Deskew(6, 8))
+    model.outputs(images[:10])
+    tracemalloc.start()
+    model.outputs(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < images.nbytes  # the images as floats would take four times as much
+
+
 def test_test_time_augmentation_shifts_the_preprocessed_images():
     """In Preprocessed(TestTimeAugmentation(network), Deskew) the shifts are of the images that the network receives."""
     network, deskew = images_network(dtype=np.float64), Deskew(6, 8)
@@ -373,37 +394,3 @@ def test_unwrap_returns_the_parts():
 def test_unwrap_rejects_wrappers_in_another_order(refused):
     with refused(r"expected Preprocessed\(TestTimeAugmentation\(network\)\)"):
         unwrap(TestTimeAugmentation(Preprocessed(images_network(), Deskew(6, 8))))
-
-
-# ---- fold_batchnorm --------------------------------------------------------------------------------------------------
-
-
-def with_statistics(layers):
-    """A network with trained parameters and running statistics."""
-    network = Network(layers, loss="cross_entropy", rng=0, dtype=np.float64)
-    Trainer(network, Adam(0.05), batch_size=3, rng=0).fit(X, Y, epochs=3)
-    return network
-
-
-@pytest.mark.parametrize(
-    ("layers", "kinds"),
-    [
-        ([Dense(6, 5), BatchNorm(5), ReLU(), Dense(5, 4)], [Dense, ReLU, Dense]),
-        ([BatchNorm(6), Dense(6, 5), ReLU(), Dense(5, 4)], [Dense, ReLU, Dense]),
-        ([Dense(6, 5), Dropout(0.2), BatchNorm(5), Identity(), Dense(5, 4)], [Dense, Dropout, Identity, Dense]),
-        ([Dense(6, 5), ReLU(), BatchNorm(5), Dropout(0.2), Dense(5, 4)], [Dense, ReLU, Dropout, Dense]),
-        ([Dense(6, 5), BatchNorm(5), BatchNorm(5), Tanh(), Dense(5, 4), BatchNorm(4)], [Dense, Tanh, Dense]),
-        ([Dense(6, 4), ReLU(), BatchNorm(4)], [Dense, ReLU, BatchNorm]),
-    ],
-    ids=["after", "before", "dropout between", "after the activation", "several", "not adjacent"],
-)
-def test_folded_network_gives_the_same_outputs_with_fewer_layers(layers, kinds):
-    network = with_statistics(layers)
-    network.classes, network.image_shape = "abcd", (2, 3)
-    before = network.parameters.copy()
-    folded = fold_batchnorm(network)
-    assert [type(layer) for layer in folded.layers] == kinds
-    np.testing.assert_allclose(folded.outputs(X), network.outputs(X), rtol=1e-9, atol=1e-11)
-    assert (folded.classes, folded.image_shape) == (network.classes, network.image_shape)
-    np.testing.assert_array_equal(network.parameters, before)
-    assert not np.shares_memory(folded.parameters, network.parameters)
