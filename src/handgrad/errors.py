@@ -33,6 +33,27 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return plain[matches[0]] if matches else None
 
 
+def printable(text: str, max_length: int | None = None) -> str:
+    """Return a text as one line without control characters.
+
+    Names in files and of files can contain characters that move the cursor, set the title of the window or pretend to
+    be another line. They are replaced by their escapes, "\\x1b" for example.
+
+    Parameters
+    ----------
+    text : str
+        Any text, also with lone surrogates.
+    max_length : int, optional
+        Longer text is cut and ends in "...".
+    """
+    shown = text if max_length is None else text[:max_length]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+    if max_length is None or max(len(shown), len(text)) <= max_length:
+        return shown
+    return f"{shown[: max_length - 3]}..."
+
+
 def optional(module: str, extra: str = "app") -> Any:
     """Import a module of an optional extra.
 

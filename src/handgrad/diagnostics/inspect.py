@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import HandgradError
+from ..errors import printable as _printable
 from ..interop import from_torch
 from ..io.models import TRAINING, load
 from ..io.safetensors import open_tensors, parse_description, read_tensors
@@ -210,10 +211,7 @@ def format_report(found: dict[str, Any], *, arrays: bool = True) -> Iterator[str
 
 def printable(text: str, max_length: int = 200) -> str:
     """Return a text from a file as one line: long text is cut, and control characters are escaped."""
-    escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:max_length])
-    if len(escaped) <= max_length and len(text) <= max_length:
-        return escaped
-    return f"{escaped[: max_length - 3]}..."
+    return _printable(text, max_length)
 
 
 def _rows(rows: Any) -> Iterator[str]:
