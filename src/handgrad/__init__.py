@@ -48,7 +48,7 @@ from .muon import Muon, newton_schulz
 from .network import Network
 from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Nesterov, Optimizer
 from .training import Callback, Trainer
-from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
+from .wrappers import Ensemble, Preprocessed, Standardize, TestTimeAugmentation, fold_batchnorm
 
 if TYPE_CHECKING:
     from .callbacks import EMA, SWA, Checkpoint, EarlyStopping
@@ -101,6 +101,7 @@ __all__ = [
     "Sigmoid",
     "Softplus",
     "SquaredError",
+    "Standardize",
     "Tanh",
     "TestTimeAugmentation",
     "Trainer",

@@ -5,7 +5,7 @@ import pytest
 
 from handgrad import Deskew
 from handgrad.images import deskew as deskew_module
-from handgrad.images.deskew import PREPROCESSING, Preprocessing
+from handgrad.wrappers import Preprocessing
 
 SIZES = [(8, 8), (28, 28), (5, 9), (9, 4), (1, 6), (6, 1), (1, 1), (2, 2), (2, 11)]
 # Maximum difference from the reference for pixels in [0, 1]: rounding of the dtype of the computation.
@@ -243,7 +243,6 @@ def test_config_recreates_the_object():
     assert isinstance(deskew, Preprocessing)
     assert repr(deskew) == "Deskew(height=4, width=6)"
     assert deskew.config() == Deskew(4, 6, 1).config() == {"height": 4, "width": 6}
-    assert PREPROCESSING["Deskew"] is Deskew
     assert repr(Deskew(**deskew.config())) == repr(deskew)
     assert repr(Deskew(4, 6, 2)) == "Deskew(height=4, width=6, shrink=2)"
     assert Deskew(4, 6, 2).config() == {"height": 4, "width": 6, "shrink": 2}

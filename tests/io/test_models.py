@@ -30,6 +30,7 @@ from handgrad import (
     Sigmoid,
     Softplus,
     SquaredError,
+    Standardize,
     Tanh,
     TestTimeAugmentation,
     Trainer,
@@ -37,8 +38,7 @@ from handgrad import (
     save,
 )
 from handgrad.callbacks import Checkpoint
-from handgrad.images.deskew import PREPROCESSING
-from handgrad.io.models import LOSSES, MAX_DEPTH
+from handgrad.io.models import LOSSES, MAX_DEPTH, PREPROCESSING
 from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.layers import LAYERS
 from handgrad.wrappers import Preprocessing
@@ -103,7 +103,7 @@ def test_round_trips_cover_every_layer_loss_and_preprocessing():
     made = [make(np.float32) for make in NETWORKS.values()]
     assert {type(layer) for network in made for layer in network.layers} == set(LAYERS.values())
     assert {type(network.loss) for network in made} == set(LOSSES.values())
-    assert set(PREPROCESSING.values()) == {Deskew}
+    assert set(PREPROCESSING.values()) == {Deskew, Standardize}
 
 
 def test_loaded_network_can_be_trained(tmp_path):

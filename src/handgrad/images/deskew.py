@@ -228,6 +228,3 @@ class _Workspace:
             a = np.where(variance > FLAT * self.height**2, (xy - cx * cy) / variance, 0)
             known = np.isfinite(cy + cx + a)
         return np.where(known, cy, 0), np.where(known, cx, 0), np.where(known, a, 0)
-
-
-PREPROCESSING: dict[str, type[Preprocessing]] = {"Deskew": Deskew}  # by the type name in a model file

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError, unknown
-from ..images.deskew import PREPROCESSING
+from ..images.deskew import Deskew
 from ..layers import LAYERS, BatchNorm
 from ..losses import LOSSES as LOSSES_BY_WORD
 from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation
+from ..wrappers import Ensemble, Preprocessed, Preprocessing, Standardize, TestTimeAugmentation
 from .safetensors import read_arrays, write_arrays
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters have the same name in PyTorch
@@ -38,6 +38,7 @@ COUNT = "num_batches_tracked"
 TRAINING = "training."  # prefix of arrays that only continue a training, see `handgrad.sklearn.save`
 MAX_DEPTH = 8  # of nested models in a file
 
+PREPROCESSING: dict[str, type[Preprocessing]] = {"Deskew": Deskew, "Standardize": Standardize}
 LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # the names in model files are the class names
 
 Made = TypeVar("Made")
