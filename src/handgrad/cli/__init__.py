@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from ..errors import HandgradError
 from . import convert, data, diagnose, evaluate, train
+from .echo import echo_error
 
 
 class CommandGroup(click.Group):
@@ -31,7 +32,7 @@ class CommandGroup(click.Group):
             line = f"not enough memory: {error}"
         except HandgradError as error:
             line = str(error)
-        click.echo(f"handgrad: {line}", err=True)
+        echo_error(line)
         raise SystemExit(2)
 
 

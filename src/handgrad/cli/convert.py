@@ -9,6 +9,7 @@ import click
 
 from ..errors import HandgradError
 from ..io.models import load, save
+from .echo import echo
 from .options import choose_recipe, json_option, model_argument, parse_image_shape
 from .run_directory import read_config
 
@@ -62,7 +63,7 @@ def import_command(
         raise HandgradError(f"--out {out} is the input file: choose another name")
     save(network, out)
     for line in inspection.format_report(inspection.inspect(out), arrays=False):
-        click.echo(line)
+        echo(line)
 
 
 @click.command("export")
@@ -101,10 +102,10 @@ def export_command(
         out = model.with_name(model.stem + suffix)
     files = export(load(model), out, to=to, model_file=model, train=chosen, without_preprocessing=without_preprocessing)
     for path in files:
-        click.echo(f"{path}: {path.stat().st_size:,} bytes")
+        echo(f"{path}: {path.stat().st_size:,} bytes")
     command = f"python {out} [DATA]" if train else target.command(out)
     if command:
-        click.echo(f"try: {command}")
+        echo(f"try: {command}")
 
 
 @click.command()
@@ -117,13 +118,9 @@ def inspect(file: Path, as_json: bool) -> None:
     """
     from ..diagnostics import inspect as inspection  # late: few commands need it
 
-    try:
-        found = inspection.inspect(file)
-    except HandgradError as error:
-        # The message may contain names from the file, with characters that control the terminal.
-        raise HandgradError(inspection.printable(str(error), max_length=1000)) from error
+    found = inspection.inspect(file)
     for line in [json.dumps(found)] if as_json else inspection.format_report(found):
-        click.echo(line)
+        echo(line)
 
 
 COMMANDS = (import_command, export_command, inspect)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .echo import echo, echo_error
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -18,7 +20,7 @@ def data(ctx: click.Context) -> None:
         from ..data.mnist import check_copies
 
         for copy in check_copies():
-            click.echo(str(copy))
+            echo(str(copy))
 
 
 @data.command()
@@ -32,7 +34,7 @@ def fetch(source: Path | None) -> None:
     """
     from ..data.mnist import copy_to_cache, fetch_mnist
 
-    click.echo(str(fetch_mnist() if source is None else copy_to_cache(source)))
+    echo(str(fetch_mnist() if source is None else copy_to_cache(source)))
 
 
 @data.command()
@@ -45,9 +47,9 @@ def verify() -> None:
 
     path = find_mnist()
     if path is None:
-        click.echo("handgrad: no complete copy of MNIST was found: run handgrad data fetch", err=True)
+        echo_error("no complete copy of MNIST was found: run handgrad data fetch")
         raise SystemExit(1)
-    click.echo(f"{path}: OK, SHA-256 checksums match")
+    echo(f"{path}: OK, SHA-256 checksums match")
 
 
 COMMANDS = (data,)

@@ -22,6 +22,7 @@ from ..model import Model
 from ..network import Network
 from ..recipes import HEIGHT
 from ..wrappers import Ensemble, Preprocessed, unwrap
+from .echo import echo, echo_error, warn
 from .options import (
     choose_recipe,
     data_option,
@@ -29,7 +30,6 @@ from .options import (
     json_option,
     load_data,
     recipe_options,
-    warn,
 )
 from .progress import describe
 
@@ -46,18 +46,15 @@ def check(seed: int) -> None:
     Checks every layer, every loss, every activation with every loss, and several networks. Exit code 1 at the first
     wrong gradient.
     """
-    click.echo(f"{'gradient':90} {'error':>8}")
+    echo(f"{'gradient':90} {'error':>8}")
     count = 0
     for result in check_all(rng=seed):
         count += 1
-        click.echo(f"{result.name:90} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
+        echo(f"{result.name:90} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
         if not result.passed:
-            click.echo(
-                f"handgrad: the gradient {result.name} is wrong: relative error {result.error:.1e} > {_TOLERANCE_TEXT}",
-                err=True,
-            )
+            echo_error(f"the gradient {result.name} is wrong: relative error {result.error:.1e} > {_TOLERANCE_TEXT}")
             raise SystemExit(1)
-    click.echo(f"all {count} gradient checks passed (relative error <= {_TOLERANCE_TEXT})")
+    echo(f"all {count} gradient checks passed (relative error <= {_TOLERANCE_TEXT})")
 
 
 # ---- parity ----------------------------------------------------------------------------------------------------------
@@ -96,9 +93,9 @@ def parity(
     found = compare(compared, x, y, dtype=dtype)
     title = f"{title}: {' → '.join(describe_layers(network))}, {network.loss!r}; {dtype}, {source}"
     for line in found.as_json() if as_json else found.table(title):
-        click.echo(line)
+        echo(line)
     if not found.passed:
-        click.echo(f"handgrad: the largest difference is {found.largest:.1e} > {found.tolerance:.0e}", err=True)
+        echo_error(f"the largest difference is {found.largest:.1e} > {found.tolerance:.0e}")
         raise SystemExit(1)
 
 
@@ -169,19 +166,19 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
     examples, flops = measured.batch_size / step, total.flops / step
     if as_json:
         for part in measured.parts:
-            click.echo(json.dumps(part._asdict()))
+            echo(json.dumps(part._asdict()))
         numbers = {"step": step, "sum": total.seconds, "floor": total.floor, "examples_per_second": examples}
-        click.echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
+        echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
         return
-    click.echo(describe(chosen, trainer.network))
-    click.echo(f"{'part':32}{'time us':>12}{'% of step':>14}{'floor us':>12}{'time/floor':>12}")
+    echo(*describe(chosen, trainer.network))
+    echo(f"{'part':32}{'time us':>12}{'% of step':>14}{'floor us':>12}{'time/floor':>12}")
     for name, duration, floor, *_ in [*measured.parts, total]:
         ratio = f"{duration / floor:.1f}" if floor else "-"
-        click.echo(f"{name:32}{duration * 1e6:12,.2f}{duration / step:14.1%}{floor * 1e6:12,.2f}{ratio:>12}")
+        echo(f"{name:32}{duration * 1e6:12,.2f}{duration / step:14.1%}{floor * 1e6:12,.2f}{ratio:>12}")
     between = step - total.seconds
-    click.echo(f"{'between the parts (Python)':32}{between * 1e6:12,.2f}{between / step:14.1%}")
-    click.echo(f"{'complete step':32}{step * 1e6:12,.2f}{1:14.1%}")
-    click.echo(
+    echo(f"{'between the parts (Python)':32}{between * 1e6:12,.2f}{between / step:14.1%}")
+    echo(f"{'complete step':32}{step * 1e6:12,.2f}{1:14.1%}")
+    echo(
         f"{examples:,.0f} examples/s; {flops / 1e9:.1f} GFLOP/s, {flops / peak:.0%} of the {peak / 1e9:.1f} GFLOP/s "
         "of a large matrix product"
     )
@@ -219,7 +216,7 @@ def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Pa
         raise HandgradError(f"the recipe {chosen.name} has no data augmentation: add --rotation, --elastic, ...")
     preprocessing = chosen.preprocessing(x.shape[1:])
     augmentation_grid(out, x if preprocessing is None else preprocessing(x), trainer.augment, trainer.augmenting)
-    click.echo(f"{len(x)} images of {dataset.name}, each with 11 augmented versions of recipe {chosen.name}: {out}")
+    echo(f"{len(x)} images of {dataset.name}, each with 11 augmented versions of recipe {chosen.name}: {out}")
 
 
 COMMANDS = (check, parity, profile, show_augmentation)

@@ -18,6 +18,7 @@ from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..network import Network
 from ..wrappers import Ensemble, unwrap
+from .echo import echo
 from .options import data_option, json_option, model_argument, with_path
 from .progress import format_correct
 
@@ -37,15 +38,15 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:
         numbers = {"loss": result.loss, "accuracy": result.accuracy, "correct": result.correct, "total": result.total}
-        click.echo(json.dumps({**numbers, "confusion_matrix": confusion.tolist(), "classes": classifier.classes}))
+        echo(json.dumps({**numbers, "confusion_matrix": confusion.tolist(), "classes": classifier.classes}))
         return
-    click.echo(f"{dataset.name} test: {format_correct(result)}, loss {result.loss:.4f}")
-    click.echo("confusion matrix (rows: true class, columns: predicted class)")
+    echo(f"{dataset.name} test: {format_correct(result)}, loss {result.loss:.4f}")
+    echo("confusion matrix (rows: true class, columns: predicted class)")
     cell = max(len(f"{confusion.max():,}"), *map(len, classifier.classes)) + 1
-    click.echo(" " * (cell + 1) + "".join(f"{name:>{cell}}" for name in classifier.classes))
+    echo(" " * (cell + 1) + "".join(f"{name:>{cell}}" for name in classifier.classes))
     for name, row in zip(classifier.classes, confusion, strict=True):
         cells = (f"{n:>{cell},}" if n else f"{'.':>{cell}}" for n in row)
-        click.echo(f"{name:>{cell}} " + "".join(cells))
+        echo(f"{name:>{cell}} " + "".join(cells))
 
 
 @click.command()
@@ -68,16 +69,16 @@ def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: b
         if as_json:
             probabilities = {name: float(value) for name, value in zip(classifier.classes, p, strict=True)}
             row = {"file": str(path), "prediction": classifier.classes[first], "probabilities": probabilities}
-            click.echo(json.dumps(row))
+            echo(json.dumps(row))
         else:
             best, next_best = _with_probability(classifier, first, p), _with_probability(classifier, second, p)
-            click.echo(f"{path}: {best}, second choice {next_best}")
+            echo(f"{path}: {best}, second choice {next_best}")
     if show is not None:
         from ..diagnostics.plots import digit_grid
 
         digit_grid(show, digits, captions)
         if not as_json:
-            click.echo(f"prepared images: {show}")
+            echo(f"prepared images: {show}")
 
 
 @click.command()
@@ -120,7 +121,7 @@ def attack(
     if preprocessing is not None:
         seen = preprocessing(seen)
         if not as_json:
-            click.echo(f"the images are perturbed after the preprocessing {preprocessing!r}")
+            echo(f"the images are perturbed after the preprocessing {preprocessing!r}")
     x = as_floats(seen, out=np.empty((len(seen), network.n_in), network.dtype))
     perturbations, captions = [], []
     for name, image, p_before in zip(names, x, binary_to_two_columns(network.predict_proba(seen)), strict=True):
@@ -133,17 +134,17 @@ def attack(
         if as_json:
             row = {"file": name, "before": network.classes[before], "p_before": float(p_before[before])}
             row |= {"after": network.classes[after], "p_after": float(p_after[after])}
-            click.echo(json.dumps({**row, "l2": found.l2, "linf": found.linf}))
+            echo(json.dumps({**row, "l2": found.l2, "linf": found.linf}))
         else:
             was, now = _with_probability(network, before, p_before), _with_probability(network, after, p_after)
-            click.echo(f"{name}: {was} becomes {now}, L2 norm {found.l2:.3f}, largest pixel change {found.linf:.3f}")
+            echo(f"{name}: {was} becomes {now}, L2 norm {found.l2:.3f}, largest pixel change {found.linf:.3f}")
     if out is not None:
         from ..diagnostics.plots import perturbation_grid
 
         shape = (-1, *(network.image_shape or ()))
         perturbation_grid(out, x.reshape(shape), np.stack(perturbations).reshape(shape), captions)
         if not as_json:
-            click.echo(f"image, perturbation and sum: {out}")
+            echo(f"image, perturbation and sum: {out}")
 
 
 def _load_classifier(path: Path) -> Model:

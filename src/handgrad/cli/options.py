@@ -91,11 +91,6 @@ def load_data(name: str | None, warn: Callable[[str], None]) -> tuple[Dataset, s
         return load("synthetic"), "synthetic", True
 
 
-def warn(line: str) -> None:
-    """Print a warning on stderr, highlighted on a terminal."""
-    click.secho(f"handgrad: warning: {line}", err=True, bold=True, fg="yellow")
-
-
 def with_path(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """Return function(*arguments), with `path` in front of the message of a HandgradError."""
     try:

@@ -9,14 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ..callbacks import Checkpoint
 from ..data import Dataset
 from ..model import Evaluation
 from ..network import Network
 from ..recipes import Recipe
 from ..training import Callback, Trainer
+from .echo import echo
 
 # Settings that the first two lines of `describe` and the line of the data set show.
 _SHOWN = {"name", "hidden", "activation", "loss", "optimizer", "lr", "schedule", "batch_size", "epochs", "seed"}
@@ -28,7 +27,7 @@ def layer_sizes(network: Network) -> list[int]:
     return [network.n_in, *(len(W) for W, _ in network.weights)]
 
 
-def describe(recipe: Recipe, network: Network) -> str:
+def describe(recipe: Recipe, network: Network) -> list[str]:
     """Describe a network and its training in two lines, and other settings in a third if there are any."""
     lines = [
         f"recipe {recipe.name}: {layer_sizes(network)}, {network.parameters.size:,} parameters, "
@@ -42,7 +41,7 @@ def describe(recipe: Recipe, network: Network) -> str:
         for name, value in recipe.config().items()
         if name not in _SHOWN and value != defaults[name]
     ]
-    return "\n".join([*lines, f"also: {', '.join(others)}"] if others else lines)
+    return [*lines, f"also: {', '.join(others)}"] if others else lines
 
 
 def count(number: int, noun: str) -> str:
@@ -71,7 +70,8 @@ class ProgressReporter(Callback):
         self.text = not (quiet or as_json)
         self.json_epochs = as_json and not quiet
         self._bar: Any = None
-        self._heading = self._member = ""
+        self._heading: list[str] = []
+        self._member = ""
         self._json_labels: dict[str, Any] = {}
         self._recipe: Recipe | None = None
         self._checkpoint: Checkpoint | None = None
@@ -84,11 +84,11 @@ class ProgressReporter(Callback):
         self._member = "" if recipe.members == 1 else f"member {member + 1} of {recipe.members}"
         validation = f", {recipe.validation:,} validation" if recipe.validation else ""
         heading = [
-            describe(recipe, network),
+            *describe(recipe, network),
             f"{dataset.name}: {len(dataset.x_train) - recipe.validation:,} training examples{validation}, "
             f"{len(dataset.x_test):,} test",
         ]
-        self._heading = "\n".join([*(heading if member == 0 else []), *([self._member] if self._member else [])])
+        self._heading = [*(heading if member == 0 else []), *([self._member] if self._member else [])]
 
     def saved(self) -> str:
         """Describe what a run that is stopped now can continue from."""
@@ -101,9 +101,9 @@ class ProgressReporter(Callback):
         """Print the heading and open the progress bar, which is shown only on a terminal."""
         if not self.text:
             return
-        click.echo(self._heading)
+        echo(*self._heading)
         if trainer.epoch:
-            click.echo(f"continuing after epoch {trainer.epoch}")
+            echo(f"continuing after epoch {trainer.epoch}")
         from tqdm import tqdm
 
         done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
@@ -117,7 +117,7 @@ class ProgressReporter(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Print the metrics of the epoch."""
         if self.json_epochs:
-            click.echo(json.dumps({**self._json_labels, "epoch": trainer.epoch, **trainer.metrics}))
+            echo(json.dumps({**self._json_labels, "epoch": trainer.epoch, **trainer.metrics}))
         if not self.text:
             return
         metrics = trainer.metrics
@@ -128,7 +128,7 @@ class ProgressReporter(Callback):
         line += f"  {metrics['seconds']:.2f} s"
         if self._bar is not None:
             self._bar.clear()
-        click.echo(line)
+        echo(line)
         if self._bar is not None:
             self._bar.update(trainer.epoch * trainer.batches - self._bar.n)
 
@@ -144,10 +144,10 @@ class ProgressReporter(Callback):
         seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
         if self.as_json:
             numbers = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
-            click.echo(json.dumps({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
+            echo(json.dumps({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
             return
-        click.echo(f"test: {format_correct(test)}, loss {test.loss:.4f}")
-        click.echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")
+        echo(f"test: {format_correct(test)}, loss {test.loss:.4f}")
+        echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")
         histories = "history.json" if len(trainers) == 1 else f"history-1.json to history-{len(trainers)}.json"
-        click.echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
-        click.echo(f"try: handgrad predict {directory / 'model.safetensors'} IMAGE.png")
+        echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
+        echo(f"try: handgrad predict {directory / 'model.safetensors'} IMAGE.png")

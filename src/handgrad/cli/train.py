@@ -14,7 +14,8 @@ from ..io.models import load, save
 from ..model import Model
 from ..recipes import RECIPES, Recipe
 from ..training import Trainer
-from .options import choose_recipe, data_option, given_flags, json_option, load_data, recipe_options, warn
+from .echo import echo, warn
+from .options import choose_recipe, data_option, given_flags, json_option, load_data, recipe_options
 from .progress import ProgressReporter, layer_sizes
 from .run_directory import GrowingReport, HistoryWriter, RunDirectory, read_config
 
@@ -60,7 +61,7 @@ def train(
     except KeyboardInterrupt:
         reporter.stop()
         message = f"interrupted: {reporter.saved()}; to continue, run handgrad train --resume {directory}"
-        click.echo(message, err=True)
+        echo(message, err=True)
         raise SystemExit(130) from None
     finally:
         reporter.stop()
