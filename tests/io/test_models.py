@@ -48,13 +48,18 @@ Y = np.arange(12) % 3
 
 NETWORKS = {
     "sizes": lambda dtype: Network([4, 5, 3], rng=1, dtype=dtype),
-    "every layer": lambda dtype: Network(
+    "layers with options": lambda dtype: Network(
         [
             *(Dense(4, 6, "lecun"), ReLU(), Dense(6, 5), LeakyReLU(0.2), Dropout(0.3), Dense(5, 5), GELU()),
             *(Dense(5, 4), Softplus(), Dense(4, 4), Tanh(), Dense(4, 4), Sigmoid(), Dense(4, 3), Identity()),
             BatchNorm(3, 0.2, 1e-3),
         ],
         loss=CrossEntropy(label_smoothing=0.1, temperature=3),
+        rng=2,
+        dtype=dtype,
+    ),
+    "every layer with its defaults": lambda dtype: Network(
+        [Dense(4, 4), *(kind() for kind in LAYERS.values() if kind not in (Dense, BatchNorm)), Dense(4, 3)],
         rng=2,
         dtype=dtype,
     ),
