@@ -1,4 +1,4 @@
-"""Wrappers: Ensemble, Preprocessed and TestTimeAugmentation are models around other models. Standardize scales inputs."""
+"""Wrappers: Ensemble, Preprocessed, TestTimeAugmentation: models around other models; Standardize; fold_batchnorm."""
 
 from __future__ import annotations
 
