@@ -30,13 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.tables import machine, save, save_json, table
 from handgrad import Augmentation, Network, Optimizer, Trainer, schedules
 from handgrad.data import load
-from handgrad.data.dataset import Bytes
 
 HERE = Path(__file__).parent
+Bytes = NDArray[np.uint8]  # images (count, height, width) or labels (count,)
 Metrics = dict[str, float]  # results of one run
 
 
