@@ -1,6 +1,8 @@
 """Import from PyTorch without PyTorch: state dicts of arrays, imitated modules, error messages."""
 
+import json
 import re
+import struct
 from collections import OrderedDict
 
 import numpy as np
@@ -208,11 +210,18 @@ TWO = linear(4, 5, "0") | linear(5, 3, "2")
         ({"0.weight": np.ones((8, 1, 3, 3)), "0.bias": np.ones(8)}, {}, r"'0' has weights of shape \(8, 1, 3, 3\)"),
         ({"0.weight": np.ones(4), "0.bias": np.ones(4)}, {}, r"'0' has weights of shape \(4,\)"),  # a LayerNorm
         (linear(4, 3, "0") | {"lstm.weight_ih_l0": np.ones(3)}, {}, "'lstm.weight_ih_l0' belongs to an unknown layer"),
-        ({"model": linear(4, 3, "0"), "epoch": 3}, {}, "'model' is a mapping: if it is the state dict, pass it"),
+        (linear(4, 3, "0") | {"head": linear(3, 3, "1")}, {}, "'head' is a mapping: if it is the state dict, pass it"),
+        (
+            {"generator": linear(4, 3, "0"), "discriminator": linear(4, 3, "0")},
+            {},
+            r"the checkpoint contains 'generator', 'discriminator': pass one of them, as checkpoint\['generator'\]",
+        ),
+        ({"epoch": 3, "optimizer_state_dict": {"state": {0: {}}}}, {}, "'epoch' belongs to an unknown layer"),
+        (linear(4, 3, "0") | linear(4, 3, "_orig_mod.0"), {}, "several arrays have the same name without the prefix"),
+        ({k: p.astype(np.int8) for k, p in linear(4, 3, "0").items()}, {}, r"the dtypes int8 \('0'\): expected all"),
         (linear(4, 3, "0") | {"0.bias": "three"}, {}, "'0.bias' is not an array of numbers: got a str"),
         ({}, {}, "the model has no dense layer"),
         (norm(4, "0"), {}, "the model has no dense layer"),
-        (linear(4, 3, "0", np.float16), {}, r"the dtypes float16 \('0'\): expected all float32, or all float64"),
         (linear(4, 5, "0") | linear(5, 3, "2", np.float32), {"activation": "relu"}, "float64 .*, float32"),
         (linear(4, 3, "0") | {"0.bias": np.array([1, np.nan, 2])}, {}, "the weights of '0' contain NaN or infinity"),
         (linear(4, 1, "0"), {}, "a softmax over one output is always 1: give loss='binary_cross_entropy'"),
@@ -230,6 +239,114 @@ TWO = linear(4, 5, "0") | linear(5, 3, "2")
 def test_an_invalid_state_dict_is_rejected_with_its_names(state, options, match, refused):
     with refused(match):
         interop.from_torch(state, **options)
+
+
+# ---- Checkpoints, prefixes, half precision ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {0: {}}, "lr": 0.1}},
+        lambda state: {"state_dict": state, "hyper_parameters": {"weight_decay": 0.1}},
+        lambda state: {"net": state, "acc": 98.1},
+        lambda state: {"step": 10, "classifier": state},
+        lambda state: {"state_dict": {"model": state}},
+        lambda state: {"model": state, "args": None, "optimizer": {}},
+    ],
+)
+def test_the_state_dict_in_a_checkpoint_is_found(checkpoint, caplog):
+    network = interop.from_torch(checkpoint(TWO), activation="relu")
+    np.testing.assert_array_equal(network.parameters, interop.from_torch(TWO, activation="relu").parameters)
+    assert caplog.messages == []
+
+
+def test_the_model_is_preferred_to_other_state_dicts_of_a_checkpoint(caplog):
+    other = linear(4, 5, "0") | linear(5, 3, "2")
+    network = interop.from_torch({"ema": other, "model": TWO}, activation="relu")
+    np.testing.assert_array_equal(network.layers[0].W, TWO["0.weight"])
+    assert caplog.messages == ["the checkpoint also contains 'ema': importing 'model'"]
+
+
+def test_a_checkpoint_may_contain_a_module():
+    network = interop.from_torch({"epoch": 3, "model": sequential(lin(4, 5), module("ReLU"), lin(5, 3))})
+    assert kinds(network) == ["Dense", "ReLU", "Dense"]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module."]
+)
+@pytest.mark.parametrize("state", [TWO, {name.removeprefix("0."): p for name, p in linear(4, 3, "0").items()}])
+def test_prefixes_of_wrapped_models_are_ignored(prefix, state, refused):
+    prefixed = {f"{prefix}{name}": p for name, p in state.items()} | {"n_averaged": np.array(3)}
+    network = interop.from_torch(prefixed, activation="relu")
+    np.testing.assert_array_equal(network.parameters, interop.from_torch(state, activation="relu").parameters)
+    bad = next(name for name in prefixed if "weight" in name)
+    layer = bad.removeprefix(prefix).rpartition(".")[0]
+    with refused(f"^{layer!r} has weights of shape"):  # the name in the model, not in its wrapper
+        interop.from_torch(prefixed | {bad: np.ones(3)}, activation="relu")
+
+
+def test_an_inner_module_that_was_compiled():
+    state = {name.replace("0.", "net._orig_mod.0.").replace("2.", "net._orig_mod.2."): p for name, p in TWO.items()}
+    network = interop.from_torch(state, activation="relu")
+    np.testing.assert_array_equal(network.parameters, interop.from_torch(TWO, activation="relu").parameters)
+
+
+def test_half_precision_becomes_float32_with_a_warning(caplog):
+    state = linear(4, 5, "0", np.float16) | linear(5, 3, "2", np.float32)
+    network = interop.from_torch(state, activation="relu")
+    assert network.dtype == np.float32
+    np.testing.assert_array_equal(network.layers[0].W, state["0.weight"].astype(np.float32))
+    assert caplog.messages == ["the weights are float16: converted to float32, without a loss of precision"]
+
+
+def write_bfloat16(path, state, others):
+    """Write a file whose arrays are bfloat16, truncated, except those named in `others`."""
+    header, content = {}, b""
+    for name, p in state.items():
+        floats = np.ascontiguousarray(p, np.float32)
+        data = floats.tobytes() if name in others else (floats.view(np.uint32) >> 16).astype("<u2").tobytes()
+        offsets = [len(content), len(content) + len(data)]
+        header[name] = {"dtype": "F32" if name in others else "BF16", "shape": p.shape, "data_offsets": offsets}
+        content += data
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content)
+
+
+@pytest.mark.parametrize("others", [(), ("2.bias",)])
+def test_a_file_with_bfloat16_becomes_float32_with_a_warning(others, tmp_path, caplog):
+    write_bfloat16(tmp_path / "m.safetensors", TWO, others)
+    network = interop.from_torch(tmp_path / "m.safetensors", activation="relu")
+    for name, p in network.named_parameters.items():
+        original = TWO[name.replace("W", "weight").replace("b", "bias")].astype(np.float32)
+        bits = original if name.replace("b", "bias") in others else (original.view(np.uint32) >> 16 << 16)
+        np.testing.assert_array_equal(p, bits.view(np.float32))
+    assert caplog.messages == ["the weights are bfloat16: converted to float32, without a loss of precision"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *(("ReLU", "ReLU"), ("LeakyReLU", "LeakyReLU"), ("SiLU", "SiLU"), ("swish", "SiLU"), ("TANH", "Tanh")),
+        *(
+            ("Exact-GELU", "ExactGELU"),
+            ("ELU", "ELU"),
+            ("selu", "SELU"),
+            ("gelu_tanh", "GELU"),
+            ("Logistic", "Sigmoid"),
+        ),
+    ],
+)
+def test_activations_and_losses_are_found_in_any_case(given, expected, caplog):
+    network = interop.from_torch(TWO, activation=given, loss="CrossEntropy")
+    assert kinds(network) == ["Dense", expected, "Dense"]
+    assert caplog.messages == []
+
+
+def test_gelu_of_a_state_dict_is_the_approximation_and_says_so(caplog):
+    assert kinds(interop.from_torch(TWO, activation="GELU")) == ["Dense", "GELU", "Dense"]
+    assert caplog.messages == ["'gelu' is GELU(approximate='tanh') of PyTorch: give 'exact_gelu' for GELU()"]
 
 
 @pytest.mark.parametrize("wrong", [{"0.bias": np.full(5, np.nan, np.float32)}, linear(6, 3, "2", np.float32)])
@@ -273,6 +390,39 @@ def test_a_sequential_with_nested_modules():
     assert repr(network.loss) == "CrossEntropy()"
 
 
+def test_all_activations():
+    made = [module("SiLU"), module("ELU", alpha=0.5), module("SELU"), module("GELU", approximate="none")]
+    made += [module("GELU", approximate="tanh"), module("Softplus", beta=1, threshold=20), module("Flatten")]
+    vars(made[-1]).update(start_dim=1, end_dim=-1)
+    network = interop.from_torch(sequential(lin(4, 3), *made))
+    assert kinds(network) == ["Dense", "SiLU", "ELU", "SELU", "ExactGELU", "GELU", "Softplus", "Identity"]
+    assert network.layers[2].alpha == 0.5
+
+
+def test_a_subclass_of_sequential_with_the_same_forward(refused):
+    made = sequential(lin(4, 5), module("ReLU"), lin(5, 3))
+    base = type(made)
+    made.__class__ = type("Net", (base,), {"__module__": "__main__"})
+    assert kinds(interop.from_torch(made)) == ["Dense", "ReLU", "Dense"]
+    made.__class__ = type("Net", (base,), {"__module__": "__main__", "forward": lambda self, x: x})
+    with refused("cannot convert a Net: expected a torch.nn.Sequential"):
+        interop.from_torch(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "inner"),
+    [
+        ("DataParallel", "torch.nn.parallel.data_parallel", "module"),
+        ("OptimizedModule", "torch._dynamo.eval_frame", "_orig_mod"),
+        ("AveragedModel", "torch.optim.swa_utils", "module"),
+    ],
+)
+def test_a_wrapped_module_is_unwrapped(kind, where, inner):
+    made = module(kind, where=where, **{inner: sequential(lin(4, 5), module("ReLU"), lin(5, 3))})
+    assert kinds(interop.from_torch(made)) == ["Dense", "ReLU", "Dense"]
+    assert kinds(interop.from_torch(sequential(made, module("ReLU")))) == ["Dense", "ReLU", "Dense", "ReLU"]
+
+
 @pytest.mark.parametrize(
     ("loss", "expected", "layers"),
     [
@@ -294,9 +444,10 @@ def test_a_final_sigmoid_is_removed_if_the_loss_includes_it(loss, expected, laye
     ("bad", "match"),
     [
         (module("Conv2d"), r"'Sequential\[1\] Conv2d' has no equivalent in handgrad: supported are Linear"),
-        (module("GELU", approximate="none"), r"'Sequential\[1\] GELU'\(settings\) has no equivalent"),
+        (module("GELU", approximate="other"), r"'Sequential\[1\] GELU'\(settings\) has no equivalent"),
+        (module("ELU", alpha=-1.0), r"'Sequential\[1\] ELU': ELU: alpha must be a finite number > 0"),
         (module("Softplus", beta=2, threshold=20), r"Softplus'\(settings\) has no equivalent"),
-        (module("Flatten", start_dim=1, end_dim=-1), r"Flatten'\(settings\) has no equivalent"),
+        (module("Flatten", start_dim=0, end_dim=-1), r"Flatten'\(settings\) has no equivalent"),
         (module("Linear", where="my.lora"), r"'Sequential\[1\] Linear' has no equivalent"),
         (module("ReLU", where="my.layers"), r"'Sequential\[1\] ReLU' has no equivalent"),
         (module("Softmax", dim=0), "has dim=0: expected dim=1"),

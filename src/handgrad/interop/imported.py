@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import HandgradError
-from ..layers import BatchNorm, Dense, Layer, Sigmoid
-from ..losses import BinaryCrossEntropy, CrossEntropy, Loss, Poisson, SquaredError, make_loss
+from ..errors import HandgradError, unknown
+from ..layers import ACTIVATIONS, BatchNorm, Dense, Layer, Sigmoid
+from ..losses import LOSSES, BinaryCrossEntropy, CrossEntropy, Loss, Poisson, SquaredError, make_loss
 from ..network import Network
+
+logger = logging.getLogger(__name__)  # without a logging configuration, Python prints warnings to stderr
+
+# Other names of activations, in the form that `plain_name` returns.
+ACTIVATION_ALIASES = {
+    "linear": "identity",
+    "logistic": "sigmoid",
+    "swish": "silu",
+    "geluexact": "exact_gelu",
+    "gelutanh": "gelu",
+    "geluapproximate": "gelu",
+    "gelupytorchtanh": "gelu",
+}
+HALF_PRECISION = ("float16", "bfloat16")
 
 # Activations that handgrad only has as part of a loss: the words for them in messages, and that loss.
 OUTPUT_LOSS: dict[str, tuple[str, str, type[Loss]]] = {
@@ -80,17 +95,64 @@ def in_file(path: Path) -> Iterator[None]:
         raise HandgradError(f"{path}: {error}") from error
 
 
+def plain_name(name: object) -> str:
+    """A name in lower case, without underscores, hyphens and spaces: "leakyrelu" for "LeakyReLU" and "leaky_relu"."""
+    return "".join(letter for letter in str(name).lower() if letter not in "_- ")
+
+
+def activation_name(name: str) -> str:
+    """Return handgrad's name of an activation that is given in any case: "relu" for "ReLU", "silu" for "swish".
+
+    Raises HandgradError, with the closest name, if there is no such activation.
+    """
+    plain = plain_name(name)
+    known = {plain_name(other): other for other in ACTIVATIONS} | ACTIVATION_ALIASES
+    if plain not in known:
+        raise unknown("activation", str(name), ACTIVATIONS)
+    return known[plain]
+
+
+def as_loss(loss: str | Loss) -> Loss:
+    """Return a loss that is given as an object, or by its name in any case: "CrossEntropy" or "cross_entropy"."""
+    names = {plain_name(name): name for name in LOSSES}
+    return make_loss(names.get(plain_name(loss), loss) if isinstance(loss, str) else loss)
+
+
 def as_numpy(name: str, value: Any) -> NDArray[Any]:
-    """Copy an array, a tensor or a variable into an array. Raises HandgradError if it does not contain numbers."""
+    """Copy an array, a tensor or a variable into an array. float16 and bfloat16 become float32, which is exact.
+
+    Raises HandgradError if the value does not contain numbers.
+    """
     try:
         if hasattr(value, "detach"):
-            value = value.detach().cpu().numpy()
+            value = value.detach().cpu()
+            value = (value.float() if dtype_name(value) in HALF_PRECISION else value).numpy()
         array = np.array(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, for example, or a tensor without storage
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor without storage, for example, or float8
         raise HandgradError(f"NumPy cannot represent {name!r}: {error}") from error
+    if array.dtype.name in HALF_PRECISION:  # the bfloat16 of JAX and Keras is an additional dtype of NumPy
+        array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise HandgradError(f"{name!r} is not an array of numbers: got a {type(value).__name__}")
     return array
+
+
+def decode_bfloat16(data: bytes | bytearray, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Decode little-endian bfloat16: the first 16 bits of a float32, whose other 16 bits are 0."""
+    bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(shape)
+
+
+def dtype_name(value: Any) -> str:
+    """Name of the dtype of an array or a tensor, as "bfloat16"; "" if it has none."""
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
+
+
+def log_widened(dtypes: Iterable[str]) -> None:
+    """Log that weights in half precision are converted to float32, given the names of the dtypes of all weights."""
+    half = sorted({*dtypes} & {*HALF_PRECISION})
+    if half:
+        logger.warning("the weights are %s: converted to float32, without a loss of precision", " and ".join(half))
 
 
 def imported_layer(name: str, make: Callable[..., Layer], *args: Any, **options: Any) -> ImportedLayer:
@@ -152,7 +214,7 @@ def split_output_activation(
     sigmoid = bool(layers) and type(layers[-1].layer) is Sigmoid
     if loss is None:
         loss = OUTPUT_LOSS[output][1] if output else "binary_cross_entropy" if sigmoid else default
-    loss = make_loss(loss)
+    loss = as_loss(loss)
     if output:
         activation, name, kind = OUTPUT_LOSS[output]
         if not isinstance(loss, kind):

@@ -16,19 +16,23 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import HandgradError, unknown
-from ..io.safetensors import read_tensors
+from ..errors import HandgradError, optional
+from ..io.safetensors import open_tensors
 from ..layers import (
     ACTIVATIONS,
+    ELU,
     GELU,
+    SELU,
     BatchNorm,
     Dense,
     Dropout,
+    ExactGELU,
     Identity,
     Layer,
     LeakyReLU,
     ReLU,
     Sigmoid,
+    SiLU,
     Softplus,
     Tanh,
 )
@@ -48,11 +52,17 @@ from .equivalent import Argument, Equivalent
 from .imported import (
     ImportedLayer,
     ImportedModel,
+    activation_name,
     as_numpy,
     batch_norm_layer,
+    decode_bfloat16,
     dense_layer,
+    dtype_name,
     imported_layer,
     in_file,
+    log_widened,
+    logger,
+    plain_name,
     split_output_activation,
 )
 
@@ -71,6 +81,10 @@ TORCH_LAYERS: dict[type[Layer], Equivalent] = {
     LeakyReLU: Equivalent("LeakyReLU", {"negative_slope": "slope"}, positional=1),
     Softplus: Equivalent("Softplus", constants={"beta": 1, "threshold": 20}),
     GELU: Equivalent("GELU", constants={"approximate": "tanh"}),
+    ExactGELU: Equivalent("GELU", constants={"approximate": "none"}),
+    SiLU: Equivalent("SiLU"),
+    ELU: Equivalent("ELU", {"alpha": "alpha"}, positional=1),
+    SELU: Equivalent("SELU"),
 }
 
 # The mean loss of a batch of logits z and targets t, with torch.nn.functional as `functional`. {z} stands for z, or for
@@ -165,11 +179,21 @@ def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
 
 MAX_ORDERED = 8  # largest number of layers without numbers in their names whose order is determined from their shapes
 
-_BY_NAME = {equivalent.name: (layer, equivalent) for layer, equivalent in TORCH_LAYERS.items()}
 _SUPPORTED = (
-    "supported are Linear, BatchNorm1d, Dropout, Identity, Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, "
-    "GELU(approximate='tanh'), Flatten as the first module, and Softmax or LogSoftmax as the last one"
+    "supported are Linear, BatchNorm1d, Dropout, Identity, Flatten, Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, GELU, "
+    "SiLU, ELU, SELU, and Softmax or LogSoftmax as the last module"
 )
+# Where checkpoints have the state dict, most common first.
+CHECKPOINT_KEYS = ("model_state_dict", "state_dict", "model_state", "model", "network", "net", "module", "weights")
+# Modules around another module that do not change what it computes, and the attribute that holds it.
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",  # torch.compile
+}
+# What such modules add to the names in a state dict, at any position.
+_WRAPPER_NAMES = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, loss: str | Loss | None = None) -> Network:
@@ -178,10 +202,13 @@ def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, los
     Parameters
     ----------
     model : torch.nn.Sequential, mapping or path-like
-        A Sequential, which may contain others; a state dict (`model.state_dict()`), whose values may also be NumPy
-        arrays; or a .safetensors file with a state dict.
+        A Sequential, which may contain others, and may be wrapped by torch.compile or DataParallel; a state dict
+        (`model.state_dict()`), whose values may also be NumPy arrays; a checkpoint with a state dict or a Sequential
+        under one of the names in CHECKPOINT_KEYS; or a .safetensors file with a state dict. The prefixes "module." and
+        "_orig_mod." are ignored.
     activation : str or sequence of str, optional
         For a state dict, which does not contain activations: the activation of the hidden layers, or one for each.
+        Upper and lower case are equivalent. "exact_gelu" is `torch.nn.GELU()`, "gelu" its tanh approximation.
     loss : str or Loss, optional
         By default `BinaryCrossEntropy` if a Sequential ends with a Sigmoid, otherwise `CrossEntropy`.
 
@@ -189,7 +216,8 @@ def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, los
     -------
     Network
         With the same predictions. Softmax and LogSoftmax at the end are part of `CrossEntropy`. A Sigmoid at the end is
-        part of `BinaryCrossEntropy` and `SquaredError("sigmoid")`; with other losses it remains a layer.
+        part of `BinaryCrossEntropy` and `SquaredError("sigmoid")`; with other losses it remains a layer. Weights in
+        float16 and bfloat16 become float32, and a warning is logged.
 
     Raises
     ------
@@ -205,15 +233,15 @@ def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, los
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        arrays, metadata = read_tensors(path)
-        if "handgrad" in metadata:
-            raise HandgradError(f"{path} is a handgrad file: read it with handgrad.load")
         with in_file(path):
-            return from_torch(arrays, activation=activation, loss=loss)
+            return from_torch(_read_state_dict(path), activation=activation, loss=loss)
+    if isinstance(model, Mapping):
+        model = _from_checkpoint(model)
+    model = _unwrapped(model)
     output = ""
     if isinstance(model, Mapping):
         layers = _state_dict_layers(model, activation)
-    elif _is_torch_module(model):
+    elif _is_torch_module(model) or _is_sequential(model):
         if activation is not None:
             raise HandgradError(
                 f"activation {activation!r} is only for a state dict: a {type(model).__name__} has its own activations"
@@ -228,11 +256,75 @@ def from_torch(model: Any, *, activation: str | Sequence[str] | None = None, los
     return ImportedModel(layers, made).build()
 
 
+# ---- Files and checkpoints ----
+
+
+def _read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a .safetensors file. NumPy has no bfloat16: these arrays are decoded from their bytes."""
+    with open_tensors(path) as file:
+        if "handgrad" in (file.metadata() or {}):
+            raise HandgradError(f"{path} is a handgrad file: read it with handgrad.load")
+        names = list(file.keys())
+        encoded = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}
+        arrays = {name: file.get_tensor(name) for name in names if name not in encoded}
+    if encoded:
+        log_widened(["bfloat16"])
+        for name, tensor in optional("safetensors").deserialize(path.read_bytes()):
+            if name in encoded:
+                arrays[name] = decode_bfloat16(tensor["data"], tensor["shape"])
+    return {name: arrays[name] for name in names}
+
+
+def _from_checkpoint(checkpoint: Mapping[str, Any]) -> Any:
+    """The state dict or the module in a checkpoint; a mapping that is not a checkpoint is returned unchanged."""
+    found = {
+        str(key): value
+        for key, value in checkpoint.items()
+        if _is_torch_module(value) or _is_sequential(value) or (isinstance(value, Mapping) and _has_weights(value))
+    }
+    if not found or _names_weights(checkpoint):
+        return checkpoint
+    key = next((key for key in CHECKPOINT_KEYS if key in found), next(iter(found)))
+    if len(found) > 1:
+        if key not in CHECKPOINT_KEYS:
+            names = ", ".join(map(repr, found))
+            raise HandgradError(f"the checkpoint contains {names}: pass one of them, as checkpoint[{key!r}]")
+        others = ", ".join(repr(other) for other in found if other != key)
+        logger.warning("the checkpoint also contains %s: importing %r", others, key)
+    value = found[key]
+    return _from_checkpoint(value) if isinstance(value, Mapping) else value
+
+
+def _has_weights(mapping: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a state dict, or contains one."""
+    return _names_weights(mapping) or any(
+        isinstance(value, Mapping) and _names_weights(value) for value in mapping.values()
+    )
+
+
+def _names_weights(mapping: Mapping[str, Any]) -> bool:
+    return any(str(name).rpartition(".")[2] == "weight" for name in mapping)
+
+
+def _unwrapped(module: Any) -> Any:
+    """The module inside of torch.compile, DataParallel and similar modules."""
+    while type(module).__module__.startswith("torch.") and type(module).__name__ in _WRAPPERS:
+        module = getattr(module, _WRAPPERS[type(module).__name__])
+    return module
+
+
 # ---- Sequential ----
 
 
 def _is_torch_module(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _is_sequential(module: Any) -> bool:
+    """Whether a module is a Sequential, or of a subclass with the same `forward`."""
+    kind = type(module)
+    base = next((c for c in kind.__mro__ if (c.__name__, c.__module__[:9]) == ("Sequential", "torch.nn.")), None)
+    return base is not None and getattr(kind, "forward", None) is getattr(base, "forward", None)
 
 
 def _sequential_layers(model: Any) -> tuple[list[ImportedLayer], str]:
@@ -248,13 +340,15 @@ def _sequential_layers(model: Any) -> tuple[list[ImportedLayer], str]:
     owners: dict[int, tuple[str, Any]] = {}
     for name, module in modules:
         _check_not_shared(name, module, owners)
-        layers.append(_module_layer(name, module, first=all(type(each.layer) is Identity for each in layers)))
+        layers.append(_module_layer(name, module))
+    log_widened(dtype_name(p) for _, p in owners.values())
     return layers, output
 
 
 def _flattened(name: str, module: Any) -> Iterator[tuple[str, Any]]:
     """The modules of a Sequential and of those inside it, in order, with names as "Sequential[0] Linear"."""
-    if type(module).__name__ != "Sequential" or not _is_torch_module(module):
+    module = _unwrapped(module)
+    if not _is_sequential(module):
         yield name, module
         return
     for key, child in module._modules.items():  # named_children omits a module that occurs a second time
@@ -273,9 +367,9 @@ def _check_not_shared(name: str, module: Any, owners: dict[int, tuple[str, Any]]
     owners.update((id(p), (name, p)) for p in held)
 
 
-def _module_layer(name: str, module: Any, first: bool) -> ImportedLayer:
+def _module_layer(name: str, module: Any) -> ImportedLayer:
     kind = type(module).__name__ if _is_torch_module(module) else ""
-    if kind == "Flatten" and first and (module.start_dim, module.end_dim) == (1, -1):
+    if kind == "Flatten" and (module.start_dim, module.end_dim) == (1, -1):  # the inputs of a network are flat
         return ImportedLayer(name, Identity(), {})
     if kind == "Linear":
         return dense_layer(
@@ -287,9 +381,9 @@ def _module_layer(name: str, module: Any, first: bool) -> ImportedLayer:
         if mean is None or var is None or module.momentum is None:
             raise HandgradError(f"{name!r} has no running statistics with a momentum, which handgrad requires")
         return batch_norm_layer(name, g, b, mean, var, module.momentum, module.eps)
-    if kind in _BY_NAME:
-        layer, equivalent = _BY_NAME[kind]
-        if all(getattr(module, argument, None) == value for argument, value in equivalent.constants.items()):
+    for layer, equivalent in TORCH_LAYERS.items():
+        has_constants = all(getattr(module, key, None) == value for key, value in equivalent.constants.items())
+        if equivalent.name == kind and has_constants:
             options = {str(key): getattr(module, argument) for argument, key in equivalent.arguments.items()}
             return imported_layer(name, layer, **options)
     settings = f"({module.extra_repr()})" if kind in ("Softplus", "GELU", "Flatten") else ""
@@ -302,13 +396,14 @@ def _module_layer(name: str, module: Any, first: bool) -> ImportedLayer:
 def _state_dict_layers(state: Mapping[str, Any], activation: str | Sequence[str] | None) -> list[ImportedLayer]:
     """The layers of a state dict in their order, with the named activations between them."""
     groups: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, value in state.items():
+    log_widened(map(dtype_name, state.values()))
+    for name, value in _without_wrapper_names(state).items():
         if isinstance(value, Mapping):
             raise HandgradError(f"{name!r} is a mapping: if it is the state dict, pass it instead")
-        prefix, _, kind = str(name).rpartition(".")
+        prefix, _, kind = name.rpartition(".")
         if kind not in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             raise HandgradError(f"{name!r} belongs to an unknown layer: expected names such as '0.weight', '0.bias'")
-        groups.setdefault(prefix, {})[kind] = as_numpy(str(name), value)
+        groups.setdefault(prefix, {})[kind] = as_numpy(name, value)
     ordered = _in_order(
         [_state_dict_layer(prefix, group) for prefix, group in groups.items()], trusted=isinstance(state, OrderedDict)
     )
@@ -323,6 +418,17 @@ def _state_dict_layers(state: Mapping[str, Any], activation: str | Sequence[str]
             between = [*between, act] if last else [act, *between]
         layers += [*between, ordered[j]]
     return layers + (ordered[dense[-1] + 1 :] if dense else [])
+
+
+def _without_wrapper_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict without what torch.compile, DataParallel and AveragedModel add to it."""
+    names = {name: ".".join(part for part in str(name).split(".") if part not in _WRAPPER_NAMES) for name in state}
+    names = {name: plain for name, plain in names.items() if plain != "n_averaged"}
+    while names and all(plain.startswith("module.") for plain in names.values()):
+        names = {name: plain.removeprefix("module.") for name, plain in names.items()}
+    if len(set(names.values())) != len(names):
+        raise HandgradError("several arrays have the same name without the prefix '_orig_mod.': pass one state dict")
+    return {plain: state[name] for name, plain in names.items()}
 
 
 def _state_dict_layer(prefix: str, group: dict[str, NDArray[Any]]) -> ImportedLayer:
@@ -346,10 +452,12 @@ def _activations(activation: str | Sequence[str] | None, hidden: int) -> list[st
             f"a state dict does not contain activations: give activation='relu', or a list of {hidden}, one for each "
             "hidden layer"
         )
-    names = [activation] * hidden if isinstance(activation, str) else list(activation or [])
-    for name in [activation] if isinstance(activation, str) else names:
-        if name not in ACTIVATIONS:
-            raise unknown("activation", str(name), ACTIVATIONS)
+    given = [activation] if isinstance(activation, str) else list(activation or [])
+    names = [activation_name(name) for name in given]
+    if "gelu" in map(plain_name, given):
+        logger.warning("'gelu' is GELU(approximate='tanh') of PyTorch: give 'exact_gelu' for GELU()")
+    if isinstance(activation, str):
+        names *= hidden
     if len(names) != hidden:
         raise HandgradError(f"activation has {len(names)} names for {hidden} hidden layers: expected one for each")
     return names
