@@ -9,10 +9,11 @@ def main() -> None:
     """Run the command line. Without the packages of the extra `app`, print how to install them."""
     try:
         optional("click")
+        from .cli import handgrad
     except HandgradError as error:
         sys.exit(f"handgrad: {error}")
-    from .cli import handgrad
-
+    except KeyboardInterrupt:
+        sys.exit(130)
     handgrad()
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from .. import __version__
 from ..data import Dataset
 from ..errors import HandgradError
-from ..io.atomic import read_json, write_json
+from ..io.atomic import DirectoryLock, LockedError, read_json, remove_temporary_files, write_json
+from ..io.models import save
+from ..model import Model
 from ..recipes import Recipe
 from ..training import Callback, Trainer
 from ..wrappers import Preprocessed
@@ -28,7 +30,8 @@ REPORT_SECONDS = 60  # between two reports during a run
 class RunDirectory:
     """The directory of a run.
 
-    It is created when training begins, so that invalid settings leave nothing behind.
+    It is created when training begins, so that invalid settings leave nothing behind. As long as a process trains in
+    the directory, it holds a lock of it: use it in a `with` statement, which locks the directory of a resumed run.
 
     Parameters
     ----------
@@ -46,12 +49,33 @@ class RunDirectory:
 
     def __init__(self, path: Path, recipe: Recipe, data: str, *, new: bool, parent: RunDirectory | None = None) -> None:
         self.path, self.recipe, self.data, self.new, self.parent = path, recipe, data, new, parent
-        self._created = False
+        self._created = self._saved = False
+        self._lock: DirectoryLock | None = None
+
+    def __enter__(self) -> RunDirectory:
+        if not self.new:
+            self.lock()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def lock(self) -> None:
+        """Lock the existing directory, once. Raises HandgradError if another process trains in it."""
+        if self._lock is None:
+            try:
+                self._lock = DirectoryLock(self.path)
+            except LockedError as error:
+                raise HandgradError(f"{error}: wait until it ends, or choose another directory") from error
+            except OSError as error:
+                raise HandgradError(f"cannot write to {self.path}: {error.strerror}") from error
 
     def create(self) -> None:
-        """Create the directory and its config.json, once.
+        """Create the directory and its config.json, once, and remove temporary files that a killed process has left.
 
-        Raises HandgradError if it cannot be written, or if another run has created it in the meantime.
+        Raises HandgradError if it cannot be written, or if another process has started a run in it in the meantime.
         """
         if self._created:
             return
@@ -59,13 +83,42 @@ class RunDirectory:
             self.parent.create()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if self.new:  # of two runs that start at the same time, one gets the directory
-                (self.path / "config.json").touch(exist_ok=False)
         except OSError as error:
             raise HandgradError(f"cannot start a run in {self.path}: {error.strerror}") from error
+        self.lock()
+        remove_temporary_files(self.path)
+        if self.new and has_run(self.path):
+            raise HandgradError(f"another process has started a run in {self.path}: choose another directory")
         config = {**self.recipe.config(), "data": self.data, "handgrad": __version__}
         write_json(self.path / "config.json", config)
         self._created = True
+
+    def save(self, model: Model) -> None:
+        """Write the trained model."""
+        save(model, self.path / "model.safetensors")
+        self._saved = True
+
+    def interrupted(self, saved: str) -> str:
+        """Describe what an interrupted process leaves and how to continue; `saved` describes the saved epochs."""
+        if self._saved:
+            model = self.path / "model.safetensors"
+            return f"{model} is saved; for its result and report, run handgrad train --resume {self.path}"
+        if not has_run(self.path):
+            return "nothing was saved"
+        return f"{saved}; to continue, run handgrad train --resume {self.path}"
+
+
+def is_unused(path: Path) -> bool:
+    """Return whether a directory is empty, apart from hidden files of a process that was killed as it started."""
+    try:
+        return all(entry.name.startswith(".") for entry in path.iterdir())
+    except OSError:
+        return False
+
+
+def has_run(path: Path) -> bool:
+    """Return whether a directory contains a run. A process that is killed before its config.json leaves none."""
+    return (path / "config.json").exists()
 
 
 def read_config(path: Path) -> tuple[Recipe, str]:

@@ -10,14 +10,15 @@ import click
 from ..callbacks import Checkpoint, resume
 from ..data import Dataset
 from ..errors import HandgradError
-from ..io.models import load, save
+from ..io.models import load
 from ..model import Model
 from ..recipes import RECIPES, Recipe
 from ..training import Trainer
 from .echo import echo, warn
 from .options import choose_recipe, data_option, given_flags, json_option, load_data, recipe_options
 from .progress import ProgressReporter, layer_sizes
-from .run_directory import GrowingReport, HistoryWriter, RunDirectory, read_config
+from .run_directory import GrowingReport, HistoryWriter, RunDirectory, has_run, is_unused, read_config
+from .signals import exit_code
 
 
 @click.command()
@@ -55,21 +56,24 @@ def train(
     else:
         chosen, directory, data = _resumed_run(resumed, {**settings, "recipe": recipe, "data": data, "out": out})
     dataset, data, substituted = load_data(data, warn)
-    run = RunDirectory(directory, chosen, data, new=resumed is None)
-    try:
-        model, trainers = _train(run, dataset, reporter)
-    except KeyboardInterrupt:
-        reporter.stop()
-        message = f"interrupted: {reporter.saved()}; to continue, run handgrad train --resume {directory}"
-        echo(message, err=True)
-        raise SystemExit(130) from None
-    finally:
-        reporter.stop()
-    test = model.evaluate(dataset.x_test, dataset.y_test)
-    from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
+    with RunDirectory(directory, chosen, data, new=resumed is None) as run:
+        try:
+            model, trainers = _train(run, dataset, reporter)
+            reporter.stop()
+            test = model.evaluate(dataset.x_test, dataset.y_test)
+            from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
 
-    title, history = f"{chosen.name}: {layer_sizes(trainers[-1].network)} on {dataset.name}", trainers[-1].history
-    report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
+            title, history = (
+                f"{chosen.name}: {layer_sizes(trainers[-1].network)} on {dataset.name}",
+                trainers[-1].history,
+            )
+            report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
+        except KeyboardInterrupt as interrupt:
+            reporter.stop()
+            echo(f"interrupted: {run.interrupted(reporter.saved())}", err=True)
+            raise SystemExit(exit_code(interrupt)) from None
+        finally:
+            reporter.stop()
     reporter.result(test, trainers, directory)
     if substituted:
         warn("this network was trained and tested on synthetic digits, not on MNIST")
@@ -81,11 +85,11 @@ def _new_run(recipe: str | None, out: Path | None, settings: dict[str, Any]) -> 
     if chosen.teacher is not None and chosen.teacher not in RECIPES:  # a file; --resume may run in another directory
         chosen = chosen.replace(teacher=str(Path(chosen.teacher).resolve()))
     if out is not None:
-        if (out / "config.json").exists():
+        if has_run(out):
             raise HandgradError(f"{out} contains a run: continue it with --resume {out}, or choose another --out")
         return chosen, out
     number, directory = 1, Path("runs") / chosen.name
-    while directory.exists():
+    while directory.exists() and not is_unused(directory):
         number += 1
         directory = directory.with_name(f"{chosen.name}-{number}")
     return chosen, directory
@@ -119,7 +123,7 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
         trainers.append(trainer)
 
     model = recipe.train(x, y, len(dataset.classes), teacher=teacher, on_trainer=on_trainer)
-    save(model, run.path / "model.safetensors")
+    run.save(model)
     return model, trainers
 
 
@@ -130,8 +134,8 @@ def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReport
         model: Model = load(path / "model.safetensors")
         return model
     recipe = RECIPES[str(run.recipe.teacher)].replace(validation=run.recipe.validation, seed=run.recipe.seed)
-    new = run.new or not (path / "config.json").exists()
-    return _train(RunDirectory(path, recipe, run.data, new=new, parent=run), dataset, reporter)[0]
+    with RunDirectory(path, recipe, run.data, new=run.new or not has_run(path), parent=run) as teacher_run:
+        return _train(teacher_run, dataset, reporter)[0]
 
 
 COMMANDS = (train,)

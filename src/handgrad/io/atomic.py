@@ -1,10 +1,19 @@
-"""Atomic writes: a file is replaced completely or not at all. JSON files."""
+"""Writing files: a file is replaced completely or not at all. Locks between processes. JSON files.
+
+Every file that handgrad writes goes through `replacing`. What is not a regular file, such as a device or a pipe, is
+written into. The temporary files of killed processes are removed by the next process that writes to their directory.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import json
 import os
+import re
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,25 +21,179 @@ from typing import Any, BinaryIO
 
 from ..errors import HandgradError
 
+# The name of a temporary file has a part of the name of the file, whose length may be the largest that is allowed.
+_NAME_PART = 40  # characters, 160 bytes at most
+_TEMPORARY = re.compile(r"\..{1,40}\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the `with` block ends without an exception.
 
-    Until then it has a unique temporary name, so that two processes can write the same file. Raises OSError.
+    Until then it has a unique temporary name in the same directory, so that two processes can write the same file. If
+    `path` is a symbolic link, the file it points to is replaced. An existing file keeps its mode and, if that is
+    permitted, its owner. A device or a pipe is opened and written into. Raises OSError.
     """
+    path = Path(path)
     if not path.name:  # "", "." or "/", for which with_name raises ValueError
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
-        with open(temporary, "xb") as file:
+        existing = os.stat(path)
+    except FileNotFoundError:  # or a link to a file that does not exist
+        existing = None
+    target = Path(os.path.realpath(path))
+    if existing is not None and not _is_at(target, existing):
+        with open(path, "wb") as stream:  # raises IsADirectoryError for a directory
+            yield stream
+        return
+    if existing is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    _remove_temporary_files_once(target.parent)
+    temporary, file = _open_temporary(target)
+    try:
+        with file:
+            if existing is not None:
+                _copy_mode(existing, temporary)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if sys.platform == "win32":  # there, an open file cannot be renamed
+                file.close()
+            os.replace(temporary, target)
     except BaseException:  # KeyboardInterrupt too
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
+
+
+def _is_at(target: Path, existing: os.stat_result) -> bool:
+    """Whether `existing` is a regular file and can be replaced at `target`, unlike the file behind /dev/stdout."""
+    try:
+        return stat.S_ISREG(existing.st_mode) and os.path.samestat(os.stat(target), existing)
+    except FileNotFoundError:
+        return False
+
+
+def _copy_mode(existing: os.stat_result, temporary: Path) -> None:
+    """Give a temporary file the owner and the mode of the file it will replace."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(temporary, existing.st_uid, existing.st_gid)
+    with contextlib.suppress(OSError):  # some file systems have no modes
+        os.chmod(temporary, stat.S_IMODE(existing.st_mode))
+
+
+def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
+    """Create a temporary file, locked as long as it is open."""
+    while True:
+        temporary = target.with_name(f".{target.name[:_NAME_PART]}.{os.getpid()}-{os.urandom(4).hex()}.part")
+        file = open(temporary, "xb")  # noqa: SIM115 (the caller closes it)
+        try:
+            if sys.platform != "win32":  # there, an open file cannot be removed, also without a lock
+                with contextlib.suppress(OSError):  # a file system without locks
+                    _lock(file.fileno(), wait=True)
+            if os.path.exists(temporary):  # else another process, which removes temporary files, had the lock first
+                return temporary, file
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        file.close()
+
+
+def remove_temporary_files(directory: str | os.PathLike[str]) -> None:
+    """Remove the temporary files in a directory that killed processes have left. Those of living processes stay."""
+    try:
+        names = [entry.path for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
+    except OSError:
+        return
+    for path in names:
+        with contextlib.suppress(OSError):  # it is in use, or removed, or the file system has no locks
+            if sys.platform == "win32":
+                os.unlink(path)
+                continue
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                _lock(descriptor)
+                os.unlink(path)
+            finally:
+                os.close(descriptor)
+
+
+@functools.lru_cache(maxsize=256)
+def _remove_temporary_files_once(directory: Path) -> None:
+    """Remove them before the first file that this process writes to a directory."""
+    remove_temporary_files(directory)
+
+
+# ---- Locks -----------------------------------------------------------------------------------------------------------
+
+
+class LockedError(HandgradError):
+    """Another process has the lock."""
+
+
+class DirectoryLock:
+    """A lock of a directory, held by one process at a time. The system releases it when the process ends.
+
+    Parameters
+    ----------
+    directory : path-like
+        An existing directory. While the lock is held, it has a file named ".lock".
+
+    Raises
+    ------
+    LockedError
+        If another process has the lock.
+    OSError
+        If the file cannot be created.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.path = Path(directory, ".lock")
+        while True:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(self._descriptor)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    os.close(self._descriptor)
+                    raise LockedError(f"{directory} is in use by another process") from error
+                return  # the file system has no locks
+            if self._is_current():
+                return
+            os.close(self._descriptor)  # the process that had the lock has removed the file
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Remove the file and release the lock."""
+        if sys.platform == "win32":  # there, an open file cannot be removed
+            os.close(self._descriptor)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        else:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            os.close(self._descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool = False) -> None:
+    """Lock an open file exclusively. Raises OSError if another process has the lock and `wait` is False."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
