@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ pytestmark = pytest.mark.peers
 for package in ("torch", "jax", "sklearn"):
     pytest.importorskip(package, reason="make test-peers installs it")
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not part of the package
 from benchmarks import steps  # noqa: E402
 from benchmarks.peers import CASES, PEERS, TOLERANCE, Task, task_of  # noqa: E402
 from benchmarks.workers import PeerError, Worker, Workers  # noqa: E402

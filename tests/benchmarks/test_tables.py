@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are not part of the package
 from benchmarks import steps, tables
 from benchmarks.peers import Case
 

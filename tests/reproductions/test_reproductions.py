@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the reproductions are not part of the package
 
 from handgrad import SGD, HandgradError, Network, check_gradient
 from handgrad.data import Dataset
