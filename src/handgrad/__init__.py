@@ -10,9 +10,9 @@ network.predict(x)
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import schedules
+from . import _interrupt, schedules  # noqa: F401 (_interrupt first: see there)
 from .adversarial import Adversarial, VirtualAdversarial, deepfool
-from .errors import HandgradError, closest
+from .errors import HandgradError, closest, submodule
 from .gradcheck import check_gradient
 from .images import Augmentation, Deskew
 from .layers import (
@@ -127,6 +127,7 @@ _LATE = {
 }
 _SUBPACKAGES = (
     "callbacks",
+    "cli",
     "data",
     "diagnostics",
     "export",
@@ -152,7 +153,7 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
     if name in _SUBPACKAGES:
-        return importlib.import_module(f".{name}", __name__)
+        return submodule(__name__, name)
     hint = _ELSEWHERE.get(name)
     if hint is None and not name.startswith("_"):
         near = closest(name, __all__)

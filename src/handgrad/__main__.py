@@ -2,6 +2,7 @@
 
 import sys
 
+from ._interrupt import restore
 from .errors import HandgradError, optional
 
 
@@ -14,6 +15,7 @@ def main() -> None:
         sys.exit(f"handgrad: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    restore()
     handgrad()
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
+
+MAX_MESSAGE = 2000  # characters; a message may quote what a file contains
+MAX_NAME = 200  # characters of a name that are compared with the known names
 
 
 class HandgradError(ValueError):
-    """Invalid input. The command line prints the message and exits with code 2."""
+    """Invalid input. The command line prints the message and exits with code 2.
+
+    The message is one line of limited length, also if it quotes a name with line breaks or control characters.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), MAX_MESSAGE)
 
 
 class MissingExtraError(HandgradError, ImportError):
@@ -29,15 +39,15 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     import difflib  # late: importing it takes as long as importing the layers
 
     plain = {other.lower().replace("_", ""): other for other in known}
-    matches = difflib.get_close_matches(str(name).lower().replace("_", ""), plain, n=1)
+    matches = difflib.get_close_matches(str(name)[:MAX_NAME].lower().replace("_", ""), plain, n=1)
     return plain[matches[0]] if matches else None
 
 
 def printable(text: str, max_length: int | None = None) -> str:
-    """Return a text as one line without control characters.
+    r"""Return a text as one line without control characters.
 
     Names in files and of files can contain characters that move the cursor, set the title of the window or pretend to
-    be another line. They are replaced by their escapes, "\\x1b" for example.
+    be another line. They are replaced by their escapes, "\x1b" for example.
 
     Parameters
     ----------
@@ -52,6 +62,21 @@ def printable(text: str, max_length: int | None = None) -> str:
     if max_length is None or max(len(shown), len(text)) <= max_length:
         return shown
     return f"{shown[: max_length - 3]}..."
+
+
+def submodule(package: str, name: str) -> ModuleType:
+    """Import a submodule when it is first used: for the `__getattr__` of a package that imports it late.
+
+    Raises AttributeError if there is no such submodule.
+    """
+    path = f"{package}.{name}"
+    try:
+        if not name.startswith("_"):
+            return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
 def optional(module: str, extra: str = "app") -> Any:
