@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +61,63 @@ def test_subpackages_are_attributes_after_import_handgrad(name: str) -> None:
 def test_names_of_other_libraries_are_suggested(name: str, suggestion: str) -> None:
     with pytest.raises(AttributeError, match=suggestion):
         getattr(handgrad, name)
+
+
+# ---- Every module and every name of the documents, after `import handgrad` alone -------------------------------------
+
+ROOT = Path(__file__).parents[1]
+# Runs each line in a copy of a process that has imported only handgrad.
+FORK = """
+import os, sys, handgrad
+for line in sys.stdin.read().splitlines():
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(line, {"handgrad": handgrad})
+        except BaseException as error:
+            print(f"{line}: {type(error).__name__}: {error}", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def failing(lines: list[str]) -> str:
+    """The lines that fail in a process that has imported only handgrad, with their errors."""
+    done = subprocess.run([sys.executable, "-c", FORK], input="\n".join(lines), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@forking
+def test_every_module_is_an_attribute_after_import_handgrad() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(handgrad.__path__, "handgrad.")]
+    assert len(modules) > 50
+    assert failing([name for name in modules if "._" not in name]) == ""
+    assert failing(["handgrad.data.nothing", "handgrad.nothing"]).count("AttributeError: module") == 2
+
+
+def documented_lines() -> list[str]:
+    """The imports and the dotted names of handgrad in README, docs and docstrings."""
+    lines: set[str] = set()
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.py")]
+    for path in files:
+        text = path.read_text()
+        if path.suffix == ".py":
+            nodes = ast.walk(ast.parse(text))
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            text = "\n".join(ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds))
+        lines.update(re.findall(r"^(?:>>> |\s*)((?:from handgrad[\w.]* )?import [\w., ]+)$", text, re.MULTILINE))
+        lines.update(re.findall(r"(?<![\w./{-])handgrad(?:\.\w+)+(?!\w)", text))
+    files_and_sites = ("handgrad.docs", "handgrad.mplstyle", "handgrad.part")
+    return sorted(line for line in lines if "handgrad" in line and not line.startswith(files_and_sites))
+
+
+@forking
+def test_every_name_that_the_documents_show_exists_after_import_handgrad() -> None:
+    lines = documented_lines()
+    assert len(lines) > 60
+    assert {"handgrad.recipes.RECIPES", "handgrad.data.load", "handgrad.diagnostics.plots"} <= set(lines)
+    assert failing(lines) == ""
