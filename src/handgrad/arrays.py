@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ Seed: TypeAlias = "np.random.Generator | np.random.SeedSequence | int | None"
 
 PIXEL = np.array(1 / 255)
 FLOAT32_MAX = np.finfo(np.float32).max
+FLOAT_MAX = sys.float_info.max  # an integer of Python may be larger
 CACHE_LINE = 64  # bytes
 COLUMN_MAJOR_ABOVE = 1024  # number of elements above which a layer's buffer is stored column by column
 CHECK_ROWS = 4096  # rows that are checked for NaN and infinity at a time
@@ -249,4 +251,6 @@ def check_fraction(name: str, value: float) -> float:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, int):
+        return abs(value) <= FLOAT_MAX
+    return isinstance(value, float | np.integer | np.floating)

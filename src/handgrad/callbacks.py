@@ -14,7 +14,7 @@ import numpy as np
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative
 from .errors import HandgradError
 from .io.safetensors import read_arrays, write_arrays
-from .optimizers import UPDATE_CHUNK
+from .optimizers import MAX_STEPS, UPDATE_CHUNK
 from .training import Callback, Trainer
 
 
@@ -93,8 +93,11 @@ class EarlyStopping(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch, "best_parameters": self.best_parameters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.best_parameters, self._trainer = state["best_parameters"], None
+        best, best_epoch = state["best"], check_int("EarlyStopping: best_epoch", state["best_epoch"], 0)
+        if not (best is None or (isinstance(best, float | int) and math.isfinite(best))):
+            raise HandgradError(f"EarlyStopping: best must be a finite number, got {best!r}")
+        best_parameters = _check_vector("EarlyStopping: best_parameters", state["best_parameters"])
+        self.best, self.best_epoch, self.best_parameters, self._trainer = best, best_epoch, best_parameters, None
 
 
 class _WeightAverage(Callback, ABC):
@@ -174,10 +177,26 @@ class _WeightAverage(Callback, ABC):
         return {"average": self.average.copy() if self.count else None, "count": self.count, "raw": self.raw}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count, self.raw = state["count"], state["raw"]
-        if self.count:
-            self.average = state["average"].copy()
-        self._trainer, self._within_epoch = None, False
+        name = type(self).__name__
+        count = check_int(f"{name}: count", state["count"], 0)
+        average = _check_vector(f"{name}: average", state["average"])
+        raw = _check_vector(f"{name}: raw", state["raw"])
+        if count > MAX_STEPS or (average is None) != (count == 0):
+            raise HandgradError(f"{name}: the state has the average of {count} steps, but no vector for it")
+        if average is not None:
+            self.average = average.copy()
+        self.count, self.raw, self._trainer, self._within_epoch = count, raw, None, False
+
+
+def _check_vector(name: str, vector: Any) -> Array | None:
+    """Validate a vector of parameters in a state, or None."""
+    if vector is None:
+        return None
+    if not (isinstance(vector, np.ndarray) and vector.ndim == 1 and vector.dtype.kind == "f"):
+        raise HandgradError(f"{name} must be a vector of floats")
+    if not np.isfinite(vector).all():
+        raise HandgradError(f"{name} contains NaN or infinity")
+    return vector
 
 
 class EMA(_WeightAverage):
@@ -275,11 +294,32 @@ class Checkpoint(Callback):
 
 
 def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
-    """Load a checkpoint into a trainer like the interrupted one. Then call `fit` with `until_epoch`."""
+    """Load a checkpoint into a trainer like the interrupted one. Then call `fit` with `until_epoch`.
+
+    Raises HandgradError if the file is no checkpoint, is damaged, or is from another training. The trainer is unchanged
+    in that case.
+    """
     arrays, description = read_arrays(Path(path))
-    if "state" not in description:
+    state = description.get("state")
+    if not isinstance(state, dict):
         raise HandgradError(f"{path} is not a checkpoint: its metadata has no training state")
+    for i, callback in enumerate(trainer.callbacks):
+        if isinstance(callback, EarlyStopping | _WeightAverage):
+            _check_size(path, trainer, {k: v for k, v in arrays.items() if k.startswith(f"callbacks.{i}.")})
     try:
-        trainer.load_state_dict({**description["state"], **arrays})
+        trainer.load_state_dict({**state, **arrays})
     except KeyError as error:
         raise HandgradError(f"{path} is the checkpoint of another training: it has no {error}") from error
+    except HandgradError as error:
+        raise HandgradError(f"{path}: {error}") from error
+
+
+def _check_size(path: str | os.PathLike[str], trainer: Trainer, vectors: dict[str, Any]) -> None:
+    """Raise HandgradError unless the vectors have the size and the dtype of the parameters."""
+    theta = trainer.network.parameters
+    for name, vector in vectors.items():
+        if vector.shape != theta.shape or vector.dtype != theta.dtype:
+            raise HandgradError(
+                f"{path} is the checkpoint of another training: {name} has shape {vector.shape} and dtype "
+                f"{vector.dtype}: expected {theta.shape} and {theta.dtype}"
+            )

@@ -36,6 +36,7 @@ INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xa
 # fewer rows the products are inefficient, with more rows the buffers do not fit into the cache.
 PREDICT_ROWS = 1024
 REPLICA_ROWS = 64  # up to this number of rows, buffers are kept for the next prediction: 20 us instead of 70 us
+MAX_PARAMETERS = 1 << 40  # 4 TiB in float32
 
 Part = TypeVar("Part", Layer, Loss)
 
@@ -311,6 +312,8 @@ class Network(Model):
 def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
     """Create θ and dθ for a sequence of layers, and give each layer its W, b, dW and db as views."""
     size = sum(math.prod(shape) for layer in layers for shape in layer.parameter_shapes.values())
+    if size > MAX_PARAMETERS:
+        raise HandgradError(f"the network has more than {MAX_PARAMETERS:,} parameters: expected smaller layers")
     parameters, gradient = aligned_empty(size, dtype), aligned_empty(size, dtype)
     parameters[...] = gradient[...] = 0
     first = 0

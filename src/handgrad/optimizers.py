@@ -22,6 +22,7 @@ from .network import Network
 # Floats per block, 512 KiB of a vector in float32. Adam on 5.8 million parameters takes 9.0 ms, against 10.0 ms with
 # blocks of a quarter of that, because of more calls, and 12.1 ms in one block, which does not fit into the cache.
 UPDATE_CHUNK = 131_072
+MAX_STEPS = 1 << 62
 OPTIONS = ("lr", "l2", "l1", "clip_norm", "weight_decay", "max_norm")
 
 
@@ -173,10 +174,15 @@ class Optimizer(ABC):
         return {"kind": type(self).__name__, "state": self.state.copy(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`. Raises HandgradError if it is from another class of optimizer."""
+        """Continue from a `state_dict`. Raises HandgradError if it is invalid or from another class of optimizer."""
         if state["kind"] != type(self).__name__:
             raise HandgradError(f"the checkpoint has the state of {state['kind']}: expected {type(self).__name__}")
-        self.state, self.steps = state["state"].copy(), state["steps"]
+        vectors, steps = state["state"], check_int("steps of the optimizer", state["steps"], 0)
+        if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or len(vectors) != self.n_slots:
+            raise HandgradError(f"invalid state of {type(self).__name__}: expected {self.n_slots} vectors")
+        if vectors.dtype.kind != "f" or steps > MAX_STEPS:
+            raise HandgradError(f"invalid state of {type(self).__name__}: expected floats, and at most 2^62 steps")
+        self.state, self.steps = vectors.copy(), steps
         self._network = self._parameters = None
 
     def config(self) -> dict[str, Any]:

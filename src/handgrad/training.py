@@ -31,6 +31,8 @@ History = dict[str, list[float]]
 # cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
 GATHER_FLOATS = 400_000
 
+MAX_COUNT = 1 << 63  # larger integers are not counts, and may not fit into a float
+
 Item = TypeVar("Item")
 
 
@@ -397,27 +399,51 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`; then call `fit` with `until_epoch`.
 
-        Raises HandgradError if it is the state of another network, optimizer or set of callbacks.
+        Raises HandgradError if it is the state of another network, optimizer or set of callbacks, or is damaged.
+        Nothing is changed in that case.
         """
         saved, ours = state["parameters"], self.network.parameters
-        if saved.shape != ours.shape or saved.dtype != ours.dtype:
+        if not isinstance(saved, np.ndarray) or saved.shape != ours.shape or saved.dtype != ours.dtype:
+            count, dtype = (f"{saved.size:,}", saved.dtype) if isinstance(saved, np.ndarray) else ("no", "numbers")
             raise HandgradError(
-                f"the checkpoint has {saved.size:,} parameters in {saved.dtype}: expected {ours.size:,} in {ours.dtype}"
+                f"the checkpoint has {count} parameters in {dtype}: expected {ours.size:,} in {ours.dtype}"
             )
-        expected = set(self.state_dict())
-        if expected != set(state):
-            missing, unknown = (", ".join(sorted(names)) for names in (expected - set(state), set(state) - expected))
+        before = self.state_dict()
+        if set(before) != set(state):
+            missing, unknown = (
+                ", ".join(sorted(names)) for names in (set(before) - set(state), set(state) - set(before))
+            )
             problem = f"it lacks {missing}" if missing else f"it also has {unknown}"
             raise HandgradError(f"the checkpoint is from another training: {problem}")
-        for name, part in self._parts().items():
-            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
-        for name, rng in self._rngs().items():
-            rng.bit_generator.state = state[name]
+        _check_progress(state)
+        if not np.isfinite(saved).all():
+            raise HandgradError("the checkpoint is damaged: the parameters are not finite")
+        for name in (name for name in state if name.startswith("optimizer.") and name.endswith("state")):
+            vectors = state[name]  # (n_slots, n_parameters), or (n_slots, 0) before the first step
+            if not isinstance(vectors, np.ndarray) or (
+                vectors.size
+                and (vectors.shape[-1:] != ours.shape or vectors.dtype != ours.dtype or np.isnan(vectors).any())
+            ):
+                raise HandgradError(f"the checkpoint is damaged: {name} has another size or dtype, or contains NaN")
+        try:
+            self._load_parts(state)
+        except Exception as error:
+            self._load_parts(before)
+            if isinstance(error, HandgradError):
+                raise
+            raise HandgradError(f"the checkpoint is damaged: {error!r}") from error
         ours[...] = saved
         self.epoch, self.first_epoch, self.stop = state["epoch"], state["first_epoch"], state["stop"]
         self.history = {name: list(values) for name, values in state["history"].items()}
         last = {name: values[-1] for name, values in self.history.items() if values}
         self.metrics = {name: value for name, value in last.items() if not math.isnan(value)}
+
+    def _load_parts(self, state: dict[str, Any]) -> None:
+        """Load the states of the optimizer, the callbacks, the perturbation and the random generators."""
+        for name, part in self._parts().items():
+            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+        for name, rng in self._rngs().items():
+            set_rng_state(rng, state[name])
 
     def _parts(self) -> dict[str, Optimizer | Callback | Perturbation]:
         parts: dict[str, Optimizer | Callback | Perturbation] = {"optimizer": self.optimizer}
@@ -433,6 +459,34 @@ class Trainer:
         parts = {"batch_size": self.batch_size, "schedule": self.schedule, "callbacks": self.callbacks}
         options = ", ".join(f"{name}={value!r}" for name, value in parts.items())
         return f"Trainer({self.network!r}, {self.optimizer!r}, {options}): epoch {self.epoch}"
+
+
+def set_rng_state(rng: np.random.Generator, state: Any) -> None:
+    """Set the position of a random generator. Raises HandgradError if the state is not one of this generator."""
+    try:
+        rng.bit_generator.state = state
+        unchanged = rng.bit_generator.state == state
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        unchanged = False
+    if not unchanged:
+        kind = type(rng.bit_generator).__name__
+        raise HandgradError(f"invalid state of a random generator: expected a state of {kind}")
+
+
+def _check_progress(state: dict[str, Any]) -> None:
+    """Raise HandgradError unless the epochs, the stop flag and the history of a state are valid and consistent."""
+    epoch, first, stop, history = (state[name] for name in ("epoch", "first_epoch", "stop", "history"))
+    if not (type(epoch) is type(first) is int and 0 <= first <= epoch and isinstance(stop, bool)):
+        raise HandgradError("the checkpoint is damaged: invalid numbers of epochs")
+    valid = isinstance(history, dict) and all(
+        isinstance(name, str)
+        and isinstance(values, list)
+        and len(values) == epoch
+        and all(isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_COUNT) for value in values)
+        for name, values in history.items()
+    )
+    if not valid or (epoch > 0 and not history):
+        raise HandgradError("the checkpoint is damaged: expected a history with one number per epoch for each metric")
 
 
 def prefetch(make: Callable[[int], Item], count: int) -> Iterator[Item]:

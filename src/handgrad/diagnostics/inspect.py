@@ -121,14 +121,18 @@ def _describe_checkpoint(path: Path, state: Any) -> dict[str, Any]:
         raise HandgradError(f"{path} is not a checkpoint: its metadata has no training state")
     last = {name: values[-1] for name, values in state["history"].items() if isinstance(values, list) and values}
     callbacks = {name.split(".")[1] for name in state if name.startswith("callbacks.")}
-    return {
+    described = {
         "epoch": state.get("epoch"),
         "stopped": state.get("stop"),
         "optimizer": state.get("optimizer.kind"),
         "steps": state.get("optimizer.steps"),
-        "last": _json_value(last, MAX_DEPTH),
+        "last": last,
         "callbacks": len(callbacks),
     }
+    try:
+        return {name: _json_value(value, MAX_DEPTH) for name, value in described.items()}
+    except ValueError as error:
+        raise HandgradError(f"{path} is damaged: inconsistent training state: {error}") from error
 
 
 def _describe_estimator(kept: Any) -> dict[str, Any]:
