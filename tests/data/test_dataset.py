@@ -88,10 +88,13 @@ def test_read_dataset_names_the_damaged_file(tmp_path, arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y_train": np.zeros(11, np.uint8)}, "x_train has 12 images and y_train has 11 labels"),
+        ({"y_train": np.arange(11, dtype=np.uint8) % 3}, "x_train has 12 images and y_train has 11 labels"),
         ({"y_test": np.zeros(6, np.uint8)}, "x_test has 5 images and y_test has 6 labels"),
-        ({"y_test": np.array([0, 1, 3, 0, 1], np.uint8)}, "y_test contains the label 3, but there are 3 classes"),
-        ({"x_test": np.zeros((5, 4, 5), np.uint8)}, "images of 5x4 pixels and x_test of 4x5"),
+        (
+            {"y_test": np.array([0, 1, 3, 0, 1], np.uint8)},
+            "y_test contains the label 3: expected those of the training set, 0, 1, 2",
+        ),
+        ({"x_test": np.zeros((5, 4, 5), np.uint8)}, "x_train has 5x4 pixels and x_test 4x5 pixels"),
         ({"x_train": np.zeros((12, 20), np.uint8)}, r"x_train is uint8 of shape \(12, 20\)"),
         ({"x_train": np.zeros((12, 5, 4), np.float32)}, "x_train is float32"),
         ({"y_train": np.full(12, np.nan, np.float64)}, "y_train is float64"),

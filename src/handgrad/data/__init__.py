@@ -1,31 +1,62 @@
-"""Data sets of labelled images: MNIST, IDX directories and synthetic digits."""
+"""Data sets of labelled examples: MNIST, IDX directories, tables, folders of images, arrays, synthetic digits."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import HandgradError, submodule
 from .dataset import Dataset, Split, read_dataset
 
 __all__ = ["Dataset", "Split", "load", "read_dataset"]
 
+TABLES = (".csv", ".tsv", ".txt", ".data", ".tab", ".gz")
+FORMATS = (
+    "mnist, synthetic, a directory of IDX files, a folder with one folder of images for each class, a CSV file, or an "
+    ".npz file"
+)
 
-def load(name: str) -> Dataset:
-    """Load a data set by name or from a directory.
+
+def load(
+    name: str,
+    *,
+    classes: Sequence[str] | Mapping[Any, str] | None = None,
+    size: tuple[int, int] | None = None,
+    label: str | int | None = None,
+) -> Dataset:
+    """Load a data set by name, from a file or from a directory.
 
     Parameters
     ----------
-    name : str
+    name : str or path-like
         "mnist": MNIST, downloaded if no copy is found on this machine. "synthetic": 60,000 training and 10,000 test
-        digits that `handgrad.data.synthetic` renders. Any other string: the path of a directory with four IDX files,
-        or of Keras's mnist.npz.
+        digits that `handgrad.data.synthetic` renders. Any other string is a path:
+
+        - a directory of four IDX files, in torchvision's layout too;
+        - a folder with one folder of image files for each class, or with the folders train and test of such folders;
+        - a CSV file with a column of labels; pixels are read as images, all other columns as numbers;
+        - an .npz file with x_train, y_train, x_test and y_test, as Keras has it, or with x and y.
+
+        Without a test set, a random fifth of the examples is the test set.
+    classes : sequence of str, or mapping of label to str, optional
+        Names of the classes, see `Dataset.from_arrays`.
+    size : (height, width), optional
+        Size of the images of a folder in pixels. By default the most common size, at most 64 pixels per side.
+    label : str or int, optional
+        Name or number, from 0, of the column of labels of a CSV file.
 
     Returns
     -------
     Dataset
-        Training and test images with their labels.
+        Training and test examples with their labels.
 
     Raises
     ------
     HandgradError
-        If the directory contains no complete data set, or if MNIST is neither found nor downloaded.
+        If the path contains no complete data set, or if MNIST is neither found nor downloaded.
 
     Examples
     --------
@@ -37,7 +68,56 @@ def load(name: str) -> Dataset:
         from .synthetic import synthetic_digits
 
         x_train, y_train, x_test, y_test = synthetic_digits()
-        return Dataset(x_train, y_train, x_test, y_test, name="synthetic digits", classes=tuple("0123456789"))
-    from .mnist import load_mnist
+        dataset = Dataset(x_train, y_train, x_test, y_test, name="synthetic digits", classes=tuple("0123456789"))
+        return _renamed(dataset, classes)
+    from .mnist import MNIST, load_mnist, load_user_data
 
-    return load_mnist(None if name == "mnist" else name)
+    if name == "mnist":
+        return _renamed(load_mnist(), classes)
+    path = Path(name)
+    if path.is_dir():
+        dataset_or_none = load_user_data(path, MNIST)
+        if dataset_or_none is not None:
+            return _renamed(dataset_or_none, classes)
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        tables = [entry for entry in entries if re.search(r"\.[ct]sv(\.gz)?$", entry.name, re.IGNORECASE)]
+        if len(tables) > 1:  # such as train.csv and test.csv
+            tables = [table for table in tables if "train" in table.name.lower()]
+        if len(tables) == 1 and not any(entry.is_dir() for entry in entries):
+            from .tables import load_table
+
+            return load_table(tables[0], label=label, classes=classes, name=path.resolve().name)
+        from .folders import load_folder
+
+        return load_folder(path, size=size, classes=classes)
+    if not path.exists():
+        raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
+    if path.suffix == ".npz":
+        from .archives import load_npz
+
+        if path.stat().st_size == MNIST.npz.size:
+            return _renamed(load_mnist(path), classes)
+        return load_npz(path, classes=classes)
+    if path.name.lower().endswith(TABLES):
+        from .tables import load_table
+
+        return load_table(path, label=label, classes=classes)
+    raise HandgradError(f"{path} is not a data set that handgrad reads: expected {FORMATS}")
+
+
+def _renamed(dataset: Dataset, classes: Sequence[str] | Mapping[Any, str] | None) -> Dataset:
+    """The data set with other names of the classes."""
+    if classes is None:
+        return dataset
+    if isinstance(classes, Mapping):
+        named = {str(label): str(name) for label, name in classes.items()}
+        classes = [named.get(name, name) for name in dataset.classes]
+    if isinstance(classes, str) or len(classes) != len(dataset.classes):
+        raise HandgradError(f"classes must be {len(dataset.classes)} names, got {classes!r}")
+    return replace(dataset, classes=tuple(map(str, classes)))
+
+
+if not TYPE_CHECKING:  # modules that few programs need
+
+    def __getattr__(name: str) -> Any:
+        return submodule(__name__, name)

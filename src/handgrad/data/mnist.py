@@ -168,7 +168,7 @@ def load_mnist(
     """
     user_path = (os.environ.get("HANDGRAD_DATA") or None) if directory is None else directory
     if user_path is not None:
-        dataset = _load_user_data(Path(user_path), source)
+        dataset = load_user_data(Path(user_path), source)
         if dataset is not None:
             return dataset
         if directory is not None:
@@ -196,7 +196,7 @@ def find_mnist(source: Source = MNIST) -> Path | None:
     return next((copy.path for copy in check_copies(source) if copy.complete), None)
 
 
-def _load_user_data(path: Path, source: Source) -> Dataset | None:
+def load_user_data(path: Path, source: Source) -> Dataset | None:
     """Load the data set in a user's directory or mnist.npz; None if there are no IDX files."""
     if path.suffix == ".npz" and path.is_file():
         return build_dataset(_npz_payloads(read_bytes(path), str(path), source), source.name)

@@ -1,0 +1,327 @@
+"""Tables: CSV files with one example per row and a column of labels."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HandgradError
+from .dataset import Dataset
+from .idx import decompress, read_bytes
+
+LABELS = ("label", "labels", "class", "classes", "target", "y")  # names of the column of labels, any case
+INDICES = ("", "id", "index", "unnamed: 0")  # names of columns that number the rows
+MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
+DELIMITERS = ",;\t|"
+PIXEL_NAME, POSITION_NAME = re.compile(r"(pixel|px|pix)[ _.-]?\d+", re.I), re.compile(r"(\d+)x(\d+)")
+MIN_PIXELS, MIN_BRIGHTEST = 64, 128  # of a table without a header that is read as images
+PEEK, CHUNK = 20, 2000  # rows: to find the header and the labels; read at a time
+
+
+class Table(NamedTuple):
+    """The content of a CSV file.
+
+    Attributes
+    ----------
+    x : ndarray of shape (count, n)
+        The columns of numbers: uint8 if all of them are whole numbers from 0 to 255, else float64.
+    y : ndarray of shape (count,)
+        The labels, floats if all of them are numbers, else strings.
+    columns : list of str or None
+        Names of the columns of x, if the file has a header.
+    notes : list of str
+        Which column has the labels, and which columns are left out.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    columns: list[str] | None
+    notes: list[str]
+
+
+def load_table(path: Path, *, label: str | int | None = None, classes: Any = None, name: str | None = None) -> Dataset:
+    """Load a CSV file as a data set.
+
+    If "train" occurs in the name of the file, and the file with "test" instead has the same columns, that file is the
+    test set. Otherwise a fifth of the rows is.
+
+    Parameters
+    ----------
+    path : Path
+        The file, plain or gzipped.
+    label : str or int, optional
+        Name or number, from 0, of the column of labels; see `read_table`.
+    classes : sequence or mapping, optional
+        See `Dataset.from_arrays`.
+    name : str, optional
+        Name of the data set; the name of the file by default.
+
+    Raises
+    ------
+    HandgradError
+        If the file cannot be read or is not a table of numbers with a column of labels.
+    """
+    table, name = read_table(path, label=label), name or path.name
+    x, notes = as_pixels(table.x, table.columns), list(table.notes)
+    other = _test_file(path)
+    if other is not None:
+        try:
+            test = read_table(other, label=label)
+        except HandgradError:
+            test = None
+        if test is not None and test.x.shape[1] == table.x.shape[1] and test.columns == table.columns:
+            x_test = test.x.reshape(-1, *x.shape[1:])
+            order = np.random.default_rng(0).permutation(len(x))
+            notes.append(f"the test set is {other.name}")
+            y = table.y[order]
+            return Dataset.from_arrays(x[order], y, x_test, test.y, classes=classes, name=name, notes=notes)
+    return Dataset.from_arrays(x, table.y, classes=classes, name=name, notes=notes)
+
+
+def _test_file(path: Path) -> Path | None:
+    """The existing file with "test" instead of "train" in its name, or None."""
+    name = re.sub("train(ing)?", lambda found: "TEST" if found[0].isupper() else "test", path.name, flags=re.I)
+    other = path.with_name(name)
+    return other if other != path and other.is_file() else None
+
+
+def as_pixels(x: NDArray[Any], columns: list[str] | None) -> NDArray[Any]:
+    """Return the rows as images (count, height, width) if the columns are pixels, else unchanged.
+
+    Columns are pixels if their names are pixel0, pixel1, ... or 1x1, 1x2, .... Without a header they are pixels if
+    their number is a square, at least 64, and the values are whole numbers from 0 to at least 128 and at most 255.
+    """
+    height = width = math.isqrt(x.shape[1])
+    positions = [POSITION_NAME.fullmatch(name) for name in columns or ()]
+    if positions and all(positions):
+        height, width = (max(int(found[side]) for found in positions if found) for side in (1, 2))
+        first = min(int(found[1]) for found in positions if found)  # counted from 0 or from 1
+        height, width = height + 1 - first, width + 1 - first
+    elif columns is not None:
+        height *= all(PIXEL_NAME.fullmatch(name) for name in columns)
+    elif x.dtype != np.uint8 or x.shape[1] < MIN_PIXELS or x.max() < MIN_BRIGHTEST:
+        height = 0
+    return x.reshape(-1, height, width) if height * width == x.shape[1] else x
+
+
+def read_table(path: Path, *, label: str | int | None = None) -> Table:
+    """Read a CSV file.
+
+    The delimiter is the comma, the semicolon, the tabulator, the vertical bar, or else white space. The column of the
+    labels is the one named label, class, target or y; or else the only column of text; or else the first column, or the
+    last one if the first has fractions. Columns without a name and columns named id or index are left out.
+
+    Parameters
+    ----------
+    path : Path
+        The file, plain or gzipped, in UTF-8, UTF-16 or Latin-1.
+    label : str or int, optional
+        Name or number, from 0, of the column of labels.
+
+    Raises
+    ------
+    HandgradError
+        If the file cannot be read, for rows of different lengths, and for cells that are missing or not numbers.
+    """
+    text, name = _decode(decompress(read_bytes(path), path.name), path.name), path.name
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if lines[0].startswith("#"):  # numpy.savetxt
+        lines[0] = lines[0].lstrip("# ")
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(DELIMITERS, key=_outside_quotes(first).count)
+    delimiter = delimiter if delimiter in _outside_quotes(first) else " "
+    reader = _Reader(lines, delimiter, name)
+    peek = reader.peek(PEEK)
+    if not peek or len(peek[0]) < 2:
+        raise HandgradError(f"{name} is not a table: expected a column of labels and columns of numbers, as a CSV file")
+    header = [cell.strip() for cell in peek[0]] if _is_header(peek) else None
+    column = _label_column(label, header, peek[1:] if header else peek, name)
+    if header:
+        reader.skip()
+    features, labels = reader.read(column, header)
+    names = None if header is None else header[:column] + header[column + 1 :]
+    notes = [f"the labels are the column {header[column]!r}" if header else f"the labels are column {column + 1}"]
+    if names is not None:
+        left_out = [i for i, other in enumerate(names) if other.lower() in INDICES]
+        if left_out and len(left_out) < len(names):
+            kept = [i for i in range(len(names)) if i not in left_out]
+            notes.append(f"left out: the column {', '.join(repr(names[i]) for i in left_out)}")
+            features, names = np.ascontiguousarray(features[:, kept]), [names[i] for i in kept]
+        if [other.isdigit() for other in names] == [True] * len(names):
+            names = None  # numbers instead of names, as pandas writes them
+    return Table(features, labels, names, notes)
+
+
+def _decode(data: bytes, name: str) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    if b"\0" in data[:10_000]:
+        raise HandgradError(f"{name} is not a text file: expected a table as a CSV file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _outside_quotes(line: str) -> str:
+    return re.sub(r'"[^"]*"', "", line)
+
+
+class _Reader:
+    """The rows of a table, with their line numbers for messages."""
+
+    def __init__(self, lines: list[str], delimiter: str, name: str) -> None:
+        self.lines, self.delimiter, self.name = lines, delimiter, name
+        self.first = 0  # line after the header
+        self.quoted = any('"' in line for line in lines)
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Line number and cells of each row that is not empty."""
+        lines: Iterable[str] = itertools.islice(self.lines, self.first, None)
+        if self.delimiter == " ":
+            for number, line in enumerate(lines, self.first + 1):
+                if line.strip():
+                    yield number, line.split()
+            return
+        reader = csv.reader((f"{line}\n" for line in lines), delimiter=self.delimiter)
+        try:
+            for row in reader:
+                if any(row) and (len(row) > 1 or row[0].strip()):
+                    yield self.first + reader.line_num, row
+        except csv.Error as error:
+            raise HandgradError(f"{self.name}, line {self.first + reader.line_num}: {error}") from error
+
+    def peek(self, count: int) -> list[list[str]]:
+        return [row for _, row in itertools.islice(self.rows(), count)]
+
+    def skip(self) -> None:
+        """Skip the header."""
+        self.first = next(number for number, _ in self.rows())
+
+    def read(self, column: int, header: list[str] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The features and the labels of all rows."""
+        whole = None if self.quoted or self.delimiter == " " else self._whole_numbers()
+        if whole is not None:
+            return np.delete(whole, column, axis=1), whole[:, column].astype(np.float64)
+        parts: list[NDArray[np.float64]] = []
+        labels: list[str] = []
+        rows, width = self.rows(), None
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            width = len(header) if header else width or len(chunk[0][1])
+            for number, row in chunk:
+                if len(row) != width:
+                    raise HandgradError(f"{self.name}, line {number} has {len(row)} cells: expected {width}")
+                labels.append(row.pop(column).strip())
+                if labels[-1].lower() in MISSING:
+                    raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
+            parts.append(self._numbers(chunk, column, header))
+        if not parts:
+            raise HandgradError(f"{self.name} has no rows: expected at least two examples")
+        return _as_bytes(np.concatenate(parts)), _as_numbers(labels)
+
+    def _whole_numbers(self) -> NDArray[np.uint8] | None:
+        """All cells, if they are whole numbers from 0 to 255: a tenth of the time of other numbers."""
+        parts = []
+        for first in range(self.first, len(self.lines), CHUNK):
+            chunk = [line for line in self.lines[first : min(first + CHUNK, len(self.lines))] if line.strip()]
+            if not chunk:
+                continue
+            try:
+                parts.append(np.loadtxt(chunk, np.uint8, delimiter=self.delimiter, comments=None, ndmin=2))
+            except (ValueError, OverflowError):
+                return None
+        return np.concatenate(parts) if parts and len({part.shape[1] for part in parts}) == 1 else None
+
+    def _numbers(self, chunk: list[tuple[int, list[str]]], column: int, header: list[str] | None) -> NDArray[Any]:
+        rows = [row for _, row in chunk]
+        try:
+            x = np.array(rows, np.float64)
+        except ValueError:
+            x = np.array([[self._number(cell) for cell in row] for row in rows])
+        if np.isfinite(x).all():
+            return x
+        i, j = np.argwhere(~np.isfinite(x))[0]
+        number, cell = chunk[i][0], rows[i][j].strip()
+        j = int(j) + (j >= column)
+        where = f"{self.name}, line {number}, column {repr(header[j]) if header else j + 1}"
+        if cell.lower() in MISSING:
+            raise HandgradError(f"{where} has no value: fill in missing values, or remove such rows")
+        raise HandgradError(
+            f"{where} contains {cell[:40]!r}: expected a number; encode text as numbers, for example one column for "
+            "each value, and name the column of the labels 'label'"
+        )
+
+    def _number(self, cell: str) -> float:
+        """The number in a cell, with a decimal comma if the delimiter is another character; NaN if there is none."""
+        try:
+            return float(cell if self.delimiter == "," else cell.replace(",", "."))
+        except ValueError:
+            return math.nan
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row has text above a column of numbers, or the numbers 0, 1, ... or 1, 2, ... of columns."""
+    first, rest = rows[0], rows[1:]
+    for j, cell in enumerate(first):
+        below = [row[j] for row in rest if j < len(row) and row[j].strip().lower() not in MISSING]
+        text = not _is_number(cell) and cell.strip().lower() not in MISSING
+        if text and below and all(map(_is_number, below)):
+            return True
+    numbers = [cell.strip() for cell in first if _is_number(cell)]
+    return len(numbers) == len(first) > 3 and any(
+        numbers == [str(start + j) for j in range(len(first))] for start in (0, 1)
+    )
+
+
+def _label_column(label: str | int | None, header: list[str] | None, rows: Sequence[Sequence[str]], name: str) -> int:
+    """The number of the column of labels."""
+    width = len(header or rows[0])
+    if isinstance(label, str) or (label is not None and not -width <= label < width):
+        if header is None or label not in header:
+            known = ", ".join(header[:10]) if header else f"0 to {width - 1}"
+            raise HandgradError(f"{name} has no column {label!r}: expected one of {known}")
+        return header.index(label)
+    if label is not None:
+        return label % width
+    lower = [cell.lower() for cell in header or ()]
+    for word in LABELS:
+        if word in lower:
+            return lower.index(word)
+    indices = {j for j, cell in enumerate(lower) if cell in INDICES}
+    columns = [j for j in range(width) if j not in indices]
+    cells = {j: [row[j].strip() for row in rows if j < len(row)] for j in columns}
+    text = [j for j in columns if not all(_is_number(c) or c.lower() in MISSING for c in cells[j])]
+    if len(text) == 1 or not columns:
+        return text[0] if text else 0
+    fractions = any(_is_number(c) and not float(c.replace(",", ".")).is_integer() for c in cells[columns[0]])
+    return columns[-1] if fractions else columns[0]
+
+
+def _as_numbers(labels: list[str]) -> NDArray[Any]:
+    """Labels as floats if all of them are numbers, else as strings."""
+    try:
+        return np.array([float(label) for label in labels])
+    except ValueError:
+        return np.array(labels)
+
+
+def _as_bytes(x: NDArray[np.float64]) -> NDArray[Any]:
+    """Whole numbers from 0 to 255 as uint8."""
+    whole = x.min() >= 0 and x.max() <= 255 and (x == np.rint(x)).all()
+    return x.astype(np.uint8) if whole else x
