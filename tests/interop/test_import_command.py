@@ -70,7 +70,7 @@ def test_an_invalid_import_prints_one_line_and_writes_nothing(arguments, match, 
     [
         ("m.pt", b"PK\x03\x04", "is a pickle or a zip of pickles"),
         ("m.pth", b"\x80\x04\x95", "safetensors.torch.save_file(torch.load(FILE, weights_only=True)"),
-        ("m.h5", b"\x89HDF\r\n", "an HDF5 file: expected a .safetensors file, or a .keras file"),
+        ("m.h5", b"\x89HDF\r\n", "keras.models.load_model('m.h5').save('m.keras')"),
         ("m.safetensors", b"", "is not a safetensors file"),
     ],
 )

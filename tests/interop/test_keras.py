@@ -58,11 +58,22 @@ def keras_dense(activation="linear", use_bias=True, **more):
     return keras_layer("Dense", activation=activation, use_bias=use_bias, **more)
 
 
+def activation_object(kind, **settings):
+    """The configuration of a layer as the argument `activation`."""
+    return keras_layer(kind, **settings)
+
+
+def keras_object(layer):
+    """A layer, or a model with its layers, as `model.layers` has it."""
+    made = SimpleNamespace(name=layer["config"]["name"], weights=layer["class_name"] == "Dense")
+    if layer["class_name"] == "Sequential":
+        made.layers = [keras_object(each) for each in layer["config"]["layers"] if each["class_name"] != "InputLayer"]
+    return made
+
+
 def keras_model(*layers, weights, kind="Sequential", loss=None, built=True, order=None, **config):
     """A model; order: the indices of its layers in the order in which they are applied."""
-    objects = [
-        SimpleNamespace(name=layer["config"]["name"], weights=layer["class_name"] == "Dense") for layer in layers
-    ]
+    objects = [keras_object(layer) for layer in layers]
     methods = {
         "built": built,
         "layers": [objects[i] for i in (range(len(layers)) if order is None else order)],
@@ -120,7 +131,11 @@ def test_layers_may_be_repeated_unless_they_have_weights(refused):
     ("layers", "match"),
     [
         ([keras_layer("Conv2D")], r"'conv2d \(Conv2D\)' has no equivalent in handgrad: supported are Dense"),
-        ([keras_dense("gelu")], "the activation 'gelu', which has no equivalent"),
+        ([keras_dense("mish")], "the activation 'mish', which has no equivalent"),
+        ([keras_dense(activation_object("PReLU"))], "the activation 'PReLU', which has no equivalent"),
+        ([keras_dense({"class_name": "__lambda__", "config": {"value": "..."}})], "the activation 'lambda', which has"),
+        ([keras_dense({"class_name": "function", "config": "mine", "module": "my"})], "the activation 'mine'"),
+        ([keras_dense(activation_object("ReLU", max_value=6.0))], "the activation 'ReLU', which has no equivalent"),
         ([keras_dense({"class_name": "Mine", "config": {}})], "the activation 'Mine'"),
         ([keras_dense("softmax"), keras_layer("Dropout", rate=0.1)], "has a softmax and is followed by"),
         (
@@ -131,7 +146,25 @@ def test_layers_may_be_repeated_unless_they_have_weights(refused):
             [keras_layer("ReLU", max_value=6.0, negative_slope=0.0, threshold=0.0)],
             r"'relu \(ReLU\)' has no equivalent",
         ),
-        ([keras_dense(), keras_layer("Flatten")], r"'flatten \(Flatten\)' has no equivalent"),
+        (
+            [
+                keras_layer("InputLayer", batch_shape=[None, 3, 2, 2]),
+                keras_layer("Flatten", data_format="channels_first"),
+            ],
+            r"'flatten \(Flatten\)' has data_format='channels_first'",
+        ),
+        (
+            [keras_dense(), keras_layer("ReLU"), keras_layer("Rescaling", scale=2.0, offset=0.0), keras_layer("ReLU")],
+            r"'rescaling \(Rescaling\)' is followed by 'relu \(ReLU\)': handgrad can only import a rescaling directly",
+        ),
+        (
+            [keras_dense("tanh"), keras_layer("Rescaling", scale=2.0, offset=0.0)],
+            r"'rescaling \(Rescaling\)' is followed by 'the end of the model'",
+        ),
+        (
+            [keras_layer("Rescaling", scale=[1.0, 2.0, 3.0], offset=0.0), keras_dense()],
+            r"the rescaling next to 'dense \(Dense\)' has 3 values: expected 1 or 4",
+        ),
         ([keras_dense() | {"registered_name": "Custom>Dense"}], r"'dense \(Dense\)' is a custom class"),
         ([keras_dense() | {"module": "my.layers"}], r"'dense \(Dense\)' is a custom class"),
         ([keras_layer("Dropout", rate=0.1)], "no dense layer"),
@@ -142,6 +175,205 @@ def test_a_layer_without_an_equivalent_is_rejected_by_name(layers, match, refuse
     weights = [p for layer in layers if layer["class_name"] == "Dense" for p in (W, B)]
     with refused(match):
         interop.from_keras(keras_model(*layers, weights=weights))
+
+
+# ---- Activations, rescaling, shapes, nested models -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (keras_dense("gelu"), "ExactGELU()"),
+        (keras_dense("silu"), "SiLU()"),
+        (keras_dense("swish"), "SiLU()"),
+        (keras_dense("elu"), "ELU(alpha=1.0)"),
+        (keras_dense("selu"), "SELU()"),
+        (keras_dense("ReLU"), "ReLU()"),
+        (keras_dense("LeakyReLU"), "LeakyReLU(slope=0.2)"),
+        (keras_dense(activation_object("LeakyReLU", negative_slope=0.3)), "LeakyReLU(slope=0.3)"),
+        (keras_dense(activation_object("ELU", alpha=0.5)), "ELU(alpha=0.5)"),
+        (
+            keras_dense(activation_object("ReLU", max_value=None, negative_slope=0.1, threshold=0)),
+            "LeakyReLU(slope=0.1)",
+        ),
+        (keras_dense(activation_object("Activation", activation="tanh")), "Tanh()"),
+    ],
+    ids=range(11),
+)
+def test_activations_by_name_and_as_objects(layer, expected):
+    V, c = RNG.standard_normal((3, 2)), RNG.standard_normal(2)
+    network = interop.from_keras(keras_model(layer, keras_dense(name="last"), weights=[W, B, V, c]))
+    assert [repr(each) for each in network.layers[1:-1]] == [expected]
+
+
+def test_a_softmax_as_an_object_is_part_of_the_loss():
+    network = interop.from_keras(keras_model(keras_dense(activation_object("Softmax", axis=-1)), weights=[W, B]))
+    assert (kinds(network), repr(network.loss)) == (["Dense"], "CrossEntropy()")
+
+
+def rescaling(scale, offset=0.0, **more):
+    return keras_layer("Rescaling", scale=scale, offset=offset, **more)
+
+
+def normalization(mean, variance, axis=(-1,), invert=False):
+    return keras_layer("Normalization", axis=list(axis), invert=invert, mean=mean, variance=variance)
+
+
+VECTOR = keras_layer("InputLayer", batch_shape=[None, 4])
+IMAGE = keras_layer("InputLayer", batch_shape=[None, 2, 2, 1])
+PER_FEATURE = {"class_name": "__numpy__", "config": {"value": [1.0, 2.0, 3.0, 4.0], "dtype": "float64"}}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([rescaling(0.5, -1)], X * 0.5 - 1),
+        ([VECTOR, rescaling(PER_FEATURE, [5, 6, 7, 8])], X * [1, 2, 3, 4] + [5, 6, 7, 8]),
+        ([rescaling(0.5, 1), keras_layer("Dropout", rate=0.1), rescaling(3, 2, name="second")], 3 * (0.5 * X + 1) + 2),
+        ([VECTOR, normalization([1, 2, 3, 4], [4, 9, 0, 1])], (X - [1, 2, 3, 4]) / [2, 3, 1e-7, 1]),
+        ([VECTOR, normalization(0.5, 4.0)], (X - 0.5) / 2),
+        ([VECTOR, normalization(0.5, 4.0, axis=())], (X - 0.5) / 2),
+        ([VECTOR, normalization([1, 2, 3, 4], [4, 9, 16, 1], invert=True)], X * [2, 3, 4, 1] + [1, 2, 3, 4]),
+        (
+            [VECTOR, keras_layer("Reshape", target_shape=[2, -1]), normalization([1, 2], [1, 4])],
+            (X - [1, 2, 1, 2]) / [1, 2, 1, 2],
+        ),
+        (
+            [VECTOR, keras_layer("Reshape", target_shape=[2, 2]), normalization([1, 2], [1, 4], axis=(1,))],
+            (X - [1, 1, 2, 2]) / [1, 1, 2, 2],
+        ),
+        (
+            [
+                VECTOR,
+                keras_layer("Reshape", target_shape=[2, 2]),
+                normalization([[1, 2], [3, 4]], [[1, 4], [9, 16]], axis=(1, 2)),
+            ],
+            (X - [1, 2, 3, 4]) / [1, 2, 3, 4],
+        ),
+    ],
+    ids=range(10),
+)
+def test_a_rescaling_is_folded_into_the_first_dense(layers, expected):
+    model = keras_model(*layers, keras_layer("Flatten"), keras_layer("Identity"), keras_dense(), weights=[W, B])
+    network = interop.from_keras(model)
+    assert network.image_shape is None
+    np.testing.assert_allclose(network.outputs(X), expected @ W + B, rtol=1e-9)
+
+
+def test_adapted_statistics_of_a_normalization_are_weights():
+    mean, variance = RNG.random(4).astype(np.float32), RNG.random(4).astype(np.float32) + 0.5
+    weights = [mean, variance, np.array(7), W.astype(np.float32), B.astype(np.float32)]
+    network = interop.from_keras(keras_model(VECTOR, normalization(None, None), keras_dense(), weights=weights))
+    assert network.dtype == np.float32
+    exact = ((X - mean) / np.sqrt(variance.astype(float))) @ W + B
+    np.testing.assert_allclose(network.outputs(X), exact, rtol=0, atol=1e-5)
+
+
+def test_a_rescaling_after_a_dense_is_folded_into_it():
+    layers = [VECTOR, keras_dense(), rescaling([1, 2, 3], 5.0), normalization(2.0, 9.0, invert=True)]
+    network = interop.from_keras(keras_model(*layers, weights=[W, B]))
+    np.testing.assert_allclose(network.outputs(X), ((X @ W + B) * [1, 2, 3] + 5) * 3 + 2, rtol=1e-12)
+
+
+def test_a_rescaling_is_folded_into_a_batch_normalization():
+    norm = keras_layer("BatchNormalization", axis=-1, momentum=0.9, epsilon=1e-3, center=True, scale=True)
+    g, beta, mean, var = (RNG.random(4) + 0.5 for _ in range(4))
+    model = keras_model(
+        VECTOR, rescaling([0.5, -0.5, 0.1, 1], 0.3), norm, keras_dense(), weights=[g, beta, mean, var, W, B]
+    )
+    network = interop.from_keras(model)
+    h = (X * [0.5, -0.5, 0.1, 1] + 0.3 - mean) / np.sqrt(var + 1e-3) * g + beta
+    np.testing.assert_allclose(network.outputs(X), h @ W + B, rtol=1e-12)
+
+
+BYTES = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2) * 3
+
+
+@pytest.mark.parametrize(
+    ("layers", "scale", "offset"),
+    [
+        ([rescaling(1 / 255)], 1 / 255, 0),
+        ([rescaling(1 / 127.5, -1)], 1 / 127.5, -1),
+        ([normalization(33.3, 78.6**2, axis=())], 1 / 78.6, -33.3 / 78.6),
+        ([rescaling(1 / 255), normalization(0.13, 0.09)], 1 / 255 / 0.3, -0.13 / 0.3),
+    ],
+    ids=["1/255", "1/127.5", "normalization", "both"],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_integer_images_have_the_predictions_of_keras_if_it_rescales_bytes(flat, layers, scale, offset):
+    first = VECTOR if flat else IMAGE
+    model = keras_model(first, *layers, keras_layer("Flatten"), keras_dense(), weights=[W, B])
+    network = interop.from_keras(model, image_shape=(2, 2) if flat else None)
+    assert network.image_shape == (2, 2)
+    expected = (scale * BYTES.reshape(40, 4) + offset) @ W + B
+    for images in (BYTES, BYTES.astype(int), BYTES[..., None], BYTES / 255):
+        np.testing.assert_allclose(network.outputs(images), expected, rtol=1e-9)
+
+
+def test_rescaling_by_255_leaves_the_weights_unchanged():
+    network = interop.from_keras(
+        keras_model(IMAGE, rescaling(1 / 255), keras_layer("Flatten"), keras_dense(), weights=[W, B])
+    )
+    np.testing.assert_array_equal(network.layers[0].W, W.T)
+
+
+def test_a_rescaling_of_float_pixels_is_folded():
+    model = keras_model(IMAGE, rescaling(2.0, -1.0), keras_layer("Flatten"), keras_dense(), weights=[W, B])
+    np.testing.assert_allclose(interop.from_keras(model).outputs(X), (2 * X - 1) @ W + B, rtol=1e-12)
+
+
+def test_without_an_image_shape_a_vector_of_bytes_stays_a_vector_of_numbers():
+    network = interop.from_keras(keras_model(VECTOR, rescaling(1 / 255), keras_dense(), weights=[W, B]))
+    flat = BYTES.reshape(40, 4)
+    for x in (flat, flat.astype(float)):
+        np.testing.assert_allclose(network.outputs(x), flat / 255 @ W + B, rtol=1e-12)
+
+
+def test_layers_for_training_only_are_left_out_with_a_warning(caplog):
+    layers = [keras_layer("RandomFlip"), keras_dense(), keras_layer("AlphaDropout", rate=0.1)]
+    assert kinds(interop.from_keras(keras_model(*layers, weights=[W, B]))) == ["Dense"]
+    assert [message.partition(" is left out")[0] for message in caplog.messages] == [
+        "'randomflip (RandomFlip)'",
+        "'alphadropout (AlphaDropout)'",
+    ]
+
+
+def nested(name, *layers):
+    return {"module": "keras", "class_name": "Sequential", "config": {"name": name, "layers": list(layers)}}
+
+
+def test_sequential_models_may_be_nested():
+    V, c = RNG.standard_normal((3, 2)), RNG.standard_normal(2)
+    scale = nested("scale", VECTOR, rescaling(0.5, 1))
+    body = nested("body", nested("inner", keras_dense("relu")), keras_layer("Dropout", rate=0.2))
+    network = interop.from_keras(keras_model(scale, body, keras_dense("softmax", name="last"), weights=[W, B, V, c]))
+    assert kinds(network) == ["Dense", "ReLU", "Dropout", "Dense"]
+    np.testing.assert_allclose(network.outputs(X), np.maximum((0.5 * X + 1) @ W + B, 0) @ V + c, rtol=1e-12)
+
+
+def test_half_precision_becomes_float32_with_a_warning(caplog):
+    weights = [W.astype(np.float16), B.astype(np.float16)]
+    network = interop.from_keras(keras_model(keras_dense(), weights=weights))
+    np.testing.assert_array_equal(network.layers[0].W, weights[0].T.astype(np.float32))
+    assert caplog.messages == ["the weights are float16: converted to float32, without a loss of precision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("m.h5", r"an HDF5 file, the older format of Keras: .*load_model\('m.h5'\).save\('m.keras'\)"),
+        ("m.keras", "an HDF5 file, the older format of Keras: convert it in Keras"),
+        ("m.weights.h5", r"an HDF5 file of weights without the layers: .*model.load_weights\('m.weights.h5'\)"),
+        ("saved", r"a directory, as TensorFlow's SavedModel: convert it .*load_model\('saved'\).save\('saved.keras'\)"),
+    ],
+)
+def test_older_formats_are_rejected_with_the_conversion(name, match, tmp_path, refused):
+    if name == "saved":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n")
+    with refused(match):
+        interop.from_keras(tmp_path / name)
 
 
 def test_other_models_are_rejected(refused):

@@ -73,6 +73,71 @@ def test_a_model_and_its_file_have_the_same_predictions(name: str, functional: b
         assert network.image_shape == ((2, 3) if name == "layers" else None)
 
 
+def adapted(axis: Any, shape: tuple[int, ...]) -> Any:
+    layer = L.Normalization(axis=axis)
+    layer.adapt(RAW[:, : np.prod(shape)].reshape(30, *shape).astype(np.float32))
+    return layer
+
+
+RAW = np.random.default_rng(1).integers(0, 256, (30, 6))
+PREPROCESSED = {
+    "rescaling": lambda: [L.Input((2, 3)), L.Rescaling(1 / 255), L.Flatten(), L.Dense(3, activation="softmax")],
+    "channel": lambda: [L.Input((2, 3, 1)), L.RandomFlip(), L.Rescaling(1 / 127.5, -1), L.Reshape((6,)), L.Dense(3)],
+    "normalization": lambda: [L.Input((2, 3)), adapted(None, (2, 3)), L.Flatten(), L.Dense(3)],
+    "columns": lambda: [L.Input((2, 3)), adapted(-1, (2, 3)), L.Flatten(), L.Dense(3)],
+    "pixels": lambda: [L.Input((2, 3)), adapted((1, 2), (2, 3)), L.Flatten(), L.Dense(3)],
+    "features": lambda: [L.Input((6,)), adapted(-1, (6,)), L.Dense(3, activation="silu"), L.Dense(2)],
+    "numbers": lambda: [
+        *(L.Input((6,)), L.Rescaling(np.arange(1, 7) / 255, 0.5), L.Dense(3, "elu"), L.Dense(2), L.Rescaling(9, -1)),
+        L.Normalization(axis=-1, mean=[1, 2], variance=[4, 9], invert=True),
+    ],
+    "nested": lambda: [
+        keras.Sequential([L.Input((2, 3)), L.Rescaling(1 / 255), L.Flatten()]),
+        keras.Sequential([L.Dense(4, activation=L.LeakyReLU(negative_slope=0.3)), L.Dense(4)]),
+        *(L.Activation(L.ReLU()), L.Identity(), L.BatchNormalization()),
+        keras.Sequential([adapted(-1, (4,)), keras.Sequential([L.Dense(4, "gelu")]), L.Dense(3, L.Softmax())]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSED)
+def test_a_model_with_preprocessing_has_the_same_predictions_for_bytes(name: str, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(PREPROCESSED[name]())
+    x = RAW.reshape(30, *((2, 3) if name == "nested" else model.input_shape[1:]))
+    theirs = model.predict(x.astype(np.float32), verbose=0)
+    model.save(tmp_path / "m.keras")
+    for given in (model, tmp_path / "m.keras"):
+        network = interop.from_keras(given)
+        for images in (x, x.astype(np.uint8)):
+            np.testing.assert_allclose(network.predict_proba(images), theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_becomes_float32_with_a_warning(dtype: str, tmp_path: Path, caplog: Any) -> None:
+    model = keras.Sequential([L.Input((6,)), L.Dense(3, dtype=dtype)])
+    model.save(tmp_path / "m.keras")
+    W, b = (keras.ops.convert_to_numpy(keras.ops.cast(p, "float32")) for p in model.weights)
+    for given in (model, tmp_path / "m.keras"):
+        caplog.clear()
+        network = interop.from_keras(given)
+        np.testing.assert_allclose(network.outputs(X32), X32 @ W + b, rtol=0, atol=1e-6)
+        assert caplog.messages == [f"the weights are {dtype}: converted to float32, without a loss of precision"]
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_the_advice_for_an_hdf5_file_converts_it(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = create("softmax")
+    model.save("m.h5")
+    with pytest.raises(HandgradError, match="HDF5") as caught:
+        interop.from_keras("m.h5")
+    eval(str(caught.value).rpartition(" with ")[2], {"keras": keras})
+    np.testing.assert_allclose(
+        interop.from_keras("m.keras").predict_proba(X32), model.predict(X32, verbose=0), rtol=0, atol=1e-6
+    )
+
+
 def test_layers_may_be_repeated_unless_they_have_weights() -> None:
     act, fc = L.ReLU(), L.Dense(6)
     model = keras.Sequential([L.Input((6,)), L.Dense(4), act, L.Dense(4), act, L.Dense(2)])
@@ -139,10 +204,10 @@ def test_a_keras_file_is_imported_from_the_command_line(tmp_path: Path) -> None:
     ("layers", "match"),
     [
         ([L.Input((6, 6, 1)), L.Conv2D(2, 3), L.Flatten(), L.Dense(3)], r"\(Conv2D\)"),
-        ([L.Input((6,)), L.Dense(3, activation="gelu")], "the activation 'gelu'"),
+        ([L.Input((6,)), L.Dense(3, activation="mish")], "the activation 'mish'"),
         ([L.Input((6,)), L.Dense(3), L.LayerNormalization()], r"\(LayerNormalization\)' has no equivalent"),
         ([L.Input((2, 6)), L.Dense(3)], r"inputs of shape \(2, 6\): expected a Flatten"),
-        ([L.Input((6,)), L.Dense(3, activation=keras.layers.LeakyReLU())], "the activation 'LeakyReLU'"),
+        ([L.Input((6,)), L.Dense(3, activation=keras.layers.ReLU(6.0))], "the activation 'ReLU'"),
     ],
 )
 def test_a_layer_without_an_equivalent_is_rejected_by_name(layers: Any, match: str, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def import_command(
     if file.suffix == ".keras":
         if activation is not None:
             raise HandgradError(f"--activation {activation}: {file} contains its activations, leave it out")
-        network = from_keras(file, loss=loss)
+        network = from_keras(file, loss=loss, image_shape=image_shape)
     else:
         names = activation.split(",") if activation is not None and "," in activation else activation
         network = from_torch(file, activation=names, loss=loss)

@@ -3,8 +3,9 @@
 None of these libraries is imported. An object is read through its documented attributes, and a file is read as arrays
 and text. A layer without an equivalent raises an error, so that a converted model has the predictions of the original.
 
-    PyTorch         Linear, BatchNorm1d, Dropout, Identity, Flatten as the first module, the activations of `layers`
-    Keras           Dense, BatchNormalization, Dropout, Flatten as the first layer, Activation, ReLU, LeakyReLU, Softmax
+    PyTorch         Linear, BatchNorm1d, Dropout, Identity, Flatten, the activations of `layers`
+    Keras           Dense, BatchNormalization, Dropout, Rescaling, Normalization, Flatten, Reshape, Identity,
+                    Sequential, Activation, ReLU, LeakyReLU, ELU, Softmax
     scikit-learn    MLPClassifier, MLPRegressor
 
 The modules `torch`, `keras` and `sklearn` have the tables of equivalents.

@@ -44,6 +44,12 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]], description: dict[
     safetensors = optional("safetensors.numpy")
     contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     metadata = {"handgrad": json.dumps({"format": FORMAT, **description})}
+    try:
+        _check_text(description)
+    except UnicodeEncodeError as error:
+        raise HandgradError(
+            f"cannot write {path}: a name contains a lone surrogate, which is not a character"
+        ) from error
     replace_file(path, safetensors.save(contiguous, metadata))
 
 
@@ -63,11 +69,17 @@ def parse_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(metadata["handgrad"])
         version = values["format"]
+        _check_text(values)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise HandgradError(f"{path} is damaged: unreadable metadata: {error!r}") from error
     if version != FORMAT:
         raise HandgradError(f"{path} has format {version!r}: this version of handgrad reads format {FORMAT}")
     return values
+
+
+def _check_text(values: Any) -> None:
+    """Raise UnicodeEncodeError, a ValueError, if a string contains a lone surrogate, which cannot be printed."""
+    json.dumps(values, ensure_ascii=False).encode()
 
 
 def _guess_type(path: Path) -> str:
@@ -77,10 +89,14 @@ def _guess_type(path: Path) -> str:
     if path.suffix == ".keras" and start[:2] == b"PK":
         return "is a Keras file: convert it with handgrad import"
     if start == b"\x89HDF":
-        return "is an HDF5 file: expected a .safetensors file, or a .keras file (model.save in Keras)"
+        return (
+            "is an HDF5 file, the older format of Keras: expected a .safetensors or .keras file; convert it in Keras "
+            f"with keras.models.load_model({path.name!r}).save({path.stem + '.keras'!r})"
+        )
     if start[:1] == b"\x80" or start[:2] == b"PK":
         return (
             "is a pickle or a zip of pickles, which can execute code: expected a .safetensors file; convert it with "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors'), or with "
+            "torch.load(...)['model_state_dict'] for a checkpoint"
         )
     return "is not a safetensors file, or is incomplete"
