@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import handgrad
-from handgrad import Ensemble, Network, save
+from handgrad import BatchNorm, Dense, Deskew, Ensemble, Network, Preprocessed, ReLU, save
 from handgrad.export import TARGETS, export
 from handgrad.recipes import RECIPES
 
@@ -90,11 +90,34 @@ def test_any_file_name_gives_a_valid_file(to, tmp_path):
 # ---- Errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_cannot_be_exported_leaves_no_file(tmp_path, refused):
-    for to in TARGETS:
-        with refused("an ensemble cannot be exported"):
-            export(Ensemble([small(), small()]), tmp_path / "net", to=to)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_an_error_and_leave_no_file(value, tmp_path, refused):
+    broken = small()
+    broken.layers[-1].b[1] = value
+    for model in (broken, Ensemble([small(), broken])):
+        for to in TARGETS:
+            with refused("not finite"):
+                export(model, tmp_path / "net", to=to)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_negative_running_variance_is_an_error(folded, tmp_path, refused):
+    layers = [Dense(4, 3), BatchNorm(3)] if folded else [BatchNorm(4), ReLU(), Dense(4, 3)]
+    network = Network(layers, rng=0)
+    next(layer for layer in layers if isinstance(layer, BatchNorm)).running_var[1] = -1
+    for to in TARGETS:
+        with refused("not finite"):
+            export(network, tmp_path / "net", to=to)
+
+
+def test_the_members_of_an_ensemble_without_their_preprocessing_need_the_same_inputs(tmp_path, refused):
+    large = Network([16, 3], rng=0)
+    large.image_shape = (4, 4)
+    model = Ensemble([Preprocessed(small(), Deskew(4, 4, shrink=2)), large])
+    with refused("the members of the ensemble have different preprocessing"):
+        export(model, tmp_path / "net.c", to="c", without_preprocessing=True)
+    export(model, tmp_path / "net.c", to="c")
 
 
 def test_an_unknown_target_suggests_the_closest(tmp_path, refused):

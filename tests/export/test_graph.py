@@ -1,10 +1,21 @@
-"""Inference graphs: the output activation of each loss, and models that cannot be exported."""
+"""Inference graphs: the tree of a model, the output activation of each loss, and models that cannot be exported."""
 
 import numpy as np
 import pytest
 
-from handgrad import BatchNorm, BinaryCrossEntropy, Dense, Deskew, Ensemble, Layer, Network, Preprocessed, SquaredError
-from handgrad.export.graph import OUTPUT_ACTIVATIONS, inference_graph
+from handgrad import (
+    BatchNorm,
+    BinaryCrossEntropy,
+    Dense,
+    Deskew,
+    Ensemble,
+    Layer,
+    Network,
+    Preprocessed,
+    SquaredError,
+    Standardize,
+)
+from handgrad.export.graph import OUTPUT_ACTIVATIONS, Deskewed, inference_graph
 from handgrad.losses import LOSSES
 from handgrad.wrappers import Preprocessing, TestTimeAugmentation
 
@@ -31,31 +42,46 @@ class CustomPreprocessing(Preprocessing):
         return {}
 
 
-def network(**options):
-    return Network([4, 5, 3], rng=1, **options)
+class CustomDeskew(Deskew):
+    pass
 
 
-def network_with_nan():
-    nan = network()
-    nan.parameters[3] = np.nan
-    return nan
+def network(n_in=4, **options):
+    return Network([n_in, 5, 3], rng=1, **options)
+
+
+def image_network(n_in=4):
+    model, side = network(n_in), round(n_in**0.5)
+    model.image_shape = (side, side)
+    return model
+
+
+def names(model, **options):
+    """The kinds of the nodes, from the outermost one; those of a Mean in brackets."""
+
+    def describe(node):
+        parts = getattr(node, "parts", None)
+        if parts is not None:
+            return f"Mean[{', '.join(map(describe, parts))}]"
+        return type(node).__name__ + (f" {describe(node.part)}" if hasattr(node, "part") else "")
+
+    return describe(inference_graph(model, **options).root)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ensemble([network(), network()]), "an ensemble cannot be exported: the model has 2 members"),
-        (lambda: Preprocessed(Ensemble([network()]), Deskew(2, 2)), "an ensemble cannot be exported"),
         (lambda: Network([Dense(4, 3), Doubled()]), "layer 1 is Doubled"),
         (lambda: network(loss=CustomLoss()), "the loss is CustomLoss"),
         (lambda: Preprocessed(network(), CustomPreprocessing()), r"custom preprocessing .* CustomPreprocessing\(\)"),
-        (network_with_nan, "not finite"),
+        (lambda: Preprocessed(network(), CustomDeskew(2, 2)), "custom preprocessing"),
+        (lambda: Ensemble([network(), Network([Dense(4, 3), Doubled()])]), "layer 1 is Doubled"),
         (lambda: Network([4, 1], loss="cross_entropy", rng=0), "softmax of a single output is always 1"),
     ],
 )
 def test_models_that_cannot_be_exported_raise_an_error(make, message, refused):
     with refused(message):
-        inference_graph(make(), supports_preprocessing=True)
+        inference_graph(make())
 
 
 def test_every_loss_has_an_output_activation():
@@ -72,17 +98,46 @@ def test_every_loss_has_an_output_activation():
         np.testing.assert_allclose(functions[activation](z), loss.activation(z), rtol=1e-5)
 
 
-def test_preprocessing_that_the_target_does_not_support_raises_an_error_unless_it_is_left_out(refused):
-    inner = network()
-    inner.image_shape = (2, 2)
-    model = Preprocessed(TestTimeAugmentation(inner, 5), Deskew(4, 4, shrink=2))
-    with refused(r"Deskew\(height=4, width=4, shrink=2\) and test-time augmentation over 5 shifts: only --to python"):
-        inference_graph(model)
+def test_the_tree_has_the_order_of_the_wrappers_and_converts_after_deskewing():
+    tta, deskew = TestTimeAugmentation(image_network(), 5), Deskew(4, 4, shrink=2)
+    assert names(network()) == "Floats Forward"
+    assert names(Preprocessed(tta, deskew)) == "Deskewed Floats Shifted Forward"
+    assert names(TestTimeAugmentation(image_network(), 1)) == "Floats Forward"
+    assert names(Preprocessed(network(), Standardize([0.0] * 4, [1.0] * 4))) == "Standardized Floats Forward"
+    around = TestTimeAugmentation(Preprocessed(image_network(), deskew), 5)
+    assert names(around) == "Floats Shifted Deskewed Forward"
+    assert not any(node.rounds for node in inference_graph(around).nodes if isinstance(node, Deskewed))
+
+
+def test_what_all_members_do_first_is_done_once():
+    deskew = Deskew(4, 4, shrink=2)
+    member = Preprocessed(TestTimeAugmentation(image_network(), 5), deskew)
+    alone, other = Preprocessed(image_network(), deskew), Preprocessed(image_network(16), Deskew(4, 4))
+    assert names(Ensemble([member, member])) == "Deskewed Floats Shifted Mean[Forward, Forward]"
+    assert names(Ensemble([member, alone])) == "Deskewed Floats Mean[Shifted Forward, Forward]"
+    assert names(Ensemble([alone, other])) == "Mean[Deskewed Floats Forward, Deskewed Floats Forward]"
+    assert names(Ensemble([alone, image_network(16)])) == "Mean[Deskewed Floats Forward, Floats Forward]"
+    assert names(Ensemble([alone])) == "Deskewed Floats Forward"
+
+
+def test_preprocessing_can_be_left_out():
+    model = Preprocessed(TestTimeAugmentation(image_network(), 5), Deskew(4, 4, shrink=2))
+    graph = inference_graph(model)
+    assert (graph.n_in, graph.image_shape, graph.takes_bytes) == (16, (4, 4), True)
+    assert "as by handgrad's Deskew(height=4, width=4, shrink=2)" in " ".join(graph.notes)
+    assert names(model, without_preprocessing=True) == "Floats Forward"
     graph = inference_graph(model, without_preprocessing=True)
-    assert (graph.deskew, graph.shifts, graph.image_shape) == (None, 1, (2, 2))
-    assert "preprocessed by handgrad's Deskew(height=4, width=4, shrink=2)" in " ".join(graph.notes)
-    graph = inference_graph(model, supports_preprocessing=True)
-    assert (graph.deskew, graph.shifts, graph.image_shape) == (Deskew(4, 4, shrink=2), 5, (4, 4))
+    assert (graph.n_in, graph.image_shape, graph.takes_bytes) == (4, (2, 2), False)
+    notes = " ".join(graph.notes)
+    assert "must be preprocessed by handgrad's Deskew(height=4, width=4, shrink=2) first" in notes
+    assert "5 shifts of the image. This file does not" in notes
+
+
+def test_the_networks_have_the_prefixes_of_the_model_file():
+    inner = Ensemble([network(), network()])
+    graph = inference_graph(Ensemble([inner, network()]))
+    assert [forward.prefix for forward in graph.networks] == ["0.0.", "0.1.", "1."]
+    assert list(graph.arrays) == [f"{letter}{number}" for number in range(1, 7) for letter in "Wb"]
 
 
 def test_the_steps_have_folded_batch_norm_and_the_network_does_not():

@@ -40,8 +40,6 @@ class Target(NamedTuple):
         (graph, file name) -> content of the file.
     usage : str
         A command that runs the file; empty if there is none. See `command`.
-    supports_preprocessing : bool
-        Whether the file can include Deskew and test-time augmentation.
     write_training : callable or None
         (training, file name) -> content of a script that trains the network. Such a target loads its weights from a
         model file.
@@ -50,7 +48,6 @@ class Target(NamedTuple):
     suffix: str
     write: Callable[[InferenceGraph, str], bytes]
     usage: str
-    supports_preprocessing: bool = False
     write_training: Callable[[Training, str], bytes] | None = None
 
     def command(self, path: Path) -> str:
@@ -64,7 +61,7 @@ TARGETS = {
         "_keras.py", keras.write, "KERAS_BACKEND=torch python {path} EXAMPLES.npy", write_training=keras.write_training
     ),
     "onnx": Target(".onnx", onnx.write, ""),
-    "python": Target(".py", numpy_file.write, "python {path} EXAMPLES.npy", supports_preprocessing=True),
+    "python": Target(".py", numpy_file.write, "python {path} EXAMPLES.npy"),
     "c": Target(".c", c.write, "cc -O2 -D{macro}_MAIN {path} -lm -o digit && ./digit < EXAMPLES"),
     "js": Target(".mjs", javascript.write, "node {path} < EXAMPLES"),
 }
@@ -91,7 +88,7 @@ def export(
     Parameters
     ----------
     model : Model
-        A network, possibly with preprocessing and test-time augmentation. Ensembles cannot be exported.
+        A network, an ensemble, or a wrapper of handgrad around them: preprocessing, test-time augmentation.
     path : path-like
         File to write.
     to : {"torch", "keras", "onnx", "python", "c", "js"}
@@ -136,7 +133,6 @@ def export(
         model,
         "" if model_file is None else safe_filename(Path(model_file).name),
         without_preprocessing=without_preprocessing or train is not None,  # the training deskews the images itself
-        supports_preprocessing=target.supports_preprocessing,
     )
     name = safe_filename(path.name)
     written: list[Path] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..interop.keras import KERAS_INITIALIZERS, layer_code, loss_code, optimizer_code
 from ..layers import BatchNorm, Dense, Layer
 from ..network import Network
-from .graph import InferenceGraph
-from .numpy_file import classification, print_code
+from .graph import Forward, InferenceGraph
+from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
 from .templates import align_comments, paragraphs, python_string, render
 from .training import Training
 
@@ -27,69 +27,119 @@ from keras import layers
 from safetensors.numpy import load_file
 
 «classes»
+«constants»
 
-network = keras.Sequential([
-    keras.Input((«n_in»,)),
-    «layers»
-])
+«networks»
 weights = load_file(Path(__file__).with_name(«weights»))
-for i, layer in enumerate(network.layers):
-    if isinstance(layer, layers.Dense):
-        layer.set_weights([weights[f"{i}.weight"].T, weights[f"{i}.bias"]])  # the file has W (n_out, n_in)
-    «batch_norm»
+«load»
 
 
 «predict»
 def «function»(x):
-    """Return the «predictions» (count, «n_out») for floats x (count, «n_in»)."""
+    """Return the «predictions» (count, «n_out») for x (count, «n_in»)«or_images»."""
     return keras.ops.convert_to_numpy(«prediction»)
+
+
+«functions»
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
-    x = «floats»
     «print»
 '''
 
 PREDICT = '''
 def predict(x):
-    """Return the label of each example (count,) for floats x (count, «n_in»)."""
+    """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
     return «label»
 '''
+
+NETWORK = """
+«network» = keras.Sequential([
+    keras.Input((«n_in»,)),
+    «layers»
+])
+"""
+
+LOAD = """
+for i, layer in enumerate(network.layers):
+    if isinstance(layer, layers.Dense):
+        # The file has W (n_out, n_in).
+        layer.set_weights([weights[f"«prefix»{i}.weight"].T, weights[f"«prefix»{i}.bias"]])
+    «batch_norm»
+"""
+
+LOAD_ALL = """
+for network, prefix in («pairs»):
+    «load»
+"""
 
 BATCH_NORM = """
 if isinstance(layer, layers.BatchNormalization):
     names = ("weight", "bias", "running_mean", "running_var")
-    layer.set_weights([weights[f"{i}.{name}"] for name in names])"""
+    layer.set_weights([weights[f"«prefix»{i}.{name}"] for name in names])
+"""
 
-OUTPUT_ACTIVATIONS = {"identity": "network(x)"}
-OUTPUT_ACTIVATIONS |= {name: f"keras.ops.{name}(network(x))" for name in ("softmax", "sigmoid", "exp")}
+OUTPUT_ACTIVATIONS = {"identity": "{}"} | {name: f"keras.ops.{name}({{}})" for name in ("softmax", "sigmoid", "exp")}
+
+# Predictions p with the temperature T, by the output activation.
+_CLIPPED = f"keras.ops.clip({{p}}, {EPSILON}, 1 - {EPSILON})"
+TEMPERED = {
+    "softmax": f"keras.ops.softmax(keras.ops.log(keras.ops.maximum({{p}}, {TINY})) / {{T}})",
+    "sigmoid": f"keras.ops.sigmoid((keras.ops.log({_CLIPPED}) - keras.ops.log1p(-{_CLIPPED})) / {{T}})",
+}
 BACKEND = "The environment variable KERAS_BACKEND selects the backend: torch, jax or tensorflow."
 
 
 def write(graph: InferenceGraph, name: str) -> bytes:
     """Return the content of the script `name` that loads its weights."""
-    title, *head = graph.head("Keras")
-    z = "keras.ops.convert_to_numpy(network(x))"
-    values = graph.values | {
+    names = network_names(graph, "network")
+
+    def outputs(forward: Forward, x: str) -> str:
+        z = f"{names[forward]}({x})"
+        return z if forward.temperature == 1 else f"({z} / {forward.temperature!r})"
+
+    def predictions(forward: Forward, x: str) -> str:
+        return OUTPUT_ACTIVATIONS[graph.output_activation].format(outputs(forward, x))
+
+    code = PythonCode(graph, predictions, TEMPERED)
+    title, others = head(graph, "Keras", [BACKEND])
+    networks = [
+        render(
+            NETWORK,
+            {
+                "network": names[forward],
+                "n_in": forward.network.n_in,
+                "layers": "\n".join(f"{layer_code(layer)}," for layer in forward.network.layers),
+            },
+        )
+        for forward in graph.networks
+    ]
+    z = f"keras.ops.convert_to_numpy({outputs(graph.networks[0], code.prepared)})"
+    values = common_values(graph, code, name) | {
         "title": title,
-        "name": name,
-        "head": paragraphs([*head, BACKEND]),
-        "layers": "\n".join(f"{layer_code(layer)}," for layer in graph.network.layers),
-        "batch_norm": BATCH_NORM.strip("\n") if _has_batch_norm(graph.network) else "",
+        "head": paragraphs(others),
+        "networks": "".join(networks).removesuffix("\n"),
+        "load": _load_code(graph, names),
         "weights": python_string(graph.weights),
-        "function": "predict_proba" if graph.is_classification else "predict",
-        "predictions": "probabilities" if graph.is_classification else "predictions",
-        "prediction": OUTPUT_ACTIVATIONS[graph.output_activation],
-        "label": f"({z}[:, 0] > 0).astype(int)" if graph.is_binary else f"{z}.argmax(axis=1)",
-        "floats": ("x" if graph.image_shape is None else '(x / 255 if x.dtype.kind in "iu" else x)')
-        + '.astype("float32")',
-        "print": print_code(graph),
+        "prediction": code.prediction,
+        "label": label(graph, z, "astype(int)", "axis"),
     }
     values |= classification(graph, render(PREDICT, values) + "\n")
     return render(TEMPLATE, values).encode()
+
+
+def _load_code(graph: InferenceGraph, names: dict[Forward, str]) -> str:
+    """The lines that set the weights of all networks."""
+    alone = len(names) == 1 and not graph.networks[0].prefix
+    prefix = {"prefix": "" if alone else "{prefix}"}
+    has_batch_norm = any(_has_batch_norm(forward.network) for forward in graph.networks)
+    batch_norm = render(BATCH_NORM, prefix).rstrip() if has_batch_norm else ""
+    load = render(LOAD, prefix | {"batch_norm": batch_norm}).rstrip()
+    pairs = "".join(f"\n    ({name}, {python_string(forward.prefix)})," for forward, name in names.items()) + "\n"
+    return load if alone else render(LOAD_ALL, {"pairs": pairs, "load": load}).rstrip()
 
 
 def _has_batch_norm(network: Network) -> bool:

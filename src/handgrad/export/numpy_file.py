@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..images.deskew import FLAT
-from ..wrappers import SHIFTS
-from .graph import InferenceGraph
-from .templates import assignment, base64_lines, paragraphs, python_string, render, used_functions
+from .graph import Forward, InferenceGraph, Step
+from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
+from .templates import base64_lines, paragraphs, render, used_functions
 
 TEMPLATE = '''
 """«title»
@@ -32,16 +31,11 @@ def «function»(x):
     return «prediction»
 
 
-def outputs(x):
-    """Return the outputs of the last layer (count, «n_out») for floats x (count, «n_in_network»)."""
-    «chain»
+«networks»
+«activations»
+
+
 «functions»
-
-
-def to_floats(x):
-    """Convert x to floats (count, «n_in_network»)«conversion»."""
-    «to_floats»
-«deskew»
 
 
 def main():
@@ -62,40 +56,16 @@ if __name__ == "__main__":
     main()
 '''
 
+NETWORK = '''
+def «outputs»(x):
+    """Return the outputs of the last layer (count, «n_out») for floats x (count, «n_in»)."""
+    «chain»
+'''
+
 PREDICT = '''
 def predict(x):
     """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
     return «label»
-'''
-
-DESKEW = '''
-def deskew(p):
-    """Remove the slant of images p (count, «height», «width») and centre them, as handgrad's Deskew does."""
-    y, x = np.arange(«height») - «ym», np.arange(«width») - «xm»
-    m = np.maximum(p.sum(axis=(1, 2), dtype=float), 1e-30)
-    cy, cx = p.sum(axis=2) @ y / m, p.sum(axis=1) @ x / m
-    variance = p.sum(axis=2) @ y**2 / m - cy**2
-    covariance = np.einsum("kij,i,j->k", p, y, x) / m - cy * cx
-    slant = np.where(variance > «flat», covariance / np.maximum(variance, «flat»), 0)
-
-    # out(y, x) = p(y + cy, x + slant y + cx), with bilinear interpolation, and 0 outside the image
-    rows = (y + cy[:, None])[:, :, None] + «ym»
-    columns = x + (slant[:, None] * y + cx[:, None])[:, :, None] + «xm»
-    i, j = np.floor(rows), np.floor(columns)
-    fy, fx = rows - i, columns - j
-    i, j = i.clip(-2, «height»).astype(int) + 2, j.clip(-2, «width»).astype(int) + 2
-    padded, k = np.pad(p, ((0, 0), (2, 2), (2, 2))), np.arange(len(p))[:, None, None]
-    above = (1 - fx) * padded[k, i, j] + fx * padded[k, i, j + 1]
-    below = (1 - fx) * padded[k, i + 1, j] + fx * padded[k, i + 1, j + 1]
-    return (1 - fy) * above + fy * below
-'''
-
-SHIFTED = '''
-def shifted(x):
-    """Yield the images x (count, «n_in») shifted by one pixel: down, right, ... Pixels shifted in are 0."""
-    padded = np.pad(x.reshape(-1, «height», «width»), ((0, 0), (1, 1), (1, 1)))
-    for down, right in «shifts»:
-        yield padded[:, 1 - down : 1 - down + «height», 1 - right : 1 - right + «width»].reshape(len(x), -1)
 '''
 
 FUNCTIONS = {
@@ -115,6 +85,28 @@ def gelu(z):
     u = 0.7978845608028654 * (z + 0.044715 * z * z * z)  # sqrt(2 / pi)
     return 0.5 * z * (1 + np.tanh(u))
 """,
+    "exact_gelu": """
+
+def exact_gelu(z):
+    import math
+
+    return 0.5 * z * (1 + np.vectorize(math.erf, otypes=[z.dtype])(z * math.sqrt(0.5)))
+""",
+    "silu": """
+
+def silu(z):
+    return z * (0.5 * np.tanh(0.5 * z) + 0.5)  # z / (1 + exp(-z)), without overflow
+""",
+    "elu": """
+
+def elu(z, alpha):
+    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+""",
+    "selu": """
+
+def selu(z):
+    return 1.0507009873554805 * np.where(z > 0, z, 1.6732632423543772 * np.expm1(np.minimum(z, 0)))
+""",
     "softmax": """
 
 def softmax(z):
@@ -132,87 +124,57 @@ CALLS = {"relu": "np.maximum({}, 0)", "tanh": "np.tanh({})", "identity": "{}"}
 CALLS |= {name: f"{name}({{}})" for name in FUNCTIONS}
 
 
+# Predictions p with the temperature T, by the output activation.
+_CLIPPED = f"np.clip({{p}}, {EPSILON}, 1 - {EPSILON})"
+TEMPERED = {
+    "softmax": f"softmax(np.log(np.maximum({{p}}, {TINY})) / {{T}})",
+    "sigmoid": f"sigmoid((np.log({_CLIPPED}) - np.log1p(-{_CLIPPED})) / {{T}})",
+}
+
+
 def write(graph: InferenceGraph, name: str) -> bytes:
     """Return the content of the file `name`."""
-    title, *head = graph.head("NumPy")
-    z, call = "outputs(to_floats(x))", CALLS[graph.output_activation].format
-    label, prediction = _label(z, 0 if graph.is_binary else None), call(z)
-    functions = [used_functions(FUNCTIONS, graph.used)]
-    if graph.shifts > 1:
-        label = _label("predict_proba(x)", 0.5 if graph.is_binary else None)
-        prediction = f"sum({call('outputs(image)')} for image in shifted(to_floats(x))) / {graph.shifts}"
-        functions.append(f"\n\n{_shifted(graph)}")
-    weights = [
+    names = network_names(graph, "outputs")
+
+    def predictions(forward: Forward, x: str) -> str:
+        return CALLS[graph.output_activation].format(f"{names[forward]}({x})")
+
+    code = PythonCode(graph, predictions, TEMPERED)
+    title, paragraphs_of_head = head(graph, "NumPy")
+    networks = [
+        render(
+            NETWORK,
+            {
+                "outputs": names[forward],
+                "n_in": forward.network.n_in,
+                "n_out": graph.n_out,
+                "chain": "\n".join(chain(forward.steps)),
+            },
+        )
+        for forward in graph.networks
+    ]
+    weights = [f"{code.constants}\n"] if code.constants else []
+    weights += [
         "\n".join([f'{key} = decode("""', *base64_lines(array), f'""", {", ".join(map(str, array.shape))})\n'])
         for key, array in graph.arrays.items()
     ]
-    images = graph.image_shape is not None
-    values = graph.values | {
+    values = common_values(graph, code, name) | {
         "title": title,
-        "name": name,
-        "head": paragraphs(head),
-        "function": "predict_proba" if graph.is_classification else "predict",
-        "predictions": "probabilities" if graph.is_classification else "predictions",
-        "prediction": prediction,
-        "label": label,
-        "chain": "\n".join(chain(graph)),
-        "functions": "\n".join(filter(None, functions)),
-        "or_images": " or images" if images else "",
-        "n_in_network": graph.network.n_in,
-        "conversion": f": {'deskewed ' * (graph.deskew is not None)}pixels in [0, 1], integers / 255" if images else "",
-        "to_floats": "\n".join(_to_floats(graph)),
-        "deskew": f"\n\n{_deskew(graph)}" if graph.deskew is not None else "",
+        "head": paragraphs(paragraphs_of_head),
+        "prediction": code.prediction,
+        "label": label(graph, f"{next(iter(names.values()))}({code.prepared})", "astype(int)", "axis"),
+        "networks": "\n\n".join(networks).removesuffix("\n"),
+        "activations": used_functions(FUNCTIONS, graph.used),
         "weights": "\n".join(weights).removesuffix("\n"),
-        "print": print_code(graph),
     }
     values |= classification(graph, render(PREDICT, values) + "\n")
     return render(TEMPLATE, values).encode()
 
 
-def classification(graph: InferenceGraph, predict: str) -> dict[str, str]:
-    """The parts of a Python file that only a classification has: `predict` for labels, and the class names."""
-    if not graph.is_classification:
-        return {"classes": "", "predict": ""}
-    return {"classes": assignment("CLASSES", map(python_string, graph.network.classes), "(", ")"), "predict": predict}
-
-
-def _to_floats(graph: InferenceGraph) -> Iterator[str]:
-    """The body of `to_floats`. Integer images are divided by 255. Their deskewed pixels are rounded to integers."""
-    if graph.image_shape is None:
-        yield "return np.asarray(x, np.float32)"
-        return
-    yield "x = np.asarray(x)"
-    yield 'integers = x.dtype.kind in "iu"'
-    if graph.deskew is not None:
-        (height, width), s = graph.deskew.image_shape_in, graph.deskew.shrink
-        yield f"x = deskew(x.reshape(-1, {height}, {width}))"
-        yield "x = np.rint(x) if integers else x"
-        if s > 1:
-            yield f"x = x.reshape(-1, {height // s}, {s}, {width // s}, {s}).mean(axis=(2, 4))"
-            yield "x = np.rint(x) if integers else x"
-    yield "return np.asarray(x / 255 if integers else x, np.float32).reshape(len(x), -1)"
-
-
-def _deskew(graph: InferenceGraph) -> str:
-    """The source of `deskew`."""
-    assert graph.deskew is not None
-    height, width = graph.deskew.image_shape_in
-    values = {"height": height, "width": width, "ym": (height - 1) / 2, "xm": (width - 1) / 2}
-    return render(DESKEW, values | {"flat": f"{FLAT * height**2:.3g}"}).removesuffix("\n")
-
-
-def _shifted(graph: InferenceGraph) -> str:
-    """The source of `shifted`."""
-    assert graph.network.image_shape is not None
-    height, width = graph.network.image_shape
-    values = {"n_in": graph.network.n_in, "height": height, "width": width, "shifts": SHIFTS[graph.shifts]}
-    return render(SHIFTED, values).removesuffix("\n")
-
-
-def chain(graph: InferenceGraph) -> Iterator[str]:
+def chain(steps: list[Step]) -> Iterator[str]:
     """Yield the body of `outputs`: a line for each layer with its activation."""
     value = a = "x"
-    for step in graph.steps:
+    for step in steps:
         if value != "x" and (step.arrays or step.kind == "leaky_relu"):  # these use their input by name
             yield f"a = {value}"
             a = "a"
@@ -223,22 +185,9 @@ def chain(graph: InferenceGraph) -> Iterator[str]:
             s, t = step.arrays
             value = f"{s} * {a} + {t}"
         elif step.kind == "leaky_relu":
-            value = f"np.maximum({a}, {step.slope!r} * {a})"
+            value = f"np.maximum({a}, {step.parameter!r} * {a})"
+        elif step.kind == "elu":
+            value = f"elu({value}, {step.parameter!r})"
         else:
             value = CALLS[step.kind].format(value)
     yield f"return {value}"
-
-
-def _label(z: str, threshold: float | None) -> str:
-    """The labels (count,) of logits or probabilities z (count, n_out)."""
-    return f"{z}.argmax(axis=1)" if threshold is None else f"({z}[:, 0] > {threshold}).astype(int)"
-
-
-def print_code(graph: InferenceGraph) -> str:
-    """Return the Python lines that print the predicted class of each example and its probability, or the numbers."""
-    if not graph.is_classification:
-        return 'for y in predict(x):\n    print(*(f"{number:.6g}" for number in y))'
-    probability = "p[0] if label else 1 - p[0]" if graph.is_binary else "p[label]"
-    return (
-        f'for label, p in zip(predict(x), predict_proba(x)):\n    print(f"{{CLASSES[label]}}  {{{probability}:.2%}}")'
-    )

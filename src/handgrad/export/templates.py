@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from base64 import b64encode
@@ -68,6 +69,11 @@ def identifier(name: str) -> str:
 def python_string(text: str) -> str:
     """Return a Python string literal in ASCII."""
     return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+
+
+def js_string(text: str) -> str:
+    """Return a JavaScript string literal in ASCII. `<` is an escape, so that the text cannot end an HTML script."""
+    return json.dumps(text).replace("<", "\\u003c")
 
 
 def c_string(text: str) -> str:

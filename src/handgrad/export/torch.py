@@ -6,8 +6,8 @@ from ..interop.torch import TORCH_INITIALIZERS, TORCH_OPTIMIZERS, layer_code, lo
 from ..layers import Dense
 from ..network import Network
 from ..optimizers import Adam, AdamW
-from .graph import InferenceGraph
-from .numpy_file import classification, print_code
+from .graph import Forward, InferenceGraph
+from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
 from .templates import align_comments, paragraphs, python_string, render
 from .training import Training
 
@@ -29,60 +29,90 @@ from safetensors.torch import load_file
 from torch import nn
 
 «classes»
+«constants»
 
-network = nn.Sequential(
-    «layers»
-)
+«networks»
 weights = load_file(Path(__file__).with_name(«weights»))
-network.load_state_dict({name: weights[name] for name in network.state_dict()})
-network.eval()
+«load»
 
 
 «predict»
 @torch.no_grad()
 def «function»(x):
-    """Return the «predictions» (count, «n_out») for floats x (count, «n_in»)."""
+    """Return the «predictions» (count, «n_out») for x (count, «n_in»)«or_images»."""
     return «prediction»
+
+
+«functions»
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     x = np.load(sys.argv[1]).reshape(-1, «n_in»)
-    x = torch.tensor(«floats», dtype=torch.float32)
     «print»
 '''
 
 PREDICT = '''
 @torch.no_grad()
 def predict(x):
-    """Return the label of each example (count,) for floats x (count, «n_in»)."""
+    """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
     return «label»
 '''
 
-OUTPUT_ACTIVATIONS = {
-    "softmax": "network(x).softmax(dim=1)",
-    "sigmoid": "network(x).sigmoid()",
-    "identity": "network(x)",
-    "exp": "network(x).exp()",
+NETWORK = """
+«network» = nn.Sequential(
+    «layers»
+)
+"""
+
+LOAD = """
+for network, prefix in («prefixes»):
+    network.load_state_dict({name: weights[prefix + name] for name in network.state_dict()})
+    network.eval()
+"""
+LOAD_ONE = """
+network.load_state_dict({name: weights[name] for name in network.state_dict()})
+network.eval()
+"""
+
+OUTPUT_ACTIVATIONS = {"softmax": "{}.softmax(dim=1)", "sigmoid": "{}.sigmoid()", "identity": "{}", "exp": "{}.exp()"}
+
+# Predictions p with the temperature T, by the output activation.
+TEMPERED = {
+    "softmax": f"({{p}}.clamp(min={TINY}).log() / {{T}}).softmax(dim=1)",
+    "sigmoid": f"({{p}}.logit({EPSILON}) / {{T}}).sigmoid()",
 }
 
 
 def write(graph: InferenceGraph, name: str) -> bytes:
     """Return the content of the script `name` that loads its weights."""
-    title, *head = graph.head("PyTorch")
-    values = graph.values | {
+    names = network_names(graph, "network")
+
+    def outputs(forward: Forward, x: str) -> str:
+        z = f"{names[forward]}(torch.tensor({x}))"
+        return z if forward.temperature == 1 else f"({z} / {forward.temperature!r})"
+
+    def predictions(forward: Forward, x: str) -> str:
+        return OUTPUT_ACTIVATIONS[graph.output_activation].format(outputs(forward, x))
+
+    code = PythonCode(graph, predictions, TEMPERED)
+    title, others = head(graph, "PyTorch")
+    layers = {forward: "\n".join(f"{layer_code(a)}," for a in forward.network.layers) for forward in graph.networks}
+    networks = [render(NETWORK, {"network": name, "layers": layers[forward]}) for forward, name in names.items()]
+    first = graph.networks[0]
+    load = LOAD_ONE
+    if len(names) > 1 or first.prefix:
+        pairs = [f"({names[forward]}, {python_string(forward.prefix)})," for forward in graph.networks]
+        load = render(LOAD, {"prefixes": "\n    " + "\n    ".join(pairs) + "\n"})
+    values = common_values(graph, code, name) | {
         "title": title,
-        "name": name,
-        "head": paragraphs(head),
-        "layers": "\n".join(f"{layer_code(layer)}," for layer in graph.network.layers),
+        "head": paragraphs(others),
+        "networks": "".join(networks).removesuffix("\n"),
+        "load": load.strip("\n"),
         "weights": python_string(graph.weights),
-        "function": "predict_proba" if graph.is_classification else "predict",
-        "predictions": "probabilities" if graph.is_classification else "predictions",
-        "prediction": OUTPUT_ACTIVATIONS[graph.output_activation],
-        "label": "(network(x)[:, 0] > 0).long()" if graph.is_binary else "network(x).argmax(dim=1)",
-        "floats": "x" if graph.image_shape is None else 'x / 255 if x.dtype.kind in "iu" else x',
-        "print": print_code(graph),
+        "prediction": code.prediction,
+        "label": label(graph, outputs(first, code.prepared), "long()", "dim"),
     }
     values |= classification(graph, render(PREDICT, values) + "\n")
     return render(TEMPLATE, values).encode()

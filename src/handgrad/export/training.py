@@ -164,8 +164,9 @@ def translate_training(graph: InferenceGraph, model: Model, recipe: Recipe) -> T
         For regressions, models without an image shape, custom preprocessing, and settings that the scripts cannot
         translate.
     """
-    network, preprocessing, shifts = unwrap(model)
-    assert isinstance(network, Network)  # `inference_graph` rejects other models
+    network, preprocessing, shifts = unwrap(model)[:3]
+    if not isinstance(network, Network):
+        raise HandgradError("--train needs a single network: the model is an ensemble; train one with --members 1")
     if not graph.is_classification or network.n_out == 1:
         what = f"a regression with {type(network.loss).__name__}" if not graph.is_classification else "a single output"
         raise HandgradError(f"--train needs a classification with at least 2 outputs: the model has {what}")
