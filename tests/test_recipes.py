@@ -32,7 +32,7 @@ from handgrad.callbacks import Checkpoint, resume
 from handgrad.images.augmentation import Augmentation
 from handgrad.recipes import OPTIMIZERS, RECIPES, Recipe
 from handgrad.schedules import SCHEDULES
-from handgrad.wrappers import unwrap
+from handgrad.wrappers import Standardize, unwrap
 
 POST = RECIPES["post"]
 PLAIN = Recipe(name="plain", hidden=(6,), batch_size=8, epochs=2, lr=0.01)
@@ -546,3 +546,42 @@ def test_pure_does_not_use_the_image_structure():
     plain.fit(x, y, epochs=2)
     other.fit(permuted, y, epochs=2)
     np.testing.assert_allclose(other.network.outputs(permuted), plain.network.outputs(x), rtol=1e-3, atol=1e-3)
+
+
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    """300 examples of 3 classes with 4 features of very different size."""
+    rng = np.random.default_rng(2)
+    y = np.arange(300) % 3
+    return rng.normal(size=(300, 4)) * [1, 1e4, 1, 1] + y[:, None] * [4, 0, 0, 0] + [0, 1e6, 0, 0], y
+
+
+def test_numbers_are_standardized_by_the_training_examples() -> None:
+    x, y = blobs()
+    recipe = POST.replace(epochs=5, validation=60)
+    model = recipe.train(x, y, 3)
+    assert isinstance(model, Preprocessed)
+    assert model.preprocessing == Standardize.fit(x[:240])
+    assert model.image_shape is None
+    assert model.evaluate(x[240:], y[240:]).accuracy > 0.9
+
+
+def test_numbers_with_an_ensemble_and_a_teacher() -> None:
+    x, y = blobs()
+    recipe = RECIPES["pure"].replace(epochs=2, hidden=(5,), members=2, validation=60, teacher="post")
+    model = recipe.train(x, y, 3)
+    assert isinstance(model.model, Ensemble)
+    assert model.preprocessing == Standardize.fit(x[:240])
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if name not in ("post", "pure")])
+def test_recipes_of_images_reject_numbers(name, refused) -> None:
+    with refused(f"the recipe {name} needs images \\(deskew.* is 4 numbers: choose the recipe post or pure"):
+        RECIPES[name].train(*blobs(), 3)
+
+
+def test_for_examples_limits_the_validation_set_to_a_sixth() -> None:
+    assert [POST.for_examples(count).validation for count in (60, 6_000, 60_000, 100_000)] == [10, 1000, 10_000, 10_000]
+    assert PLAIN.replace(validation=0).for_examples(60).validation == 0

@@ -21,6 +21,13 @@ class HandgradError(ValueError):
         return printable(super().__str__(), MAX_MESSAGE)
 
 
+class HandgradWarning(UserWarning):
+    """A training that probably does not do what was intended. The message says why and what to do.
+
+    `warnings.simplefilter("ignore", HandgradWarning)` turns these warnings off, and "error" makes them exceptions.
+    """
+
+
 class MissingExtraError(HandgradError, ImportError):
     """A library of an optional extra is not installed."""
 

@@ -11,6 +11,7 @@ they were found.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -33,10 +34,13 @@ from .network import Network
 from .optimizers import OPTIMIZERS as CORE_OPTIMIZERS
 from .schedules import SCHEDULES
 from .training import Callback, Trainer
-from .wrappers import SHIFTS, Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
+from .wrappers import SHIFTS, Ensemble, Preprocessed, Preprocessing, Standardize, TestTimeAugmentation, fold_batchnorm
 
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
+MAX_SETTING = 1 << 63  # larger numbers are no settings
 OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
+# Settings that need images. The others train on numbers too.
+IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic")
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 
 
@@ -106,8 +110,8 @@ class Recipe:
 
     def train(
         self,
-        x: NDArray[np.uint8],
-        y: NDArray[np.uint8],
+        x: NDArray[Any],
+        y: NDArray[Any],
         n_out: int,
         *,
         teacher: Model | None = None,
@@ -117,8 +121,8 @@ class Recipe:
 
         Parameters
         ----------
-        x : ndarray of shape (count, height, width), uint8
-            Images. The last `validation` of them are the validation set.
+        x : ndarray of shape (count, height, width), uint8, or of shape (count, n), floats
+            Images, or numbers, which are standardized. The last `validation` of them are the validation set.
         y : ndarray of shape (count,)
             Labels.
         n_out : int
@@ -135,31 +139,40 @@ class Recipe:
             The model for inference, with BatchNorm folded into the Dense layers.
         """
         if not 0 <= self.validation < len(x):
-            raise HandgradError(f"validation {self.validation}: expected less than the {len(x)} training examples")
-        image_shape: tuple[int, int] = x.shape[1:]
-        self.trainer(image_shape, n_out)  # raises errors before a teacher is trained
+            raise HandgradError(
+                f"validation {self.validation}: expected less than the {len(x)} training examples, for example "
+                f"{len(x) // 6}"
+            )
+        shape = x.shape[1:]
+        self.trainer(shape, n_out)  # raises errors before a teacher is trained
         if self.teacher is not None and teacher is None:
             teacher = self._train_teacher(x, y, n_out)
-        preprocessing = self.preprocessing(image_shape)
+        preprocessing = self.fit_preprocessing(x)
+        if teacher is not None:
+            teacher = _without_preprocessing(teacher, preprocessing)
         if preprocessing is not None:
             x = preprocessing(x)
         count = len(x) - self.validation
         validation = (x[count:], y[count:]) if self.validation else None
         networks = []
         for member in range(self.members):
-            trainer = self.trainer(image_shape, n_out, member=member, teacher=teacher)
+            trainer = self._trainer(shape, n_out, member, teacher)
             on_trainer(trainer, member)
             with blas_threads(trainer.network, self.batch_size):
                 trainer.fit(x[:count], y[:count], until_epoch=self.epochs, validation=validation)
             networks.append(trainer.network)
-        return self.assemble(networks, image_shape)
+        return self.assemble(networks, shape, preprocessing)
 
-    def _train_teacher(self, x: NDArray[np.uint8], y: NDArray[np.uint8], n_out: int) -> Model:
+    def for_examples(self, count: int) -> Recipe:
+        """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""
+        return self.replace(validation=min(self.validation, count // 6))
+
+    def _train_teacher(self, x: NDArray[Any], y: NDArray[Any], n_out: int) -> Model:
         if self.teacher not in RECIPES:
             from .io import load  # late, because few recipes need it
 
             path = Path(str(self.teacher))
-            if not path.exists():
+            if not os.path.exists(path):  # unlike path.exists(), also for names that are too long
                 hint = unknown("recipe", path.name, RECIPES)
                 raise HandgradError(f"the teacher {path} is neither a model file nor a recipe: {hint}")
             model: Model = load(path)
@@ -168,7 +181,7 @@ class Recipe:
 
     def trainer(
         self,
-        image_shape: tuple[int, int] = (HEIGHT, HEIGHT),
+        image_shape: tuple[int, ...] = (HEIGHT, HEIGHT),
         n_out: int = 10,
         *,
         member: int = 0,
@@ -179,8 +192,8 @@ class Recipe:
 
         Parameters
         ----------
-        image_shape : (height, width)
-            Size of the images before preprocessing.
+        image_shape : (height, width) or (n,)
+            Size of the images before preprocessing, or the number of numbers in an example.
         n_out : int
             Number of classes.
         member : int
@@ -190,8 +203,21 @@ class Recipe:
         callbacks : sequence of Callback
             Added to those of the recipe.
         """
+        if teacher is not None:
+            teacher = _without_preprocessing(teacher, self.preprocessing(image_shape))
+        return self._trainer(image_shape, n_out, member, teacher, callbacks)
+
+    def _trainer(
+        self,
+        shape: tuple[int, ...],
+        n_out: int,
+        member: int,
+        teacher: Model | None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Trainer:
+        """The trainer with a teacher that receives preprocessed examples."""
         sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
-        network = self._network(image_shape, n_out, sequence)
+        network = self._network(shape, n_out, sequence)
         decay = {} if self.weight_decay is None else {"weight_decay": self.weight_decay}
         epsilon = self.adversarial * math.sqrt(network.n_in) / HEIGHT  # a norm grows as √(number of pixels)
         return Trainer(
@@ -200,15 +226,15 @@ class Recipe:
             batch_size=self.batch_size,
             schedule=SCHEDULES[self.schedule](),
             callbacks=[*([EMA(self.ema_decay)] if self.ema_decay else []), *callbacks],
-            augment=self.augmentation(image_shape),
+            augment=self.augmentation(shape),
             perturb=Adversarial(epsilon) if epsilon else None,
-            teacher=None if teacher is None else self._without_preprocessing(teacher, image_shape),
+            teacher=teacher,
             rng=sequence,
         )
 
-    def _network(self, image_shape: tuple[int, int], n_out: int, rng: np.random.SeedSequence) -> Network:
-        preprocessing = self.preprocessing(image_shape)
-        seen = image_shape if preprocessing is None else preprocessing.image_shape_out
+    def _network(self, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence) -> Network:
+        preprocessing = self.preprocessing(shape)
+        seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
         network = Network(
             [math.prod(seen), *self.hidden, n_out],
             activation=self.activation.split(",") if "," in self.activation else self.activation,
@@ -218,7 +244,7 @@ class Recipe:
             dropout=self.dropout,
             rng=rng,
         )
-        network.image_shape = seen
+        network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
         return network
 
     def _loss(self) -> Loss:
@@ -228,11 +254,25 @@ class Recipe:
             return CrossEntropy(self.label_smoothing, self.temperature)
         return LOSSES[self.loss](self.label_smoothing)  # type: ignore[call-arg]
 
-    def preprocessing(self, image_shape: tuple[int, int]) -> Deskew | None:
-        """Return the preprocessing of images of this size, or None.
+    def fit_preprocessing(self, x: NDArray[Any]) -> Preprocessing | None:
+        """Return the preprocessing for these training examples: `Deskew` or None for images, `Standardize` for numbers.
+
+        The validation examples do not influence it.
+        """
+        return self.preprocessing(x.shape[1:]) if x.ndim > 2 else Standardize.fit(x[: len(x) - self.validation])
+
+    def preprocessing(self, image_shape: tuple[int, ...]) -> Deskew | None:
+        """Return the preprocessing of images of this size, or None. It raises HandgradError for the size of numbers.
 
         `shrink` becomes the factor that divides both sides and is closest to the same reduction.
         """
+        if len(image_shape) != 2 and self.needs_images:
+            used = [name for name in IMAGE_SETTINGS if getattr(self, name) != getattr(Recipe, name)]
+            possible = " or ".join(name for name, other in RECIPES.items() if not other.needs_images)
+            raise HandgradError(
+                f"the recipe {self.name} needs images ({', '.join(used)}), but an example of the data is "
+                f"{image_shape[0]} numbers: choose the recipe {possible}, or turn these settings off"
+            )
         if not self.deskew:
             return None
         height, width = image_shape
@@ -240,7 +280,12 @@ class Recipe:
         candidates = range(1, min(wanted, height, width) + 1)
         return Deskew(height, width, max(s for s in candidates if height % s == width % s == 0))
 
-    def augmentation(self, image_shape: tuple[int, int]) -> Augmentation | None:
+    @property
+    def needs_images(self) -> bool:
+        """Whether a setting, such as `deskew`, is about images."""
+        return any(getattr(self, name) != getattr(Recipe, name) for name in IMAGE_SETTINGS)
+
+    def augmentation(self, image_shape: tuple[int, ...]) -> Augmentation | None:
         """Return the data augmentation for images of this size before preprocessing, or None."""
         if not (self.rotation or self.scale or self.shear or self.shift or self.elastic):
             return None
@@ -258,16 +303,12 @@ class Recipe:
             smoothness=self.smoothness * pixel,
         )
 
-    def _without_preprocessing(self, teacher: Model, image_shape: tuple[int, int]) -> Model:
-        """The teacher for preprocessed images."""
-        preprocessing = self.preprocessing(image_shape)
-        theirs = teacher.preprocessing if isinstance(teacher, Preprocessed) else None
-        if theirs != preprocessing:
-            raise HandgradError(f"the teacher has the preprocessing {theirs!r}: expected {preprocessing!r}")
-        return teacher.model if isinstance(teacher, Preprocessed) else teacher
-
-    def assemble(self, networks: Sequence[Network], image_shape: tuple[int, int]) -> Model:
+    def assemble(
+        self, networks: Sequence[Network], image_shape: tuple[int, ...], preprocessing: Preprocessing | None = None
+    ) -> Model:
         """Build the model for inference: fold BatchNorm, average shifts and ensemble members, add the preprocessing.
+
+        The preprocessing of images is that of `image_shape`; that of numbers must be given.
 
         Images of less than half of MNIST's height are not shifted, because one pixel is too far for them.
         """
@@ -276,7 +317,7 @@ class Recipe:
             shift = self.tta > 1 and network.image_shape is not None and 2 * network.image_shape[0] >= HEIGHT
             members.append(TestTimeAugmentation(network, self.tta) if shift else network)
         model = members[0] if len(members) == 1 else Ensemble(members)
-        preprocessing = self.preprocessing(image_shape)
+        preprocessing = preprocessing or self.preprocessing(image_shape)
         return model if preprocessing is None else Preprocessed(model, preprocessing)
 
     # ---- Configuration -----------------------------------------------------------------------------------------------
@@ -304,9 +345,26 @@ class Recipe:
         for name, value in config.items():
             kind = int | float if types[name] is float else types[name]
             kind = int | float | None if types[name] == (float | None) else kind
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
         return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
+
+
+def _without_preprocessing(teacher: Model, preprocessing: Preprocessing | None) -> Model:
+    """The teacher for preprocessed examples."""
+    theirs = teacher.preprocessing if isinstance(teacher, Preprocessed) else None
+    if theirs != preprocessing:
+        raise HandgradError(f"the teacher has the preprocessing {theirs!r}: expected {preprocessing!r}")
+    return teacher.model if isinstance(teacher, Preprocessed) else teacher
+
+
+def _is_setting(name: str, value: Any, kind: Any) -> bool:
+    """Whether numbers in a configuration are finite and no larger than settings can be, and no booleans."""
+    numbers = value if name == "hidden" else [value] if isinstance(value, int | float) and kind is not bool else []
+    return all(
+        type(n) in (int, float) and (name == "seed" or abs(n) < MAX_SETTING) and (name != "hidden" or type(n) is int)
+        for n in numbers
+    )
 
 
 # The network of the blog post with the settings of Nielsen's book, chapter 3: 50,000 training examples.

@@ -151,7 +151,11 @@ class Dataset:
     def __repr__(self) -> str:
         what = "image" if self.is_images else "example"
         train, test = _count(len(self.x_train), f"training {what}"), _count(len(self.x_test), f"test {what}")
-        return f"{self.name}: {train}, {test}, {self._size(self.x_train)}, {_count(len(self.classes), 'class')}"
+        return f"{self.name}: {train}, {test}, {self.describe_example()}"
+
+    def describe_example(self) -> str:
+        """Return the size of an example and the number of classes: "28x28 pixels, 10 classes"."""
+        return f"{self._size(self.x_train)}, {_count(len(self.classes), 'class')}"
 
     @property
     def is_images(self) -> bool:
