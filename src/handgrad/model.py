@@ -89,6 +89,12 @@ class Model(ABC):
         names = tuple(map(str, names))
         if len(names) != self.n_classes:
             raise HandgradError(f"classes has {len(names)} names: expected {self.n_classes}")
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError as error:
+            raise HandgradError(
+                f"classes has a name with a lone surrogate, which is not a character: {names}"
+            ) from error
         self._classes = names
 
     @property

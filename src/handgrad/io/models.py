@@ -183,6 +183,10 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
         raise HandgradError(f"{what} is damaged: it has the arrays {found}: expected those of {network!r}")
     for name, p in expected.items():
         p[...] = arrays[name]
+        if not np.isfinite(p).all():
+            raise HandgradError(f"{what} is damaged: {name} contains NaN or infinity")
+        if name.endswith("running_var") and (p < 0).any():
+            raise HandgradError(f"{what} is damaged: {name} contains a negative variance")
     return network
 
 

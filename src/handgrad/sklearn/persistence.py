@@ -21,6 +21,7 @@ from ..errors import HandgradError
 from ..io.models import LOSSES, TRAINING, build_model, describe_model, make_part
 from ..io.safetensors import read_arrays, write_arrays
 from ..losses import Loss
+from ..training import MAX_COUNT, set_rng_state
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
 
@@ -30,6 +31,7 @@ ESTIMATORS = {estimator.__name__: estimator for estimator in (MLPClassifier, MLP
 FITTED: tuple[str, ...] = ("n_outputs_", "n_iter_", "n_layers_", "t_", "n_features_in_", "loss_", "best_loss_")
 FITTED += ("best_epoch_", "loss_curve_", "history_", "validation_scores_", "best_validation_score_")
 FITTED += ("_no_improvement_count", "_optimizer_settings")
+COUNTS = ("n_outputs_", "n_iter_", "n_layers_", "n_features_in_", "t_", "_no_improvement_count")
 
 
 def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) -> None:
@@ -109,15 +111,19 @@ def _build_estimator(
 ) -> MLPClassifier | MLPRegressor:
     parameters = {name: _from_json(value) for name, value in description["parameters"].items()}
     estimator: MLPClassifier | MLPRegressor = ESTIMATORS[description["type"]](**parameters)
+    fitted = description["fitted"]
     for name in FITTED:
-        if name in description["fitted"]:
-            setattr(estimator, name, description["fitted"][name])
+        if name in fitted:
+            setattr(estimator, name, fitted[name])
+    _check_fitted(fitted, network.n_in)
     estimator.network_, estimator._sample_order = network, training["sample_order"].astype(np.intp)
     for i, state in description["layers"].items():
-        network.layers[int(i)].rng.bit_generator.state = state
+        set_rng_state(network.layers[int(i)].rng, state)
     random_state, key = description["random_state"], training["random_state"]
     if (key.shape, key.dtype) != ((624,), np.uint32):
         raise ValueError(f"random state of shape {key.shape}")
+    if not 0 <= random_state["state"]["pos"] <= len(key):  # NumPy does not check it, and reads beyond the end
+        raise ValueError(f"random state at position {random_state['state']['pos']}")
     random_state["state"]["key"] = key
     estimator._random_state = check_random_state(0)
     estimator._random_state.set_state(random_state)
@@ -129,17 +135,41 @@ def _build_estimator(
         estimator._label_binarizer = LabelBinarizer().fit(
             np.eye(len(estimator.classes_), dtype=int) if multilabel else estimator.classes_
         )
-        estimator._label_binarizer.sparse_input_ = bool(description["sparse_targets"])
+        estimator._label_binarizer.sparse_input_ = sparse = bool(description["sparse_targets"])
+        if estimator.classes_.ndim != 1 or (sparse and estimator.classes_.dtype.kind not in "biuf"):
+            raise ValueError("invalid classes")
     estimator._optimizer = None
     if "optimizer" in description:
         estimator._optimizer = optimizer = estimator._make_optimizer()
         optimizer.lr = description["optimizer"].pop("lr")
         state = training["optimizer"]
-        if state.shape != (optimizer.n_slots, network.parameters.size) or description["optimizer"]["steps"] < 0:
-            raise ValueError(f"optimizer state of shape {state.shape}")
+        if state.shape != (optimizer.n_slots, network.parameters.size) or np.isnan(state).any():
+            raise ValueError(f"optimizer state of shape {state.shape}, or with NaN")
         optimizer.load_state_dict({**description["optimizer"], "state": state})
     _check_consistent(estimator)
     return estimator
+
+
+def _check_fitted(fitted: dict[str, Any], n_in: int) -> None:
+    """Raise ValueError unless the fitted attributes have the types that continuing the training needs."""
+    recorded = [name for name in FITTED if name not in ("loss_", "best_epoch_")] if "history_" in fitted else COUNTS[:4]
+    missing = [name for name in recorded if name not in fitted]
+    if missing or fitted["n_features_in_"] != n_in:
+        raise ValueError(f"no {missing[0]}" if missing else f"n_features_in_ is {fitted['n_features_in_']}")
+    for name, value in fitted.items():
+        if name in COUNTS:
+            valid = type(value) is int and 0 <= value < MAX_COUNT
+        elif name == "history_":
+            valid = isinstance(value, dict) and all(isinstance(values, list) for values in value.values())
+        elif name.endswith(("_curve_", "_scores_", "_settings")):
+            valid = isinstance(value, list) or (value is None and name == "validation_scores_")
+        else:  # a number, or None if it is not used
+            valid = value is None or isinstance(value, float) or (type(value) is int and abs(value) < MAX_COUNT)
+        if valid and name in ("history_", "loss_curve_", "validation_scores_"):
+            lists = value.values() if name == "history_" else [value or []]
+            valid = all(isinstance(number, float | int) for numbers in lists for number in numbers)
+        if not valid:
+            raise ValueError(f"{name} is {value!r}")
 
 
 def _check_consistent(estimator: MLPClassifier | MLPRegressor) -> None:
