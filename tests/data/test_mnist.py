@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import itertools
 import logging
 import socket
 import subprocess
@@ -311,6 +312,36 @@ def endless(name: str, payload: bytes) -> Answer:
     return send
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+# What is sent at once, and what is sent a byte at a time without an end.
+DRIPS = {
+    "status line": (b"", b"HTTP/1.1 200 " + b"O" * 60_000),
+    "headers": (HEAD, b"X: y\r\n"),
+    "one header": (HEAD + b"X: ", b"y"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk size": (CHUNKED, b"0" * 60_000),
+    "chunk extension": (CHUNKED + b"1;", b"x"),
+    "trailers": (CHUNKED + b"0\r\n", b"X: y\r\n"),
+}
+
+
+def dripping(at_once: bytes, slowly: bytes) -> Callable[[str, bytes], Answer]:
+    """Send something at once, and then a byte at a time without an end."""
+
+    def answer(name: str, payload: bytes) -> Answer:
+        def send(handler):
+            handler.wfile.write(at_once)
+            for byte in itertools.cycle(slowly):
+                handler.wfile.write(bytes([byte]))
+                if handler.server.closing.wait(0.02):
+                    break
+
+        return send
+
+    return answer
+
+
 def status(code: int) -> Callable[[str, bytes], Answer]:
     """Answer with an HTTP error status."""
     return lambda name, payload: lambda handler: handler.send_error(code)
@@ -328,7 +359,9 @@ BAD = {
     "404": (status(404), "HTTP 404 Not Found"),
     "503": (status(503), "HTTP 503 Service Unavailable"),
     "silent": (stalling(-1), f"no response in {TIMEOUT} s"),
-    "stalls": (stalling(20), f"no response in {TIMEOUT} s"),
+    "stalls": (stalling(20), r"too slow: 20 bytes in [\d.]+ s"),
+    "stalls before the body": (stalling(0), f"no response in {TIMEOUT} s"),
+    **{f"{name} a byte at a time": (dripping(*parts), f"no response in {TIMEOUT} s") for name, parts in DRIPS.items()},
     "slow": (one_byte_at_a_time, r"too slow: \d+ bytes in [\d.]+ s"),
     "closes": (close_halfway, r"connection closed after \d+ of \d+ bytes"),
     "closes within a chunk": (close_within_chunk, "IncompleteRead"),
@@ -378,6 +411,27 @@ def test_fetch_respects_the_timeout(source, serve, bad):
     with pytest.raises(MnistNotFoundError):
         mnist.fetch_mnist(source=served_by(source, serve(BAD[bad][0])), timeout=0.1)
     assert time.monotonic() - start < 3  # generous, because the machine may be busy
+
+
+def test_body_of_a_redirect_is_not_read_to_its_end(source, serve):
+    good, sent = serve(), []
+
+    def redirect(name, payload):
+        def send(handler):
+            handler.send_response(302)
+            handler.send_header("Location", f"{good.url}{name}.gz")
+            handler.end_headers()
+            for _ in range(1 << 10):  # 64 MiB
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1 << 16)
+
+        return send
+
+    mirror = serve(redirect)
+    assert mnist.fetch_mnist(source=served_by(source, mirror)).complete
+    assert len(good.requested) == len(mirror.requested) == 4
+    mirror.closing.wait(0.1)
+    assert sum(sent) < 4 * (16 << 20)  # what fits into the buffers of the sockets
 
 
 @pytest.mark.parametrize(

@@ -431,7 +431,8 @@ def fetch_mnist(
     source : Source
         Checksums and mirrors.
     timeout : float
-        Maximum time without a response from a mirror, in seconds.
+        Maximum time in seconds from a request to its response, redirects included, and for each 1000 * timeout bytes
+        of the response.
 
     Returns
     -------
@@ -532,23 +533,49 @@ class _HTTPStatusError(HandgradError):
     """The server answered with an HTTP error status, such as 404."""
 
 
+class _Deadline:
+    """The end of the time that a server has for its next answer, in seconds of `time.monotonic`.
+
+    It is the same for everything before the body of the response: connections, redirects, status lines and headers.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.restart()
+
+    def restart(self) -> None:
+        """Give the server another `timeout` seconds."""
+        self.start = time.monotonic()
+
+    def remaining(self) -> float:
+        """Return the remaining seconds. Raises TimeoutError if there are none."""
+        left = self.start + self.timeout - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
 def _download(url: str, limit: int, timeout: float) -> bytes:
     """Download at most `limit` bytes, with a progress bar; urllib honours proxy variables and SSL_CERT_FILE.
 
-    The download fails after `timeout` seconds without a byte, and if it is slower than MIN_SPEED for that long.
+    The download fails if there is no response after `timeout` seconds, and if the body is slower than MIN_SPEED for
+    that long.
     """
     import http.client  # imported late: only a download should cost these 0.04 s
     import urllib.error
     import urllib.request
 
+    from .http import opener
+
+    deadline = _Deadline(timeout)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "handgrad"})  # some hosts reject urllib's default
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with opener(deadline.remaining).open(request, timeout=timeout) as response:
             length: int | None = response.length
             if length is not None and length > limit:
                 raise HandgradError(f"{length} bytes, expected at most {limit}")
             with _progress_bar(url.rpartition("/")[2], length) as advance:
-                return _read_body(response.read1, length, limit, timeout, advance)
+                return _read_body(response.read1, length, limit, deadline, advance)
     except urllib.error.HTTPError as error:
         with error:
             raise _HTTPStatusError(_one_line(f"HTTP {error.code} {error.reason}")) from error
@@ -559,18 +586,27 @@ def _download(url: str, limit: int, timeout: float) -> bytes:
 
 
 def _read_body(
-    read: Callable[[int], bytes], length: int | None, limit: int, timeout: float, advance: Callable[[int], object]
+    read: Callable[[int], bytes], length: int | None, limit: int, deadline: _Deadline, advance: Callable[[int], object]
 ) -> bytes:
-    """Read `length` bytes, or to the end if the length is unknown."""
+    """Read `length` bytes, or to the end if the length is unknown.
+
+    The next MIN_SPEED * timeout bytes of the body must arrive within `timeout` seconds, so that the time is bounded.
+    What surrounds the body, such as the sizes of chunks, does not count.
+    """
     body = bytearray()
-    start, size_at_start = time.monotonic(), 0
+    deadline.restart()
+    counted = 0  # bytes before the last restart
     while length is None or len(body) < length:
-        if (now := time.monotonic()) - start > timeout:
-            received = len(body) - size_at_start
-            if received < MIN_SPEED * timeout:
-                raise HandgradError(f"too slow: {received} bytes in {now - start:.3g} s")
-            start, size_at_start = now, len(body)
-        chunk = read(min(1 << 16, limit + 1 - len(body)))  # returns as soon as some bytes are available
+        if len(body) - counted >= MIN_SPEED * deadline.timeout:
+            deadline.restart()
+            counted = len(body)
+        try:
+            chunk = read(min(1 << 16, limit + 1 - len(body)))  # returns as soon as some bytes are available
+        except TimeoutError:
+            if len(body) == counted:
+                raise
+            seconds = time.monotonic() - deadline.start
+            raise HandgradError(f"too slow: {len(body) - counted} bytes in {seconds:.3g} s") from None
         if not chunk:
             break
         body += chunk
