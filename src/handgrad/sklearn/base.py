@@ -51,11 +51,23 @@ EPOCH_ATTRIBUTES = (
 
 
 class Examples(NamedTuple):
-    """Validated examples."""
+    """Validated examples, without those of weight 0."""
 
     X: Any  # (n_samples, n_features), dense or CSR
     y: NDArray[Any]  # (n_samples, n_outputs)
-    w: Array | None  # (n_samples, 1), None if all weights are equal
+    w: NDArray[np.float64] | None  # (n_samples, 1), each > 0; None without weights
+
+    def weighted(self, w: NDArray[np.float64] | None) -> Examples:
+        """Multiply the weights by w (n_samples,), and leave out the examples of weight 0. Raises ValueError."""
+        if w is None:
+            return self
+        with np.errstate(over="ignore", under="ignore"):
+            w = w[:, None] if self.w is None else w[:, None] * self.w
+            total = w.sum()
+        if not np.isfinite(total):
+            raise ValueError(f"the sum of the sample weights must be finite, got {total}: divide them by their mean")
+        used = w[:, 0] > 0
+        return Examples(self.X, self.y, w) if used.all() else Examples(self.X[used], self.y[used], w[used])
 
 
 class MLP(BaseEstimator, ABC):
@@ -153,7 +165,8 @@ class MLP(BaseEstimator, ABC):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like of shape (n_samples,), optional
-            The loss of a batch is the weighted mean over its examples.
+            The loss of a batch is the weighted mean over its examples. The result is the same as without the examples
+            of weight 0.
         X_val, y_val : array-like, optional
             Validation set. Its loss and score are recorded in `history_`. With `early_stopping`, it replaces the
             validation set that is otherwise split from X.
@@ -184,7 +197,8 @@ class MLP(BaseEstimator, ABC):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like of shape (n_samples,), optional
-            The loss of a batch is the weighted mean over its examples.
+            The loss of a batch is the weighted mean over its examples. The result is the same as without the examples
+            of weight 0.
 
         Returns
         -------
@@ -207,6 +221,8 @@ class MLP(BaseEstimator, ABC):
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+        if not len(train.y):  # possible in partial_fit only
+            return self
         with blas_threads(self.network_, self._effective_batch_size(len(train.y))):
             if self.solver == "lbfgs":
                 fit_lbfgs(self, train.X, self._targets(train.y), train.w)
@@ -221,7 +237,9 @@ class MLP(BaseEstimator, ABC):
         self._check_new_parameters(incremental, validation)
         continued = hasattr(self, "network_") and (self.warm_start or incremental)
         X, y = self._check_data(X, y, incremental, reset=not continued)
-        w = self._check_weight(X, y, sample_weight)
+        train = self._weigh(X, y, sample_weight)
+        if not len(train.y) and not incremental:
+            raise ValueError("class_weight gives all examples the weight zero: at least one class needs a weight > 0")
         checked = None if validation is None else self._check_validation(*validation)
         if not continued:
             self._initialize(X.shape[1], y.shape[1], self.dtype or X.dtype)
@@ -234,9 +252,7 @@ class MLP(BaseEstimator, ABC):
             scored = self.__dict__.get("validation_scores_") is not None
             if not hasattr(self, "history_") or bool(self.early_stopping) != scored:
                 self._reset_record()
-        dtype = self.network_.dtype
-        w = None if w is None else _as_dtype("sample_weight", w, dtype)
-        return Examples(_as_dtype("X", X, dtype), y, w), checked
+        return train._replace(X=_as_dtype("X", train.X, self.network_.dtype)), checked
 
     def _check_new_parameters(self, incremental: bool, validation: Any) -> None:
         """Check what `_parameter_constraints` cannot express. Raises ValueError."""
@@ -418,9 +434,10 @@ class MLP(BaseEstimator, ABC):
         if X is None or y is None:
             raise ValueError("X_val and y_val must be given together")
         X, y = self._check_data(X, y, incremental=True, reset=False)
-        if len(y) < 2:
-            raise ValueError(f"X_val has {len(y)} example: expected at least 2")
-        return Examples(X, y, self._check_weight(X, y, sample_weight, validation=True))
+        examples = self._weigh(X, y, sample_weight, validation=True)
+        if len(examples.y) < 2:
+            raise ValueError(f"X_val has {len(examples.y)} examples of weight > 0: expected at least 2")
+        return examples
 
     def _make_scorer(self, validation: Examples) -> Scorer:
         """A function that returns (evaluation, score) of the validation set, for the present weights."""
@@ -438,12 +455,17 @@ class MLP(BaseEstimator, ABC):
 
         return score
 
-    def _check_weight(self, X: Any, y: Array, sample_weight: Any, validation: bool = False) -> Array | None:
-        """Sample weights (n_samples, 1), None if all are equal."""
-        if sample_weight is None:
-            return None
-        w: Array = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        return w[:, None]
+    def _weigh(self, X: Any, y: NDArray[Any], sample_weight: Any, validation: bool = False) -> Examples:
+        """The examples and their weights, without the examples of weight 0, whose batches would have no loss."""
+        examples = Examples(X, y, None)
+        if sample_weight is not None:
+            w = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            examples = examples.weighted(w)  # before the weights that balance the classes are computed
+        return examples.weighted(self._check_class_weight(examples.y, validation))
+
+    def _check_class_weight(self, y: NDArray[Any], validation: bool) -> NDArray[np.float64] | None:
+        """The weight (n_samples,) of each example according to its class, None if all are equal."""
+        return None
 
     # ---- Prediction --------------------------------------------------------------------------------------------------
 

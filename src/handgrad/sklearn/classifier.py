@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Tags, column_or_1d, compute_sample_weight
+from sklearn.utils import Tags, column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
@@ -35,7 +36,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         Number of units of each hidden layer; () for none.
     activation : str or list of str, default="relu"
         Activation of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu"; in addition to
-        scikit-learn, "sigmoid" (the same as "logistic"), "leaky_relu", "softplus", "gelu".
+        scikit-learn, "sigmoid" (the same as "logistic"), "leaky_relu", "elu", "selu", "softplus", "gelu", "exact_gelu",
+        "silu".
     solver : {"lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon"}, default="adam"
         "lbfgs", "sgd" and "adam" are those of scikit-learn. "lbfgs" uses all examples at each iteration, the others are
         stochastic and use mini-batches. "momentum", "nesterov", "adamw" and "muon" are optimizers of handgrad.
@@ -85,7 +87,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         "log_loss": `CrossEntropy` for multiclass targets, else `BinaryCrossEntropy`. "squared_error":
         `SquaredError("sigmoid")`. Or a loss of handgrad, such as CrossEntropy(label_smoothing=0.1).
     class_weight : dict, list of dict or "balanced", optional
-        {class: weight}, multiplied by sample_weight. "balanced": n_samples / (n_classes * count of the class). For
+        {class: weight}, multiplied by sample_weight; 1 for a class that is missing. A class of weight 0 remains in
+        `classes_`, but its examples are not used. "balanced": n_samples / (n_classes * count of the class). For
         multilabel targets a list of {0: weight, 1: weight}, one for each label, or "balanced" for each label; the
         weights of the labels are multiplied.
     dropout : float or list of float, default=0.0
@@ -208,7 +211,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Classes.
         sample_weight : array-like of shape (n_samples,), optional
-            The loss of a batch is the weighted mean over its examples.
+            The loss of a batch is the weighted mean over its examples. The result is the same as without the examples
+            of weight 0.
         classes : array-like of shape (n_classes,), optional
             All classes that y contains in any call. Required in the first call.
 
@@ -323,19 +327,36 @@ class MLPClassifier(ClassifierMixin, MLP):
         if incremental and self.class_weight == "balanced":
             raise ValueError("class_weight='balanced' needs all of y, which partial_fit does not have: use a dict")
 
-    def _check_weight(self, X: Any, y: Array, sample_weight: Any, validation: bool = False) -> Array | None:
-        w = super()._check_weight(X, y, sample_weight)
+    def _check_class_weight(self, y: NDArray[Any], validation: bool) -> NDArray[np.float64] | None:
         if self.class_weight is None:
-            return w
-        labels = self._original_targets(y)
-        if self.class_weight != "balanced" or self._multilabel:
-            self._class_weight = self.class_weight
-        elif not validation:  # the validation set uses the class weights of the training set
-            present, counts = np.unique(labels, return_counts=True)
-            self._class_weight = dict(zip(present.tolist(), len(y) / (len(present) * counts), strict=True))
-        of_class = compute_sample_weight(self._class_weight, labels)[:, None]
-        weights: Array = of_class if w is None else w * of_class
+            return None
+        if self._multilabel:
+            columns = y.astype(int).T
+        else:
+            columns = (y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(int))[None]
+        if not validation:  # the validation set has the class weights of the training set
+            self._class_weight = self._class_weight_table(columns)
+        weights = np.ones(len(y))
+        with np.errstate(over="ignore", under="ignore"):
+            for table, column in zip(self._class_weight, columns, strict=True):
+                weights *= table[column]
         return weights
+
+    def _class_weight_table(self, columns: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+        """The weights of the classes, or of 0 and 1 for each label of multilabel targets.
+
+        `columns` has the index of each example's class, in one row, or in one row for each label.
+        """
+        classes = np.array([0, 1]) if self._multilabel else self.classes_
+        if self.class_weight == "balanced":
+            return [_balanced(column, len(classes)) for column in columns]
+        given = list(self.class_weight) if self._multilabel and isinstance(self.class_weight, list) else None
+        if not self._multilabel and isinstance(self.class_weight, Mapping):
+            given = [self.class_weight]
+        if given is None or len(given) != len(columns):
+            kind = f"a list of {len(columns)} dicts, one for each label," if self._multilabel else "a dict"
+            raise ValueError(f"class_weight must be {kind} or 'balanced' for this y, got {self.class_weight!r}")
+        return [_weights_of(classes, weight) for weight in given]
 
     def _decode(self, p: Array) -> NDArray[Any]:
         labels: NDArray[Any] = self._label_binarizer.inverse_transform(p.ravel() if self.n_outputs_ == 1 else p)
@@ -352,3 +373,29 @@ class MLPClassifier(ClassifierMixin, MLP):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _balanced(indices: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+    """Weights that give each class of the examples the same total weight; 1 for other classes."""
+    counts = np.bincount(indices, minlength=count)
+    present = np.count_nonzero(counts)
+    return np.where(counts > 0, len(indices) / (present * np.maximum(counts, 1)), 1.0)
+
+
+def _weights_of(classes: NDArray[Any], weights: Any) -> NDArray[np.float64]:
+    """The weight of each class in a dict, 1 for classes that are missing. Raises ValueError for invalid dicts."""
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"class_weight must be a dict {{class: weight}}, got {weights!r}")
+    names = classes.tolist()
+    if classes.dtype.kind in "mM":  # a key may be a string or a datetime.date, whose hash is another one
+        names, weights = list(classes), {np.array([key]).astype(classes.dtype)[0]: w for key, w in weights.items()}
+    missing = [name for name in names if name not in weights] if len(weights) else []
+    if missing and len(classes) - len(missing) < len(weights):  # perhaps a misspelled class
+        raise ValueError(
+            f"class_weight has weights for classes that are not in {names}: got {list(weights)}; "
+            "correct them, or give a weight to every class"
+        )
+    values = [weights.get(name, 1.0) for name in names]
+    if not all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in values):
+        raise ValueError(f"class weights must be numbers >= 0, got {dict(weights)}")
+    return np.array(values, dtype=float)

@@ -13,7 +13,7 @@ from ..arrays import Array
 from .sparse import maybe_sparse, row_blocks
 
 
-def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
+def fit_lbfgs(estimator: Any, X: Any, t: Array, w: NDArray[np.float64] | None) -> None:
     """Minimize Σᵢ wᵢ Lᵢ / Σᵢ wᵢ + α/2 Σ W² / Σᵢ wᵢ, starting from the weights of the estimator's network.
 
     The gradient is summed over blocks of rows. Sets `n_iter_` and `loss_`.
@@ -27,7 +27,7 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
     t : ndarray of shape (n_samples, n_outputs)
         Targets.
     w : ndarray of shape (n_samples, 1) or None
-        Sample weights.
+        Sample weights > 0.
 
     Raises
     ------
@@ -41,7 +41,8 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: Array | None) -> None:
         network.parameters[...] = theta
         value, gradient[...] = 0.0, 0
         for rows, x in row_blocks(X):
-            weight = (np.ones((x.shape[0], 1), x.dtype) if w is None else w[rows]) / x.dtype.type(total)
+            weight = (np.ones((x.shape[0], 1)) if w is None else w[rows]) / total
+            weight = weight.astype(x.dtype)
             z = network.backprop(x, t[rows], weight)
             value += float(network.loss.per_example(z, t[rows]) @ weight[:, 0])
             gradient[...] += network.gradient

@@ -38,7 +38,8 @@ class MLPRegressor(RegressorMixin, MLP):
         Number of units of each hidden layer; () for none.
     activation : str or list of str, default="relu"
         Activation of the hidden layers, or one for each: "identity", "logistic", "tanh", "relu"; in addition to
-        scikit-learn, "sigmoid" (the same as "logistic"), "leaky_relu", "softplus", "gelu".
+        scikit-learn, "sigmoid" (the same as "logistic"), "leaky_relu", "elu", "selu", "softplus", "gelu", "exact_gelu",
+        "silu".
     solver : {"lbfgs", "sgd", "adam", "momentum", "nesterov", "adamw", "muon"}, default="adam"
         "lbfgs", "sgd" and "adam" are those of scikit-learn. "lbfgs" uses all examples at each iteration, the others are
         stochastic and use mini-batches. "momentum", "nesterov", "adamw" and "muon" are optimizers of handgrad.

@@ -19,7 +19,7 @@ from ..optimizers import Adam, Optimizer
 from ..training import Callback, History, Trainer
 from .sparse import is_sparse
 
-TINY = float(np.finfo(np.float32).tiny)  # smallest total weight of a batch: if all weights are 0, its gradient is 0
+LIGHT = 1e-3  # smallest total weight of a batch, relative to the other batches, that its penalty is divided by
 
 # Computes the evaluation and the score of the validation set.
 Scorer = Callable[[], tuple[Evaluation, float]]
@@ -124,7 +124,8 @@ class SklearnTrainer(Trainer):
     optimizer : Optimizer
         The update rule.
     alpha : float
-        α/2 Σ W² / n is added to the loss of a batch, with n the number, or the total weight, of its examples.
+        α/2 Σ W² / n is added to the loss of a batch, with n the number, or the total weight, of its examples. A batch
+        of a very small total weight has a larger n, so that its penalty does not shrink the weights to 0.
     random_state : numpy.random.RandomState or None
         Shuffles the sample order of the last epoch; None does not shuffle.
     score : callable, optional
@@ -160,7 +161,7 @@ class SklearnTrainer(Trainer):
         self.penalty = 0.0
         self._weight_matrices = [W for W, _ in network.weights]
 
-    def run(self, x: Any, t: Array, w: Array | None, epochs: range, schedule_epochs: range) -> History:
+    def run(self, x: Any, t: Array, w: NDArray[np.float64] | None, epochs: range, schedule_epochs: range) -> History:
         """Train on validated inputs.
 
         Parameters
@@ -170,7 +171,7 @@ class SklearnTrainer(Trainer):
         t : ndarray of shape (n_samples, n_outputs)
             Targets.
         w : ndarray of shape (n_samples, 1) or None
-            Sample weights.
+            Sample weights > 0.
         epochs : range
             Epochs to train.
         schedule_epochs : range
@@ -178,6 +179,7 @@ class SklearnTrainer(Trainer):
         """
         self.epoch = self.first_epoch = epochs.start
         self.epochs, self._schedule_epochs = epochs.stop, schedule_epochs
+        self._mean_weight = 1.0 if w is None else float(w.mean())
         return self._run(x, t, w, None)
 
     def _lr(self) -> float:
@@ -207,13 +209,19 @@ class SklearnTrainer(Trainer):
             yield x[chosen], t[chosen], None if w is None else w[chosen]
 
     def _train_step(self, x: Array, t: Array, w: Array | None) -> Array:
-        n = len(t) if w is None else max(float(w.sum(dtype=float)), TINY)
+        n: float = len(t)
+        if w is not None:
+            total, usual = float(w.sum()), len(t) * self._mean_weight
+            # A step multiplies W by 1 - lr α / n. If the batch is lighter than usual, the factor is at least 0.99.
+            n = max(total, min(usual, max(LIGHT * usual, 100 * self._lr() * self.alpha)))
+            with np.errstate(under="ignore"):  # a mean of 1 over each batch, in place: the reported loss uses it too
+                w /= total
+                w *= len(w)
+                w = w.astype(self.network.dtype, copy=False)
         if self.alpha:
             self.optimizer.l2 = self.alpha / n
             squares = sum(float(np.vdot(W, W)) for W in self._weight_matrices)
             self.penalty += self.alpha / 2 * squares * len(t) / n / len(self.sample_order)
-        if w is not None:  # a mean of 1 over each batch, in place, so that the reported loss uses it too
-            w *= len(w) / n
         return super()._train_step(x, t, w)
 
     def _record(self) -> None:
