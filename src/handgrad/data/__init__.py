@@ -35,7 +35,8 @@ def load(
         "mnist": MNIST, downloaded if no copy is found on this machine. "synthetic": 60,000 training and 10,000 test
         digits that `handgrad.data.synthetic` renders. Any other string is a path:
 
-        - a directory of four IDX files, in torchvision's layout too;
+        - a directory of four IDX files, or the directory that torchvision downloads to: ROOT/FashionMNIST or ROOT, for
+          MNIST, Fashion-MNIST, KMNIST, QMNIST and EMNIST; for a split of EMNIST ROOT/EMNIST/digits, .../letters, ...;
         - a folder with one folder of image files for each class, or with the folders train and test of such folders;
         - a CSV file with a column of labels; pixels are read as images, all other columns as numbers;
         - an .npz file with x_train, y_train, x_test and y_test, as Keras has it, or with x and y.
@@ -75,10 +76,11 @@ def load(
     if name == "mnist":
         return _renamed(load_mnist(), classes)
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() or not path.exists():  # EMNIST/digits is no directory, but files in EMNIST/raw
         dataset_or_none = load_user_data(path, MNIST)
         if dataset_or_none is not None:
             return _renamed(dataset_or_none, classes)
+    if path.is_dir():
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
         tables = [entry for entry in entries if re.search(r"\.[ct]sv(\.gz)?$", entry.name, re.IGNORECASE)]
         if len(tables) > 1:  # such as train.csv and test.csv

@@ -371,7 +371,7 @@ def read_dataset(directory: str | os.PathLike[str]) -> Dataset:
 
     The directory may contain MNIST, Fashion-MNIST, KMNIST or your own data, of any height and width. The classes are
     the training labels. A file name may end in .gz and may have a dot instead of the hyphen
-    before "idx". EMNIST needs conversion first: its file names differ and its images are transposed.
+    before "idx". `handgrad.data.load` also reads EMNIST and QMNIST, whose files differ.
 
     Parameters
     ----------

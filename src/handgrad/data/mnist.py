@@ -25,6 +25,7 @@ import numpy as np
 
 from ..errors import HandgradError, MissingExtraError, optional
 from ..io.atomic import replacing
+from . import torchvision
 from .dataset import FILES, Dataset, build_dataset, matching_files, read_payloads
 from .idx import decompress, encode_idx, read_bytes
 
@@ -197,17 +198,21 @@ def find_mnist(source: Source = MNIST) -> Path | None:
 
 
 def load_user_data(path: Path, source: Source) -> Dataset | None:
-    """Load the data set in a user's directory or mnist.npz; None if there are no IDX files."""
+    """Load the data set in a user's directory, torchvision's too, or mnist.npz; None if there are no IDX files."""
     if path.suffix == ".npz" and path.is_file():
         return build_dataset(_npz_payloads(read_bytes(path), str(path), source), source.name)
-    for directory in _candidates(path):
-        if any(matching_files(directory, name) for name in FILES.values()):
-            payloads = read_payloads(directory)
-            is_source = all(
-                hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items()
-            )
-            return build_dataset(payloads, source.name if is_source else directory.resolve().name)
-    return None
+    found = [directory for directory in torchvision.candidates(path) if torchvision.has_mnist_names(directory)]
+    if not found:
+        return torchvision.read_prefixed(path)
+    directory = found[0]
+    if len(found) > 1:
+        others = ", ".join(str(other) for other in found[1:])
+        logger.warning("%s contains several data sets: reading %s; others are %s", path, directory, others)
+    payloads = read_payloads(directory)
+    if all(hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items()):
+        return build_dataset(payloads, source.name)
+    name = torchvision.dataset_name(directory)
+    return torchvision.with_known_classes(build_dataset(payloads, name), name)
 
 
 def _complete_copy(fetch: bool, source: Source) -> Copy:
