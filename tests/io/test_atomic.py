@@ -1,15 +1,27 @@
-"""Atomic writes: a file is replaced completely or not at all. JSON files."""
+"""Atomic writes: a file is replaced completely or not at all. Links, pipes, temporary files, locks. JSON files."""
 
 import multiprocessing
 import os
 import signal
+import stat
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from handgrad import Network, save
-from handgrad.io.atomic import read_json, replace_file, replacing, write_json
+from handgrad.io.atomic import (
+    DirectoryLock,
+    LockedError,
+    read_json,
+    remove_temporary_files,
+    replace_file,
+    replacing,
+    write_json,
+)
 
 WRITERS = {
     "save": lambda path: save(Network([4, 3], rng=1), path),
@@ -123,6 +135,203 @@ def test_path_that_cannot_be_written_is_reported(make_path, tmp_path, refused):
         replace_file(path, b"new")
     assert path.name in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---- Outputs that are not plain files --------------------------------------------------------------------------------
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs links, modes and pipes")
+
+
+def all_bytes(write, tmp_path):
+    """What a writer writes to a plain file."""
+    write(tmp_path / "plain")
+    content = (tmp_path / "plain").read_bytes()
+    (tmp_path / "plain").unlink()
+    return content
+
+
+@posix
+@every_writer
+def test_write_to_a_pipe(write, tmp_path):
+    expected, pipe, received = all_bytes(write, tmp_path), tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write(pipe)
+    reader.join(10)
+    assert received == [expected]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@posix
+def test_write_through_a_link_to_a_pipe(tmp_path):
+    received = []
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    replace_file(tmp_path / "link", b"new")
+    reader.join(10)
+    assert received == [b"new"]
+    assert stat.S_ISFIFO((tmp_path / "link").stat().st_mode)
+
+
+@posix
+@pytest.mark.parametrize("redirected", [False, True], ids=["pipe", "file"])
+def test_write_to_the_standard_output(redirected, tmp_path):
+    """/dev/stdout is a link to a link, whose text is not always the path of a file."""
+    code = "from handgrad.io.atomic import replace_file; replace_file('/dev/stdout', b'new')"
+    with open(tmp_path / "file", "wb") as file:
+        done = subprocess.run([sys.executable, "-c", code], stdout=file if redirected else subprocess.PIPE, check=True)
+    assert ((tmp_path / "file").read_bytes() if redirected else done.stdout) == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@posix
+@every_writer
+@pytest.mark.parametrize("exists", [True, False])
+def test_links_are_followed(write, exists, tmp_path):
+    expected = all_bytes(write, tmp_path)
+    for directory in ("links", "files"):
+        (tmp_path / directory).mkdir()
+    target, link = tmp_path / "files" / "target", tmp_path / "links" / "link"
+    if exists:
+        target.write_bytes(b"old")
+    (tmp_path / "links" / "first").symlink_to("../files/target")
+    link.symlink_to("first")
+    write(link)
+    assert link.is_symlink()
+    assert not target.is_symlink()
+    assert target.read_bytes() == expected
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["files", "first", "link", "links", "target"]
+
+
+@posix
+def test_link_to_itself_is_reported(tmp_path, refused):
+    (tmp_path / "link").symlink_to("link")
+    with refused("cannot write .*link: "):
+        replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+
+
+@posix
+@every_writer
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755])
+def test_mode_of_an_existing_file_is_kept(write, mode, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    write(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@posix
+def test_mode_of_a_new_file_follows_the_umask(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "file", b"new")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write to every file")
+def test_read_only_file_is_not_replaced(tmp_path, refused):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    with refused("Permission denied"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+@posix
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root can give a file away")
+def test_owner_of_an_existing_file_is_kept(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, 12345, 23456)
+    path.chmod(0o640)
+    replace_file(path, b"new")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 23456, 0o640)
+
+
+@every_writer
+@pytest.mark.parametrize("name", ["m" * 255, "ü" * 127, "\N{GRINNING FACE}" * 63], ids=["ASCII", "ü", "emoji"])
+def test_longest_names_can_be_written(write, name, tmp_path):
+    write(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# ---- Temporary files and locks ---------------------------------------------------------------------------------------
+
+WRITE_AND_WAIT = """
+import sys, time
+from handgrad.io.atomic import DirectoryLock, replacing
+lock = DirectoryLock(sys.argv[1])
+with replacing(sys.argv[1] + "/" + "m" * 255) as file:
+    file.write(b"half")
+    file.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that has locked the directory and is writing to a file in it."""
+    process = subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@posix
+def test_temporary_files_of_killed_processes_are_removed_and_others_are_kept(tmp_path, writer):
+    (tmp_path / "own.part").write_bytes(b"")
+    (tmp_path / ".hidden.part").write_bytes(b"")
+    remove_temporary_files(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()} - {"own.part", ".hidden.part", ".lock"}
+    assert len(names) == 1  # that of the living process
+    writer.kill()
+    writer.wait()
+    code = f"from handgrad.io.atomic import replace_file; replace_file({str(tmp_path / 'other')!r}, b'')"
+    subprocess.run([sys.executable, "-c", code], check=True)  # removes it before it writes
+    assert {path.name for path in tmp_path.iterdir()} == {"own.part", ".hidden.part", ".lock", "other"}
+
+
+@posix
+def test_lock_of_a_directory_is_held_until_the_process_ends(tmp_path, writer, refused):
+    with refused(f"{tmp_path} is in use by another process") as caught:
+        DirectoryLock(tmp_path)
+    assert caught.type is LockedError
+    writer.kill()
+    writer.wait()
+    lock = DirectoryLock(tmp_path)
+    with refused("in use by another process"):
+        DirectoryLock(tmp_path)
+    lock.release()
+    assert not (tmp_path / ".lock").exists()
+    DirectoryLock(tmp_path).release()
+
+
+@posix
+def test_one_of_many_processes_gets_the_lock(tmp_path):
+    """The file of the lock is removed and created all the time."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom handgrad.io.atomic import DirectoryLock, LockedError\n"
+        "held = Path(sys.argv[1], 'held'); count = 0\n"
+        "while count < 200:\n"
+        "    try: lock = DirectoryLock(sys.argv[1])\n"
+        "    except LockedError: continue\n"
+        "    held.touch(exist_ok=False); held.unlink(); count += 1; lock.release()\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
