@@ -33,7 +33,7 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     Prints the accuracy, the loss and the confusion matrix.
     """
     classifier = _load_classifier(model)
-    dataset = load_dataset("mnist" if data is None else data)
+    dataset = load_dataset("mnist" if data is None else data).with_classes(classifier.classes)
     result = classifier.evaluate(dataset.x_test, dataset.y_test)
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:

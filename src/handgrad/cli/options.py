@@ -17,8 +17,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 data_option = click.option(
     "--data",
-    metavar="mnist|synthetic|DIR",
-    help="Data set: MNIST, synthetic digits, or a directory of four IDX files.  [default: mnist]",
+    metavar="mnist|synthetic|PATH",
+    help="Data set: MNIST, synthetic digits, a directory of IDX files, a folder with one folder of images for each "
+    "class, a CSV file with a column of labels, or an .npz file.  [default: mnist]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 model_argument = click.argument("model", type=click.Path(path_type=Path))

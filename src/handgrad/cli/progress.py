@@ -88,6 +88,8 @@ class ProgressReporter(Callback):
             f"{dataset.name}: {len(dataset.x_train) - recipe.validation:,} training examples{validation}, "
             f"{len(dataset.x_test):,} test",
         ]
+        if dataset.notes:
+            heading.append(f"data: {dataset.describe_example()}; {'; '.join(dataset.notes)}")
         self._heading = [*(heading if member == 0 else []), *([self._member] if self._member else [])]
 
     def saved(self) -> str:
@@ -138,7 +140,7 @@ class ProgressReporter(Callback):
             self._bar.close()
             self._bar = None
 
-    def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path) -> None:
+    def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path, data: str) -> None:
         """Print the result on the test set, and where the files are."""
         epochs = sum(trainer.epoch for trainer in trainers)
         seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
@@ -150,4 +152,6 @@ class ProgressReporter(Callback):
         echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")
         histories = "history.json" if len(trainers) == 1 else f"history-1.json to history-{len(trainers)}.json"
         echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
-        echo(f"try: handgrad predict {directory / 'model.safetensors'} IMAGE.png")
+        model, is_images = directory / "model.safetensors", trainers[-1].network.image_shape is not None
+        hint = f"predict {model} IMAGE.png" if is_images else f"evaluate {model} --data {data}"
+        echo(f"try: handgrad {hint}")

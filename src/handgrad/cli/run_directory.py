@@ -180,7 +180,7 @@ class GrowingReport(Callback):
 
         recipe, x, y = self.run.recipe, self.dataset.x_train, self.dataset.y_train
         first = len(x) - recipe.validation
-        preprocessing = recipe.preprocessing(x.shape[1:])
+        preprocessing = recipe.fit_preprocessing(x)
         network = trainer.network
         report(
             self.run.path / "report.png",

@@ -1,0 +1,110 @@
+"""handgrad train and evaluate on own data: tables, folders of images, archives; what the output says about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import handgrad
+from handgrad import Preprocessed, Standardize
+
+RNG = np.random.default_rng(4)
+KINDS = np.array(["oak", "elm", "ash"])
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 180 trees with a height, a price and a kind."""
+    y = np.arange(180) % 3
+    numbers = np.column_stack([20 + 5 * y + RNG.normal(size=180), 1e5 + 1e4 * RNG.normal(size=180)])
+    path = tmp_path_factory.mktemp("table") / "trees.csv"
+    rows = [f"{height:.3f},{price:.2f},{KINDS[k]}" for (height, price), k in zip(numbers, y, strict=True)]
+    path.write_text("\n".join(["height,price,kind", *rows]) + "\n")
+    return path
+
+
+def test_a_table_of_numbers(table: Path, tmp_path: Path, invoke) -> None:
+    code, output, errors = invoke("train", "--data", table, "--epochs", 20, "--out", tmp_path / "run")
+    assert (code, errors) == (0, "")
+    _, _, sizes, about, *_ = output.splitlines()
+    assert sizes == "trees.csv: 120 training examples, 24 validation, 36 test"
+    assert about == (
+        "data: 2 features, 3 classes; the labels are the column 'kind'; the test set is a random 20% of the examples; "
+        "the validation set is a sixth of the training set; the numbers are standardized"
+    )
+    model_file = tmp_path / "run" / "model.safetensors"
+    assert output.splitlines()[-1] == f"try: handgrad evaluate {model_file} --data {table}"
+    model = handgrad.load(model_file)
+    assert isinstance(model, Preprocessed)
+    assert isinstance(model.preprocessing, Standardize)
+    assert model.classes == ("ash", "elm", "oak")
+    assert [model.classes[k] for k in model.predict([[20.0, 1e5], [30.0, 1e5]])] == ["oak", "ash"]
+    code, output, _ = invoke("evaluate", model_file, "--data", table, "--json")
+    assert json.loads(output)["accuracy"] > 0.9
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["validation"] == 24
+    code, output, errors = invoke("train", "--resume", tmp_path / "run", "--epochs", 21)
+    assert code == 0, errors
+    assert "continuing after epoch 20" in output
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_folder_of_images(tmp_path: Path, invoke, members: int) -> None:
+    for kind, box in (("left", (0, 4)), ("right", (4, 8))):
+        for part, count in (("train", 30), ("test", 10)):
+            (tmp_path / "signs" / part / kind).mkdir(parents=True)
+            for i in range(count):
+                image = RNG.integers(0, 60, (8, 8), np.uint8)
+                image[:, slice(*box)] += 150
+                Image.fromarray(image).convert("RGB").save(tmp_path / "signs" / part / kind / f"{i}.png")
+    arguments = ("--data", tmp_path / "signs", "--epochs", 5, "--members", members, "--out", tmp_path / "run")
+    code, output, errors = invoke("train", *arguments)
+    assert (code, errors) == (0, "")
+    assert "signs: 50 training examples, 10 validation, 20 test" in output
+    assert "test: 20 / 20 correct" in output
+    model = handgrad.load(tmp_path / "run" / "model.safetensors")
+    assert (model.classes, model.image_shape) == (("left", "right"), (8, 8))
+    image = tmp_path / "signs" / "test" / "left" / "0.png"
+    assert output.splitlines()[-1].endswith("IMAGE.png")
+    assert image.exists()
+
+
+def test_a_recipe_for_images_rejects_a_table_in_one_line(table: Path, tmp_path: Path, invoke) -> None:
+    code, output, errors = invoke("train", "--data", table, "--recipe", "minute", "--out", tmp_path / "run")
+    assert (code, output) == (2, "")
+    assert "the recipe minute needs images (deskew, rotation, scale, shift, elastic)" in errors
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_explicit_validation_set_is_not_reduced(table: Path, tmp_path: Path, invoke) -> None:
+    arguments = ("train", "--data", table, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    code, _, errors = invoke(*arguments, "--validation", 144)
+    assert code == 2
+    assert "validation 144: expected less than the 144 training examples, for example 24" in errors
+    assert invoke(*arguments, "--validation", 100)[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["validation"] == 100
+
+
+def test_evaluate_matches_the_classes_by_name(table: Path, tmp_path: Path, invoke) -> None:
+    assert invoke("train", "--data", table, "--epochs", 20, "--quiet", "--out", tmp_path / "run")[0] == 0
+    model = tmp_path / "run" / "model.safetensors"
+    lines = table.read_text().splitlines()
+    some = tmp_path / "some.csv"
+    some.write_text("\n".join([lines[0], *(line for line in lines[1:] if not line.endswith("elm"))]) + "\n")
+    code, output, errors = invoke("evaluate", model, "--data", some, "--json")
+    assert code == 0, errors
+    assert json.loads(output)["accuracy"] > 0.9
+    some.write_text(table.read_text().replace("elm", "yew"))
+    code, _, errors = invoke("evaluate", model, "--data", some)
+    assert code == 2
+    assert "has the class 'yew': expected the classes ash, elm, oak of the model" in errors
+
+
+def test_data_that_does_not_exist_is_one_line(tmp_path: Path, invoke) -> None:
+    code, _, errors = invoke("train", "--data", tmp_path / "none.csv")
+    assert code == 2
+    assert "there is no data set" in errors
