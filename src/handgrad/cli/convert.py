@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import HandgradError
+from ..io.atomic import is_stream
 from ..io.models import load, save
 from .echo import echo
 from .options import choose_recipe, json_option, model_argument, parse_image_shape
@@ -62,8 +63,9 @@ def import_command(
     if out.exists() and file.samefile(out):
         raise HandgradError(f"--out {out} is the input file: choose another name")
     save(network, out)
-    for line in inspection.format_report(inspection.inspect(out), arrays=False):
-        echo(line)
+    if not is_stream(out):
+        for line in inspection.format_report(inspection.inspect(out), arrays=False):
+            echo(line)
 
 
 @click.command("export")
@@ -101,6 +103,8 @@ def export_command(
         suffix = target.suffix.replace(".", "_train.") if train else target.suffix
         out = model.with_name(model.stem + suffix)
     files = export(load(model), out, to=to, model_file=model, train=chosen, without_preprocessing=without_preprocessing)
+    if is_stream(out):  # perhaps stdout, where these lines would be part of the exported file
+        return
     for path in files:
         echo(f"{path}: {path.stat().st_size:,} bytes")
     command = f"python {out} [DATA]" if train else target.command(out)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import HandgradError, unknown
-from ..io.atomic import replace_file
+from ..io.atomic import is_stream, replace_file
 from ..io.models import save
 from ..model import Model
 from ..recipes import Recipe
@@ -150,6 +150,10 @@ def export(
 def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] | None) -> tuple[Path, list[Path]]:
     """The model file in the directory of the script, and again if it was written. Never overwrites another model."""
     if model_file is not None and Path(model_file).resolve().parent == path.resolve().parent:
+        return Path(model_file), []
+    if is_stream(path):  # whose directory is not that of a script
+        if model_file is None:
+            raise HandgradError(f"{path} is a device or a pipe: pass the name of the file with the weights as model_file")
         return Path(model_file), []
     weights = path.with_suffix(".safetensors")
     if weights == path:

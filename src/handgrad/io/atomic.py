@@ -66,6 +66,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a device or a pipe, which is written into, or a link to one."""
+    try:
+        existing = os.stat(path)
+        return not stat.S_ISDIR(existing.st_mode) and not _is_at(Path(os.path.realpath(path)), existing)
+    except OSError:
+        return False
+
+
 def _is_at(target: Path, existing: os.stat_result) -> bool:
     """Whether `existing` is a regular file and can be replaced at `target`, unlike the file behind /dev/stdout."""
     try:
