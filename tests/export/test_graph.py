@@ -117,6 +117,10 @@ def test_what_all_members_do_first_is_done_once():
     assert names(Ensemble([member, alone])) == "Deskewed Floats Mean[Shifted Forward, Forward]"
     assert names(Ensemble([alone, other])) == "Mean[Deskewed Floats Forward, Deskewed Floats Forward]"
     assert names(Ensemble([alone, image_network(16)])) == "Mean[Deskewed Floats Forward, Floats Forward]"
+    standardized = [Preprocessed(network(), Standardize([0.0] * 4, [scale] * 4)) for scale in (1.0, 2.0)]
+    assert names(Ensemble([*standardized, network()])) == (
+        "Mean[Standardized Floats Forward, Standardized Floats Forward, Floats Forward]"
+    )
     assert names(Ensemble([alone])) == "Deskewed Floats Forward"
 
 

@@ -20,19 +20,26 @@ from handgrad import (
     BatchNorm,
     BinaryCrossEntropy,
     Dense,
+    Deskew,
     Dropout,
+    Ensemble,
     Huber,
     Identity,
     LeakyReLU,
     Network,
+    Preprocessed,
     ReLU,
     SquaredError,
+    Standardize,
     Tanh,
+    TestTimeAugmentation,
     Trainer,
     save,
 )
 from handgrad.data import load
+from handgrad.data.mnist import find_mnist
 from handgrad.export import TARGETS, export
+from handgrad.export.graph import inference_graph
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
 
@@ -167,7 +174,7 @@ def assert_equal_predictions(target, network, directory, count=50):
 
 
 @pytest.mark.parametrize(
-    ("activation", "loss"), list(zip(itertools.cycle(ACTIVATIONS), [*LOSSES, SquaredError("sigmoid")], strict=False))
+    ("activation", "loss"), list(zip(ACTIVATIONS, itertools.cycle([*LOSSES, SquaredError("sigmoid")]), strict=False))
 )
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_every_activation_and_every_loss(target, activation, loss, tmp_path):
@@ -249,6 +256,177 @@ def test_nothing_overflows(target, loss, tmp_path):
     _, p = run_export(target, network, tmp_path, x)
     assert np.isfinite(p).all()
     np.testing.assert_allclose(p, network.predict_proba(x), atol=1e-6)
+
+
+# ---- Preprocessing, ensembles, test-time augmentation, calibration ---------------------------------------------------
+
+
+def run_on_images(target, model, directory, images):
+    """Run the exported file on raw images (count, height, width), uint8, in the way that its head describes."""
+    path = directory / f"net{TARGETS[target].suffix}"
+    if target == "onnx":
+        pytest.importorskip("onnx", reason="make test-peers installs it")
+    export(model, path, to=target)
+    if target in ("torch", "keras", "python"):
+        labels, p = run_python(path, images)
+        return np.asarray(labels), np.asarray(p)
+    takes_bytes = inference_graph(model).takes_bytes
+    if target != "onnx":
+        head = " ".join(path.read_text().split("#include")[0].split())
+        assert ("reads examples of 784 bytes" if takes_bytes else "reads examples of 784 float32 values") in head
+    rows = images.reshape(len(images), -1)
+    return RUN[target](path, rows if takes_bytes else rows.astype(np.float32) / 255)
+
+
+@pytest.fixture(scope="module")
+def digit_models():
+    """Models of digits that deskew, shrink, average shifts and members, and 1,000 raw test images."""
+    digits = load("synthetic" if find_mnist() is None else str(find_mnist()))
+    x, y = digits.x_train[:3000], digits.y_train[:3000]
+
+    def trained(shrink, seed, loss="cross_entropy"):
+        images = Deskew(28, 28, shrink)(x) if shrink else x
+        network = Network(
+            [images[0].size, 16, 10], activation="relu", init="kaiming_normal", loss=loss, batch_norm=True, rng=seed
+        )
+        network.image_shape = images.shape[1:]
+        Trainer(network, Adam(0.01), batch_size=64, rng=seed).fit(images, y, epochs=1)
+        return network
+
+    small, other = trained(2, 0), trained(2, 1)
+    tta, tta_of_other = TestTimeAugmentation(small, 5), TestTimeAugmentation(other, 5)
+    shrinking = Deskew(28, 28, shrink=2)
+    models = {
+        "deskew": Preprocessed(trained(1, 2, loss="binary_cross_entropy"), Deskew(28, 28)),
+        "deskew, shrink, tta": Preprocessed(tta, shrinking),
+        "deskew, shrink, tta, ensemble": Preprocessed(Ensemble([tta, tta_of_other]), shrinking),
+        "members with different preprocessing": Ensemble(
+            [Preprocessed(tta, shrinking), Preprocessed(trained(4, 3), Deskew(28, 28, 4)), trained(0, 4)]
+        ),
+        "tta of deskew": TestTimeAugmentation(Preprocessed(small, shrinking), 5),
+        "tta, ensemble": Ensemble([TestTimeAugmentation(trained(0, 5), 9), trained(0, 6)]),
+    }
+    return models, digits.x_test[:1000]
+
+
+DIGIT_MODELS = [
+    *("deskew", "deskew, shrink, tta", "deskew, shrink, tta, ensemble", "members with different preprocessing"),
+    *("tta of deskew", "tta, ensemble"),
+]
+
+
+@pytest.mark.parametrize("name", DIGIT_MODELS)
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_predictions_for_a_thousand_raw_digits_are_those_of_handgrad(target, name, digit_models, tmp_path):
+    models, images = digit_models
+    assert list(models) == DIGIT_MODELS
+    model = models[name]
+    labels, p = run_on_images(target, model, tmp_path, images)
+    assert len(labels) == 1000
+    assert (labels == model.predict(images)).all()
+    np.testing.assert_allclose(p, model.predict_proba(images), rtol=0, atol=1e-5)
+    assert len(set(labels)) == 10
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 3, 4])
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_deskewed_bytes_are_rounded_as_in_handgrad(target, shrink, tmp_path):
+    """Images with many values halfway between two bytes: two pixels of odd sum, with a centre between them."""
+    rng = np.random.default_rng(shrink)
+    images = (rng.integers(0, 256, (400, 28, 28)) * (rng.random((400, 28, 28)) < 0.01)).astype(np.uint8)
+    images[:200] = 0
+    for image in images[2:200]:
+        row, column = rng.integers(0, 27, 2)
+        image[row : row + 2, column : column + 2] = rng.integers(0, 256) if row % 2 else rng.integers(0, 256, (2, 2))
+    images[1] = 255
+    sizes = 12, 24
+    images = images[:, : sizes[0], : sizes[1]]
+    n_in = sizes[0] * sizes[1] // shrink**2
+    network = Network([n_in, 3], loss="cross_entropy", rng=0)
+    network.parameters *= 30  # one byte more or less changes the probabilities by more than the tolerance
+    network.image_shape = sizes[0] // shrink, sizes[1] // shrink
+    model = Preprocessed(network, Deskew(*sizes, shrink=shrink))
+    path = tmp_path / f"net{TARGETS[target].suffix}"
+    export(model, path, to=target)
+    x = images if target in ("torch", "keras", "python") else images.reshape(400, -1)
+    labels, p = run_python(path, x) if target in ("torch", "keras") else RUN[target](path, np.ascontiguousarray(x))
+    np.testing.assert_allclose(np.asarray(p), model.predict_proba(images), rtol=0, atol=1e-5)
+    assert (np.asarray(labels) == model.predict(images)).all()
+
+
+@pytest.mark.parametrize("target", ["torch", "keras", "python"])
+def test_float_images_are_not_rounded(target, digit_models, tmp_path):
+    models, images = digit_models
+    floats = images[:200].astype(np.float32) / 255
+    for name in ("deskew, shrink, tta", "tta of deskew"):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / f"net{TARGETS[target].suffix}"
+        export(models[name], path, to=target)
+        p = np.asarray(run_python(path, floats)[1])
+        np.testing.assert_allclose(p, models[name].predict_proba(floats), rtol=0, atol=1e-5)
+    difference = models["deskew, shrink, tta"].predict_proba(floats) - models["deskew, shrink, tta"].predict_proba(
+        images[:200]
+    )
+    assert np.abs(difference).max() > 1e-4  # rounding matters
+
+
+def test_javascript_reads_bytes_and_floats(digit_models, tmp_path):
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    models, images = digit_models
+    model = models["deskew, shrink, tta"]
+    export(model, tmp_path / "net.mjs", to="js")
+    program = """
+import * as net from "./net.mjs";
+const x = %s;
+const run = (a) => Array.from(net.predictProba(a));
+const error = (() => { try { net.predict(x); } catch (caught) { return `${caught}`; } })();
+console.log(JSON.stringify([
+  run(Uint8Array.from(x)), run(Uint8ClampedArray.from(x)), run(x.map((v) => v / 255)),
+  run(Float32Array.from(x, (v) => v / 255)), net.predict(Uint8Array.from(x)), error,
+]));
+"""
+    command = ["node", "--input-type=module", "-e", program % images[0].ravel().tolist()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    *results, label, error = json.loads(done.stdout)
+    for p in results[:2]:
+        np.testing.assert_allclose(p, model.predict_proba(images[:1])[0], atol=1e-5)
+    for p in results[2:]:
+        np.testing.assert_allclose(p, model.predict_proba(images[:1].astype(np.float32) / 255)[0], atol=1e-5)
+    assert label == model.predict(images[:1])[0]
+    assert "expected floats in [0, 1], or bytes in a Uint8Array" in error
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "huber"])
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_standardized_features_equal_those_of_handgrad(target, loss, tmp_path):
+    """Features with an offset that is large compared with their spread: a year, an income, a small fraction."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((200, 3)) * [9, 4e4, 1e-4] + [1995, 1e5, 0.003]).astype(np.float32)
+    members = [Network([3, 8, 4], activation="tanh", loss=loss, rng=seed) for seed in (0, 1)]
+    for model in (
+        Preprocessed(members[0], Standardize.fit(x)),
+        Preprocessed(Ensemble(members), Standardize.fit(x)),
+        Ensemble([Preprocessed(members[0], Standardize.fit(x)), Preprocessed(members[1], Standardize.fit(x[:50]))]),
+    ):
+        path = tmp_path / f"net{TARGETS[target].suffix}"
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        export(model, path, to=target)
+        labels, p = RUN[target](path, x)
+        np.testing.assert_allclose(p, model.predict_proba(x), rtol=1e-5, atol=1e-5)
+        assert labels is None or (labels == model.predict(x)).all()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", SquaredError("sigmoid"), "poisson"])
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_mean_of_an_ensemble_equals_that_of_handgrad_for_every_kind_of_output(target, loss, tmp_path):
+    x = np.random.default_rng(0).standard_normal((100, 5)).astype(np.float32) * 3
+    for n_out in [2] if loss == "cross_entropy" else [1, 2]:
+        model = Ensemble([Network([5, 4, n_out], loss=loss, rng=seed, activation="tanh") for seed in range(12)])
+        (tmp_path / str(n_out)).mkdir()
+        labels, p = run_export(target, model, tmp_path / str(n_out), x)
+        np.testing.assert_allclose(p, model.predict_proba(x), rtol=1e-5, atol=1e-5)
+        assert labels is None or (labels == model.predict(x)).all()
 
 
 # ---- Estimators ------------------------------------------------------------------------------------------------------

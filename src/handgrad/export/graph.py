@@ -480,12 +480,10 @@ def _tempered(node: Node, temperature: float, arrays: Iterator[int]) -> Node:
 
 def _with_floats(node: Node, is_image: bool) -> Node:
     """Add the conversions to floats: after Deskew, which rounds integer images, and after Standardize."""
-    if is_image and any(isinstance(other, Deskewed) for other in _before_shifts(node)):
+    if any(isinstance(other, Deskewed if is_image else Standardized) for other in _before_shifts(node)):
         if isinstance(node, Mean):
             return replace(node, parts=tuple(_with_floats(part, is_image) for part in node.parts))
         assert not isinstance(node, Forward)
-        return replace(node, part=_with_floats(node.part, is_image))
-    if isinstance(node, Standardized) and not is_image:
         return replace(node, part=_with_floats(node.part, is_image))
     return Floats(_on_floats(node))
 
