@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -128,5 +129,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
             raise HandgradError(f"{name} has dtype {dtype} and shape {shape}: the file is damaged or not an array")
         data = bytearray(file.read())
     array = np.frombuffer(data, dtype) if size else np.empty(math.prod(shape), dtype)
-    array = array.reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    array = array.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="), copy=False)
+    if array.size and dtype.kind == "U" and np.ascontiguousarray(array).view(np.uint32).max() > sys.maxunicode:
+        raise HandgradError(f"{name} contains characters that do not exist: the file is damaged")
+    return array

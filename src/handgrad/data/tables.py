@@ -209,7 +209,7 @@ class _Reader:
     def read(self, column: int, header: list[str] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """The features and the labels of all rows."""
         whole = None if self.quoted or self.delimiter == " " else self._whole_numbers()
-        if whole is not None:
+        if whole is not None and (header is None or whole.shape[1] == len(header)):
             return np.delete(whole, column, axis=1), whole[:, column].astype(np.float64)
         parts: list[NDArray[np.float64]] = []
         labels: list[str] = []
