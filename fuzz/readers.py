@@ -308,6 +308,75 @@ def mutate_keras(data: bytes, rng: np.random.Generator) -> bytes:
     return mutations.mutate_zip(data, rng, {".json": mutations.mutate_json_file})
 
 
+# ---- Data sets -------------------------------------------------------------------------------------------------------
+
+
+def npz_seeds() -> list[bytes]:
+    """Archives with the names of Keras, and with x and y and named classes."""
+    images, files = np.arange(12 * 4, dtype=np.uint8).reshape(12, 2, 2), []
+    for arrays in (
+        {"x_train": images, "y_train": np.uint8(Y), "x_test": images, "y_test": np.uint8(Y)},
+        {"x": X.astype(np.float32), "y": np.array(["a", "b", "c"])[Y], "classes": np.array(["a", "b", "c"])},
+    ):
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        files.append(buffer.getvalue())
+    return files
+
+
+def read_npz(path: Path) -> None:
+    """Read an archive as a data set."""
+    from handgrad.data.archives import load_npz
+
+    use_dataset(load_npz(path))
+
+
+def csv_seeds() -> list[bytes]:
+    """Tables as Kaggle's, with names, quotes, other separators and without a header."""
+    pixels = "label,pixel0,pixel1,pixel2,pixel3\n" + "".join(f"{i % 3},0,{i},255,{i * 9}\n" for i in range(12))
+    quoted = 'length;"wid;th";"class"\n' + "".join(f'{i}.5;{i * 2};"cl""ass {i % 2}"\n' for i in range(12))
+    plain = "".join(f"{i / 7},{-i},{i % 2}\r\n" for i in range(12))
+    return [pixels.encode(), quoted.encode("utf-8-sig"), plain.encode()]
+
+
+def read_csv(path: Path) -> None:
+    """Read a table as a data set."""
+    from handgrad.data.tables import load_table
+
+    use_dataset(load_table(path))
+
+
+def use_dataset(dataset: Any) -> None:
+    """What a training does with a data set."""
+    repr(dataset)
+    "".join(dataset.classes)
+    model = handgrad.Network([int(np.prod(dataset.x_train.shape[1:])), len(dataset.classes)], rng=0)
+    if model.parameters.size < MAX_SIZE:
+        with np.errstate(all="ignore"):
+            model.evaluate(dataset.x_train, dataset.y_train)
+
+
+def mutate_csv(data: bytes, rng: np.random.Generator) -> bytes:
+    """Change a cell, a line, or bytes."""
+    kind = rng.random()
+    if kind < 0.3:
+        return mutations.mutate_bytes(data, rng)
+    if kind < 0.6:
+        return mutations.mutate_text(data, rng)
+    lines = data.split(b"\n")
+    i, j = int(rng.integers(len(lines))), int(rng.integers(len(lines)))
+    if kind < 0.8:
+        cells = lines[i].split(b",")
+        value = str(mutations.choice(rng, (*mutations.NUMBERS, *mutations.TEXTS, '"', "'", ",", ";", "\t", "=1+1")))
+        cells[int(rng.integers(len(cells)))] = value.encode("utf-8", "surrogatepass")
+        lines[i] = b",".join(cells)
+    elif kind < 0.9:
+        lines[i] = lines[j] * mutations.choice(rng, (0, 2, 1000))
+    else:
+        lines[i:i] = [lines[j]] * mutations.choice(rng, (1, 5, 1000))
+    return b"\n".join(lines)
+
+
 # ---- Images ----------------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +410,7 @@ def image_seeds() -> list[bytes]:
     for image, kind, options in (
         (grey, "PNG", {}),
         (colour, "PNG", {}),
-        (palette, "PNG", {"transparency": 0}),
+        (palette, "PNG", {}),
         (grey.convert("1"), "PNG", {}),
         (deep, "PNG", {}),
         (grey, "JPEG", {"exif": exif}),
@@ -378,6 +447,14 @@ _READERS = (
     Reader("torch", ".safetensors", torch_seeds, mutations.mutate_safetensors, read_torch),
     Reader("config", ".json", config_seeds, mutations.mutate_json_file, read_run),
     Reader("keras", ".keras", keras_seeds, mutate_keras, read_keras),
+    Reader(
+        "npz",
+        ".npz",
+        npz_seeds,
+        lambda data, rng: mutations.mutate_zip(data, rng, {".npy": mutations.mutate_npy}),
+        read_npz,
+    ),
+    Reader("csv", ".csv", csv_seeds, mutate_csv, read_csv),
     Reader("npy", ".npy", npy_seeds, mutations.mutate_npy, read_image),
     Reader("image", ".png", image_seeds, mutations.mutate_png, read_image),
 )
