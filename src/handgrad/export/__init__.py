@@ -153,7 +153,9 @@ def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] 
         return Path(model_file), []
     if is_stream(path):  # whose directory is not that of a script
         if model_file is None:
-            raise HandgradError(f"{path} is a device or a pipe: pass the name of the file with the weights as model_file")
+            raise HandgradError(
+                f"{path} is a device or a pipe: pass the name of the file with the weights as model_file"
+            )
         return Path(model_file), []
     weights = path.with_suffix(".safetensors")
     if weights == path:
