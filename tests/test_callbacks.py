@@ -1,9 +1,11 @@
 """Callbacks: early stopping, EMA and SWA, checkpoints, and their combinations."""
 
 import copy
+import gc
 import itertools
 import math
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -654,3 +656,15 @@ def test_checkpoint_of_a_resumed_training_knows_the_saved_epoch(tmp_path):
 def test_invalid_max_share_is_rejected(max_share, tmp_path, refused):
     with refused(rf"Checkpoint: max_share must be in \(0, 1\], got {max_share}"):
         Checkpoint(tmp_path / "c", max_share)
+
+
+@pytest.mark.parametrize(
+    "callback", [EarlyStopping("loss"), EMA(), SWA()], ids=lambda callback: type(callback).__name__
+)
+def test_callback_does_not_keep_its_trainer_alive(callback):
+    trainer = Trainer(Network([4, 3], rng=0), SGD(0.1), callbacks=[callback], rng=0)
+    trainer.fit(np.eye(4), [0, 1, 2, 0], epochs=2)
+    reference = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert reference() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class EarlyStopping(Callback):
         self.monitor, self.restore_best = monitor, restore_best
         self.patience = check_int("EarlyStopping: patience", patience, 1)
         self.min_delta = check_non_negative("EarlyStopping: min_delta", min_delta)
-        self._trainer: Trainer | None = None
+        self._trainer: weakref.ref[Trainer] | None = None
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,9 +65,9 @@ class EarlyStopping(Callback):
         self.best_parameters: Array | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        if trainer.epoch == trainer.first_epoch or self._trainer not in (None, trainer):
+        if trainer.epoch == trainer.first_epoch or (self._trainer is not None and self._trainer() is not trainer):
             self._forget()
-        self._trainer = trainer
+        self._trainer = weakref.ref(trainer)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         value = trainer.metrics.get(self.monitor)
@@ -118,7 +119,7 @@ class _WeightAverage(Callback, ABC):
         self.average: Array = np.empty(0, np.float32)  # μ
         self.count = 0  # number of averaged θ
         self.raw: Array | None = None  # θ, while the network has μ
-        self._trainer: Trainer | None = None
+        self._trainer: weakref.ref[Trainer] | None = None
         self._within_epoch = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,13 +135,16 @@ class _WeightAverage(Callback, ABC):
             raise HandgradError(f"the callbacks {trainer.callbacks} average the weights twice: expected one EMA or SWA")
         theta = trainer.network.parameters
         unchanged = self.raw is None or np.array_equal(theta, self.average)
-        if self._trainer not in (None, trainer) or self._within_epoch or not unchanged:
+        another = self._trainer is not None and self._trainer() is not trainer
+        if another or self._within_epoch or not unchanged:
             self.count = 0
         elif self.raw is not None:
             theta[...] = self.raw
         if self.count == 0:
             self.average = aligned_empty(theta.size, theta.dtype)
-        self.raw, self._trainer, self._within_epoch = None, trainer, False
+        elif not self.average.flags.writeable:  # joblib.load(..., mmap_mode="r")
+            self.average = np.array(self.average)
+        self.raw, self._trainer, self._within_epoch = None, weakref.ref(trainer), False
         cuts = [slice(first, first + UPDATE_CHUNK) for first in range(0, theta.size, UPDATE_CHUNK)]
         scratch = aligned_empty(min(UPDATE_CHUNK, theta.size), theta.dtype)
         self._blocks = [(theta[c], self.average[c], scratch[: theta[c].size]) for c in cuts]

@@ -169,6 +169,11 @@ class Optimizer(ABC):
         views: dict[str, Any] = {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_scratch": None}
         return vars(self) | views
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copy the state, which is in a read-only file after joblib.load(..., mmap_mode="r")."""
+        vars(self).update(state)
+        self.state = np.array(self.state)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to continue: the class, the state and the number of steps."""
         return {"kind": type(self).__name__, "state": self.state.copy(), "steps": self.steps}
