@@ -72,8 +72,8 @@ def python_string(text: str) -> str:
 
 
 def js_string(text: str) -> str:
-    """Return a JavaScript string literal in ASCII. `<` is an escape, so that the text cannot end an HTML script."""
-    return json.dumps(text).replace("<", "\\u003c")
+    """Return a JavaScript string literal in ASCII. `<` and `>` are escapes, so that no text ends an HTML script."""
+    return json.dumps(text).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def c_string(text: str) -> str:
