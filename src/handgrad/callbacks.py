@@ -126,6 +126,11 @@ class _WeightAverage(Callback, ABC):
         """Leave out the trainer: a copy continues with the trainer that it is given."""
         return {name: value for name, value in vars(self).items() if name != "_blocks"} | {"_trainer": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copy the average, which is in a file after joblib.load(..., mmap_mode="r")."""
+        vars(self).update(state)
+        self.average = np.array(self.average)
+
     @abstractmethod
     def _rate(self, trainer: Trainer) -> float:
         """Return r of this step, 0 to skip it. Increments `count`."""
@@ -142,8 +147,6 @@ class _WeightAverage(Callback, ABC):
             theta[...] = self.raw
         if self.count == 0:
             self.average = aligned_empty(theta.size, theta.dtype)
-        elif not self.average.flags.writeable:  # joblib.load(..., mmap_mode="r")
-            self.average = np.array(self.average)
         self.raw, self._trainer, self._within_epoch = None, weakref.ref(trainer), False
         cuts = [slice(first, first + UPDATE_CHUNK) for first in range(0, theta.size, UPDATE_CHUNK)]
         scratch = aligned_empty(min(UPDATE_CHUNK, theta.size), theta.dtype)

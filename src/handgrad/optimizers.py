@@ -170,7 +170,7 @@ class Optimizer(ABC):
         return vars(self) | views
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copy the state, which is in a read-only file after joblib.load(..., mmap_mode="r")."""
+        """Copy the state, which is in a file after joblib.load(..., mmap_mode="r")."""
         vars(self).update(state)
         self.state = np.array(self.state)
 
