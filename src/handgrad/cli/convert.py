@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from ..errors import HandgradError
-from ..io.atomic import is_stream
+from ..io.atomic import encode_json, is_stream
 from ..io.models import load, save
 from .echo import echo
 from .options import choose_recipe, json_option, model_argument, parse_image_shape
@@ -123,7 +122,7 @@ def inspect(file: Path, as_json: bool) -> None:
     from ..diagnostics import inspect as inspection  # late: few commands need it
 
     found = inspection.inspect(file)
-    for line in [json.dumps(found)] if as_json else inspection.format_report(found):
+    for line in [encode_json(found)] if as_json else inspection.format_report(found):
         echo(line)
 
 

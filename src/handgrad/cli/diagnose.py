@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..data import Dataset
 from ..data import load as load_dataset
 from ..errors import HandgradError
 from ..gradcheck import TOLERANCE, check_all
+from ..io.atomic import encode_json
 from ..io.models import load as load_model
 from ..model import Model
 from ..network import Network
@@ -166,9 +166,9 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
     examples, flops = measured.batch_size / step, total.flops / step
     if as_json:
         for part in measured.parts:
-            echo(json.dumps(part._asdict()))
+            echo(encode_json(part._asdict()))
         numbers = {"step": step, "sum": total.seconds, "floor": total.floor, "examples_per_second": examples}
-        echo(json.dumps({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
+        echo(encode_json({**numbers, "flops_per_second": flops, "peak_flops_per_second": peak}))
         return
     echo(*describe(chosen, trainer.network))
     echo(f"{'part':32}{'time us':>12}{'% of step':>14}{'floor us':>12}{'time/floor':>12}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..adversarial import deepfool
 from ..arrays import as_floats
 from ..data import load as load_dataset
 from ..errors import HandgradError
+from ..io.atomic import encode_json
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..network import Network
@@ -38,7 +38,7 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:
         numbers = {"loss": result.loss, "accuracy": result.accuracy, "correct": result.correct, "total": result.total}
-        echo(json.dumps({**numbers, "confusion_matrix": confusion.tolist(), "classes": classifier.classes}))
+        echo(encode_json({**numbers, "confusion_matrix": confusion.tolist(), "classes": classifier.classes}))
         return
     echo(f"{dataset.name} test: {format_correct(result)}, loss {result.loss:.4f}")
     echo("confusion matrix (rows: true class, columns: predicted class)")
@@ -69,7 +69,7 @@ def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: b
         if as_json:
             probabilities = {name: float(value) for name, value in zip(classifier.classes, p, strict=True)}
             row = {"file": str(path), "prediction": classifier.classes[first], "probabilities": probabilities}
-            echo(json.dumps(row))
+            echo(encode_json(row))
         else:
             best, next_best = _with_probability(classifier, first, p), _with_probability(classifier, second, p)
             echo(f"{path}: {best}, second choice {next_best}")
@@ -134,7 +134,7 @@ def attack(
         if as_json:
             row = {"file": name, "before": network.classes[before], "p_before": float(p_before[before])}
             row |= {"after": network.classes[after], "p_after": float(p_after[after])}
-            echo(json.dumps({**row, "l2": found.l2, "linf": found.linf}))
+            echo(encode_json({**row, "l2": found.l2, "linf": found.linf}))
         else:
             was, now = _with_probability(network, before, p_before), _with_probability(network, after, p_after)
             echo(f"{name}: {was} becomes {now}, L2 norm {found.l2:.3f}, largest pixel change {found.linf:.3f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..callbacks import Checkpoint
 from ..data import Dataset
+from ..io.atomic import encode_json
 from ..model import Evaluation
 from ..network import Network
 from ..recipes import Recipe
@@ -119,7 +119,7 @@ class ProgressReporter(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Print the metrics of the epoch."""
         if self.json_epochs:
-            echo(json.dumps({**self._json_labels, "epoch": trainer.epoch, **trainer.metrics}))
+            echo(encode_json({**self._json_labels, "epoch": trainer.epoch, **trainer.metrics}))
         if not self.text:
             return
         metrics = trainer.metrics
@@ -146,7 +146,7 @@ class ProgressReporter(Callback):
         seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
         if self.as_json:
             numbers = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
-            echo(json.dumps({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
+            echo(encode_json({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
             return
         echo(f"test: {format_correct(test)}, loss {test.loss:.4f}")
         echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ..arrays import Array, as_floats
 from ..errors import HandgradError, optional, unknown
 from ..interop.torch import TORCH_OPTIMIZERS, loss_code, make_layer
+from ..io.atomic import encode_json
 from ..io.models import TORCH_NAME
 from ..layers import BatchNorm, Dropout, Identity, Layer
 from ..losses import Loss
@@ -133,12 +133,12 @@ class Parity(NamedTuple):
 
     def as_json(self) -> Iterator[str]:
         """Return lines of JSON: the loss, each gradient, each optimizer, and the result."""
-        yield json.dumps({"loss": self.ours, "in_pytorch": self.theirs, "difference": self.loss_difference})
+        yield encode_json({"loss": self.ours, "in_pytorch": self.theirs, "difference": self.loss_difference})
         for gradient in self.gradients:
-            yield json.dumps(gradient._asdict())
+            yield encode_json(gradient._asdict())
         for row in self.steps:
-            yield json.dumps(row._asdict())
-        yield json.dumps({"largest": self.largest, "tolerance": self.tolerance, "passed": self.passed})
+            yield encode_json(row._asdict())
+        yield encode_json({"largest": self.largest, "tolerance": self.tolerance, "passed": self.passed})
 
     def table(self, title: str) -> Iterator[str]:
         """Return the lines of a table, after a title."""

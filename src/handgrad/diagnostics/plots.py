@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Array, Labels, check_inputs, check_labels
-from ..errors import HandgradError, optional
+from ..errors import HandgradError, optional, printable
 from ..io.atomic import replace_file
 from ..layers import Dense
 from ..model import Model, binary_to_two_columns, confusion_matrix
@@ -24,6 +24,7 @@ CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": Fals
 TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
 MAX_UNITS = 60  # weight images in a report; of more hidden units, those with the largest weights
 MAX_ERRORS = 32  # wrongly classified images in a report
+MAX_NAME, MAX_CAPTION, MAX_TITLE = 16, 48, 160  # characters of a class name, above an image, in a line of the title
 VERSIONS = 11  # augmented versions of each image
 
 
@@ -83,6 +84,7 @@ def report(
         if model.image_shape is not None:
             images = check_inputs(x, model.n_in).reshape(-1, *model.image_shape)
             _errors(figure.add_axes((0.48, 0.02, 0.51, 0.45)), model, z, labels, images)
+    headline = "\n".join(_short(line, MAX_TITLE) for line in headline.split("\n"))
     figure.text(0.02, 0.98, headline, fontsize=15, color=TEXT, va="top", parse_math=False)
     _write(path, figure)
 
@@ -234,7 +236,7 @@ def _confusion(axes: Any, model: Model, z: Array, labels: Labels) -> None:
     counts = confusion_matrix(labels, model.loss.labels(z), model.n_classes)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
-    names, ticks = model.classes, np.arange(len(counts))
+    names, ticks = [_short(name) for name in model.classes], np.arange(len(counts))
     axes.set_xticks(ticks, names, parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
     axes.set_title("confusion matrix: true class (row), predicted class (column)", fontsize=11, color=TEXT, loc="left")
@@ -251,7 +253,7 @@ def _errors(axes: Any, model: Model, z: Array, labels: Labels, images: NDArray[A
     wrong = np.flatnonzero(predicted != labels)
     excess = p[wrong, predicted[wrong]] - p[wrong, labels[wrong]]
     worst = wrong[np.argsort(-excess, kind="stable")[:MAX_ERRORS]]
-    captions = [f"{model.classes[labels[i]]} / {model.classes[predicted[i]]}" for i in worst]
+    captions = [f"{_short(model.classes[labels[i]])} / {_short(model.classes[predicted[i]])}" for i in worst]
     _image_grid(axes, images[worst], 8, captions, cmap="gray_r")
     title = "worst errors: true class / predicted class" if len(worst) else "no errors"
     axes.set_title(title, fontsize=11, color=TEXT, loc="left")
@@ -273,8 +275,13 @@ def _image_grid(axes: Any, images: NDArray[Any], columns: int, captions: Sequenc
         top, left = (k // columns) * (above + height + gap) + above, (k % columns) * (width + gap)
         mosaic[top : top + height, left : left + width] = image
         if captions:
-            axes.text(left + width / 2, top - 0.1 * height, captions[k], **CAPTION)
+            axes.text(left + width / 2, top - 0.1 * height, _short(captions[k], MAX_CAPTION), **CAPTION)
     axes.imshow(mosaic, interpolation="nearest", **style)
+
+
+def _short(text: str, length: int = MAX_NAME) -> str:
+    """A text as one line of limited length. matplotlib draws 100,000 letters in 20 seconds."""
+    return printable(text, length)
 
 
 def _write(path: str | os.PathLike[str], figure: Any) -> None:

@@ -341,9 +341,11 @@ def _read_file(path: Path, loss: str | Loss | None, image_shape: tuple[int, int]
     h5py = optional("h5py", "keras")
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
+            with archive.open("config.json") as content:  # its size in the directory of the archive may be wrong
+                text = content.read(MAX_CONFIG_BYTES + 1)
+            if len(text) > MAX_CONFIG_BYTES:
                 raise HandgradError(f"config.json is larger than {MAX_CONFIG_BYTES:,} bytes")
-            config = json.loads(archive.read("config.json"))
+            config = json.loads(text)
             with archive.open("model.weights.h5") as content, h5py.File(content, "r") as file:
                 dtypes: set[str] = set()
                 imported = _imported_model(config, _FileWeights(h5py, file, dtypes), loss, image_shape)

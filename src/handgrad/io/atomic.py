@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import os
 import re
 import stat
@@ -225,6 +226,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise HandgradError(f"{path} is not a JSON file, or is incomplete: {error}") from error
 
 
+def encode_json(value: Any, indent: int | None = None) -> str:
+    """Encode JSON, with null in place of NaN and infinity, which JSON does not have."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write an indented JSON file atomically."""
-    replace_file(path, (json.dumps(value, indent=2) + "\n").encode())
+    """Write an indented JSON file atomically, with null in place of NaN and infinity."""
+    replace_file(path, (encode_json(value, 2) + "\n").encode())
