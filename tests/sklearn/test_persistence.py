@@ -1,6 +1,7 @@
 """Estimator files: save and load, and damaged files. test_base.py continues a training from a file."""
 
 import copy
+import datetime
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,69 @@ def test_load_restores_parameters_fitted_attributes_and_predictions(model, x, y,
     assert fitted <= set(vars(loaded))
     network = handgrad.load(path)
     assert np.array_equal(network.outputs(x), model.network_.outputs(x))
+
+
+DAY = np.datetime64("2020-02-28")
+LABEL_ARRAYS = {
+    "days": DAY + Y,
+    "nanoseconds": np.datetime64("2020-02-28", "ns") + Y,
+    "pandas dates": pd.Series(pd.to_datetime(DAY + Y)),
+    "hours": np.timedelta64(5, "h") * Y,
+    "booleans": Y > 0,
+    "strings": np.array(["a", 'ü"\n', "\\u0000"])[Y],
+    "objects": np.array(["a", "b", "c"], dtype=object)[Y],
+    "categories": pd.Series(np.array(["a", "b", "c"])[Y], dtype="category"),
+    "negative": (Y - 1).astype(np.int8),
+    "large": np.uint64(2**64 - 1) - Y.astype(np.uint64),
+    "big-endian": Y.astype(">i4"),
+    "floats": Y.astype(float) - 1,
+    "half floats": Y.astype(np.float16),
+    "long floats": Y.astype(np.longdouble),
+    "one class": np.zeros(240, int),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_ARRAYS)
+def test_labels_of_every_kind_are_saved_and_loaded(name, path):
+    y = LABEL_ARRAYS[name]
+    model = MLPClassifier(**SMALL).fit(X, y)
+    save(model, path)
+    loaded = load(path)
+    assert loaded.classes_.dtype == model.classes_.dtype
+    assert np.array_equal(loaded.classes_, model.classes_)
+    predictions = model.predict(X)
+    assert loaded.predict(X).dtype == predictions.dtype
+    assert np.array_equal(loaded.predict(X), predictions)
+    assert np.array_equal(loaded.partial_fit(X, y).coefs_[0], model.partial_fit(X, y).coefs_[0])
+    assert handgrad.load(path).classes == model.network_.classes
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "class_weight"),
+    [
+        (X, DAY + Y, {DAY: 3.0, DAY + 2: np.float32(0.5)}),
+        (X, DAY + Y, {DAY.item(): 3, datetime.datetime(2020, 2, 29): 2}),
+        (X, np.timedelta64(5, "h") * Y, {datetime.timedelta(hours=5): 3}),
+        (X, Y > 0, {True: 3, False: 1}),
+        (X, Y, {np.int64(1): 0}),
+        (X, BINARY, "balanced"),
+        (X_LABELS, LABELS, [{0: 1, 1: 2}, {1: 3}, {}, {0: 0.5}]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict | list | str) else "",
+)
+def test_class_weights_of_every_kind_are_saved_and_loaded(x, y, class_weight, path):
+    model = MLPClassifier(**SMALL, class_weight=class_weight).fit(x, y)
+    save(model, path)
+    loaded = load(path)
+    assert np.array_equal(loaded.fit(x, y).coefs_[0], model.coefs_[0])
+    save(loaded, path)
+
+
+def test_save_rejects_parameters_that_json_cannot_represent(path, refused):
+    model = MLPClassifier(**SMALL).fit(X, Y).set_params(class_weight={0: 1j})
+    with refused("a file cannot hold class_weight="):
+        save(model, path)
+    assert not path.exists()
 
 
 def test_load_restores_feature_names(path):
@@ -112,6 +176,8 @@ def change(estimator, key, value):
     [
         ("type", "SVC"),
         ("classes", None),
+        ("classes.dtype", "O"),
+        ("classes.dtype", "<U999999999"),
         ("optimizer", {"lr": 1, "kind": "SGD", "steps": 1}),
         ("optimizer.steps", -1),
         ("random_state", {}),

@@ -7,12 +7,15 @@ and with an additional description of the estimator in the metadata. `handgrad.l
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -32,6 +35,9 @@ FITTED: tuple[str, ...] = ("n_outputs_", "n_iter_", "n_layers_", "t_", "n_featur
 FITTED += ("best_epoch_", "loss_curve_", "history_", "validation_scores_", "best_validation_score_")
 FITTED += ("_no_improvement_count", "_optimizer_settings")
 COUNTS = ("n_outputs_", "n_iter_", "n_layers_", "n_features_in_", "t_", "_no_improvement_count")
+
+LABELS = "biufUmM"  # kinds of dtypes of the classes: numbers, strings, dates
+MAX_LABEL_BYTES = 1 << 20
 
 
 def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) -> None:
@@ -64,8 +70,7 @@ def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) 
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = list(estimator.feature_names_in_)
     if isinstance(estimator, MLPClassifier):
-        classes = estimator.classes_
-        description["classes"] = {"values": classes.tolist(), "dtype": classes.dtype.str}
+        description["classes"] = _describe_labels(estimator.classes_)
         description["target_type"] = estimator._label_binarizer.y_type_
         description["sparse_targets"] = bool(estimator._label_binarizer.sparse_input_)
     if optimizer is not None:
@@ -130,14 +135,17 @@ def _build_estimator(
     if "feature_names" in description:
         estimator.feature_names_in_ = np.array(description["feature_names"], dtype=object)
     if isinstance(estimator, MLPClassifier):
-        estimator.classes_ = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
+        estimator.classes_ = _restore_labels(description["classes"])
         multilabel = description["target_type"].startswith("multilabel")
         estimator._label_binarizer = LabelBinarizer().fit(
             np.eye(len(estimator.classes_), dtype=int) if multilabel else estimator.classes_
         )
         estimator._label_binarizer.sparse_input_ = sparse = bool(description["sparse_targets"])
-        if estimator.classes_.ndim != 1 or (sparse and estimator.classes_.dtype.kind not in "biuf"):
+        counts = [(network.n_out,)] if multilabel or network.n_out > 1 else [(1,), (2,)]
+        if estimator.classes_.shape not in counts or (sparse and estimator.classes_.dtype.kind not in "biuf"):
             raise ValueError("invalid classes")
+        if not multilabel and not np.array_equal(estimator._label_binarizer.classes_, estimator.classes_):
+            raise ValueError("the classes are not sorted or not unique")
     estimator._optimizer = None
     if "optimizer" in description:
         estimator._optimizer = optimizer = estimator._make_optimizer()
@@ -175,6 +183,8 @@ def _check_fitted(fitted: dict[str, Any], n_in: int) -> None:
 def _check_consistent(estimator: MLPClassifier | MLPRegressor) -> None:
     """Raise ValueError if the parts of an estimator contradict each other."""
     estimator._validate_params()
+    if any(isinstance(value, int) and abs(value) >= MAX_COUNT for value in estimator.get_params(deep=False).values()):
+        raise ValueError("a parameter is too large")
     if len(estimator.callbacks) or callable(estimator.schedule):
         raise ValueError("callbacks or a schedule, which a file cannot hold")
     if not estimator._matches_parameters(estimator.network_.n_in):
@@ -189,14 +199,14 @@ def _describe_parameters(estimator: MLPClassifier | MLPRegressor) -> dict[str, A
     for name, value in estimator.get_params(deep=False).items():
         if isinstance(value, Loss):
             value = {"loss": {"type": type(value).__name__, **value.config()}}
-        elif isinstance(value, dict):
-            value = {"pairs": [[_to_json(k), _to_json(v)] for k, v in value.items()]}
+        elif name == "class_weight":
+            value = [_describe_pairs(v) for v in value] if isinstance(value, list) else _describe_pairs(value)
         elif name == "random_state" and not isinstance(value, int | np.integer):
             value = None
         elif name == "dtype" and value is not None:
             value = np.dtype(value).name
         value = _to_json(value)
-        if callable(value) or (name == "callbacks" and value):
+        if (name == "callbacks" and value) or not _is_json(value):
             raise HandgradError(
                 f"a file cannot hold {name}={value!r}: change it with set_params({name}=...), then save"
             )
@@ -218,7 +228,50 @@ def _to_json(value: Any) -> Any:
 def _from_json(value: Any) -> Any:
     """Restore a parameter from the value of `_describe_parameters`."""
     if isinstance(value, list):
-        return tuple(value)
+        values = [_from_json(item) for item in value]
+        return values if any(isinstance(item, dict) for item in values) else tuple(values)
+    if isinstance(value, dict) and "loss" in value:
+        return make_part(LOSSES, "loss", value["loss"])
     if isinstance(value, dict):
-        return make_part(LOSSES, "loss", value["loss"]) if "loss" in value else dict(value["pairs"])
+        return {_restore_labels(k)[0] if isinstance(k, dict) else k: weight for k, weight in value["pairs"]}
     return value
+
+
+def _is_json(value: Any) -> bool:
+    """Return whether JSON can represent a value."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _describe_pairs(value: Any) -> Any:
+    """Class weights as JSON values: a dict becomes a list of pairs, because its keys need not be strings."""
+    if not isinstance(value, dict):
+        return value
+    pairs = []
+    for key, weight in value.items():
+        if isinstance(key, datetime.date):
+            key = np.datetime64(key)
+        if isinstance(key, datetime.timedelta):
+            key = np.timedelta64(key)
+        dated = isinstance(key, np.datetime64 | np.timedelta64)
+        pairs.append([_describe_labels(np.array([key])) if dated else _to_json(key), _to_json(weight)])
+    return {"pairs": pairs}
+
+
+def _describe_labels(labels: NDArray[Any]) -> dict[str, Any]:
+    """An array of labels as JSON values: numbers, strings, and dates as integers of the unit that the dtype names."""
+    if labels.dtype.kind not in LABELS:
+        raise HandgradError(f"a file cannot hold classes of dtype {labels.dtype}: expected numbers, strings or dates")
+    stored = {"m": np.int64, "M": np.int64, "f": np.float64}.get(labels.dtype.kind, labels.dtype)
+    return {"values": labels.astype(stored).tolist(), "dtype": labels.dtype.str}
+
+
+def _restore_labels(description: dict[str, Any]) -> NDArray[Any]:
+    """The labels of `_describe_labels`."""
+    values, dtype = description["values"], np.dtype(description["dtype"])
+    if dtype.kind not in LABELS or dtype.itemsize > MAX_LABEL_BYTES:
+        raise ValueError(f"labels of dtype {dtype}")
+    return np.array(values, np.int64).astype(dtype) if dtype.kind in "mM" else np.array(values, dtype)
