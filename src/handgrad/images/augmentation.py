@@ -93,8 +93,8 @@ class Augmentation:
             if not 0 <= value < (1 if name == "scale" else math.inf):
                 expected = "in [0, 1)" if name == "scale" else "a finite number, 0 or more"
                 raise HandgradError(f"{name} must be {expected}, got {value}")
-        if not 0 < smoothness < math.inf:
-            raise HandgradError(f"smoothness must be a finite number of pixels above 0, got {smoothness}")
+        if not 1e-3 <= smoothness <= 1e6:  # the square of other numbers may be 0 or infinite
+            raise HandgradError(f"smoothness must be a number of pixels from 0.001 to 1e6, got {smoothness}")
         self.rotation, self.scale, self.shear, self.shift = math.radians(rotation), scale, shear, shift
         self._strengths = {name: value for name, value in strengths.items() if value}
         if elastic and smoothness != 5:
