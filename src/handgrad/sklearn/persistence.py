@@ -142,7 +142,7 @@ def _build_estimator(
         )
         estimator._label_binarizer.sparse_input_ = sparse = bool(description["sparse_targets"])
         counts = [(network.n_out,)] if multilabel or network.n_out > 1 else [(1,), (2,)]
-        if estimator.classes_.shape not in counts or (sparse and estimator.classes_.dtype.kind not in "biuf"):
+        if estimator.classes_.shape not in counts or (sparse and not multilabel):
             raise ValueError("invalid classes")
         if not multilabel and not np.array_equal(estimator._label_binarizer.classes_, estimator.classes_):
             raise ValueError("the classes are not sorted or not unique")
