@@ -34,6 +34,23 @@ def test_the_file_is_next_to_the_model_and_a_command_is_suggested(model, to, inv
     assert len(list(model.parent.iterdir())) == 3
 
 
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.deskew])
+@pytest.mark.parametrize("to", [name for name in TARGETS if name != "onnx"])
+def test_recipes_that_deskew_are_exported_to_every_target(name, to, tmp_path, invoke):
+    recipe = RECIPES[name].replace(hidden=(3,), members=min(RECIPES[name].members, 2))
+    networks = [recipe.trainer().network for _ in range(recipe.members)]
+    model = recipe.assemble(networks, (28, 28))
+    save(model, tmp_path / "model.safetensors")
+    code, _, errors = invoke("export", tmp_path / "model.safetensors", "--to", to)
+    assert (code, errors) == (0, "")
+    text = tmp_path.joinpath("model" + TARGETS[to].suffix).read_text()
+    assert "784 pixels of an image of height 28" in text
+    code, _, errors = invoke("export", tmp_path / "model.safetensors", "--to", to, "--without-preprocessing")
+    assert (code, errors) == (0, "")
+    text = " ".join(tmp_path.joinpath("model" + TARGETS[to].suffix).read_text().split())
+    assert f"must be preprocessed by handgrad's {model.preprocessing!r} first" in text.replace("// ", "")
+
+
 def test_train_uses_the_recipe_of_the_run_unless_another_one_is_given(model, invoke):
     code, output, _ = invoke("export", model, "--to", "torch", "--train")
     assert code == 0

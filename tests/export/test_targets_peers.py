@@ -14,6 +14,7 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import handgrad
+import handgrad.wrappers
 from handgrad import (
     GELU,
     Adam,
@@ -42,6 +43,7 @@ from handgrad.export import TARGETS, export
 from handgrad.export.graph import inference_graph
 from handgrad.layers import ACTIVATIONS
 from handgrad.losses import LOSSES
+from handgrad.model import Model
 
 # The torch backend of Keras uses an old call of NumPy.
 KERAS_WARNING = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -427,6 +429,64 @@ def test_the_mean_of_an_ensemble_equals_that_of_handgrad_for_every_kind_of_outpu
         labels, p = run_export(target, model, tmp_path / str(n_out), x)
         np.testing.assert_allclose(p, model.predict_proba(x), rtol=1e-5, atol=1e-5)
         assert labels is None or (labels == model.predict(x)).all()
+
+
+class LocalCalibrated(Model):
+    """Stands in for `wrappers.Calibrated`."""
+
+    def __init__(self, model, temperature):
+        self.model, self.temperature = model, temperature
+        self.loss, self.n_in, self.n_out, self.dtype = model.loss, model.n_in, model.n_out, model.dtype
+        self._image_shape = model.image_shape
+
+    def outputs(self, x):
+        return self.model.outputs(x) / self.temperature
+
+
+LocalCalibrated.__name__ = "Calibrated"
+Calibrated = getattr(handgrad.wrappers, "Calibrated", LocalCalibrated)
+
+
+def calibrated_models(network, other):
+    """Models whose temperature is that of a network, or of an average."""
+    tta, deskew = TestTimeAugmentation(network, 5), Deskew(12, 8, shrink=2)
+    return {
+        "network": Calibrated(network, 0.7),
+        "preprocessed": Calibrated(Preprocessed(network, deskew), 2.5),
+        "tta": Calibrated(Preprocessed(tta, deskew), 1.8),
+        "ensemble": Calibrated(Ensemble([tta, other]), 0.6),
+        "members": Ensemble([Calibrated(tta, 3.0), Calibrated(other, 0.5)]),
+    }
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "one output"])
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_the_temperature_of_a_calibrated_model_divides_its_logits(target, loss, tmp_path):
+    def network(seed):
+        layers = [
+            Dense(24, 8),
+            Tanh(),
+            Dense(8, 1 if loss == "one output" else 3),
+            *([BatchNorm(3), ReLU()] * (loss == "cross_entropy")),
+        ]
+        result = Network(layers, loss="binary_cross_entropy" if loss == "one output" else loss, rng=seed)
+        result.image_shape = (6, 4)
+        result.parameters *= 3  # some probabilities are 0 or 1 in float32
+        return result
+
+    for name, model in calibrated_models(network(0), network(1)).items():
+        images = np.random.default_rng(0).integers(0, 256, (60, *model.image_shape)).astype(np.uint8)
+        (tmp_path / name).mkdir()
+        path, weights = tmp_path / name / f"net{TARGETS[target].suffix}", tmp_path / name / "model.safetensors"
+        save(getattr(model, "model", Ensemble([network(0), network(1)])), weights)
+        export(model, path, to=target, model_file=weights)
+        if target in ("torch", "keras", "python"):
+            labels, p = run_python(path, images)
+        else:
+            x = images.reshape(60, -1)
+            labels, p = RUN[target](path, x if inference_graph(model).takes_bytes else x.astype(np.float32) / 255)
+        np.testing.assert_allclose(np.asarray(p), model.predict_proba(images), rtol=0, atol=1e-5)
+        assert (np.asarray(labels) == model.predict(images)).all()
 
 
 # ---- Estimators ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 import handgrad
-from handgrad import BatchNorm, Dense, Deskew, Dropout, Network, Preprocessed, ReLU
+from handgrad import BatchNorm, Dense, Deskew, Dropout, Ensemble, Network, Preprocessed, ReLU
 from handgrad.export import export, training
 from handgrad.recipes import RECIPES, Recipe
 from handgrad.wrappers import unwrap
@@ -59,6 +59,13 @@ def test_only_classifications_of_images_can_be_trained(model, image_shape, messa
     model.image_shape = image_shape
     with refused(message):
         export(model, tmp_path / "x.py", to="torch", train=POST)
+
+
+def test_an_ensemble_cannot_be_trained(tmp_path, refused):
+    model = Ensemble([POST.trainer().network, POST.trainer().network])
+    with refused("--train needs a single network: the model is an ensemble"):
+        export(model, tmp_path / "x.py", to="torch", train=POST)
+    assert not list(tmp_path.iterdir())
 
 
 def test_custom_preprocessing_cannot_be_trained(tmp_path, refused):
