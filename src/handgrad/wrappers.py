@@ -187,9 +187,11 @@ class Preprocessed(_Wrapper):
         self.preprocessing, self.n_in = preprocessing, preprocessing.n_in
         self._image_shape = preprocessing.image_shape_in
 
+    @np.errstate(under="ignore")
     def outputs(self, x: ArrayLike) -> Array:
         return self._map(self.model.outputs, x)
 
+    @np.errstate(under="ignore")
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the predictions p (count, n_out) of the model for the preprocessed inputs."""
         return self._map(self.model.predict_proba, x)
@@ -238,6 +240,7 @@ class TestTimeAugmentation(_Wrapper):
             raise HandgradError("test-time augmentation needs a model of images: set its image_shape")
         self.shifts = shifts
 
+    @np.errstate(under="ignore")
     def outputs(self, x: ArrayLike) -> Array:
         x = self.check_inputs(x)
         height, width = x.shape[1:]
@@ -313,9 +316,11 @@ class Ensemble(Model):
         for member in self.members:
             member.image_shape = shape
 
+    @np.errstate(under="ignore")
     def outputs(self, x: ArrayLike) -> Array:
         return self.loss.inverse_activation(self.predict_proba(x))
 
+    @np.errstate(under="ignore")
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the mean (count, n_out) of the members' predictions."""
         x = self.check_inputs(x)

@@ -347,7 +347,8 @@ def _rasterize(path: Float, length: Float, ends: Float, pressure: Float, w: Floa
     brush = path[:, :, None] - pixel[:, None]  # (n, 2, 20, P); computed in place, which halves the time of the function
     brush *= brush
     brush *= (-0.5 / (s * s))[:, None, None, None]
-    np.exp(brush, out=brush)
+    with np.errstate(under="ignore"):  # far from the stroke
+        np.exp(brush, out=brush)
     across, down = brush[:, 0], brush[:, 1]
     intensity: Float = (down * m[:, None]) @ across.swapaxes(1, 2)
     intensity += (255 / 2 - slope)[:, None, None]
