@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from handgrad import (
     SGD,
     AbsoluteError,
+    Adam,
     BatchNorm,
     BinaryCrossEntropy,
     Callback,
@@ -678,3 +679,26 @@ def test_a_loss_given_by_name_and_as_an_object_are_the_same():
         assert type(Network([2, 2], loss=name, rng=0).loss) is type(Network([2, 2], loss=make(), rng=0).loss) is make
     assert isinstance(Network([2, 1], loss=Huber(0.5), rng=0).loss, Huber)
     assert not isinstance(Network([2, 1], loss="huber", rng=0).loss, AbsoluteError)
+
+
+# ---- Programs that raise floating point errors -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", SquaredError("sigmoid")], ids=str)
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_logits_of_any_size_are_predicted_if_floating_point_errors_raise(loss, activation):
+    network = Network([4, 5, 3], activation=activation, loss=loss, rng=0)
+    network.layers[-1].b[...] = [1e8, -1e8, 150]
+    x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32) * 100
+    y = np.arange(7) % 3
+    twin = network.astype(np.float32)
+    wanted = [network.predict_proba(x), network.predict(x), network.soft_labels(x, 2), network.evaluate(x, y)]
+    trained = Trainer(twin, Adam(1e-3), batch_size=2, rng=0).fit(x, y, epochs=2, validation=(x, y))
+    with np.errstate(all="raise"):
+        found = [network.predict_proba(x), network.predict(x), network.soft_labels(x, 2), network.evaluate(x, y)]
+        history = Trainer(network, Adam(1e-3), batch_size=2, rng=0).fit(x, y, epochs=2, validation=(x, y))
+    for a, b in zip(wanted[:3], found[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert wanted[3] == found[3]
+    assert history | {"seconds": 0} == trained | {"seconds": 0}
+    np.testing.assert_array_equal(network.parameters, twin.parameters)

@@ -110,6 +110,7 @@ class Model(ABC):
         """Validate x (count, n_in) or (count, height, width): see `handgrad.arrays.check_inputs`."""
         return check_inputs(x, self.n_in, self.image_shape)
 
+    @np.errstate(under="ignore")
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the predictions p (count, n_out) that the loss reads from the outputs.
 
@@ -118,6 +119,7 @@ class Model(ABC):
         """
         return self.loss.activation(self.outputs(x))
 
+    @np.errstate(under="ignore")
     def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
         """Return soft labels (count, n_out) for knowledge distillation.
 
@@ -140,6 +142,7 @@ class Model(ABC):
         """Return the most probable class (count,) of each example, or the numbers (count, n_out) of a regression."""
         return self.loss.labels(self.outputs(x)) if self.loss.is_classification else self.predict_proba(x)
 
+    @np.errstate(under="ignore")
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return the mean loss and the number of correct predictions.
 

@@ -242,6 +242,7 @@ class Trainer:
             self.epochs = check_int("until_epoch", until_epoch, 0)
         return self._run(x, t, w, validation)
 
+    @np.errstate(under="ignore")  # small numbers become 0, also for programs with np.seterr(all="raise")
     def _run(
         self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
     ) -> History:

@@ -227,6 +227,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             self._label_binarizer = LabelBinarizer().fit(y if multilabel else classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
+    @np.errstate(under="ignore")
     def predict_proba(self, X: Any) -> Array:
         """Predict probabilities.
 
@@ -247,6 +248,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(p.dtype).tiny)  # one sigmoid per class: normalize
         return p
 
+    @np.errstate(under="ignore")
     def predict_log_proba(self, X: Any) -> Array:
         """Predict the logarithms of the probabilities of `predict_proba`.
 
