@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,7 +171,9 @@ def read_checkpoint(path: Path) -> None:
             np.testing.assert_equal(trainer.state_dict(), before)
             continue
         if trainer.epoch < 1000:
-            trainer.fit(X, Y, until_epoch=trainer.epoch + 1, validation=(X, Y))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the training itself
+                trainer.fit(X, Y, until_epoch=trainer.epoch + 1, validation=(X, Y))
     if len(reasons) == 3:
         raise reasons[-1]
 
@@ -178,8 +181,6 @@ def read_checkpoint(path: Path) -> None:
 @cache
 def estimators() -> tuple[Any, ...]:
     """Fitted estimators."""
-    import warnings
-
     from handgrad import sklearn
 
     settings: dict[str, Any] = {"hidden_layer_sizes": (5,), "max_iter": 2, "random_state": 0}
@@ -206,8 +207,6 @@ def estimator_seeds() -> list[bytes]:
 
 def read_estimator(path: Path) -> None:
     """Load an estimator, predict with it, and continue its training."""
-    import warnings
-
     from handgrad import sklearn
 
     use_report(path)

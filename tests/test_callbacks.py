@@ -34,6 +34,7 @@ from handgrad import (
     schedules,
 )
 from handgrad.callbacks import Checkpoint, resume
+from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.training import DivergedError
 
 N = 23  # with batches of 5: five steps per epoch
@@ -668,3 +669,92 @@ def test_callback_does_not_keep_its_trainer_alive(callback):
     del trainer
     gc.collect()
     assert reference() is None
+
+
+# ---- Damaged checkpoints ---------------------------------------------------------------------------------------------
+
+COMPLETE = {
+    "ema": lambda path: make(EMA(0.8), EarlyStopping("loss"), Checkpoint(path), optimizer=Adam(0.01)),
+    "swa": lambda path: make(SWA(0.1), Checkpoint(path), optimizer=Lookahead(Momentum(0.1))),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        *(("ema", "epoch", value) for value in (None, -1, 1.0, True, "2", 3, 10**400)),
+        *(("ema", "first_epoch", value) for value in (-1, 3, [])),
+        ("ema", "stop", 0),
+        *(("ema", "history", value) for value in (None, [], {}, {"loss": [1.0]}, {"loss": 5}, {"loss": [1.0, None]})),
+        ("ema", "history", {"loss": [1.0, 10**400]}),
+        ("ema", "parameters", np.full(43, np.nan)),
+        ("ema", "parameters", [0.0] * 43),
+        *(("ema", "optimizer.steps", value) for value in (-1, None, 2.5, 10**400)),
+        ("ema", "optimizer.kind", ["Adam"]),
+        *(("ema", "optimizer.state", value) for value in (None, np.zeros((1, 43)), np.zeros((2, 42)), np.zeros(86))),
+        ("ema", "optimizer.state", np.full((2, 43), np.nan)),
+        ("ema", "optimizer.state", np.zeros((2, 43), np.int64)),
+        *(
+            ("swa", "optimizer.inner.state", value)
+            for value in (None, np.zeros((1, 42)), np.zeros((1, 43), np.float32))
+        ),
+        *(("ema", "callbacks.0.count", value) for value in (None, -1, 0, 1.5, 10**400)),
+        *(("ema", "callbacks.0.average", value) for value in (None, np.zeros(42), np.full(43, np.inf), 5)),
+        ("swa", "callbacks.0.raw", np.zeros((43, 1))),
+        *(("ema", "callbacks.1.best", value) for value in ("1", math.nan, 10**400)),
+        ("ema", "callbacks.1.best_epoch", None),
+        ("ema", "callbacks.1.best_parameters", np.zeros(42)),
+        *(("ema", "shuffling", value) for value in (None, {}, 5, {"bit_generator": "MT19937"})),
+        (
+            "ema",
+            "shuffling",
+            {"bit_generator": "PCG64", "state": {"state": -1, "inc": 1}, "has_uint32": 0, "uinteger": 0},
+        ),
+        ("ema", "augmenting", {"bit_generator": "PCG64", "state": 5}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value)[:20],
+)
+def test_damaged_checkpoint_is_rejected_and_changes_nothing(kind, name, value, tmp_path, refused):
+    path, used = tmp_path / "c", tmp_path / "used"
+    COMPLETE[kind](path).fit(X, Y, epochs=2)
+    arrays, description = read_arrays(path)
+    assert name in {**arrays, **description["state"]}
+    arrays.pop(name, None), description["state"].pop(name, None)
+    (arrays if isinstance(value, np.ndarray) else description["state"])[name] = value
+    write_arrays(path, arrays, {"state": description["state"]})
+    trainer = COMPLETE[kind](used)
+    trainer.fit(X, Y, epochs=1)
+    before = copy.deepcopy(trainer.state_dict())
+    with refused("c"):
+        resume(trainer, path)
+    np.testing.assert_equal(trainer.state_dict(), before)
+    trainer.fit(X, Y, epochs=1)
+
+
+@pytest.mark.parametrize("state", [None, 5, [], "state"])
+def test_state_that_is_not_a_mapping_is_rejected(state, tmp_path, refused):
+    write_arrays(tmp_path / "c", {}, {"state": state})
+    with refused("is not a checkpoint"):
+        resume(make(), tmp_path / "c")
+
+
+def test_callback_that_raises_leaves_the_trainer_unchanged(tmp_path, refused):
+    class Broken(Callback):
+        def load_state_dict(self, state):
+            raise RuntimeError("a\nb")
+
+    def trainer(extra):
+        return make(EMA(0.5), extra, EMA(0.9), Checkpoint(tmp_path / "c"), optimizer=Adam(0.01))
+
+    saved = trainer(Callback())
+    saved.callbacks[2].count, saved.callbacks[2].average = 1, np.ones(43)
+    write_arrays(
+        tmp_path / "c",
+        {k: v for k, v in saved.state_dict().items() if isinstance(v, np.ndarray)},
+        {"state": {k: v for k, v in saved.state_dict().items() if not isinstance(v, np.ndarray)}},
+    )
+    broken = trainer(Broken())
+    before = broken.state_dict()
+    with refused("the checkpoint is damaged: RuntimeError"):
+        resume(broken, tmp_path / "c")
+    np.testing.assert_equal(broken.state_dict(), before)

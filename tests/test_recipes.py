@@ -195,6 +195,14 @@ def test_setting_missing_from_an_older_configuration_has_its_default(name):
         ({"deskew": 1}, "deskew is 1"),
         ({"teacher": 3}, "teacher is 3"),
         ({"weight_decay": "0"}, "weight_decay is '0'"),
+        ({"epochs": True}, "epochs is True"),
+        ({"epochs": 10**400}, "epochs is 1000"),
+        ({"lr": 10**400}, "lr is 1000"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"elastic": math.inf}, "elastic is inf"),
+        ({"hidden": ["30"]}, r"hidden is \['30'\]"),
+        ({"hidden": [30, 1.5]}, r"hidden is \[30, 1.5\]"),
+        ({"hidden": [10**30]}, r"hidden is \[1000"),
     ],
 )
 def test_invalid_configuration_is_rejected_with_the_name_of_the_setting(change, says, refused):

@@ -103,6 +103,10 @@ class Recipe:
             raise HandgradError(f"tta must be one of {', '.join(map(str, SHIFTS))}, got {self.tta}")
         if self.temperature != 1 and self.loss != "cross_entropy":
             raise HandgradError(f"temperature {self.temperature} needs the loss cross_entropy, got {self.loss}")
+        if self.shrink > HEIGHT:
+            raise HandgradError(
+                f"shrink must be at most {HEIGHT}, the height of the images it is given for, got {self.shrink}"
+            )
         if self.shrink > 1 and not self.deskew:
             raise HandgradError(f"shrink {self.shrink} needs deskew")
 
