@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -28,8 +29,8 @@ from ..muon import Muon
 from ..network import Network
 from ..optimizers import AdamW, Momentum, Nesterov, Optimizer
 from ..schedules import SCHEDULES, Schedule
-from ..training import Callback
-from .lbfgs import fit_lbfgs
+from ..training import Callback, DivergedError
+from .lbfgs import NOT_FINITE, fit_lbfgs
 from .sparse import maybe_sparse, row_blocks
 from .trainer import Scorer, SklearnAdam, SklearnCallback, SklearnSGD, SklearnTrainer
 
@@ -323,6 +324,11 @@ class MLP(BaseEstimator, ABC):
             trainer.run(train.X, self._targets(train.y), train.w, epochs, schedule_epochs)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
+        except DivergedError as error:
+            if callback.best_parameters is None:
+                raise DivergedError(f"{error}. {NOT_FINITE}") from error
+            callback.record_divergence()
+            warnings.warn(f"{error}. {NOT_FINITE} The best weights are kept.", ConvergenceWarning, stacklevel=4)
         finally:
             self._sample_order = trainer.sample_order
         if callback.best_parameters is not None:  # last, because other callbacks change the weights too
@@ -447,11 +453,11 @@ class MLP(BaseEstimator, ABC):
 
         def score() -> tuple[Evaluation, float]:
             z = self._outputs(validation.X)
-            predictions = self._decode(loss.activation(z))
-            finite = predictions.dtype.kind != "f" or np.isfinite(predictions).all()
-            value = self._score(truth, predictions, weights) if finite else np.nan
             mean_loss = float(np.average(loss.per_example(z, t), weights=weights))
-            return Evaluation(mean_loss, loss.correct(z, t) if single_label else None, len(t)), value
+            evaluation = Evaluation(mean_loss, loss.correct(z, t) if single_label else None, len(t))
+            predictions = self._decode(self._activate(z))
+            finite = predictions.dtype.kind != "f" or np.isfinite(predictions).all()
+            return evaluation, self._score(truth, predictions, weights) if finite else np.nan
 
         return score
 
@@ -501,7 +507,10 @@ class MLP(BaseEstimator, ABC):
 
     def _activation(self, X: Any) -> Array:
         """Probabilities or numbers (n_samples, n_outputs), as the loss defines them."""
-        z = self._validated_outputs(X)
+        return self._activate(self._validated_outputs(X))
+
+    def _activate(self, z: Array) -> Array:
+        """The activation of the output for logits z (n_samples, n_outputs), which may be overwritten."""
         return self.network_.loss.activation(z)
 
     # ---- Fitted attributes -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.special import expit
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
@@ -249,6 +250,14 @@ class MLPClassifier(ClassifierMixin, MLP):
         return p
 
     @np.errstate(under="ignore")
+    def _activate(self, z: Array) -> Array:
+        if self.out_activation_ != "logistic":
+            return super()._activate(z)
+        with np.errstate(under="ignore"):
+            p: Array = expit(z, out=z)  # as precise for small probabilities as for large ones, unlike tanh in the loss
+        return p
+
+    @np.errstate(under="ignore")
     def predict_log_proba(self, X: Any) -> Array:
         """Predict the logarithms of the probabilities of `predict_proba`.
 
@@ -275,6 +284,9 @@ class MLPClassifier(ClassifierMixin, MLP):
             return z
         if isinstance(loss, BinaryCrossEntropy) and (self.n_outputs_ == 1 or self._multilabel):
             log_p: Array = -np.logaddexp(0, np.hstack([z, -z]) if self.n_outputs_ == 1 else -z)
+            if self._multilabel:  # where p rounds to 1, ln p is 0, so that the largest p has the largest ln p
+                p = self._activate(z)
+                np.log(p, out=log_p, where=p > 0.5)
             return log_p
         p = self.predict_proba(X)
         with np.errstate(divide="ignore"):

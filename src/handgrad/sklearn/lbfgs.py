@@ -12,6 +12,11 @@ from sklearn.utils.optimize import _check_optimize_result
 from ..arrays import Array
 from .sparse import maybe_sparse, row_blocks
 
+# The error message of scikit-learn.
+NOT_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed."
+)
+
 
 def fit_lbfgs(estimator: Any, X: Any, t: Array, w: NDArray[np.float64] | None) -> None:
     """Minimize Σᵢ wᵢ Lᵢ / Σᵢ wᵢ + α/2 Σ W² / Σᵢ wᵢ, starting from the weights of the estimator's network.
@@ -67,7 +72,4 @@ def fit_lbfgs(estimator: Any, X: Any, t: Array, w: NDArray[np.float64] | None) -
     estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     estimator.loss_ = float(result.fun)
     if not np.isfinite(network.parameters).all():
-        raise ValueError(
-            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-            "preprocessed."
-        )
+        raise ValueError(NOT_FINITE)

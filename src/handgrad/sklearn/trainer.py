@@ -283,6 +283,14 @@ class SklearnCallback(Callback):
                 stacklevel=2,
             )
 
+    def record_divergence(self) -> None:
+        """Record an epoch that was not completed, because its weights are not finite: every number is NaN."""
+        estimator = self.estimator
+        estimator.n_iter_ += 1
+        estimator.loss_ = math.nan
+        for values in (*estimator.history_.values(), estimator.loss_curve_, estimator.validation_scores_):
+            values.append(math.nan)
+
     def _loss_improved(self) -> bool:
         estimator = self.estimator
         improved: bool = estimator.loss_ <= estimator.best_loss_ - estimator.tol
