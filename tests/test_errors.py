@@ -100,3 +100,14 @@ print(sorted(names - set(sys.stdlib_module_names) - {"handgrad", "numpy"}), sort
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[] []\n"
+
+
+def test_message_is_one_line_of_limited_length():
+    error = HandgradError("unknown layer 'a\nb\x1b[31m\ud800'")
+    assert str(error) == r"unknown layer 'a\nb\x1b[31m\ud800'"
+    assert len(str(HandgradError("9" * 100_000))) <= 2000
+    assert str(MissingExtraError("a\rb")) == r"a\rb"
+
+
+def test_suggestion_for_a_very_long_name_takes_no_time():
+    assert closest("relu" + "u" * 1_000_000, ["relu", "gelu"]) is None

@@ -24,7 +24,7 @@ from ._blas import blas_threads
 from .adversarial.perturb import Adversarial
 from .arrays import check_int
 from .callbacks import EMA
-from .errors import HandgradError, unknown
+from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
 from .losses import LOSSES, CrossEntropy, Loss, SquaredError
@@ -177,8 +177,10 @@ class Recipe:
 
             path = Path(str(self.teacher))
             if not os.path.exists(path):  # unlike path.exists(), also for names that are too long
-                hint = unknown("recipe", path.name, RECIPES)
-                raise HandgradError(f"the teacher {path} is neither a model file nor a recipe: {hint}")
+                hint = unknown("recipe", printable(path.name, 50), RECIPES)
+                raise HandgradError(
+                    f"the teacher {printable(str(path), 200)} is neither a model file nor a recipe: {hint}"
+                )
             model: Model = load(path)
             return model
         return RECIPES[self.teacher].replace(validation=self.validation, seed=self.seed).train(x, y, n_out)

@@ -367,3 +367,29 @@ def test_an_augmentation_grid_shows_augmented_images(tmp_path: Path) -> None:
     digits = np.random.default_rng(0).integers(0, 256, (2, 8, 8)).astype(np.uint8)
     augmentation_grid(tmp_path / "grid.png", digits, Augmentation(8, 8, rotation=20), np.random.default_rng(0))
     assert coverage(read_grey(tmp_path / "grid.png")) > 0.1
+
+
+def test_long_names_are_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib draws 100,000 letters in 20 seconds. Every text of a figure is counted here."""
+    drawn: list[str] = []
+    add = Figure.text, Axes.text, Axes.set_xticks, Axes.set_yticks
+
+    def recorded(number: int) -> Any:
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            for text in (t for a in arguments for t in (a if isinstance(a, list) else [a]) if isinstance(t, str)):
+                drawn.append(text)
+            return add[number](self, *arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Figure, "text", recorded(0))
+    for number, name in enumerate(("text", "set_xticks", "set_yticks"), 1):
+        monkeypatch.setattr(Axes, name, recorded(number))
+    network, x, y = case()
+    network.classes = tuple(f"{k}\n" + "x" * 100_000 for k in range(10))
+    report(tmp_path / "r.png", network, history(), x, y, title="run\x1b" + "y" * 100_000)
+    digit_grid(tmp_path / "d.png", x[:2], ["z" * 100_000] * 2)
+    assert len(drawn) > 20
+    assert max(map(len, drawn)) < 400
+    assert all(line.isprintable() for text in drawn for line in text.split("\n"))
+    assert any(text.startswith(r"0\nxxx") and text.endswith("...") for text in drawn)

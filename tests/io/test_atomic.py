@@ -1,5 +1,7 @@
 """Atomic writes: a file is replaced completely or not at all. Links, pipes, temporary files, locks. JSON files."""
 
+import json
+import math
 import multiprocessing
 import os
 import signal
@@ -16,6 +18,7 @@ from handgrad import Network, save
 from handgrad.io.atomic import (
     DirectoryLock,
     LockedError,
+    encode_json,
     read_json,
     remove_temporary_files,
     replace_file,
@@ -341,6 +344,14 @@ def test_json_round_trip(tmp_path):
     value = {"loss": [0.1, 1e-300], "name": "ü", "none": None}
     write_json(tmp_path / "v.json", value)
     assert read_json(tmp_path / "v.json") == value
+
+
+def test_nan_and_infinity_are_null_in_json(tmp_path):
+    write_json(tmp_path / "v.json", {"loss": [0.5, math.nan], "inner": {"a": (math.inf, 1, "NaN")}})
+    text = (tmp_path / "v.json").read_text()
+    values = json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+    assert values == {"loss": [0.5, None], "inner": {"a": [None, 1, "NaN"]}}
+    assert encode_json({"a": 1.5}) == '{"a": 1.5}'
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000], ids=range(4))

@@ -1,6 +1,8 @@
 """Model files: every model is read as it was written, and inconsistent files are rejected with one line."""
 
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +347,66 @@ def test_inconsistent_file_of_a_network_is_rejected(change, says, tmp_path, refu
     with refused(says) as caught:
         load(path)
     assert path.name in str(caught.value)
+
+
+def with_numbers(name, *numbers):
+    """A change of the arrays: the first numbers of one."""
+
+    def change(description, arrays):
+        changed = arrays[name].copy()
+        changed.reshape(-1)[: len(numbers)] = numbers
+        arrays[name] = changed
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "says"),
+    [
+        ("0.weight", np.nan, "0.weight contains NaN or infinity"),
+        ("0.bias", np.inf, "0.bias contains NaN or infinity"),
+        ("1.running_mean", -np.inf, "1.running_mean contains NaN or infinity"),
+        ("1.running_var", -1e-3, "1.running_var contains a negative variance"),
+        ("1.running_var", np.nan, "1.running_var contains NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: Ensemble([network])], ids=["", "ensemble"])
+def test_numbers_that_give_no_predictions_are_rejected(wrap, name, number, says, tmp_path, refused):
+    model = wrap(small(batch_norm=True))
+    prefix = "0." if isinstance(model, Ensemble) else ""
+    path = changed_file(model, tmp_path / "m.safetensors", with_numbers(f"{prefix}{name}", number))
+    with refused(f"m.safetensors is damaged: {name if not prefix else ''}.*{says.split(' ', 1)[1]}"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb"])
+def test_lone_surrogates_in_class_names_are_rejected(name, tmp_path, refused):
+    path = changed_file(small(), tmp_path / "m.safetensors", lambda d, a: None)
+    with path.open("rb") as file:
+        content = file.read()
+    escaped = json.dumps(name)[1:-1].replace("\\", "\\\\").encode()
+    text = content.replace(b'[\\"0\\",', b'[\\"' + escaped + b'\\",')
+    length = int.from_bytes(content[:8], "little") + len(text) - len(content)
+    path.write_bytes(length.to_bytes(8, "little") + text[8:])
+    with refused("m.safetensors is damaged: unreadable metadata: UnicodeEncodeError"):
+        load(path)
+    with refused("classes has a name with a lone surrogate"):
+        small().classes = (name, "1", "2")
+
+
+def test_time_to_read_an_ensemble_is_linear_in_its_members(tmp_path):
+    """Counted in function calls. A file of 8 MB can have 20,000 members."""
+    counts = []
+    for members in (20, 40, 80):
+        save(Ensemble([Network([2, 2], rng=0) for _ in range(members)]), tmp_path / "m.safetensors")
+        calls = itertools.count()
+        sys.setprofile(lambda frame, event, argument, calls=calls: next(calls))
+        try:
+            load(tmp_path / "m.safetensors")
+        finally:
+            sys.setprofile(None)
+        counts.append(next(calls))
+    assert counts[2] - counts[1] < 2.2 * (counts[1] - counts[0])
 
 
 def without(prefix):

@@ -300,7 +300,7 @@ def _number(value: Any) -> str:
 
 def _import_text(result: dict[str, Any]) -> str:
     if not result["possible"]:
-        return f"not possible: {result['reason']}"
+        return f"not possible: {printable(result['reason'])}"
     option = " --activation NAME" if result["needs_activation"] else ""
     return f"possible with handgrad import{option}: {' → '.join(result['layers'])}"
 
