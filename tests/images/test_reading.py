@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from handgrad.errors import HandgradError
-from handgrad.images.reading import as_digit, read_image
+from handgrad.images import as_digit, decoding, read_image
 
 SHAPES = [(28, 28), (8, 8), (32, 20), (20, 32)]
 DIGITS = ["0", "1", "2", "4", "7"]
@@ -53,6 +53,12 @@ def difference(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Relative difference of two digits: 0 if they are equal, 1 if they do not overlap."""
     a, b = a.astype(float), b.astype(float)
     return float(np.abs(a - b).sum() / (a.sum() + b.sum()))
+
+
+def difference_of_aligned(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The same without a shift by one pixel, to which the rounding of the centre of mass may lead."""
+    shifts = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    return min(difference(np.roll(a, shift, (0, 1)), b) for shift in shifts)
 
 
 def extent(digit: NDArray[Any], level: int = 64) -> tuple[int, int]:
@@ -101,7 +107,7 @@ def test_as_digit_default_shape_is_28x28() -> None:
 @pytest.mark.parametrize("size", [28, 200])
 def test_as_digit_of_negative_is_the_same(digit: str, size: int) -> None:
     image = draw_digit(digit, size=(size, size), height=0.6 * size, at=(0.2 * size, 0.2 * size))
-    assert difference(as_digit(image), as_digit(255 - image)) < 0.01
+    assert difference_of_aligned(as_digit(image), as_digit(255 - image)) < 0.01
 
 
 @pytest.mark.parametrize("digit", DIGITS)
@@ -144,7 +150,7 @@ def test_as_digit_removes_uneven_light_and_noise(digit: str, stroke: int) -> Non
     rng = np.random.default_rng(0)
     light = np.linspace(-25, 25, image.shape[1])
     noisy = np.clip(image + light + rng.normal(0, 4, image.shape), 0, 255)
-    assert difference(as_digit(noisy), as_digit(image)) < 0.15
+    assert difference_of_aligned(as_digit(noisy), as_digit(image)) < 0.15
 
 
 @pytest.mark.parametrize("speck", [(3, 3), (195, 100)])
@@ -221,7 +227,7 @@ def test_as_digit_reads_colour_array_like_the_file(tmp_path: Path, image: NDArra
     assert difference(as_digit(image), as_digit(draw_digit())) < 0.05
 
 
-@pytest.mark.parametrize("shape", [(28,), (28, 28, 2), (28, 28, 5), (3, 28, 28), (1, 28, 28, 1), ()])
+@pytest.mark.parametrize("shape", [(28,), (28, 28, 2), (28, 28, 5), (2, 28, 28), (2, 28, 28, 1), ()])
 def test_as_digit_rejects_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(HandgradError, match=r"\Aimage has shape .*: expected \(height, width\) or .*\Z"):
         as_digit(np.zeros(shape, np.uint8))
@@ -470,13 +476,14 @@ def test_read_image_rejects_directory(tmp_path: Path, name: str) -> None:
     assert "directory" in error_message(tmp_path / name)
 
 
-@pytest.mark.parametrize("limit", [5000, 25_000])  # Pillow warns above its limit and raises above twice the limit
-def test_read_image_rejects_image_above_pillows_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+@pytest.mark.parametrize(("limit", "module"), [(5000, Image), (39_999, decoding)], ids=["Pillow", "handgrad"])
+def test_read_image_rejects_too_many_pixels_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, module: Any
 ) -> None:
     path = tmp_path / "huge.png"
     grey().save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(module, "MAX_IMAGE_PIXELS" if module is Image else "MAX_PIXELS", limit)
+    monkeypatch.setattr(Image.Image, "crop", None)
     assert "too large" in error_message(path)
 
 

@@ -1,14 +1,7 @@
-"""Image processing: reading image files, deskewing, data augmentation."""
+"""Image processing: reading images, deskewing, data augmentation."""
 
-from typing import TYPE_CHECKING, Any
-
-from ..errors import submodule
 from .augmentation import Augmentation
 from .deskew import Deskew
+from .reading import Reading, as_digit, predict_image, read_image
 
-__all__ = ["Augmentation", "Deskew"]
-
-if not TYPE_CHECKING:  # modules that few programs need
-
-    def __getattr__(name: str) -> Any:
-        return submodule(__name__, name)
+__all__ = ["Augmentation", "Deskew", "Reading", "as_digit", "predict_image", "read_image"]

@@ -1,4 +1,4 @@
-"""Image files: reading them and preparing a digit as in MNIST.
+"""Images of digits: finding the digits, preparing each one as in MNIST, and predicting its class.
 
 The digits of MNIST were cropped, scaled with their aspect ratio kept to fit 20 of the 28 pixels, and placed with their
 centre of mass at the centre of the image, bright strokes on a dark background: LeCun et al. (1998), section III.A. A
@@ -8,23 +8,187 @@ network that is trained on such digits only recognizes digits that are prepared 
 from __future__ import annotations
 
 import os
-import warnings
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandgradError, optional
+from ..model import Model, binary_to_two_columns
+from .decoding import LUMA, from_array, open_picture
+from .segmentation import Region, find_regions, label
 
 Grey = NDArray[np.float32]  # (height, width), grey levels
 
 DIGIT_SIZE = 20 / 28  # the longer side of the digit, as a fraction of the image
 OVERSAMPLING = 4  # resolution at which strokes are measured, relative to the result
-MIN_CONTRAST = 24  # grey levels (of 255) between strokes and background; an image with less contrast is empty
 MIN_STROKE = 1.6 / 20  # stroke width relative to the digit: MNIST has 2 to 3 of 20 pixels, thinner strokes are misread
 TARGET_STROKE = 2.2 / 20  # stroke width relative to the digit after thickening
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in grey: ITU-R BT.601
+
+SURE = 0.6  # an answer with a lower confidence is "not sure"
+MAX_DIGITS = 64  # regions of an image that are read; more are text or texture
+# Shapes outside these limits are not digits. Of the 60,000 training digits of MNIST, 0.2 % are outside.
+MAX_STROKE = 0.36  # thickness of the strokes, relative to the longer side
+MAX_LENGTH = 6.5  # length of the strokes, relative to the longer side
+MAX_HOLES = 2  # enclosed areas
+MAX_WIDTH = 1.6  # width relative to the height
+NO_DIGIT = "no digit found: expected strokes that differ from the background by at least 24 of 255 grey levels"
+# Rotation in degrees, scale and shear of the variants of a digit whose predictions are averaged.
+VARIANTS = ((0, 1, 0), (0, 1, 0), (9, 1, 0), (-9, 1, 0), (0, 0.88, 0), (0, 1.1, 0), (0, 1, 0.15), (0, 1, -0.15))
+
+
+class Reading(NamedTuple):
+    """The answer of a model for one region of an image.
+
+    Attributes
+    ----------
+    box : (left, top, right, bottom) or None
+        The bounding box in pixels of the image; None if the image is empty.
+    label : str or None
+        The name of the class; None if the model is not sure.
+    confidence : float
+        Probability of the most probable class, 0 to 1.
+    reason : str
+        Why the answer is not sure; empty if it is.
+    probabilities : dict
+        Probability of each class. The sum is at most 1.
+    digit : ndarray of uint8
+        The prepared image that the model has read.
+    """
+
+    box: tuple[int, int, int, int] | None
+    label: str | None
+    confidence: float
+    reason: str
+    probabilities: dict[str, float]
+    digit: NDArray[np.uint8]
+
+
+def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any) -> list[Reading]:
+    """Find the digits in an image and predict the class of each one.
+
+    The light may be uneven, the paper may be ruled or squared, and there may be dust, a frame or the edge of a table.
+    The strokes may be dark on a bright background or bright on a dark one.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier of images: its `image_shape` is set.
+    image : str, path-like, binary stream, bytes, PIL.Image.Image or array-like
+        A file in one of the formats PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy; an image of Pillow; or an array
+        (height, width), (height, width, channels) or (channels, height, width) with 1, 3 or 4 channels. Arrays hold
+        integers 0 to 255, floats in [0, 1], or standardized floats.
+
+    Returns
+    -------
+    list of Reading
+        One for each digit, from left to right. An answer that is not sure has the label None and a reason: the
+        confidence is below 60 %, the shape is not a digit's (a block, a scribble, connected letters), or the image is
+        empty. The list is never empty.
+
+    Raises
+    ------
+    HandgradError
+        If the image cannot be read, or if the model is not a classifier of images.
+
+    Notes
+    -----
+    The confidence is the mean probability over small rotations, scalings and shears of the digit. A digit that the
+    model knows has the same class in all of them. Letters and damaged digits often have not.
+
+    Examples
+    --------
+    >>> from handgrad.images import predict_image
+    >>> [reading.label for reading in predict_image(model, "42.png")]  # doctest: +SKIP
+    ['4', '2']
+    """
+    if model.image_shape is None:
+        raise HandgradError("the model has no image shape: it was not trained on images")
+    if not model.loss.is_classification:
+        raise HandgradError(f"the model is a regression with the loss {model.loss!r}: expected a classifier")
+    shape = model.image_shape
+    picture = open_picture(image)
+    regions = _regions(picture.levels)
+    if not regions:
+        return [Reading(None, None, 0.0, NO_DIGIT, dict.fromkeys(model.classes, 0.0), np.zeros(shape, np.uint8))]
+    scale_y, scale_x = picture.height / picture.levels.shape[0], picture.width / picture.levels.shape[1]
+    digits = [_prepare(region.strokes, shape, picture.levels.shape[:2]) for region in regions]
+    readings = []
+    for region, digit, p in zip(regions, digits, _mean_probabilities(model, digits), strict=True):
+        left, top, right, bottom = region.box
+        box = (
+            round(left * scale_x),
+            round(top * scale_y),
+            min(round(right * scale_x), picture.width),
+            min(round(bottom * scale_y), picture.height),
+        )
+        best = int(p.argmax())
+        reason = shape_reason(region.strokes)
+        if not reason and p[best] < SURE:
+            reason = f"the confidence {p[best]:.0%} is below {SURE:.0%}"
+        probabilities = {name: float(value) for name, value in zip(model.classes, p, strict=True)}
+        readings.append(
+            Reading(box, None if reason else model.classes[best], float(p[best]), reason, probabilities, digit)
+        )
+    return readings
+
+
+def _mean_probabilities(model: Model, digits: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """The mean probabilities (count, classes) over the variants of each digit; no row has a sum above 1."""
+    x = np.stack([_transform(digit, *variant) for digit in digits for variant in VARIANTS])
+    p = binary_to_two_columns(model.predict_proba(x)).astype(np.float64)
+    p /= np.maximum(p.sum(axis=1, keepdims=True), 1)  # one sigmoid per class: the sum may be above 1
+    return np.asarray(p.reshape(len(digits), len(VARIANTS), -1).mean(axis=1))
+
+
+def _transform(digit: NDArray[np.uint8], degrees: float, scale: float, shear: float) -> NDArray[np.uint8]:
+    """Rotate, scale and shear a digit around the centre of the image, with bilinear interpolation."""
+    if (degrees, scale, shear) == (0, 1, 0):
+        return digit
+    height, width = digit.shape
+    turn = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn) + shear, np.cos(turn)]]) / scale
+    centre = np.array([[height - 1], [width - 1]]) / 2
+    at = matrix @ (np.indices(digit.shape).reshape(2, -1) - centre) + centre + 1
+    padded = np.pad(digit.astype(np.float32), 1)
+    at = np.clip(at, 0, np.array([[height + 1], [width + 1]]) - 1e-3)
+    r, c = at.astype(int)
+    fr, fc = at - (r, c)
+    upper = padded[r, c] * (1 - fc) + padded[r, np.minimum(c + 1, width + 1)] * fc
+    below = np.minimum(r + 1, height + 1)
+    lower = padded[below, c] * (1 - fc) + padded[below, np.minimum(c + 1, width + 1)] * fc
+    result: NDArray[np.uint8] = np.rint(upper * (1 - fr) + lower * fr).astype(np.uint8).reshape(digit.shape)
+    return result
+
+
+def shape_reason(strokes: Grey) -> str:
+    """Return why the shape of a region is not that of a single digit, or an empty string.
+
+    Parameters
+    ----------
+    strokes : ndarray of shape (height, width)
+        0 for background, 1 for strokes.
+    """
+    mask = strokes > 0.5
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return "there are no strokes"
+    mask = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
+    height, width = mask.shape[0] - 2, mask.shape[1] - 2
+    size, area = max(height, width), int(mask.sum())
+    perimeter = int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum()) * 0.85  # of slanted edges
+    thickness = 2 * area / perimeter
+    if width > MAX_WIDTH * height and size >= 8:
+        return "the shape is wider than a digit: several connected digits, or a line"
+    if thickness > MAX_STROKE * size and size >= 8 and area > 0.6 * height * width and height < 3 * width:
+        return "the shape is a filled area, not the strokes of a digit"
+    if area / thickness > MAX_LENGTH * size and size >= 16:
+        return "the strokes are longer than those of a digit: a scribble or a drawing"
+    holes = label(~mask)
+    large = int((np.bincount(holes[0].ravel())[1:] > 0.004 * size * size).sum()) - 1  # without the outside
+    if large > MAX_HOLES and size >= 16:
+        return f"the shape has {large} enclosed areas: a scribble or a drawing"
+    return ""
 
 
 def read_image(path: str | os.PathLike[str]) -> Grey:
@@ -33,103 +197,33 @@ def read_image(path: str | os.PathLike[str]) -> Grey:
     Parameters
     ----------
     path : str or path-like
-        A PNG or JPEG file, any other format that Pillow reads, or an npy file. An npy file holds an array
-        (height, width) or (height, width, channels) of integers 0 to 255 or floats in [0, 1].
+        A PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file, or an npy file. An npy file holds an array (height, width), or
+        with 1, 3 or 4 channels last or first, of integers 0 to 255, floats in [0, 1] or standardized floats.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
-        Grey levels, 0 (black) to 255 (white). The rotation in a photograph's EXIF data is applied.
+        Grey levels, 0 (black) to 255 (white). The rotation in a photograph's EXIF data is applied. Images of more than
+        two megapixels are reduced.
 
     Raises
     ------
     HandgradError
         If the file cannot be read, is not a complete image, or holds values that are not grey levels.
     """
-    path = Path(path)
-    try:
-        grey = _read_npy(path) if path.suffix == ".npy" else _read_pillow(path)
-    except OSError as error:
-        raise HandgradError(f"cannot read {path}: {error.strerror or 'not an image, or a truncated image'}") from error
-    if not np.isfinite(grey).all():
-        raise HandgradError(f"{path} contains NaN or infinity: expected grey levels")
-    return grey
-
-
-def _read_npy(path: Path) -> Grey:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        raise HandgradError(f"{path} does not contain a numeric array: expected a file saved by numpy.save") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise HandgradError(f"{path} contains several arrays: expected a file saved by numpy.save")
-    if array.dtype.kind not in "uifb" or 0 in array.shape:
-        raise HandgradError(
-            f"{path} contains {array.dtype} of shape {array.shape}: expected one image (height, width) of numbers"
-        )
-    if not (np.abs(array) < 1e6).all():  # false for NaN, too
-        raise HandgradError(f"{path} contains values outside 0 to 255: expected grey levels, or floats in [0, 1]")
-    try:
-        return _to_grey(array * 255.0 if array.dtype.kind in "fb" and array.max() <= 1 else array)
-    except HandgradError as error:
-        raise HandgradError(f"{path}: {error}") from error
-
-
-def _read_pillow(path: Path) -> Grey:
-    image_module, ops = optional("PIL.Image"), optional("PIL.ImageOps")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can read
-            warnings.simplefilter("error", image_module.DecompressionBombWarning)
-            with image_module.open(path) as image:
-                image = ops.exif_transpose(image)
-                if image.mode.startswith(("I", "F")):  # 16 or more bits per pixel
-                    deep = np.asarray(image, np.float32)
-                    return deep * np.float32(255 / 65535 if deep.max() > 255 else 1)
-                return _to_grey(np.asarray(image.convert("RGBA")))
-    except (image_module.DecompressionBombError, image_module.DecompressionBombWarning) as error:
-        raise HandgradError(f"{path} is too large: {error}") from error
-    except (ValueError, SyntaxError, EOFError) as error:
-        raise HandgradError(f"{path} is not an image, or is truncated: {error}") from error
-
-
-def _to_grey(image: NDArray[Any]) -> Grey:
-    """Convert an image (height, width), or with 1 (grey), 3 (RGB) or 4 (RGBA) channels, to grey (height, width).
-
-    Transparent pixels become background: the median of the visible pixels if most pixels are visible. If only strokes
-    are visible, the background is white for dark strokes and black for bright strokes.
-    """
-    levels = np.asarray(image, np.float32)
-    channels = levels.shape[2] if levels.ndim == 3 else 1
-    if levels.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise HandgradError(
-            f"image has shape {levels.shape}: expected (height, width) or (height, width, channels) with "
-            "1, 3 or 4 channels"
-        )
-    if channels == 1:
-        return levels.reshape(levels.shape[:2])
-    grey: Grey = levels[..., :3] @ LUMA
-    if channels == 3:
-        return grey
-    alpha = levels[..., 3] / 255
-    visible = grey[alpha > 0.5]
-    if 2 * visible.size > grey.size:
-        background = float(np.median(visible))
-    else:
-        background = 0.0 if alpha.any() and np.average(grey, weights=alpha) >= 128 else 255.0
-    return np.asarray(alpha * grey + (1 - alpha) * background, np.float32)
+    levels = open_picture(path).levels
+    return levels[..., 0] if levels.shape[2] == 1 else levels @ LUMA
 
 
 def as_digit(image: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArray[np.uint8]:
-    """Crop, scale and centre the digit in an image, as in MNIST.
+    """Find the digit in an image, crop, scale and centre it as in MNIST.
 
-    The strokes may be dark on a bright background or bright on a dark one.
+    `predict_image` reads files, and images with several digits.
 
     Parameters
     ----------
-    image : ndarray, shape (height, width) or (height, width, channels)
-        Levels from 0 to 255. Channels: 1 grey, 3 RGB or 4 RGBA.
+    image : ndarray, shape (height, width), (height, width, channels) or (channels, height, width)
+        Levels from 0 to 255, floats in [0, 1] or standardized floats. Channels: 1 grey, 3 RGB or 4 RGBA.
     shape : tuple of int, default (28, 28)
         Height and width of the result.
 
@@ -141,68 +235,43 @@ def as_digit(image: NDArray[Any], shape: tuple[int, int] = (28, 28)) -> NDArray[
     Raises
     ------
     HandgradError
-        If the image has another shape, is smaller than 3x3 pixels, contains NaN or infinity, or is empty.
+        If the image has another shape, is smaller than 3x3 pixels, contains NaN or infinity, is empty, or has several
+        digits.
 
     Examples
     --------
     >>> network.predict(as_digit(read_image("seven.png"))[None])  # doctest: +SKIP
     array([7])
     """
-    grey = _to_grey(image)
-    strokes = _strokes(grey)
-    top, bottom, left, right = _bounding_box(strokes)
-    cropped = strokes[top:bottom, left:right]
+    levels = from_array(image).levels
+    regions = _regions(levels)
+    if not regions:
+        raise HandgradError(NO_DIGIT)
+    if len(regions) > 1:
+        raise HandgradError(f"{len(regions)} digits found: expected one digit; predict_image reads several")
+    return _prepare(regions[0].strokes, shape, levels.shape[:2])
+
+
+def _regions(levels: NDArray[np.float32]) -> list[Region]:
+    """The regions of an image, or none if there are too many."""
+    height, width = levels.shape[:2]
+    if min(height, width) < 3:
+        raise HandgradError(f"image of {width}x{height} pixels: expected at least 3x3 pixels")
+    regions = find_regions(levels)
+    if len(regions) > MAX_DIGITS:
+        raise HandgradError(f"{len(regions)} shapes found: expected at most {MAX_DIGITS} digits")
+    return regions
+
+
+def _prepare(strokes: Grey, shape: tuple[int, int], image_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Scale and centre cropped strokes."""
+    rows, columns = np.flatnonzero((strokes > 0.3).any(axis=1)), np.flatnonzero((strokes > 0.3).any(axis=0))
+    cropped = strokes[rows[0] - 1 : rows[-1] + 2, columns[0] - 1 : columns[-1] + 2]  # includes the soft edges
     target = round(DIGIT_SIZE * min(shape))
-    prepared = grey.shape == shape and 0.8 * target <= max(cropped.shape) <= 1.2 * target
+    prepared = image_shape == shape and 0.8 * target <= max(cropped.shape) <= 1.2 * target
     if not prepared:  # an image that already has the right size is not scaled, because scaling would blur it
         cropped = _scale(cropped, target)
     return _centre(cropped * (255 / cropped.max()), shape)
-
-
-def _strokes(image: Grey) -> Grey:
-    """Separate strokes from background: 0 for background, 1 for the strongest stroke; padded by 2 pixels."""
-    if min(image.shape) < 3:
-        raise HandgradError(f"image of {image.shape[1]}x{image.shape[0]} pixels: expected at least 3x3 pixels")
-    if not np.isfinite(image).all():
-        raise HandgradError("the image contains NaN or infinity: expected grey levels")
-    strokes: Grey = image - _background(image)
-    if -strokes.min() > strokes.max():  # the strokes differ most from the background
-        strokes = -strokes
-    if strokes.max() < MIN_CONTRAST:
-        raise HandgradError(
-            f"no digit found: expected strokes that differ from the background by at least {MIN_CONTRAST} of 255 "
-            "grey levels"
-        )
-    strokes /= strokes.max()
-    # The lowest tenth is background texture and JPEG noise.
-    clear: Grey = np.clip((strokes - np.float32(0.1)) / np.float32(0.9), 0, 1)
-    return np.pad(clear, 2)  # so that strokes at the border have an edge, too
-
-
-def _background(image: Grey) -> Grey:
-    """Fit the plane a + b row + c column to the border of the image, because light often comes from one side."""
-    height, width = image.shape
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    border = np.zeros(image.shape, bool)
-    border[:2], border[-2:], border[:, :2], border[:, -2:] = True, True, True, True
-    terms = np.stack([np.ones_like(rows), rows / height, columns / width], axis=-1)
-    background: Grey = np.full_like(image, np.median(image[border]))
-    for tolerance in (64, 12):  # grey levels from the last fit; pixels farther away belong to strokes on the border
-        near = border & (np.abs(image - background) <= tolerance)
-        plane, *_ = np.linalg.lstsq(terms[near], image[near], rcond=None)
-        background = terms @ plane.astype(np.float32)
-    return background
-
-
-def _bounding_box(strokes: Grey) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the strokes, without the specks that a median filter removes."""
-    image_module, filters = optional("PIL.Image"), optional("PIL.ImageFilter")
-    mask = strokes > 0.3
-    filtered = np.asarray(image_module.fromarray(mask.astype(np.uint8) * 255).filter(filters.MedianFilter(3))) > 0
-    if 2 * filtered.sum() > mask.sum():  # otherwise the strokes are one pixel wide, and the filter removes them
-        mask = filtered
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]) - 1, int(rows[-1]) + 2, int(columns[0]) - 1, int(columns[-1]) + 2  # includes the soft edges
 
 
 def _scale(strokes: Grey, target: float) -> Grey:

@@ -1,0 +1,528 @@
+"""Segmentation of photographs: local thresholding, removal of ruled lines, connected components.
+
+The light on a sheet of paper changes slowly or along the straight edge of a shadow, whereas a pen stroke is narrow. The
+background is therefore a morphological closing (of dark strokes) or opening (of bright strokes): it keeps every region
+that is wider than a window, with the exact position of its edges, and replaces every narrower region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .decoding import LUMA, block_mean
+
+Ink = NDArray[np.float32]  # (height, width), 0 for background, up to 1 for strokes
+Mask = NDArray[np.bool_]  # (height, width)
+
+COARSE_PIXELS = 200_000  # size of the image in which digits are searched
+SMALL = 0.4  # digits below this fraction of the shorter side are read at a higher resolution
+WINDOW = 0.45  # side of the window of the background, relative to the shorter side of the image
+MIN_CONTRAST = 24 / 255  # contrast between strokes and background; a region with less contrast is background
+NOISE = 6  # standard deviations of the noise that a stroke must exceed
+LEVEL = 0.45  # a pixel belongs to a stroke above this fraction of the contrast of its region
+COLOUR = 2.0  # colours are used if they differ this many times more than the grey levels
+MAX_LINE = 0.03  # thickness of a ruled line, relative to the side of the image
+MAX_SLOPE = 0.12  # of ruled lines: 7 degrees
+SAME_SLOPE = 0.02  # difference of the slopes of parallel lines, with the perspective of a photograph
+COVERAGE = 0.85  # a line covers this fraction of the image
+PARALLEL_COVERAGE = 0.5  # if there are at least three parallel lines
+SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
+FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the strongest one; and if it touches the border
+SPECK = 0.3  # components below this fraction of the size of the largest one are dust, or belong to a digit nearby
+
+
+class Component(NamedTuple):
+    """A connected region of strokes, or several that belong to one digit.
+
+    Attributes
+    ----------
+    top, bottom, left, right : int
+        The bounding box in pixels; bottom and right are exclusive.
+    labels : tuple of int
+        The labels of the regions.
+    area : int
+        Number of pixels.
+    contrast : float
+        The highest contrast.
+    contact : int
+        Number of pixels at the border of the image.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    labels: tuple[int, ...]
+    area: int
+    contrast: float
+    contact: int
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.right - self.left
+
+    @property
+    def size(self) -> int:
+        """The longer side in pixels."""
+        return max(self.height, self.width)
+
+
+class Region(NamedTuple):
+    """A digit, or what may be one.
+
+    Attributes
+    ----------
+    box : (left, top, right, bottom)
+        In pixels of the levels that were searched.
+    strokes : ndarray of float32, shape (height, width)
+        0 for background, 1 for strokes, with a margin.
+    parts : int
+        Number of connected components.
+    """
+
+    box: tuple[float, float, float, float]
+    strokes: Ink
+    parts: int
+
+
+# ---- Search ----------------------------------------------------------------------------------------------------------
+
+
+def find_regions(levels: NDArray[np.float32]) -> list[Region]:
+    """Find the digits in an image (height, width, channels) with levels 0 to 255, from left to right.
+
+    The search has a bounded resolution. Small digits are cropped from the image and segmented again.
+    """
+    factor = max(1, math.ceil(math.sqrt(levels.shape[0] * levels.shape[1] / COARSE_PIXELS)))
+    page = _segment(to_grey(block_mean(levels, factor)))
+    if page is None:
+        return []
+    regions = []
+    for part in page.parts:
+        region = None
+        if factor > 1 and part.size < SMALL * min(page.labels.shape):
+            region = _refine(levels, page, part, factor)
+        if region is None:
+            box = tuple(factor * float(n) for n in (part.left, part.top, part.right, part.bottom))
+            region = Region(box, page.crop(part), len(part.labels))  # type: ignore[arg-type]
+        regions.append(region)
+    return regions
+
+
+class _Page(NamedTuple):
+    """The strokes of an image and the chosen components."""
+
+    ink: Ink
+    labels: NDArray[np.int32]
+    parts: list[Component]
+
+    def crop(self, part: Component) -> Ink:
+        """The strokes of a component with their soft edges, without other components nearby."""
+        margin = max(1, round(0.03 * part.size))
+        rows = slice(max(part.top - margin, 0), part.bottom + margin)
+        columns = slice(max(part.left - margin, 0), part.right + margin)
+        labels, ink = self.labels[rows, columns], self.ink[rows, columns]
+        own = np.isin(labels, part.labels)
+        near = maximum_filter(own.astype(np.float32), 2 * margin + 1) > 0
+        soft = np.where(near & (own | (labels == 0)), ink, 0)
+        full = np.percentile(ink[own], 90)
+        cleared = np.clip((soft / full - np.float32(0.1)) / np.float32(0.9), 0, 1)
+        padded: Ink = np.pad(cleared.astype(np.float32), 2)  # so that strokes at the border have an edge, too
+        return padded
+
+
+def _segment(grey: Ink) -> _Page | None:
+    """Separate strokes from background, of the polarity and with the lines removed if that leaves a digit."""
+    for contrast in contrasts(grey):
+        without = remove_lines(contrast)
+        for ink in (without, contrast):
+            labels, count = label(local_threshold(ink))
+            parts = [
+                part for part in select(components(labels, count, ink), labels.shape) if _is_ink(grey, labels, part)
+            ]
+            if parts:
+                return _Page(ink, labels, parts)
+            if ink is without and not (without < contrast).any():
+                break
+    return None
+
+
+def _is_ink(grey: Ink, labels: NDArray[np.int32], part: Component) -> bool:
+    """Whether a component differs from most pixels around it. The paper between the strokes of a digit does not."""
+    margin = part.size // 2 + 1
+    around = (
+        slice(max(part.top - margin, 0), part.bottom + margin),
+        slice(max(part.left - margin, 0), part.right + margin),
+    )
+    levels, own = grey[around], np.isin(labels[around], part.labels)
+    if own.all():
+        return True
+    stroke, paper = float(np.median(levels[own])), float(np.median(levels))
+    other = float(np.percentile(levels[~own], 2 if stroke > paper else 98))  # the opposite extreme
+    return abs(stroke - paper) > 0.5 * abs(stroke - other)
+
+
+def _refine(levels: NDArray[np.float32], page: _Page, part: Component, factor: int) -> Region | None:
+    """Segment the surroundings of a component at a higher resolution."""
+    margin = max(3, round(0.4 * part.size))
+    top, left = max(part.top - margin, 0), max(part.left - margin, 0)
+    rows = slice(top * factor, (part.bottom + margin) * factor)
+    columns = slice(left * factor, (part.right + margin) * factor)
+    crop = levels[rows, columns]
+    reduction = max(1, math.ceil(math.sqrt(crop.shape[0] * crop.shape[1] / COARSE_PIXELS)))
+    if reduction >= factor:
+        return None
+    fine = _segment(to_grey(block_mean(crop, reduction)))
+    if fine is None:
+        return None
+    # The fine components that overlap with the coarse one.
+    height, width = fine.labels.shape
+    coarse = np.isin(page.labels, part.labels)
+    at_rows = np.minimum((np.arange(height) * reduction) // factor + top, len(coarse) - 1)
+    at_columns = np.minimum((np.arange(width) * reduction) // factor + left, coarse.shape[1] - 1)
+    overlap = coarse[np.ix_(at_rows, at_columns)]
+    chosen = [p for p in fine.parts if (overlap & np.isin(fine.labels, p.labels)).sum() > 0.3 * p.area]
+    if not chosen:
+        return None
+    whole = chosen[0]
+    for other in chosen[1:]:
+        whole = _join(whole, other)
+    box = (
+        left * factor + whole.left * reduction,
+        top * factor + whole.top * reduction,
+        left * factor + whole.right * reduction,
+        top * factor + whole.bottom * reduction,
+    )
+    return Region(box, fine.crop(whole), len(whole.labels))
+
+
+# ---- Background and contrast -----------------------------------------------------------------------------------------
+
+
+def to_grey(levels: NDArray[np.float32]) -> Ink:
+    """Project (height, width, channels) on the grey levels, or on the colour axis with the largest local contrast.
+
+    Ink and paper of the same luminance but different colour are only separated by the colour axis.
+    """
+    if levels.shape[2] == 1:
+        return levels[..., 0]
+    grey: Ink = levels @ LUMA
+    radius = max(1, round(WINDOW * min(grey.shape) / 2))
+    local = np.stack([c - box_mean(c, radius) for c in np.moveaxis(levels, 2, 0)], axis=-1).reshape(-1, 3)
+    values, axes = np.linalg.eigh(local.T @ local / len(local))
+    axis = axes[:, -1].astype(np.float32)
+    direction = np.full(3, 1 / math.sqrt(3), np.float32)
+    along_grey = float(np.mean((local @ direction) ** 2))
+    if values[-1] < COLOUR * along_grey:
+        return grey
+    projected: Ink = levels @ (axis * np.sign(axis[np.abs(axis).argmax()]))
+    return projected
+
+
+def contrasts(grey: Ink) -> Iterator[Ink]:
+    """Yield the contrast of dark and of bright strokes, the more likely first: 0 background, 1 black on white."""
+    side = min(grey.shape)
+    smooth = box_mean(grey, 1) if side >= 100 else grey
+    window = max(3, round(WINDOW * side)) | 1
+    # Noise per pixel, from the differences of neighbours, of which strokes and shadows change few.
+    noise = 1.48 / math.sqrt(2) * float(np.median(np.abs(np.diff(grey, axis=1)))) / (3 if side >= 100 else 1)
+    relative = smooth - box_mean(smooth, window // 2)
+    bright = float((relative**3).sum()) > 0  # strokes are the minority of the pixels, far from the mean
+    for is_bright in (bright, not bright):
+        if is_bright:
+            opened = maximum_filter(minimum_filter(smooth, window), window)
+            yield _strokes((smooth - opened) / np.float32(255), np.full_like(opened, noise / 255), window)
+        else:
+            closed = minimum_filter(maximum_filter(smooth, window), window)
+            # The light multiplies the levels. The ratio to the background does not depend on it.
+            reference = np.maximum(closed, np.float32(0.25 * max(float(closed.max()), 1e-3)))
+            yield _strokes(np.float32(1) - smooth / reference, np.float32(noise) / reference, window)
+
+
+def _strokes(contrast: Ink, noise: Ink, window: int) -> Ink:
+    """Set the background to 0, which is the local mean of the contrast without the strokes."""
+    threshold = np.maximum(np.float32(MIN_CONTRAST), NOISE * noise)
+    level: Ink = np.full_like(contrast, np.median(contrast))
+    radius = max(1, window // 3)
+    for _ in range(2):
+        paper = (contrast - level < threshold).astype(np.float32)
+        share = box_mean(paper, radius)
+        level = box_mean(contrast * paper, radius) / np.maximum(share, np.float32(1e-3))
+    cleared = contrast - level
+    return np.where(cleared > threshold, cleared, np.float32(0))
+
+
+def box_mean(x: Ink, radius: int) -> Ink:
+    """Mean over windows of 2 radius + 1 pixels, by cumulative sums; the windows are cut off at the border."""
+    for axis in (0, 1):
+        sums = np.cumsum(x, axis=axis, dtype=np.float64)
+        sums = np.concatenate([np.zeros_like(sums.take([0], axis)), sums], axis)
+        positions = np.arange(x.shape[axis])
+        first, last = np.maximum(positions - radius, 0), np.minimum(positions + radius + 1, x.shape[axis])
+        count = (last - first).reshape((-1, 1) if axis == 0 else (1, -1))
+        x = ((sums.take(last, axis) - sums.take(first, axis)) / count).astype(np.float32)
+    return x
+
+
+def maximum_filter(x: Ink, window: int) -> Ink:
+    """Maximum over square windows with an odd side; the windows are cut off at the border."""
+    for _ in range(2):
+        x = _running_maximum(x, window).T
+    return x
+
+
+def minimum_filter(x: Ink, window: int) -> Ink:
+    """Minimum over square windows with an odd side."""
+    return -maximum_filter(-x, window)
+
+
+def _running_maximum(x: Ink, window: int) -> Ink:
+    """Maximum over windows of rows: the length doubles with every step."""
+    half, rows = window // 2, len(x)
+    padded = np.pad(x, ((half, half), (0, 0)), constant_values=-np.inf)
+    length = 1
+    while length < window:
+        step = min(length, window - length)
+        padded = np.maximum(padded[:-step], padded[step:])
+        length += step
+    return np.ascontiguousarray(padded[:rows])
+
+
+# ---- Ruled lines -----------------------------------------------------------------------------------------------------
+
+
+def remove_lines(ink: Ink) -> Ink:
+    """Remove ruled lines, squared paper and frames: long, thin, straight lines, almost parallel to a side.
+
+    A pixel of a line keeps the ink that is both above and below the line, so that a stroke which crosses it stays.
+    """
+    for _ in range(2):
+        ink = _remove_horizontal(ink).T
+    return ink
+
+
+def _remove_horizontal(ink: Ink) -> Ink:
+    height, width = ink.shape
+    if min(height, width) < 20:
+        return ink
+    mask = ink > 0
+    thickest = max(1, round(MAX_LINE * height))
+    # Columns are counted in blocks, because the rows of a block are the same for slopes this small.
+    block = max(1, width // 64)
+    blocks = width // block
+    counts = mask[:, : blocks * block].reshape(height, blocks, block).mean(axis=2)
+    middles = (np.arange(blocks) + 0.5) * block - width / 2
+    slopes = np.linspace(-MAX_SLOPE, MAX_SLOPE, 2 * math.ceil(MAX_SLOPE * width / 2) + 1)
+    found: list[tuple[float, float, int, int]] = []
+    rows = np.arange(height)[:, None]
+    for slope in slopes:
+        at = rows + np.rint(slope * middles).astype(int)
+        inside = (at >= 0) & (at < height)
+        values = np.where(inside, counts[np.clip(at, 0, height - 1), np.arange(blocks)], 0)
+        share = values.sum(axis=1) / np.maximum(inside.sum(axis=1), blocks / 2)
+        for first, last in _runs(share >= PARALLEL_COVERAGE):
+            if last - first <= thickest:
+                found.append((float(share[first:last].max()), float(slope), first, last))
+    lines = _distinct(found, height)
+    result = ink.copy()
+    for share, slope, first, last in lines:
+        parallel = (
+            sum(abs(slope - other[1]) <= SAME_SLOPE for other in lines) >= 3 and abs(slope - lines[0][1]) <= SAME_SLOPE
+        )
+        if share >= COVERAGE or parallel:
+            _erase(result, ink, slope, first, last)
+    return result
+
+
+def _runs(flags: Mask) -> list[tuple[int, int]]:
+    """First and last (exclusive) index of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _distinct(found: list[tuple[float, float, int, int]], height: int) -> list[tuple[float, float, int, int]]:
+    """The strongest of the lines that overlap in the middle of the image."""
+    kept: list[tuple[float, float, int, int]] = []
+    taken = np.zeros(height, bool)
+    for line in sorted(found, reverse=True):
+        first, last = max(line[2] - 2, 0), line[3] + 2
+        if not taken[first:last].any():
+            kept.append(line)
+            taken[first:last] = True
+    return kept
+
+
+def _erase(result: Ink, ink: Ink, slope: float, first: int, last: int) -> None:
+    """Replace the pixels of a line by the smaller of the ink above and below."""
+    height, width = ink.shape
+    columns = np.arange(width)
+    shift = np.rint(slope * (columns + 0.5 - width / 2)).astype(int)
+    margin = max(1, (last - first + 1) // 2) + 1  # the soft edge of the line
+    top, bottom = first - margin, last + margin - 1
+    above, below = (np.clip(row + shift, 0, height - 1) for row in (top - 1, bottom + 1))
+    kept = np.minimum(ink[above, columns], ink[below, columns])
+    kept[(top - 1 + shift < 0) | (bottom + 1 + shift >= height)] = 0
+    for row in range(top, bottom + 1):
+        at = row + shift
+        ok = (at >= 0) & (at < height)
+        result[at[ok], columns[ok]] = np.minimum(result[at[ok], columns[ok]], kept[ok])
+
+
+# ---- Connected components --------------------------------------------------------------------------------------------
+
+
+def label(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    """Label the connected components, diagonal neighbours included.
+
+    Union-find on the runs of each row: runs of neighbouring rows that touch are joined to the smaller root until every
+    run has the root of its neighbours.
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (height, width)
+        0 for background, 1 to count for the components.
+    count : int
+    """
+    height, width = mask.shape
+    padded = np.zeros((height, width + 2), np.int8)
+    padded[:, 1:-1] = mask
+    flat = padded.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    first, last = edges[::2], edges[1::2]  # flat positions; last is exclusive
+    count = len(first)
+    roots = np.arange(count)
+    row = width + 2
+    low = np.searchsorted(last, first + row, "left")
+    high = np.searchsorted(first, last + row, "right")
+    touching = np.maximum(high - low, 0)
+    a = np.repeat(np.arange(count), touching)
+    b = np.arange(len(a)) - np.repeat(np.cumsum(touching) - touching, touching) + np.repeat(low, touching)
+    while True:
+        root_a, root_b = roots[a], roots[b]
+        different = root_a != root_b
+        if not different.any():
+            break
+        a, b = a[different], b[different]
+        smaller, larger = np.minimum(root_a, root_b)[different], np.maximum(root_a, root_b)[different]
+        np.minimum.at(roots, larger, smaller)
+        while True:
+            parents = roots[roots]
+            if np.array_equal(parents, roots):
+                break
+            roots = parents
+    unique, numbers = np.unique(roots, return_inverse=True)
+    labels = np.zeros((height, width + 2), np.int32)
+    labels.reshape(-1)[flat > 0] = np.repeat(numbers.astype(np.int32) + 1, last - first)
+    return labels[:, 1:-1], len(unique)
+
+
+def local_threshold(ink: Ink) -> Mask:
+    """Pixels above LEVEL times the contrast of their region: faint and dark regions each get their own level."""
+    labels, count = label(ink > 0)
+    highest = np.zeros(count + 1, np.float32)
+    np.maximum.at(highest, labels.ravel(), ink.ravel())
+    mask: Mask = (ink > 0) & (ink > LEVEL * highest[labels])
+    return mask
+
+
+def components(labels: NDArray[np.int32], count: int, ink: Ink) -> list[Component]:
+    """Describe each component."""
+    if not count:
+        return []
+    rows, columns = np.nonzero(labels)
+    numbers = labels[rows, columns]
+    areas = np.bincount(numbers, minlength=count + 1)
+    contrast = np.zeros(count + 1, np.float32)
+    np.maximum.at(contrast, numbers, ink[rows, columns])
+    border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
+    contact = np.bincount(border, minlength=count + 1)
+    boxes = []
+    for positions in (rows, columns):
+        low, high = np.full(count + 1, np.iinfo(np.int64).max), np.full(count + 1, -1)
+        np.minimum.at(low, numbers, positions)
+        np.maximum.at(high, numbers, positions)
+        boxes += [low, high + 1]
+    return [
+        Component(top, bottom, left, right, (k,), int(areas[k]), float(contrast[k]), int(contact[k]))
+        for k, (top, bottom, left, right) in enumerate(np.stack(boxes, axis=1).tolist())
+        if k > 0
+    ]
+
+
+def select(parts: list[Component], shape: tuple[int, int]) -> list[Component]:
+    """Choose the components that may be digits, from left to right: not dust, not the edge of a table or a frame.
+
+    Small components are joined to the digit that they touch or almost touch.
+    """
+    inner = [part for part in parts if not _is_border(part, shape)]
+    if not any(part.size >= max(SMALLEST * min(shape), 3) for part in inner):
+        inner = parts  # the digit fills the image
+    if not inner:
+        return []
+    strongest = max(inner, key=lambda part: part.contrast * math.sqrt(part.area)).contrast
+    inner = [part for part in inner if part.contrast >= (FAINT_BORDER if part.contact else FAINT) * strongest]
+    largest = max(part.size for part in inner)
+    digits = [part for part in inner if part.size >= SPECK * largest]
+    digits.sort(key=lambda part: part.size, reverse=True)
+    joined: list[Component] = []
+    for part in digits:
+        for i, other in enumerate(joined):
+            if _belongs(part, other):
+                joined[i] = _join(other, part)
+                break
+        else:
+            joined.append(part)
+    joined = [part for part in joined if part.height >= 0.45 * largest or part.size >= 0.6 * largest]
+    for part in inner:
+        if part.size < SPECK * largest and part.size > 0.08 * largest:
+            for i, other in enumerate(joined):
+                if _belongs(part, other):
+                    joined[i] = _join(other, part)
+                    break
+    return sorted(joined, key=lambda part: part.left)
+
+
+def _is_border(part: Component, shape: tuple[int, int]) -> bool:
+    """Whether a component is along the border: the edge of the sheet, a table, a frame, a dark corner."""
+    height, width = shape
+    touches = (part.top == 0) + (part.bottom == height) + (part.left == 0) + (part.right == width)
+    long = part.height >= 0.6 * height or part.width >= 0.6 * width
+    frame = part.height > 0.9 * height and part.width > 0.9 * width
+    return touches >= 3 or (touches > 0 and long) or frame or part.contact >= 0.5 * part.size
+
+
+def _belongs(part: Component, digit: Component) -> bool:
+    """Whether a component is a separate stroke of a digit, such as the bar of a 5."""
+    gap_v = max(part.top - digit.bottom, digit.top - part.bottom, 0)
+    gap_h = max(part.left - digit.right, digit.left - part.right, 0)
+    overlap = min(part.right, digit.right) - max(part.left, digit.left)
+    if gap_v > 0.15 * digit.size or gap_h > 0.08 * digit.size:
+        return False
+    if part.size < 0.5 * digit.size and (overlap > 0 or (gap_h <= 0.08 * digit.size and gap_v == 0)):
+        return True
+    height = max(part.bottom, digit.bottom) - min(part.top, digit.top)
+    return overlap >= 0.35 * min(part.width, digit.width) and height <= 1.6 * max(part.height, digit.height)
+
+
+def _join(a: Component, b: Component) -> Component:
+    return Component(
+        min(a.top, b.top),
+        max(a.bottom, b.bottom),
+        min(a.left, b.left),
+        max(a.right, b.right),
+        a.labels + b.labels,
+        a.area + b.area,
+        max(a.contrast, b.contrast),
+        a.contact + b.contact,
+    )
