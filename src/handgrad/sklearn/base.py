@@ -453,11 +453,12 @@ class MLP(BaseEstimator, ABC):
 
         def score() -> tuple[Evaluation, float]:
             z = self._outputs(validation.X)
-            mean_loss = float(np.average(loss.per_example(z, t), weights=weights))
-            evaluation = Evaluation(mean_loss, loss.correct(z, t) if single_label else None, len(t))
-            predictions = self._decode(self._activate(z))
-            finite = predictions.dtype.kind != "f" or np.isfinite(predictions).all()
-            return evaluation, self._score(truth, predictions, weights) if finite else np.nan
+            with np.errstate(over="ignore", invalid="ignore"):  # of a training that diverges
+                mean_loss = float(np.average(loss.per_example(z, t), weights=weights))
+                evaluation = Evaluation(mean_loss, loss.correct(z, t) if single_label else None, len(t))
+                predictions = self._decode(self._activate(z))
+                finite = predictions.dtype.kind != "f" or np.isfinite(predictions).all()
+                return evaluation, self._score(truth, predictions, weights) if finite else np.nan
 
         return score
 
