@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import handgrad
-from handgrad import BatchNorm, Dense, Deskew, Ensemble, Network, Preprocessed, ReLU, save
+from handgrad import BatchNorm, Dense, Deskew, Ensemble, Network, Preprocessed, ReLU, TestTimeAugmentation, save
 from handgrad.export import TARGETS, export
 from handgrad.recipes import RECIPES
 
@@ -20,6 +20,15 @@ def small(**options):
     network = Network([4, 5, 3], rng=1, **options)
     network.image_shape = (2, 2)
     return network
+
+
+def deep_model(loss):
+    """An ensemble with two kinds of preprocessing, many members and different shifts."""
+    members = [Network([196, 6, 5], loss=loss, rng=seed) for seed in range(30)]
+    for member in members:
+        member.image_shape = (14, 14)
+    inner = Ensemble([TestTimeAugmentation(member, 5 if i % 2 else 9) for i, member in enumerate(members)])
+    return Ensemble([Preprocessed(inner, Deskew(28, 28, 2)), Preprocessed(members[0], Deskew(28, 28, shrink=2))])
 
 
 def head(text):
@@ -69,9 +78,12 @@ def test_the_file_of_a_regression_mentions_no_classes(to, loss, how, tmp_path):
 def test_lines_are_short_and_have_no_trailing_spaces(to, tmp_path):
     for loss in ("cross_entropy", "poisson"):
         (tmp_path / loss).mkdir()
-        lines = exported(Network([40, 30, 20], loss=loss, rng=0), tmp_path / loss, to).splitlines()
-        assert max(map(len, lines)) <= 120
-        assert not [line for line in lines if line != line.rstrip()]
+        for model in (Network([40, 30, 20], loss=loss, rng=0), deep_model(loss)):
+            directory = tmp_path / loss / type(model).__name__
+            directory.mkdir()
+            lines = exported(model, directory, to).splitlines()
+            assert max(map(len, lines)) <= 120
+            assert not [line for line in lines if line != line.rstrip()]
 
 
 @pytest.mark.parametrize("to", TEXTS)

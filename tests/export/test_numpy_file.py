@@ -145,6 +145,17 @@ def test_deskew_and_test_time_augmentation_equal_those_of_the_model(deskew, shif
     assert (height, width) == module.IMAGE_SHAPE
 
 
+@pytest.mark.parametrize("deskew", [False, True])
+@pytest.mark.parametrize("value", [1.5, -0.5, np.nan, 256, -1])
+def test_pixels_out_of_range_are_an_error(value, deskew, tmp_path):
+    network = Network([4, 3], rng=0)
+    network.image_shape = (2, 2)
+    module = exported(Preprocessed(network, Deskew(2, 2)) if deskew else network, tmp_path / "net.py")
+    x = np.array([[0, 1, 1, 0], [1, value, value, value]])
+    with pytest.raises(ValueError, match=r"expected integers 0 to 255, or floats in \[0, 1\]"):
+        module.predict(x)
+
+
 def test_without_preprocessing_the_network_alone_is_exported(tmp_path):
     network = Network([4, 3], rng=0)
     module = exported(Preprocessed(network, Deskew(2, 2)), tmp_path / "net.py", without_preprocessing=True)

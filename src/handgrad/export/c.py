@@ -368,9 +368,7 @@ class _Code:
 
     def __init__(self, graph: InferenceGraph) -> None:
         self.graph, self.outputs = graph, network_names(graph, "outputs")
-        core = graph.nodes[: len(graph.nodes) - len(graph.preparation)]
-        alone = isinstance(graph.core, Forward)
-        self.names = {} if alone else {node: f"predictions{number}" for number, node in enumerate(core, 1)}
+        self.names = {node: f"predictions{number}" for number, node in enumerate(graph.averaged, 1)}
         nodes = [node for node in graph.nodes if isinstance(node, Standardized)]
         self.standardized = {node: (f"mean{number}", f"scale{number}") for number, node in enumerate(nodes, 1)}
 
@@ -470,8 +468,9 @@ class _Code:
 
     def _shifts(self, node: Shifted) -> Iterator[str]:
         (height, width), n_out, count = node.image_shape, self.graph.n_out, node.shifts
-        shifts = ", ".join(f"{{{down}, {right}}}" for down, right in SHIFTS[count])
-        yield f"static const int shifts[{count}][2] = {{{shifts}}}; /* down, right */"
+        shifts = [f"{{{down}, {right}}}" for down, right in SHIFTS[count]]
+        yield "/* down, right */"
+        yield assignment(f"static const int shifts[{count}][2]", shifts, "{", "};")
         yield f"float image[{height * width}], q[{n_out}];"
         yield f"for (int k = 0; k < {n_out}; k++)"
         yield "    p[k] = 0;"

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -192,12 +193,12 @@ class InferenceGraph:
     notes: tuple[str, ...]
     weights: str = ""
 
-    @property
+    @cached_property
     def nodes(self) -> list[Node]:
         """All nodes of the tree, each one after its parts."""
         return list(walk(self.root))
 
-    @property
+    @cached_property
     def preparation(self) -> list[Deskewed | Standardized | Floats]:
         """The functions of the input that come before all others."""
         found: list[Deskewed | Standardized | Floats] = []
@@ -213,6 +214,11 @@ class InferenceGraph:
         return self.nodes[-1 - len(self.preparation)]
 
     @property
+    def averaged(self) -> list[Node]:
+        """The nodes of the core, each one after its parts; empty if the core is a single network."""
+        return [] if isinstance(self.core, Forward) else self.nodes[: len(self.nodes) - len(self.preparation)]
+
+    @cached_property
     def networks(self) -> list[Forward]:
         """The networks, in the order of the model file."""
         return sorted((node for node in self.nodes if isinstance(node, Forward)), key=lambda node: node.number)

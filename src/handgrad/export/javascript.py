@@ -154,10 +154,15 @@ const exp = (z) => z.map(Math.exp);
 // Whether x is an array of bytes, as a Uint8Array. The numbers in all other arrays are floats.
 const isBytes = (x) => x.BYTES_PER_ELEMENT === 1;
 
-function toFloats(x) {
-  if (!isBytes(x) && x.some((value) => value > 1.000001)) {
-    throw new RangeError("x has pixels above 1: expected floats in [0, 1], or bytes in a Uint8Array");
+function checkPixels(x) {
+  if (!isBytes(x) && !x.every((value) => value >= -1e-6 && value <= 1 + 1e-6)) {
+    throw new RangeError("x has pixels outside [0, 1]: expected floats in [0, 1], or bytes in a Uint8Array");
   }
+  return x;
+}
+
+function toFloats(x) {
+  checkPixels(x);
   return Float32Array.from(x, (value) => (isBytes(x) ? value / 255 : value));
 }
 """,
@@ -165,7 +170,7 @@ function toFloats(x) {
 // Removes the slant of an image and centres it; shrinks it by s. Bytes are rounded to bytes. This is handgrad's Deskew,
 // with the same arithmetic: 32-bit floats between the pixels.
 function deskew(p, height, width, s = 1) {
-  const rounds = isBytes(p);
+  const rounds = isBytes(checkPixels(p));
   const round = (value) => {
     const nearest = Math.round(value);
     return !rounds ? value : nearest - value === 0.5 && nearest % 2 ? nearest - 1 : nearest;
@@ -302,9 +307,7 @@ class _Code:
 
     def __init__(self, graph: InferenceGraph) -> None:
         self.graph, self.outputs = graph, network_names(graph, "outputs")
-        core = graph.nodes[: len(graph.nodes) - len(graph.preparation)]
-        alone = isinstance(graph.core, Forward)
-        self.names = {} if alone else {node: f"predictions{number}" for number, node in enumerate(core, 1)}
+        self.names = {node: f"predictions{number}" for number, node in enumerate(graph.averaged, 1)}
         nodes = [node for node in graph.nodes if isinstance(node, Standardized)]
         self.standardized = {node: (f"mean{number}", f"scale{number}") for number, node in enumerate(nodes, 1)}
 

@@ -19,6 +19,15 @@ def to_floats(x):
     «body»
 '''
 
+CHECK_PIXELS = '''
+def check_pixels(x):
+    """Return x as an array. Raises ValueError for pixels out of range."""
+    x = np.asarray(x)
+    if not ((x >= -1e-6) & (x <= (255 if x.dtype.kind in "iu" else 1 + 1e-6))).all():
+        raise ValueError("x has pixels out of range: expected integers 0 to 255, or floats in [0, 1]")
+    return x
+'''
+
 FUNCTIONS = {
     "Deskewed": '''
 
@@ -29,7 +38,7 @@ def deskew(p, height, width, shrink=1):
     """
     if len(p) > 1000:  # blocks need less memory
         return np.concatenate([deskew(p[i : i + 1000], height, width, shrink) for i in range(0, len(p), 1000)])
-    integers = np.asarray(p).dtype.kind in "iu"
+    integers = check_pixels(p).dtype.kind in "iu"
     p = np.asarray(p, np.float32).reshape(-1, height, width)
     y, x = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
     rows, rows_x = p.sum(axis=2, dtype=float), p @ x
@@ -91,10 +100,7 @@ class PythonCode:
     ) -> None:
         self.graph, self.predictions, self.tempered = graph, predictions, tempered
         self.core = graph.core
-        inner = [node for node in graph.nodes if node not in graph.preparation and node is not self.core]
-        if not isinstance(self.core, Forward):
-            inner.append(self.core)
-        self.names: dict[Node, str] = {node: f"p{number}" for number, node in enumerate(inner, 1)}
+        self.names: dict[Node, str] = {node: f"p{number}" for number, node in enumerate(graph.averaged, 1)}
         standardized = [node for node in graph.nodes if isinstance(node, Standardized)]
         self.standardized = {node: number for number, node in enumerate(standardized, 1)}
 
@@ -120,9 +126,10 @@ class PythonCode:
         conversion = ""
         if self.graph.image_shape is not None:
             conversion = ". Integers are divided by 255"
-            body = ["x = np.asarray(x)", 'x = x / 255 if x.dtype.kind in "iu" else x', *body]
+            body = ["x = check_pixels(x)", 'x = x / 255 if x.dtype.kind in "iu" else x', *body]
         values = {"body": "\n".join(body), "conversion": conversion}
         sources = [
+            CHECK_PIXELS if self.graph.image_shape is not None else "",
             render(TO_FLOATS, values).removesuffix("\n"),
             used_functions(FUNCTIONS, self.graph.used).strip("\n"),
             *("\n".join(self._function(node)) for node in self.names),
@@ -141,7 +148,7 @@ class PythonCode:
     @property
     def conversion(self) -> str:
         """How `predict` reads its input: the end of a docstring."""
-        return "" if self.graph.image_shape is None else " or images, integers 0 to 255 or floats in [0, 1]"
+        return "" if self.graph.image_shape is None else " or images"
 
     def _prepared(self, node: Node, value: str) -> str:
         if isinstance(node, Deskewed):
