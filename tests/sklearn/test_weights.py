@@ -177,6 +177,17 @@ def test_batch_of_a_very_small_weight_does_not_dominate_the_penalty(tiny, parame
     assert norms[0] == pytest.approx(norms[1], rel=0.15)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_floating_point_errors_can_be_exceptions(solver):
+    weights = np.where(np.arange(120) % 40 == 17, 1e-300, WEIGHTS)
+    with np.errstate(all="raise"):
+        for x, y in ((X, NAMES), (X_LABELS, LABELS), (X.astype(np.float32), Y > 0)):
+            model = MLPClassifier(**SMALL, solver=solver, batch_size=1).fit(x, y, sample_weight=weights)
+            model.predict(1e8 * x)
+            model.predict_proba(1e8 * x)
+            assert np.isfinite(model.predict_log_proba(1e8 * x)).all()
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e60, 1e300])
 def test_factor_of_all_weights_only_scales_the_penalty(scale):
     x = X.astype(np.float32)

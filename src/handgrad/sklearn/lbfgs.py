@@ -18,6 +18,7 @@ NOT_FINITE = (
 )
 
 
+@np.errstate(under="ignore")  # small numbers become 0, also for programs with np.seterr(all="raise")
 def fit_lbfgs(estimator: Any, X: Any, t: Array, w: NDArray[np.float64] | None) -> None:
     """Minimize Σᵢ wᵢ Lᵢ / Σᵢ wᵢ + α/2 Σ W² / Σᵢ wᵢ, starting from the weights of the estimator's network.
 

@@ -14,12 +14,12 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
 from ..arrays import Array
-from ..losses import LOSSES, Loss, RegressionLoss
+from ..losses import LOSSES, Loss
 from ..schedules import Schedule
 from ..training import Callback
 from .base import MLP, as_csr
 
-REGRESSION_LOSSES = {name: loss for name, loss in LOSSES.items() if issubclass(loss, RegressionLoss)}
+REGRESSION_LOSSES = {name: loss for name, loss in LOSSES.items() if not loss.is_classification}
 
 
 class MLPRegressor(RegressorMixin, MLP):
@@ -187,7 +187,7 @@ class MLPRegressor(RegressorMixin, MLP):
     def _make_loss(self) -> Loss:
         if isinstance(self.loss, str):
             return REGRESSION_LOSSES[self.loss]()
-        if not isinstance(self.loss, RegressionLoss) or self.loss.is_classification:
+        if not isinstance(self.loss, Loss) or self.loss.is_classification:
             raise ValueError(f"loss must be a regression loss, such as SquaredError(), got {self.loss!r}")
         return self.loss
 
