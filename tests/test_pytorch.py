@@ -36,6 +36,10 @@ MODULES = {
     "leaky_relu": lambda: torch.nn.LeakyReLU(),
     "softplus": lambda: torch.nn.Softplus(),
     "gelu": lambda: torch.nn.GELU(approximate="tanh"),
+    "exact_gelu": lambda: torch.nn.GELU(),
+    "silu": lambda: torch.nn.SiLU(),
+    "elu": lambda: torch.nn.ELU(),
+    "selu": lambda: torch.nn.SELU(),
 }
 OPTIMIZERS = [
     (SGD(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),

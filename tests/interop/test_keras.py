@@ -402,6 +402,7 @@ def test_a_functional_model_must_be_a_sequence(refused):
         functional(("a", {}), ("a", {})),
         functional(("a", {}), ("ab", {})),
         functional(("a", {}), ("b", {"training": True})),
+        functional(("a", {}), ("", {})),
         functional(("a", {}), ("b", {}), end=("b", 0, 0)),
         functional(("a", {}), ("b", {}), end=[["b", 0, 0], ["c", 0, 0]]),
     ):

@@ -113,6 +113,22 @@ def test_a_model_with_preprocessing_has_the_same_predictions_for_bytes(name: str
             np.testing.assert_allclose(network.predict_proba(images), theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_arithmetic_with_numbers_in_a_functional_model(tmp_path: Path) -> None:
+    first = L.Input((2, 3))
+    x = 2.0 * ((first - 127.5) / 127.5) + np.float32(0.5)
+    x = keras.activations.relu(L.Dense(4)(L.Flatten()(1 - x)))
+    x = keras.ops.tanh(L.Dense(4)(x))
+    model = keras.Model(first, keras.ops.softmax(L.Dense(3)(x)))
+    theirs = model.predict(RAW.reshape(30, 2, 3).astype(np.float32), verbose=0)
+    model.save(tmp_path / "m.keras")
+    for given in (model, tmp_path / "m.keras"):
+        network = interop.from_keras(given)
+        np.testing.assert_allclose(network.predict_proba(RAW.reshape(30, 2, 3)), theirs, rtol=0, atol=1e-6)
+    for other in (1 / first, first + first, L.Add()([first, first])):
+        with pytest.raises(HandgradError, match=r"divides by the inputs|are not a sequence"):
+            interop.from_keras(keras.Model(first, L.Dense(2)(L.Flatten()(other))))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_becomes_float32_with_a_warning(dtype: str, tmp_path: Path, caplog: Any) -> None:
     model = keras.Sequential([L.Input((6,)), L.Dense(3, dtype=dtype)])

@@ -25,7 +25,8 @@ class Affine(NamedTuple):
 
     def after(self, first: Affine) -> Affine:
         """Return the map that applies `first`, then this one."""
-        return Affine(self.scale * first.scale, self.scale * first.offset + self.offset)
+        with np.errstate(all="ignore"):
+            return Affine(self.scale * first.scale, self.scale * first.offset + self.offset)
 
     def before_layer(self, layer: ImportedLayer) -> ImportedLayer | None:
         """Fold the map into the layer that follows; None if the layer is neither a Dense nor a BatchNorm.
@@ -34,6 +35,10 @@ class Affine(NamedTuple):
 
         g (s x + o - μ) / √(σ² + ε) = sign(s) g (x - μ') / √(σ'² + ε),  μ' = (μ - o) / s,  σ'² = (σ² + ε) / s² - ε
         """
+        with np.errstate(all="ignore"):  # weights that are not finite are reported with the name of the layer
+            return self._before_layer(layer)
+
+    def _before_layer(self, layer: ImportedLayer) -> ImportedLayer | None:
         arrays = {name: p.astype(np.float64) for name, p in layer.arrays.items()}
         s, o = self.scale, self.offset
         if isinstance(layer.layer, Dense):
@@ -61,7 +66,8 @@ class Affine(NamedTuple):
         self._check(layer.name, n_out)
         s = np.broadcast_to(self.scale, n_out)
         W, b = (layer.arrays[name].astype(np.float64) for name in "Wb")
-        return _with_arrays(layer, {"W": s[:, None] * W, "b": s * b + self.offset})
+        with np.errstate(all="ignore"):
+            return _with_arrays(layer, {"W": s[:, None] * W, "b": s * b + self.offset})
 
     def _check(self, name: str, n: int) -> None:
         for p in self:
@@ -71,8 +77,7 @@ class Affine(NamedTuple):
 
 def _with_arrays(layer: ImportedLayer, arrays: dict[str, NDArray[np.float64]]) -> ImportedLayer:
     """The layer with other arrays, rounded to the dtype of its own."""
-    with np.errstate(over="ignore"):  # infinity is reported with the name of the layer
-        return layer._replace(arrays={name: p.astype(layer.arrays[name].dtype) for name, p in arrays.items()})
+    return layer._replace(arrays={name: p.astype(layer.arrays[name].dtype) for name, p in arrays.items()})
 
 
 def make_affine(scale: ArrayLike, offset: ArrayLike) -> Affine:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandgradError, optional
 from ..layers import (
@@ -185,7 +185,10 @@ KERAS_EPSILON = 1e-7  # keras.backend.epsilon(), the smallest standard deviation
 # Values of images are bytes, 0 to 255, if the rescaling is for values larger than this. For floats in [0, 1] the mean
 # plus the standard deviation is at most 1.5.
 MAX_FLOAT_PIXEL = 4
+MAX_INPUTS = 1 << 24  # largest number of values of an example with a scale for each of them
 _CLASSES = ("Sequential", "Functional")
+_ARITHMETIC = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide"}  # of a tensor and a number, in Functional models
+_OPERATIONS = {"Relu", "Sigmoid", "Tanh", "Softplus", "Silu", "Selu"}  # the classes of functions such as keras.ops.relu
 # Layers without weights that do nothing in inference, and have no equivalent in training.
 _TRAINING_ONLY = {
     *("GaussianNoise", "GaussianDropout", "AlphaDropout", "SpatialDropout1D", "SpatialDropout2D"),
@@ -526,6 +529,8 @@ class _Sequence:
             self.shape = None if self.shape is None else (math.prod(self.shape),)
         elif kind == "Reshape":
             self.shape = self._reshaped(tuple(settings["target_shape"]))
+        elif kind in _ARITHMETIC:
+            self._rescale(name, _arithmetic(kind, config["inbound_nodes"][0]["args"], name, self.shape))
         elif kind in ("Rescaling", "Normalization"):
             make = _rescaling if kind == "Rescaling" else _normalization
             self._rescale(name, make(settings, name, weights, self.shape))
@@ -542,9 +547,9 @@ class _Sequence:
     def _reshaped(self, target: tuple[int, ...]) -> tuple[int, ...] | None:
         if -1 not in target:
             return target
-        if self.shape is None:
-            return None
         known = -math.prod(target)
+        if self.shape is None or known < 1:
+            return None
         return tuple(math.prod(self.shape) // known if size == -1 else size for size in target)
 
     def _rescale(self, name: str, affine: Affine) -> None:
@@ -600,6 +605,23 @@ def _is_for_bytes(affine: Affine) -> bool:
         return bool(np.max((1 + np.abs(affine.offset)) / np.abs(affine.scale)) > MAX_FLOAT_PIXEL)
 
 
+def _arithmetic(kind: str, args: list[Any], name: str, shape: tuple[int, ...] | None) -> Affine:
+    """The map of an operation of a tensor and a number, such as x / 255."""
+    first = _is_tensor(args[0])
+    c = _spread(name, _numbers(args[first]), shape)
+    if kind in ("Divide", "TrueDivide") and not first:
+        raise HandgradError(f"{name!r} divides by the inputs, which has no equivalent in handgrad")
+    with np.errstate(all="ignore"):
+        maps: dict[str, tuple[ArrayLike, ArrayLike]] = {
+            "Add": (1, c),
+            "Subtract": (1, -c) if first else (-1, c),
+            "Multiply": (c, 0),
+            "Divide": (1 / c, 0),
+            "TrueDivide": (1 / c, 0),
+        }
+    return make_affine(*maps[kind])
+
+
 def _rescaling(settings: dict[str, Any], name: str, weights: _Weights, shape: tuple[int, ...] | None) -> Affine:
     """scale x + offset of a Rescaling."""
     return make_affine(*(_spread(name, _numbers(settings[key]), shape) for key in ("scale", "offset")))
@@ -611,8 +633,9 @@ def _normalization(settings: dict[str, Any], name: str, weights: _Weights, shape
     if mean is None:
         mean, variance, _ = weights.take("normalization", settings["name"], 3)
     mean, variance = (_spread(name, _kept_axes(_numbers(p), settings["axis"], shape), shape) for p in (mean, variance))
-    deviation = np.maximum(np.sqrt(variance), KERAS_EPSILON)
-    return make_affine(deviation, mean) if settings.get("invert") else make_affine(1 / deviation, -mean / deviation)
+    with np.errstate(all="ignore"):  # weights that are not finite are reported later
+        deviation = np.maximum(np.sqrt(variance), KERAS_EPSILON)
+        return make_affine(deviation, mean) if settings.get("invert") else make_affine(1 / deviation, -mean / deviation)
 
 
 def _numbers(value: Any) -> NDArray[np.float64]:
@@ -637,10 +660,17 @@ def _spread(name: str, p: NDArray[np.float64], shape: tuple[int, ...] | None) ->
     """One number for each value of an example, or one number for all."""
     if p.size == 1:
         return p.reshape(())
+    if math.prod(shape or ()) > MAX_INPUTS:
+        raise HandgradError(f"{name!r} has inputs of shape {shape}: expected at most {MAX_INPUTS:,} values")
     try:
         return p if shape is None and p.ndim == 1 else np.broadcast_to(p, shape or ())
     except ValueError as error:
         raise HandgradError(f"{name!r} has {p.shape} values for inputs of shape {shape}") from error
+
+
+def _is_tensor(argument: Any) -> bool:
+    """Whether an argument of a layer is the output of another layer, and not a number."""
+    return isinstance(argument, Mapping) and "keras_history" in argument["config"]
 
 
 def _check_sequence(layers: list[dict[str, Any]], ends: list[Any]) -> None:
@@ -648,7 +678,9 @@ def _check_sequence(layers: list[dict[str, Any]], ends: list[Any]) -> None:
     try:
         for before, layer in itertools.pairwise(layers):
             (node,) = layer["inbound_nodes"]
-            (tensor,) = node["args"]
+            (tensor,) = filter(_is_tensor, node["args"])
+            if len(node["args"]) != (2 if layer["class_name"] in _ARITHMETIC else 1):
+                raise ValueError
             if list(tensor["config"]["keras_history"]) != [before["name"], 0, 0] or any(node["kwargs"].values()):
                 raise ValueError
         (end,) = [ends] if isinstance(ends[0], str) else ends
@@ -693,9 +725,9 @@ def _activation_layer(kind: str, settings: dict[str, Any], name: str) -> tuple[l
         return [imported_layer(name, ELU, settings["alpha"])], "linear"
     if kind == "Softmax" and settings.get("axis", -1) in (-1, 1, [-1], [1]):
         return [], "softmax"
-    if kind == "Identity":
-        return [], "linear"
-    return None
+    if kind in _OPERATIONS:
+        return _activation(kind, name)
+    return ([], "linear") if kind == "Identity" else None
 
 
 def _activation(activation: Any, name: str) -> tuple[list[ImportedLayer], str]:
