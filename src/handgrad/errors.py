@@ -28,6 +28,34 @@ class HandgradWarning(UserWarning):
     """
 
 
+class MisnamedError(HandgradError, AttributeError):
+    """An attribute of another library was set or read."""
+
+
+class Misnamed:
+    """A class attribute for a name of another library. Setting it on an object would have no effect: it is an error.
+
+    Parameters
+    ----------
+    hint : str
+        What to do instead.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self.hint = hint
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        raise MisnamedError(f"{type(instance).__name__} has no attribute '{self.name}': {self.hint}")
+
+    def __set__(self, instance: object, value: object) -> None:
+        self.__get__(instance)
+
+
 class MissingExtraError(HandgradError, ImportError):
     """A library of an optional extra is not installed."""
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arrays import Array, Rngs, check_fraction, check_int, check_positive, layer_buffer
-from .errors import HandgradError, unknown
+from .errors import HandgradError, Misnamed, unknown
 from .initializers import INITIALIZERS
 
 # Constants as zero-dimensional arrays, exact in float32 and float64. NumPy converts a Python number at every call. The
@@ -47,6 +47,10 @@ class Layer(ABC):
         Names of the attributes that `allocate` and `forward` set. Copies and pickles leave them out.
     in_network : bool
         Whether the layer belongs to a network. Two networks cannot share a layer.
+    trainable : bool
+        Set it to False before a `fit` to freeze the parameters of the layer: their gradient is 0 in every step, and the
+        optimizer does not change them. A frozen BatchNorm keeps its running statistics too, but still normalizes with
+        the statistics of the batch in training. Model files do not contain it.
     """
 
     n_in: int | None = None
@@ -54,6 +58,8 @@ class Layer(ABC):
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()
     in_network = False
+    trainable = True
+    requires_grad = Misnamed("set layer.trainable = False to freeze a layer")
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -124,6 +130,9 @@ class Dense(Layer):
     dW: Array
     db: Array
     workspace = ("x", "z", "dx", "ones", "z_product", "dx_product")
+    weight = Misnamed("the weights are layer.W; set them with layer.W[...] = values")
+    weights, kernel = Misnamed(weight.hint), Misnamed(weight.hint)
+    bias = Misnamed("the biases are layer.b; set them with layer.b[...] = values")
 
     def __init__(self, n_in: int, n_out: int, init: str = "kaiming_normal") -> None:
         n_in, n_out = check_int("n_in", n_in, 1), check_int("n_out", n_out, 1)
@@ -638,7 +647,7 @@ class BatchNorm(Layer):
         np.subtract(_in_order_of(c, x), mu, out=c)  # c = x - μ
         var = np.dot(self.ones, np.multiply(c, c, out=y))  # y serves as scratch memory here
         var *= 1 / batch  # mean(c²)
-        if batch > 1:
+        if batch > 1 and self.trainable:
             self.running_mean += self.momentum * (mu - self.running_mean)
             self.running_var += self.momentum * (var * (batch / (batch - 1)) - self.running_var)
         self.r = 1 / np.sqrt(var + self.epsilon)  # r = 1 / σ

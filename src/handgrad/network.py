@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Array, Seed, aligned_empty, as_floats, check_int, spawn_rngs
-from .errors import HandgradError, unknown
+from .errors import HandgradError, Misnamed, unknown
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import Loss, make_loss
 from .model import Model
@@ -83,6 +83,8 @@ class Network(Model):
 
     parameters: Array
     gradient_buffer: Array  # what backward writes: gradient_scale * gradient
+    trainable = Misnamed("set layer.trainable = False for each layer to freeze")
+    lr, learning_rate = (Misnamed("the learning rate is that of the optimizer") for _ in range(2))
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative, check_positive
-from .errors import HandgradError, closest
+from .errors import HandgradError, Misnamed, closest
 from .network import Network
 
 # Floats per block, 512 KiB of a vector in float32. Adam on 5.8 million parameters takes 9.0 ms, against 10.0 ms with
@@ -60,6 +60,7 @@ class Optimizer(ABC):
     """
 
     n_slots = 0
+    learning_rate = Misnamed("the learning rate is lr")
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class Optimizer(ABC):
         self.state: Array = np.zeros((self.n_slots, 0))
         self._network: Network | None = None
         self._parameters: Array | None = None
+        self._frozen: list[tuple[Array, Array]] = []  # (p, dp) of layers that are not trainable
 
     @property
     def lr(self) -> float:
@@ -119,6 +121,9 @@ class Optimizer(ABC):
             self._attach(network)
         self.steps += 1
         gradient = network.gradient  # divides the buffer by gradient_scale, which SGD.train_step sets
+        kept = [p.copy() for p, _ in self._frozen]
+        for _, dp in self._frozen:
+            dp.fill(0)
         if self.l2 or self.l1 or self.clip_norm:
             self._penalize(gradient)
         if self.weight_decay:
@@ -130,6 +135,12 @@ class Optimizer(ABC):
             for W, _ in self._weights:
                 norms = np.sqrt(np.einsum("ij,ij->i", W, W))
                 W *= (self.max_norm / np.maximum(norms, self.max_norm))[:, None]
+        for (p, _), value in zip(self._frozen, kept, strict=True):
+            p[...] = value  # the momentum of earlier steps moved it
+
+    def refresh(self) -> None:
+        """Look again, at the next step, for layers whose `trainable` has changed. `Trainer.fit` does so."""
+        self._parameters = None
 
     def _penalize(self, gradient: Array) -> None:
         """Add the derivatives of the penalties, then clip the norm."""
@@ -156,7 +167,10 @@ class Optimizer(ABC):
         scratch = aligned_empty(min(UPDATE_CHUNK, theta.size), theta.dtype)
         cuts = [slice(first, first + UPDATE_CHUNK) for first in range(0, theta.size, UPDATE_CHUNK)]
         self._blocks = [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
-        self._weights = network.weights
+        frozen = [layer for layer in network.layers if not layer.trainable]
+        self._frozen = [(getattr(f, name), getattr(f, f"d{name}")) for f in frozen for name in f.parameter_shapes]
+        addresses = {p.ctypes.data for p, _ in self._frozen}
+        self._weights = [(W, dW) for W, dW in network.weights if W.ctypes.data not in addresses]
         self._scratch = aligned_empty(max((W.size for W, _ in self._weights), default=0), theta.dtype)
         self._network, self._parameters = network, theta
 
@@ -167,6 +181,7 @@ class Optimizer(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the network: a copy continues with the network that it is given."""
         views: dict[str, Any] = {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_scratch": None}
+        views["_frozen"] = []
         return vars(self) | views
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -205,16 +220,18 @@ class SGD(Optimizer):
     θ ← θ - lr g
     """
 
+    momentum = Misnamed("use the optimizer Momentum or Nesterov")
+
     def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
         """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
         lr g is the gradient of lr L. So the loss carries lr, which saves a pass over θ: 10 % of a step of 784-30-10.
         """
-        penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm
-        if penalized or not lr or type(self) is not SGD:  # a subclass may have another update
-            return super().train_step(network, x, t, lr, weight)
         if network.parameters is not self._parameters:
             self._attach(network)
+        penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm or self._frozen
+        if penalized or not lr or type(self) is not SGD:  # a subclass may have another update
+            return super().train_step(network, x, t, lr, weight)
         self.steps += 1
         z = network.backprop(x, t, weight, scale=lr)
         network.parameters -= network.gradient_buffer
@@ -398,6 +415,10 @@ class Lookahead(Optimizer):
             return getattr(self.inner, name)
         return object.__getattribute__(self, name)
 
+    def refresh(self) -> None:
+        super().refresh()
+        self.inner.refresh()
+
     def step(self, network: Network, lr: float | None = None) -> None:
         if network.parameters is not self._parameters:
             self._attach(network)
@@ -405,8 +426,11 @@ class Lookahead(Optimizer):
         self.inner.step(network, lr)
         self.steps += 1
         if self.steps % self.k == 0:
+            kept = [p.copy() for p, _ in self._frozen]
             for block in self._blocks:
                 self.update(*block, lr)
+            for (p, _), value in zip(self._frozen, kept, strict=True):
+                p[...] = value
 
     def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
         (phi,) = state

@@ -8,8 +8,10 @@ An epoch uses every example once, in a new random order. A second `fit` continue
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Seed, aligned_empty, as_floats, check_int, check_sample_weight, spawn_rngs
-from .errors import HandgradError
+from .checks import after_training, before_training, check_views
+from .errors import HandgradError, HandgradWarning, Misnamed
 from .model import Evaluation, Model
 from .network import Network
 from .optimizers import Optimizer
@@ -149,6 +152,8 @@ class Trainer:
         If the teacher has other inputs or outputs than the network.
     """
 
+    lr, learning_rate = (Misnamed("the learning rate is trainer.optimizer.lr") for _ in range(2))
+
     def __init__(
         self,
         network: Network,
@@ -180,6 +185,7 @@ class Trainer:
         self.epoch = self.epochs = self.first_epoch = 0
         self.batch = self.batches = 0
         self.stop = False
+        self._warned: set[str] = set()
 
     def fit(
         self,
@@ -222,10 +228,17 @@ class Trainer:
             If the outputs are not finite any more.
         HandgradError
             For invalid input, before the first step.
+
+        Warns
+        -----
+        HandgradWarning
+            Once, for features that are not scaled, a very large initial loss, hidden units that give the same output
+            for every example, and an accuracy at chance level.
         """
         if (epochs is None) == (until_epoch is None):
             raise HandgradError("fit needs either epochs (to train from here) or until_epoch (to continue a run)")
-        network = self.network
+        network, names = self.network, getattr(x, "columns", None)
+        check_views(network)
         x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         if x.ndim == 3:
@@ -240,7 +253,22 @@ class Trainer:
             self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
         elif until_epoch is not None:
             self.epochs = check_int("until_epoch", until_epoch, 0)
-        return self._run(x, t, w, validation)
+        self.optimizer.refresh()
+        known, first = t if self.teacher is None else None, self.epoch
+        if self.epoch == 0:
+            self._warn(before_training(network, x, known, self.epochs * len(x), names))
+        history = self._run(x, t, w, validation)
+        if self.epoch > first:
+            examples, steps = (self.epoch - first) * len(x), self.epoch * self.batches
+            self._warn(after_training(network, x, known, examples, steps, self.metrics.get("accuracy")))
+        return history
+
+    def _warn(self, problems: dict[str, str]) -> None:
+        """Warn of each kind of problem once."""
+        for kind, message in problems.items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warnings.warn(message, HandgradWarning, stacklevel=3)
 
     @np.errstate(under="ignore")  # small numbers become 0, also for programs with np.seterr(all="raise")
     def _run(
@@ -321,9 +349,11 @@ class Trainer:
     def _raise_diverged(self, step: int) -> NoReturn:
         self.network.parameters[...], state = self._last_good
         self.optimizer.load_state_dict(state)
+        unscaled = "scale" in self._warned
+        remedy = "scale the inputs, see the warning" if unscaled else f"try a learning rate below {self.optimizer.lr:g}"
         raise DivergedError(
             f"training diverged at step {step} of epoch {self.epoch + 1}: the outputs are not finite; the weights were "
-            f"restored to the start of the epoch; try a learning rate below {self.optimizer.lr:g}"
+            f"restored to the start of the epoch; {remedy}"
         )
 
     def _permutation(self, count: int) -> NDArray[np.intp]:
@@ -429,7 +459,7 @@ class Trainer:
         try:
             self._load_parts(state)
         except Exception as error:
-            self._load_parts(before)
+            self._load_parts(before, ignored=(Exception,))  # a callback that raised may raise again
             if isinstance(error, HandgradError):
                 raise
             raise HandgradError(f"the checkpoint is damaged: {error!r}") from error
@@ -439,10 +469,12 @@ class Trainer:
         last = {name: values[-1] for name, values in self.history.items() if values}
         self.metrics = {name: value for name, value in last.items() if not math.isnan(value)}
 
-    def _load_parts(self, state: dict[str, Any]) -> None:
+    def _load_parts(self, state: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> None:
         """Load the states of the optimizer, the callbacks, the perturbation and the random generators."""
         for name, part in self._parts().items():
-            part.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+            own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+            with contextlib.suppress(*ignored):
+                part.load_state_dict(own)
         for name, rng in self._rngs().items():
             set_rng_state(rng, state[name])
 
