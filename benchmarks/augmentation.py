@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from handgrad._blas import blas_threads
+from handgrad.blas import blas_threads
 from handgrad.images.deskew import Deskew
 from handgrad.recipes import RECIPES
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from handgrad import Network
-from handgrad._blas import SMALL, _libraries, blas_threads
+from handgrad.blas import SMALL, _libraries, blas_threads
 from handgrad.errors import MissingExtraError
 
 threadpoolctl = pytest.importorskip("threadpoolctl")

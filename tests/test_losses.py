@@ -651,3 +651,9 @@ def test_a_regression_teaches_its_numbers():
     teacher, student = (Network([3, 2], loss="squared_error", rng=seed) for seed in (0, 1))
     Trainer(student, SGD(0.5), batch_size=10, teacher=teacher, rng=0).fit(x, np.zeros((40, 2)), epochs=300)
     np.testing.assert_allclose(student.predict(x), teacher.predict(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy(), SquaredError("sigmoid")], ids=repr)
+def test_labels_outside_of_0_to_1_are_rejected(loss, refused):
+    with refused("expected labels in"):
+        loss.targets([[2.0, -1.0, 0.0]], 1, 3, np.float64)

@@ -301,7 +301,7 @@ def test_class_names_are_kept_as_text(n_out, loss, names):
     [
         (4, "cross_entropy", ("a",), "classes has 1 names: expected 4"),
         (4, "cross_entropy", (), "0 names: expected 4"),
-        (4, "cross_entropy", "abcde", "5 names: expected 4"),
+        (4, "cross_entropy", tuple("abcde"), "5 names: expected 4"),
         (1, "binary_cross_entropy", ("yes",), "1 names: expected 2"),
         (1, "squared_error", ("no", "yes"), "2 names: expected 1"),
         (4, "cross_entropy", 4, "classes must be 4 names, got 4"),

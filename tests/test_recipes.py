@@ -30,9 +30,10 @@ from handgrad import (
 )
 from handgrad.callbacks import Checkpoint, resume
 from handgrad.images.augmentation import Augmentation
+from handgrad.preprocessing import Standardize
 from handgrad.recipes import OPTIMIZERS, RECIPES, Recipe
 from handgrad.schedules import SCHEDULES
-from handgrad.wrappers import Standardize, unwrap
+from handgrad.wrappers import unwrap
 
 POST = RECIPES["post"]
 PLAIN = Recipe(name="plain", hidden=(6,), batch_size=8, epochs=2, lr=0.01)

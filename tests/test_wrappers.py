@@ -24,7 +24,8 @@ from handgrad import (
     wrappers,
 )
 from handgrad.losses import softmax
-from handgrad.wrappers import Preprocessing, unwrap
+from handgrad.preprocessing import Preprocessing
+from handgrad.wrappers import unwrap
 
 X = np.random.default_rng(0).random((9, 6))
 Y = np.arange(9) % 4
@@ -160,7 +161,7 @@ def test_copies_of_wrappers_give_the_same_predictions(copied):
 
 def test_ensemble_has_the_attributes_of_its_members():
     networks = members()
-    names, shapes = ("abcd", ("a", "b", "c", "d"), np.array(list("abcd"))), ([2, 3], (2, 3), np.array([2, 3]))
+    names, shapes = (list("abcd"), ("a", "b", "c", "d"), np.array(list("abcd"))), ([2, 3], (2, 3), np.array([2, 3]))
     for network, classes, shape in zip(networks, names, shapes, strict=True):
         network.classes, network.image_shape = classes, shape
     networks[0].loss.label_smoothing = 0.1
@@ -173,7 +174,7 @@ def test_ensemble_has_the_attributes_of_its_members():
 
 def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
     ensemble = Ensemble(members())
-    ensemble.classes, ensemble.image_shape = iter("abcd"), (3, 2)
+    ensemble.classes, ensemble.image_shape = list("abcd"), (3, 2)
     assert {member.classes for member in (ensemble, *ensemble.members)} == {("a", "b", "c", "d")}
     assert {member.image_shape for member in (ensemble, *ensemble.members)} == {(3, 2)}
 
@@ -183,7 +184,7 @@ def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
     [
         ([5, 4], "cross_entropy", np.float64, "n_in 5: expected 6"),
         ([6, 3], "cross_entropy", np.float64, "n_out 3: expected 4"),
-        ([6, 4], "binary_cross_entropy", np.float64, "loss BinaryCrossEntropy: expected CrossEntropy"),
+        ([6, 4], "binary_cross_entropy", np.float64, r"loss BinaryCrossEntropy \(sigmoid\): expected CrossEntropy .softmax."),
         ([6, 4], "cross_entropy", np.float32, "dtype float32: expected float64"),
     ],
     ids=["inputs", "outputs", "loss", "dtype"],
@@ -394,3 +395,17 @@ def test_unwrap_returns_the_parts():
 def test_unwrap_rejects_wrappers_in_another_order(refused):
     with refused(r"expected Preprocessed\(TestTimeAugmentation\(network\)\)"):
         unwrap(TestTimeAugmentation(Preprocessed(images_network(), Deskew(6, 8))))
+
+
+def test_regression_and_classification_by_squared_error_do_not_mix(refused):
+    members = [Network([6, 3], loss="squared_error", rng=0), Network([6, 3], loss=SquaredError("sigmoid"), rng=0)]
+    with refused(r"member 1 of the ensemble has loss SquaredError \(sigmoid\)"):
+        Ensemble(members)
+
+
+def test_wrappers_use_the_current_loss_of_the_model() -> None:
+    network = Network([6, 3], rng=0)
+    ensemble = Ensemble([network])
+    network.loss = CrossEntropy()
+    np.testing.assert_allclose(ensemble.predict_proba(np.ones((2, 6))), network.predict_proba(np.ones((2, 6))))
+    assert repr(ensemble.loss) == "CrossEntropy()"

@@ -47,8 +47,9 @@ from .model import Evaluation, Model
 from .muon import Muon, newton_schulz
 from .network import Network
 from .optimizers import SGD, Adam, AdamW, Lookahead, Momentum, Nesterov, Optimizer
+from .preprocessing import Standardize
 from .training import Callback, Trainer
-from .wrappers import Ensemble, Preprocessed, Standardize, TestTimeAugmentation, fold_batchnorm
+from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
 if TYPE_CHECKING:
     from .callbacks import EMA, SWA, Checkpoint, EarlyStopping

@@ -86,6 +86,11 @@ def layer_buffer(batch: int, width: int, dtype: DTypeLike) -> Array:
     return aligned_empty(batch * width, dtype).reshape((batch, width), order=order)  # type: ignore[call-overload,no-any-return]
 
 
+def row_blocks(count: int, rows: int = 1024) -> list[slice]:
+    """Return slices that divide `count` rows into blocks, so that only a block of intermediate results is in memory."""
+    return [slice(first, first + rows) for first in range(0, count, rows)]
+
+
 # ---- Inputs, labels, weights -----------------------------------------------------------------------------------------
 
 

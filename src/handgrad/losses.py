@@ -22,7 +22,7 @@ from .arrays import Array, Labels, as_array, check_fraction, check_labels, check
 from .errors import HandgradError, unknown
 from .layers import sigmoid
 
-SUM_TOLERANCE = 1e-3  # how far the sum of a row of soft labels may be from 1
+LABEL_TOLERANCE = 1e-3  # how far soft labels may be outside [0, 1], and the sum of a row from 1
 
 
 class Loss(ABC):
@@ -32,6 +32,8 @@ class Loss(ABC):
     ----------
     is_classification : bool
         Whether the outputs are classes (True) or numbers (False).
+    output_activation : {"identity", "sigmoid", "softmax", "exp"}
+        Name of the activation of the output.
     temperature : float
         Temperature of the soft labels that the loss expects, 1 unless the loss has a parameter of this name.
     workspace : tuple of str
@@ -39,6 +41,7 @@ class Loss(ABC):
     """
 
     is_classification = False
+    output_activation = "identity"
     temperature = 1.0
     workspace: ClassVar[tuple[str, ...]] = ("dz",)
 
@@ -116,35 +119,14 @@ class ClassificationLoss(Loss):
 
     def labels(self, z: Array) -> Labels:
         """Return the most probable class (count,) of each row; for a single output, 1 if its probability exceeds ½."""
-        if not self.is_classification:
-            return super().labels(z)
-        if z.shape[1] == 1:
-            return (self.activation(z)[:, 0] > 0.5).astype(np.intp)
-        labels: Labels = z.argmax(axis=1)
-        return labels
+        return most_probable(self.activation(z) if z.shape[1] == 1 else z)
 
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         """Return y as rows (count, n_out), with label smoothing.
 
-        y holds integer labels (count,), or rows (count, n_out): one-hot or soft labels.
+        y holds integer labels (count,), or rows (count, n_out): one-hot or soft labels in [0, 1].
         """
-        y = as_array("y", y)
-        if y.ndim < 2 and y.dtype.kind in "iub":
-            labels = check_labels(y, max(n_out, 2), count)  # the labels of a single output are 0 and 1
-            t = one_hot(labels, n_out, dtype) if n_out > 1 else labels[:, None].astype(dtype)
-        elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
-            t = np.array(y, dtype)
-        else:
-            raise HandgradError(
-                f"y has dtype {y.dtype} and shape {y.shape}: expected ({count},) integer labels, "
-                f"or ({count}, {n_out}) with one row per example"
-            )
-        if not np.isfinite(t).all():
-            raise HandgradError("y contains NaN or infinity: expected finite numbers")
-        if self.label_smoothing:
-            t *= 1 - self.label_smoothing
-            t += self.label_smoothing / max(n_out, 2)
-        return t
+        return class_targets(y, count, n_out, dtype, self.label_smoothing)
 
     def config(self) -> dict[str, Any]:
         return {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
@@ -163,6 +145,8 @@ class BinaryCrossEntropy(ClassificationLoss):
     label_smoothing : float
         ε in t = (1 - ε) y + ε / classes, in [0, 1).
     """
+
+    output_activation = "sigmoid"
 
     def per_example(self, z: Array, t: Array) -> Array:
         losses: Array = (np.logaddexp(0, z) - t * z).sum(axis=1)  # softplus(z) = ln(e⁰ + eᶻ)
@@ -207,6 +191,8 @@ class CrossEntropy(ClassificationLoss):
     Hinton, Vinyals and Dean (2015), Distilling the knowledge in a neural network, section 2.
     """
 
+    output_activation = "softmax"
+
     def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0) -> None:
         super().__init__(label_smoothing)
         self.temperature = float(check_positive("temperature", temperature))
@@ -245,7 +231,7 @@ class CrossEntropy(ClassificationLoss):
         t = super().targets(y, count, n_out, dtype)
         sums = t.sum(axis=1)
         row = int(np.abs(sums - 1).argmax())
-        if abs(sums[row] - 1) > SUM_TOLERANCE:
+        if abs(sums[row] - 1) > LABEL_TOLERANCE:
             raise HandgradError(f"row {row} of y sums to {sums[row]:g}: expected soft labels that sum to 1")
         return t
 
@@ -269,19 +255,11 @@ class RegressionLoss(Loss):
 
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
         """Return y, numbers (count,) or (count, n_out), as rows (count, n_out)."""
-        y = as_array("y", y)
-        t = y[:, None] if y.ndim == 1 else y
-        if t.shape != (count, n_out) or t.dtype.kind not in "fiub":
-            raise HandgradError(f"y has dtype {y.dtype} and shape {y.shape}: expected numbers ({count}, {n_out})")
-        with np.errstate(over="ignore"):
-            t = t.astype(dtype)
-        if not np.isfinite(t).all():
-            raise HandgradError(f"y contains NaN or infinity: expected finite {np.dtype(dtype)} numbers")
-        return t
+        return number_targets(y, count, n_out, dtype)
 
 
-class SquaredError(ClassificationLoss, RegressionLoss):
-    """Half the squared error, for regression or with a sigmoid for classification.
+class SquaredError(Loss):
+    """Half the squared error, for regression or, with a sigmoid, for classification.
 
     L = mean over the batch of ½ Σⱼ (aⱼ - tⱼ)²,  a = z or a = σ(z)
 
@@ -302,23 +280,17 @@ class SquaredError(ClassificationLoss, RegressionLoss):
     def __init__(self, activation: str = "identity", label_smoothing: float = 0.0) -> None:
         if activation not in ("identity", "sigmoid"):
             raise HandgradError(f"SquaredError: activation must be 'identity' or 'sigmoid', got {activation!r}")
-        super().__init__(label_smoothing)
-        self.is_classification = activation == "sigmoid"
+        self.output_activation, self.is_classification = activation, activation == "sigmoid"
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
         if self.label_smoothing and not self.is_classification:
             raise HandgradError("label_smoothing of SquaredError needs activation='sigmoid'")
 
-    def elementwise(self, z: Array, t: Array) -> Array:
+    def per_example(self, z: Array, t: Array) -> Array:
         e = self.activation(z)
         e -= t
         e *= e
         e /= 2
-        return e
-
-    def per_example(self, z: Array, t: Array) -> Array:
-        if not self.is_classification:
-            return super().per_example(z, t)
-        e = sigmoid(z) - t
-        losses: Array = np.einsum("ij,ij->i", e, e) / 2
+        losses: Array = e.sum(axis=1)
         return losses
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
@@ -340,10 +312,16 @@ class SquaredError(ClassificationLoss, RegressionLoss):
     def inverse_activation(self, p: Array) -> Array:
         return _logit(p) if self.is_classification else p.copy()
 
+    def labels(self, z: Array) -> Labels:
+        if not self.is_classification:
+            return super().labels(z)
+        return most_probable(self.activation(z) if z.shape[1] == 1 else z)
+
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+        """Return y as rows (count, n_out): labels with label smoothing, or the numbers of a regression."""
         if self.is_classification:
-            return ClassificationLoss.targets(self, y, count, n_out, dtype)
-        return RegressionLoss.targets(self, y, count, n_out, dtype)
+            return class_targets(y, count, n_out, dtype, self.label_smoothing)
+        return number_targets(y, count, n_out, dtype)
 
     def allocate(self, batch: int, n_out: int, dtype: DTypeLike) -> None:
         super().allocate(batch, n_out, dtype)
@@ -351,7 +329,8 @@ class SquaredError(ClassificationLoss, RegressionLoss):
             self._a = layer_buffer(batch, n_out, dtype)
 
     def config(self) -> dict[str, Any]:
-        return ({"activation": "sigmoid"} if self.is_classification else {}) | super().config()
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return ({"activation": "sigmoid"} if self.is_classification else {}) | smoothing
 
 
 class AbsoluteError(RegressionLoss):
@@ -439,6 +418,8 @@ class Poisson(RegressionLoss):
     Nelder & Wedderburn (1972), Generalized linear models.
     """
 
+    output_activation = "exp"
+
     def elementwise(self, z: Array, t: Array) -> Array:
         terms = self.activation(z)
         terms -= t * z
@@ -485,6 +466,48 @@ def one_hot(y: ArrayLike, n_out: int, dtype: DTypeLike = np.float32) -> Array:
     rows: Array = np.zeros((len(labels), n_out), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows
+
+
+def most_probable(p: Array) -> Labels:
+    """Return the class (count,) with the largest value of each row, or for a single column 1 if p > ½, else 0."""
+    labels: Labels = (p[:, 0] > 0.5).astype(np.intp) if p.shape[1] == 1 else p.argmax(axis=1)
+    return labels
+
+
+def class_targets(y: ArrayLike, count: int, n_out: int, dtype: DTypeLike, label_smoothing: float) -> Array:
+    """Validate labels (count,), or rows of one-hot or soft labels (count, n_out), and return smoothed rows."""
+    y = as_array("y", y)
+    if y.ndim < 2 and y.dtype.kind in "iub":
+        labels = check_labels(y, max(n_out, 2), count)  # the labels of a single output are 0 and 1
+        t = one_hot(labels, n_out, dtype) if n_out > 1 else labels[:, None].astype(dtype)
+    elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
+        t = np.array(y, dtype)
+    else:
+        raise HandgradError(
+            f"y has dtype {y.dtype} and shape {y.shape}: expected ({count},) integer labels, "
+            f"or ({count}, {n_out}) with one row per example"
+        )
+    if not np.isfinite(t).all():
+        raise HandgradError("y contains NaN or infinity: expected finite numbers")
+    if t.min() < -LABEL_TOLERANCE or t.max() > 1 + LABEL_TOLERANCE:
+        raise HandgradError(f"y contains values from {t.min():g} to {t.max():g}: expected labels in [0, 1]")
+    if label_smoothing:
+        t *= 1 - label_smoothing
+        t += label_smoothing / max(n_out, 2)
+    return t
+
+
+def number_targets(y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:
+    """Validate the targets of a regression, numbers (count,) or (count, n_out), and return rows."""
+    y = as_array("y", y)
+    t = y[:, None] if y.ndim == 1 else y
+    if t.shape != (count, n_out) or t.dtype.kind not in "fiub":
+        raise HandgradError(f"y has dtype {y.dtype} and shape {y.shape}: expected numbers ({count}, {n_out})")
+    with np.errstate(over="ignore"):
+        t = t.astype(dtype)
+    if not np.isfinite(t).all():
+        raise HandgradError(f"y contains NaN or infinity: expected finite {np.dtype(dtype)} numbers")
+    return t
 
 
 def _logit(p: Array) -> Array:

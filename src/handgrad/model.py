@@ -84,7 +84,7 @@ class Model(ABC):
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
-        if not isinstance(names, Iterable):
+        if isinstance(names, str) or not isinstance(names, Iterable):
             raise HandgradError(f"classes must be {self.n_classes} names, got {names!r}")
         names = tuple(map(str, names))
         if len(names) != self.n_classes:

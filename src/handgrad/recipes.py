@@ -20,9 +20,9 @@ from typing import Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blas import blas_threads
 from .adversarial.perturb import Adversarial
 from .arrays import check_int
+from .blas import blas_threads
 from .callbacks import EMA
 from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
@@ -32,9 +32,10 @@ from .model import Model
 from .muon import Muon
 from .network import Network
 from .optimizers import OPTIMIZERS as CORE_OPTIMIZERS
+from .preprocessing import Preprocessing, Standardize
 from .schedules import SCHEDULES
 from .training import Callback, Trainer
-from .wrappers import SHIFTS, Ensemble, Preprocessed, Preprocessing, Standardize, TestTimeAugmentation, fold_batchnorm
+from .wrappers import SHIFTS, Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
 MAX_SETTING = 1 << 63  # larger numbers are no settings

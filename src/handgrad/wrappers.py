@@ -1,142 +1,23 @@
-"""Wrappers: Ensemble, Preprocessed, TestTimeAugmentation: models around other models; Standardize; fold_batchnorm."""
+"""Wrappers: models around other models: Ensemble, Preprocessed, TestTimeAugmentation; fold_batchnorm."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import FLOAT32_MAX, Array, as_array, as_floats, check_inputs
+from .arrays import Array, as_floats, row_blocks
 from .errors import HandgradError
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
+from .losses import Loss
 from .model import Model
 from .network import PREDICT_ROWS, Network
+from .preprocessing import Preprocessing
 
-# ---- Preprocessing ---------------------------------------------------------------------------------------------------
-
-
-class Preprocessing(ABC):
-    """Base class of preprocessing: a function of single examples that is applied before a model.
-
-    Attributes
-    ----------
-    n_in, n_out : int
-        Number of values in an example, before and after.
-    image_shape_in, image_shape_out : (height, width) or None
-        The same for images.
-    """
-
-    n_in: int
-    n_out: int
-    image_shape_in: tuple[int, int] | None = None
-    image_shape_out: tuple[int, int] | None = None
-
-    @abstractmethod
-    def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the preprocessed examples, (count, n_in) -> (count, n_out) or images -> images, in the dtype of x."""
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """Return the constructor arguments, for the model file."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and isinstance(other, Preprocessing) and other.config() == self.config()
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
-
-
-class Standardize(Preprocessing):
-    """Scale each feature to a mean of 0 and a standard deviation of 1.
-
-    z = (x - mean) / scale
-
-    Use it for features of different sizes, such as an age and an income. Images do not need it.
-
-    Parameters
-    ----------
-    mean : sequence of float
-        Mean of each feature.
-    scale : sequence of float
-        Divisor of each feature, more than 0: its standard deviation.
-
-    Raises
-    ------
-    HandgradError
-        If the lengths differ, or if a number is not finite or a divisor not more than 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from handgrad import Standardize
-    >>> Standardize.fit([[10, 1], [30, 1]])([[20, 3]])
-    array([[0., 2.]])
-    """
-
-    def __init__(self, mean: ArrayLike, scale: ArrayLike) -> None:
-        self.mean, self.scale = _finite_vector("mean", mean), _finite_vector("scale", scale)
-        if self.mean.shape != self.scale.shape:
-            raise HandgradError(f"Standardize: mean has {self.mean.size} numbers and scale has {self.scale.size}")
-        if self.scale.min() <= 0:
-            raise HandgradError(f"Standardize: scale must be > 0, got {self.scale.min():g}")
-        self.n_in = self.n_out = self.mean.size
-
-    @classmethod
-    def fit(cls, x: ArrayLike) -> Standardize:
-        """Compute mean and standard deviation of the training examples x (count, n_in).
-
-        The divisor of a feature that is constant, up to rounding, is 1.
-        """
-        x = as_array("x", x)
-        if x.ndim != 2:
-            raise HandgradError(
-                f"Standardize: x has shape {x.shape}: expected numbers (count, n_in); images need no scaling"
-            )
-        x = check_inputs(x, x.shape[1])
-        mean, scale = x.mean(axis=0, dtype=np.float64), np.zeros(x.shape[1])
-        for rows in _blocks(len(x)):
-            scale += ((x[rows] - mean) ** 2).sum(axis=0)
-        scale = np.sqrt(scale / len(x))
-        scale[scale <= 1e-7 * np.abs(mean)] = 1  # float32 has 7 digits
-        scale[scale == 0] = 1
-        return cls(mean, scale)
-
-    def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return (x - mean) / scale for x (count, n_in), in float64 for float64 and in float32 for smaller types."""
-        x = as_array("x", x)
-        if x.ndim > 2:
-            raise HandgradError(f"x has shape {x.shape}: {self!r} expects numbers (count, {self.n_in})")
-        x = check_inputs(x, self.n_in)
-        if out is None:
-            out = np.empty(x.shape, np.result_type(x.dtype, np.float32))
-        with np.errstate(over="ignore"):
-            for rows in _blocks(len(x)):  # in float64, which an offset such as a year or a time needs
-                out[rows] = (x[rows] - self.mean) / self.scale
-        return out
-
-    def config(self) -> dict[str, Any]:
-        return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
-
-    def __repr__(self) -> str:
-        return f"Standardize({self.n_in} features)"
-
-
-def _finite_vector(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Validate the mean or the divisor of each feature."""
-    vector = as_array(f"Standardize: {name}", values)
-    if vector.ndim != 1 or not vector.size or vector.dtype.kind not in "fiu":
-        raise HandgradError(f"Standardize: {name} must be a sequence of numbers, got {vector.dtype} {vector.shape}")
-    vector = vector.astype(np.float64)
-    if not (np.abs(vector) <= FLOAT32_MAX).all():
-        raise HandgradError(f"Standardize: {name} must be finite numbers of float32")
-    return vector
+# ---- Wrappers around one model ---------------------------------------------------------------------------------------
 
 
 class _Wrapper(Model):
@@ -145,8 +26,21 @@ class _Wrapper(Model):
     def __init__(self, model: Model) -> None:
         if not isinstance(model, Model):
             raise HandgradError(f"{type(self).__name__} needs a model, got {model!r}")
-        self.model, self.loss, self.n_in, self.n_out = model, model.loss, model.n_in, model.n_out
-        self.dtype, self._image_shape = model.dtype, model.image_shape
+        self.model, self.n_in, self.n_out, self.dtype = model, model.n_in, model.n_out, model.dtype
+
+    @property
+    def loss(self) -> Loss:  # type: ignore[override]
+        """The loss of the model."""
+        return self.model.loss
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) if the inputs of the model are images."""
+        return self.model.image_shape
+
+    @image_shape.setter
+    def image_shape(self, shape: tuple[int, int] | None) -> None:
+        self.model.image_shape = shape
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,7 +79,9 @@ class Preprocessed(_Wrapper):
                 f"{preprocessing!r} returns {preprocessing.n_out} values per example: the model expects {model.n_in}"
             )
         self.preprocessing, self.n_in = preprocessing, preprocessing.n_in
-        self._image_shape = preprocessing.image_shape_in
+        self.image_shape = preprocessing.image_shape_in
+
+    image_shape = Model.image_shape  # of the inputs, before the preprocessing
 
     @np.errstate(under="ignore")
     def outputs(self, x: ArrayLike) -> Array:
@@ -200,7 +96,7 @@ class Preprocessed(_Wrapper):
         """function(preprocessing(x)), a block of rows at a time."""
         x = self.check_inputs(x)
         result = np.empty((len(x), self.n_out), self.dtype)
-        for rows in _blocks(len(x)):
+        for rows in row_blocks(len(x), PREDICT_ROWS):
             result[rows] = function(self.preprocessing(x[rows]))
         return result
 
@@ -245,7 +141,7 @@ class TestTimeAugmentation(_Wrapper):
         x = self.check_inputs(x)
         height, width = x.shape[1:]
         z = np.empty((len(x), self.n_out), self.dtype)
-        for rows in _blocks(len(x)):
+        for rows in row_blocks(len(x), PREDICT_ROWS):
             block = x[rows]
             floats = as_floats(block, np.empty((len(block), self.n_in), self.dtype)).reshape(block.shape)
             padded = np.pad(floats, ((0, 0), (1, 1), (1, 1)))
@@ -293,7 +189,12 @@ class Ensemble(Model):
                     raise HandgradError(
                         f"member {i} of the ensemble has {name} {value}: expected {expected[name]}, as member 0"
                     )
-        self.loss, self.n_in, self.n_out, self.dtype = first.loss, first.n_in, first.n_out, first.dtype
+        self.n_in, self.n_out, self.dtype = first.n_in, first.n_out, first.dtype
+
+    @property
+    def loss(self) -> Loss:  # type: ignore[override]
+        """The loss of the first member."""
+        return self.members[0].loss
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -325,7 +226,7 @@ class Ensemble(Model):
         """Return the mean (count, n_out) of the members' predictions."""
         x = self.check_inputs(x)
         p = np.empty((len(x), self.n_out), self.dtype)
-        for rows in _blocks(len(x)):  # so that only one block of each member's predictions is in memory
+        for rows in row_blocks(len(x), PREDICT_ROWS):  # so that only one block of each member's predictions is in memory
             p[rows] = sum(member.predict_proba(x[rows]) for member in self.members)
         p /= len(self.members)
         return p
@@ -341,13 +242,9 @@ def _signature(model: Model) -> dict[str, Any]:
         "n_out": model.n_out,
         "classes": model.classes,
         "image_shape": model.image_shape,
-        "loss": type(model.loss).__name__,
+        "loss": f"{type(model.loss).__name__} ({model.loss.output_activation})",
         "dtype": model.dtype,
     }
-
-
-def _blocks(count: int) -> list[slice]:
-    return [slice(first, first + PREDICT_ROWS) for first in range(0, count, PREDICT_ROWS)]
 
 
 # ---- Taking models apart ---------------------------------------------------------------------------------------------

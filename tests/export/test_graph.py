@@ -17,7 +17,8 @@ from handgrad import (
 )
 from handgrad.export.graph import OUTPUT_ACTIVATIONS, Deskewed, inference_graph
 from handgrad.losses import LOSSES
-from handgrad.wrappers import Preprocessing, TestTimeAugmentation
+from handgrad.preprocessing import Preprocessing
+from handgrad.wrappers import TestTimeAugmentation
 
 
 class Doubled(Layer):

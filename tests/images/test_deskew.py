@@ -5,7 +5,7 @@ import pytest
 
 from handgrad import Deskew
 from handgrad.images import deskew as deskew_module
-from handgrad.wrappers import Preprocessing
+from handgrad.preprocessing import Preprocessing
 
 SIZES = [(8, 8), (28, 28), (5, 9), (9, 4), (1, 6), (6, 1), (1, 1), (2, 2), (2, 11)]
 # Maximum difference from the reference for pixels in [0, 1]: rounding of the dtype of the computation.

@@ -43,7 +43,7 @@ from handgrad.callbacks import Checkpoint
 from handgrad.io.models import LOSSES, MAX_DEPTH, PREPROCESSING
 from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.layers import LAYERS
-from handgrad.wrappers import Preprocessing
+from handgrad.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((12, 4))
 Y = np.arange(12) % 3

@@ -172,7 +172,8 @@ def project_to_boundary(w: Array, gap: float, low: Array, high: Array) -> tuple[
 def _check_example(network: Network, x: ArrayLike) -> Array:
     """x (n_in,) as float64; an integer image is divided by 255."""
     example = network.check_inputs(as_array("x", x)[None])
-    return as_floats(example, np.empty((1, network.n_in)))[0]
+    row: Array = as_floats(example, np.empty((1, network.n_in)))[0]
+    return row
 
 
 def _inference_copy(network: Network) -> list[Layer]:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blas import blas_threads
+from ..blas import blas_threads
 from ..arrays import check_int
 from ..data import Dataset
 from ..data import load as load_dataset

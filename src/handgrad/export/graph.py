@@ -25,7 +25,8 @@ from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, L
 from ..losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, Huber, LogCosh, Loss, Poisson, SquaredError
 from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble, Preprocessed, Standardize, TestTimeAugmentation, fold_batchnorm
+from ..preprocessing import Standardize
+from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
 # The activation that turns the logits z into predictions, by loss. SquaredError has "sigmoid" for classification.
 OUTPUT_ACTIVATIONS: dict[type[Loss], str] = {

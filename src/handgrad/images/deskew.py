@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Array, as_array, check_inputs, check_int
 from ..errors import HandgradError
-from ..wrappers import Preprocessing
+from ..preprocessing import Preprocessing
 
 # Pixels processed at once: 128 MNIST digits. The float buffers, about 10 KiB per digit, then stay in the processor's
 # cache, and the overhead of NumPy's calls is negligible. Measured on two cores shared with other programs: 16 digits at
@@ -128,9 +128,9 @@ class Deskew(Preprocessing):
         block = min(len(x), max(1, BLOCK_PIXELS // self.n_in))
         workspace = _Workspace(block, self.height, self.width, x.dtype)
         for first in range(0, len(x), block):
-            rows = slice(first, first + block)
-            deskewed = workspace.deskew(images[rows])
-            out[rows] = (deskewed if self.shrink == 1 else self._block_means(deskewed)).reshape(out[rows].shape)
+            chunk = slice(first, first + block)
+            deskewed = workspace.deskew(images[chunk])
+            out[chunk] = (deskewed if self.shrink == 1 else self._block_means(deskewed)).reshape(out[chunk].shape)
         return out
 
     def _block_means(self, images: NDArray[Any]) -> NDArray[Any]:

@@ -30,7 +30,8 @@ from ..layers import LAYERS, BatchNorm
 from ..losses import LOSSES as LOSSES_BY_WORD
 from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble, Preprocessed, Preprocessing, Standardize, TestTimeAugmentation
+from ..preprocessing import Preprocessing, Standardize
+from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation
 from .safetensors import read_arrays, write_arrays
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters have the same name in PyTorch

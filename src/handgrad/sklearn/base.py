@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .._blas import blas_threads
+from ..blas import blas_threads
 from ..arrays import Array
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer
