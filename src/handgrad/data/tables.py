@@ -32,7 +32,7 @@ class Table(NamedTuple):
     Attributes
     ----------
     x : ndarray of shape (count, n)
-        The columns of numbers: uint8 if all of them are whole numbers from 0 to 255, else float64.
+        The columns of numbers: uint8 if all of them are integers from 0 to 255, else float64.
     y : ndarray of shape (count,)
         The labels, floats if all of them are numbers, else strings.
     columns : list of str or None
@@ -97,7 +97,7 @@ def as_pixels(x: NDArray[Any], columns: list[str] | None) -> NDArray[Any]:
     """Return the rows as images (count, height, width) if the columns are pixels, else unchanged.
 
     Columns are pixels if their names are pixel0, pixel1, ... or 1x1, 1x2, .... Without a header they are pixels if
-    their number is a square, at least 64, and the values are whole numbers from 0 to at least 128 and at most 255.
+    their number is a square, at least 64, and the values are integers from 0 to 255, of which one is at least 128.
     """
     height = width = math.isqrt(x.shape[1])
     positions = [POSITION_NAME.fullmatch(name) for name in columns or ()]
@@ -228,7 +228,7 @@ class _Reader:
         return _as_bytes(np.concatenate(parts)), _as_numbers(labels)
 
     def _whole_numbers(self) -> NDArray[np.uint8] | None:
-        """All cells, if they are whole numbers from 0 to 255: a tenth of the time of other numbers."""
+        """All cells, if they are integers from 0 to 255: a tenth of the time of other numbers."""
         parts = []
         for first in range(self.first, len(self.lines), CHUNK):
             chunk = [line for line in self.lines[first : min(first + CHUNK, len(self.lines))] if line.strip()]
@@ -322,6 +322,6 @@ def _as_numbers(labels: list[str]) -> NDArray[Any]:
 
 
 def _as_bytes(x: NDArray[np.float64]) -> NDArray[Any]:
-    """Whole numbers from 0 to 255 as uint8."""
+    """Integers from 0 to 255 as uint8."""
     whole = x.min() >= 0 and x.max() <= 255 and (x == np.rint(x)).all()
     return x.astype(np.uint8) if whole else x
