@@ -427,12 +427,21 @@ def image_seeds() -> list[bytes]:
     return files
 
 
-def read_image(path: Path) -> None:
-    """Read an image file and prepare its digit."""
-    from handgrad.images.reading import as_digit
-    from handgrad.images.reading import read_image as read
+@cache
+def digit_model() -> handgrad.Network:
+    """An untrained classifier of images."""
+    made = handgrad.Network([196, 10], loss="cross_entropy", rng=0)
+    made.image_shape = (14, 14)
+    return made
 
-    as_digit(read(path))
+
+def read_image(path: Path) -> None:
+    """Find the digits in an image file and predict them."""
+    from handgrad.images import predict_image
+
+    for reading in predict_image(digit_model(), path):
+        check(0 <= reading.confidence <= 1, f"confidence {reading.confidence}")
+        check(sum(reading.probabilities.values()) < 1.001, "the probabilities exceed 100 %")
 
 
 _READERS = (
