@@ -108,3 +108,21 @@ def test_data_that_does_not_exist_is_one_line(tmp_path: Path, invoke) -> None:
     code, _, errors = invoke("train", "--data", tmp_path / "none.csv")
     assert code == 2
     assert "there is no data set" in errors
+
+
+def test_warnings_of_the_training_are_lines_on_stderr(table: Path, tmp_path: Path, run) -> None:
+    options = ("--data", table, "--lr", 1e-9, "--epochs", 30, "--batch-size", 10, "--json", "--out", "run")
+    done = run("train", *options, cwd=tmp_path)  # other warnings are errors there
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("handgrad: warning: the training accuracy is ")
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 31
+
+
+def test_deskewing_images_with_a_bright_background_is_warned_of(tmp_path: Path, invoke) -> None:
+    x = np.full((60, 8, 8), 250, np.uint8)
+    x[np.arange(60), 3, np.arange(60) % 2 * 4 + 1] = 0
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(60) % 2)
+    arguments = ("train", "--data", tmp_path / "own.npz", "--epochs", 1, "--quiet")
+    assert "bright background" in invoke(*arguments, "--deskew", "--out", tmp_path / "a")[2]
+    assert invoke(*arguments, "--out", tmp_path / "b")[2] == ""

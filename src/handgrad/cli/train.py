@@ -13,6 +13,7 @@ import click
 
 from ..callbacks import Checkpoint, resume
 from ..data import Dataset
+from ..data.dataset import has_bright_background
 from ..errors import HandgradError, HandgradWarning
 from ..io.models import load
 from ..model import Model
@@ -70,6 +71,8 @@ def train(
     if not dataset.is_images:
         notes.append("the numbers are standardized")
     dataset = replace(dataset, notes=tuple(notes))
+    if chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
+        warn("the images have a bright background, but deskewing expects a dark one (0): store 255 - x, or --no-deskew")
     with RunDirectory(directory, chosen, data, new=resumed is None) as run:
         try:
             with warnings_as_lines(reporter):
@@ -163,11 +166,11 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
 def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> Model:
     """Train the recipe that is the teacher, in a subdirectory; load it if it is already trained."""
     path = run.path / "teacher"
-    if not run.new and (path / "model.safetensors").exists():
-        model: Model = load(path / "model.safetensors")
-        return model
     recipe = RECIPES[str(run.recipe.teacher)].replace(validation=run.recipe.validation, seed=run.recipe.seed)
     with RunDirectory(path, recipe, run.data, new=run.new or not has_run(path), parent=run) as teacher_run:
+        if not run.new and (path / "model.safetensors").exists():
+            model: Model = load(path / "model.safetensors")
+            return model
         return _train(teacher_run, dataset, reporter)[0]
 
 

@@ -23,6 +23,7 @@ FILES = {
     "y_test": "t10k-labels-idx1-ubyte",
 }
 TEST_SHARE = 0.2  # of examples without a test set
+BRIGHT = 128  # grey level of a bright background
 GREY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue: ITU-R BT.601
 
 Examples = NDArray[Any]  # images, uint8, (count, height, width), background 0 and strokes 255; or floats (count, n)
@@ -260,6 +261,12 @@ class Dataset:
             return _count(x.shape[1], "feature")
         height, width = x.shape[1:]
         return f"{height}x{width} pixels"
+
+
+def has_bright_background(x: NDArray[np.uint8]) -> bool:
+    """Return whether the border of most images (count, height, width) is bright."""
+    border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)
+    return bool(np.median(np.median(border, axis=1)) >= BRIGHT)
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError, optional
-from .dataset import Dataset
+from .dataset import Dataset, has_bright_background
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".npy")
 TRAIN = ("train", "training", "trainingset", "training_set", "train_set")
 TEST = ("test", "testing", "testset", "test_set", "val", "valid", "validation", "eval")
 MAX_SIDE = 64  # pixels; larger images are reduced unless a size is given
-BRIGHT = 128  # grey level of the border above which the background is bright
 
 
 def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any = None) -> Dataset:
@@ -60,7 +59,7 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
     if other:
         notes.append(f"{other:,} images of {sum(shapes.values()):,} are resized to {size[0]}x{size[1]} pixels")
     x = {part: np.stack([_resize(image, size) for image in found]) for part, found in images.items()}
-    if np.median(_border_levels(x["train"])) >= BRIGHT:
+    if has_bright_background(x["train"]):
         x = {part: 255 - values for part, values in x.items()}
         notes.append("the images are inverted, because their background is bright")
     y = {part: [label for _, label in found] for part, found in files.items()}
@@ -121,9 +120,3 @@ def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     resample = pillow.Resampling.BOX if smaller else pillow.Resampling.BILINEAR
     resized: NDArray[np.uint8] = np.asarray(pillow.fromarray(image).resize((size[1], size[0]), resample))
     return resized
-
-
-def _border_levels(x: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The median grey level of the border of each image."""
-    border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)
-    return np.asarray(np.median(border, axis=1))
