@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import os
@@ -62,7 +63,9 @@ def work(name: str, seed: int, limits: dict[str, Any], current: Path) -> int:
         os.pwrite(descriptor, b"%12d" % number, 0)
         faulthandler.dump_traceback_later(3 * SECONDS_PER_INPUT, exit=True)  # for a hang in C, which no signal ends
 
-    print(json.dumps(fuzz(name, seed, before=before, **limits).as_dict()))
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):  # an estimator may be verbose
+        result = fuzz(name, seed, before=before, **limits)
+    print(json.dumps(result.as_dict()))
     return 0
 
 
