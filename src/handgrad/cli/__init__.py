@@ -39,10 +39,11 @@ class CommandGroup(click.Group):
                 return super().main(*arguments, **options)
         except KeyboardInterrupt as interrupt:
             _interrupted(interrupt)
-        except OSError as error:  # all but those of stdout are HandgradErrors
+        except OSError as error:  # stdout on a full disk, for example
             _discard_output()
+            where = "cannot write the output" if error.filename is None else str(error.filename)
             with contextlib.suppress(OSError):
-                echo_error(f"cannot write the output: {error.strerror or error}")
+                echo_error(f"{where}: {error.strerror or error}")
             raise SystemExit(1) from None
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **options: Any) -> click.Context:
