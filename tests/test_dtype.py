@@ -84,7 +84,7 @@ def test_every_array_has_the_networks_dtype_after_training(activation, loss, opt
         trainer = trained(layers, ALL_LOSSES[loss](), OPTIMIZERS[optimizer](0.01, **penalties), dtype, x, rows(y))
         found = dict(float_arrays(trainer, "trainer"))
         # The search has been where it should: θ, dθ, a view, buffers of layers and the loss, the optimizer's state.
-        places = ("parameters", "gradient_buffer", "layers[1].W", "layers[1].db", "layers[4].m", "loss.dz")
+        places = ("parameters", "gradient_buffer", "layers[1].W", "layers[1].db", "layers[4].m", "_loss.dz")
         assert {f"trainer.network.{place}" for place in places} | {"trainer.optimizer.state"} <= found.keys()
         assert {path: a.dtype for path, a in found.items() if a.dtype != dtype} == {}
 

@@ -702,3 +702,17 @@ def test_logits_of_any_size_are_predicted_if_floating_point_errors_raise(loss, a
     assert wanted[3] == found[3]
     assert history | {"seconds": 0} == trained | {"seconds": 0}
     np.testing.assert_array_equal(network.parameters, twin.parameters)
+
+
+def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(refused):
+    first, second = (Network([5, 4, 3], rng=0) for _ in range(2))
+    x, y = np.ones((10, 5)), np.arange(10) % 3
+    first.loss = CrossEntropy(0.1)
+    second.loss = first.loss
+    for network, batch_size in ((first, 10), (second, 4)):
+        Trainer(network, SGD(0.1), batch_size=batch_size, rng=0).fit(x, y, epochs=1)
+    assert first.loss is not second.loss
+    second.loss = "squared_error"
+    assert second.backprop(x.astype(np.float32), np.zeros((10, 3), np.float32)).shape == (10, 3)
+    with refused("unknown loss 'l2'"):
+        first.loss = "l2"

@@ -1299,3 +1299,49 @@ def test_digits_are_learned(arguments, optimizer, digits):
     history = Trainer(network, optimizer, rng=1).fit(x, y, epochs=15)
     assert history["accuracy"][-1] >= 0.97
     assert network.evaluate(x_test, y_test).accuracy >= 0.95
+
+
+def test_a_rejected_fit_leaves_the_network_as_it_was(digits, refused):
+    x, y, *_ = digits
+    network = Network([64, 10], rng=0)
+    trainer = Trainer(network, SGD(0.1), rng=0)
+    with refused("epochs must be an integer >= 0"):
+        trainer.fit(x, y, epochs=-1)
+    with refused("y"):
+        trainer.fit(x, y, epochs=1, validation=(x, y[:5]))
+    assert network.image_shape is None
+
+
+def test_a_run_cannot_end_before_its_last_epoch(digits, refused):
+    x, y, *_ = digits
+    trainer = Trainer(Network([64, 10], rng=0), SGD(0.1), batch_size=100, rng=0)
+    trainer.fit(x, y, epochs=3)
+    with refused("until_epoch must be an integer >= 3, got 2"):
+        trainer.fit(x, y, until_epoch=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("net", SGD(0.1)), {}, "network must be a Network"),
+        ((Network([4, 2]), SGD), {}, "optimizer must be an optimizer"),
+        ((Network([4, 2]), SGD(0.1)), {"callbacks": [Callback]}, "callbacks must be a list of Callback objects"),
+        ((Network([4, 2]), SGD(0.1)), {"callbacks": Callback()}, "callbacks must be a list of Callback objects"),
+        ((Network([4, 2]), SGD(0.1)), {"schedule": "cosine"}, "schedule must be a schedule"),
+    ],
+    ids=["network", "optimizer class", "callback class", "single callback", "schedule name"],
+)
+def test_arguments_of_the_wrong_kind_are_rejected_at_once(arguments, options, message, refused):
+    with refused(message):
+        Trainer(*arguments, **options)
+
+
+def test_the_weights_are_put_back_if_a_callback_raises(digits):
+    x, y, *_ = digits
+    network = Network([64, 10], rng=0)
+    trainer = Trainer(network, SGD(0.1), callbacks=[EMA(0.9), EarlyStopping("val_loss")], rng=0)
+    with pytest.raises(HandgradError, match="no metric 'val_loss'"):
+        trainer.fit(x, y, epochs=1)
+    plain = Network([64, 10], rng=0)
+    Trainer(plain, SGD(0.1), rng=0).fit(x, y, epochs=1)
+    np.testing.assert_array_equal(network.parameters, plain.parameters)

@@ -127,6 +127,7 @@ _LATE = {
     "EarlyStopping": "callbacks",
 }
 _SUBPACKAGES = (
+    "blas",
     "callbacks",
     "cli",
     "data",

@@ -248,10 +248,11 @@ def check_non_negative(name: str, value: float) -> float:
     return value
 
 
-def check_fraction(name: str, value: float) -> float:
-    """Validate a number in [0, 1)."""
-    if not (_is_real(value) and 0 <= value < 1):
-        raise HandgradError(f"{name} must be in [0, 1), got {value!r}")
+def check_fraction(name: str, value: float, interval: str = "[0, 1)") -> float:
+    """Validate a number between 0 and 1; the brackets of `interval` say whether 0 and 1 are included."""
+    inside = _is_real(value) and (0 < value < 1 or (value == 0 and "[" in interval) or (value == 1 and "]" in interval))
+    if not inside:
+        raise HandgradError(f"{name} must be in {interval}, got {value!r}")
     return value
 
 

@@ -279,9 +279,7 @@ class Checkpoint(Callback):
     order = 2  # after all others, whose states it saves
 
     def __init__(self, path: str | os.PathLike[str], max_share: float = 1.0) -> None:
-        if not 0 < max_share <= 1:
-            raise HandgradError(f"Checkpoint: max_share must be in (0, 1], got {max_share!r}")
-        self.path, self.max_share = Path(path), max_share
+        self.path, self.max_share = Path(path), check_fraction("Checkpoint: max_share", max_share, "(0, 1]")
         self.epoch = 0
         self._due = -math.inf  # time.monotonic() after which the next epoch is saved
 

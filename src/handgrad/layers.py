@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arrays import Array, Rngs, check_fraction, check_int, check_positive, layer_buffer
-from .errors import HandgradError, Misnamed, unknown
+from .errors import Misnamed, unknown
 from .initializers import INITIALIZERS
 
 # Constants as zero-dimensional arrays, exact in float32 and float64. NumPy converts a Python number at every call. The
@@ -274,9 +274,7 @@ class LeakyReLU(_Activation):
     """
 
     def __init__(self, slope: float = 0.01) -> None:
-        if not 0 < slope < 1:
-            raise HandgradError(f"LeakyReLU: slope must be in (0, 1), got {slope!r}")
-        self.slope = slope
+        self.slope = check_fraction("LeakyReLU: slope", slope, "(0, 1)")
 
     def forward(self, z: Array) -> Array:
         np.multiply(z, self.slope, out=self.a)
@@ -635,9 +633,8 @@ class BatchNorm(Layer):
 
     def __init__(self, n: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
         self.n_in = n = check_int("BatchNorm: n", n, 1)
-        if not 0 < momentum <= 1:
-            raise HandgradError(f"BatchNorm: momentum must be in (0, 1], got {momentum!r}")
-        self.momentum, self.epsilon = float(momentum), float(check_positive("BatchNorm: epsilon", epsilon))
+        self.momentum = float(check_fraction("BatchNorm: momentum", momentum, "(0, 1]"))
+        self.epsilon = float(check_positive("BatchNorm: epsilon", epsilon))
         self.parameter_shapes = {"g": (n,), "b": (n,), "running_mean": (n,), "running_var": (n,)}
 
     def forward(self, x: Array) -> Array:

@@ -99,7 +99,7 @@ class Network(Model):
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.dtype = _float_dtype(dtype)
-        self.loss = make_loss(loss)
+        self._loss = make_loss(loss)
         self.layers = _as_layers(layers, activation, init, batch_norm, dropout)
         self._bind()
         rngs = spawn_rngs(rng)
@@ -114,6 +114,16 @@ class Network(Model):
         self.gradient_scale = 1.0
         self._batch = 0  # batch size of the allocated buffers
         self._replicas: list[Network] = []  # unused replicas with buffers for predictions
+
+    @property
+    def loss(self) -> Loss:
+        """The loss. Setting it stores a copy, so that two networks never share the buffers of a loss."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | Loss) -> None:
+        self._loss = make_loss(loss)
+        self._batch, self._replicas = 0, []
 
     @property
     def gradient(self) -> Array:
@@ -183,7 +193,7 @@ class Network(Model):
             weight = self._mean
         if scale != 1:
             weight = scale / len(t) if weight is self._mean else scale * weight
-        self.backward(self.loss.backward(z, t, weight))
+        self.backward(self._loss.backward(z, t, weight))
         self.gradient_scale = scale
         return z
 
@@ -200,7 +210,7 @@ class Network(Model):
     def input_gradient(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
         """Compute dx (batch, n_in), the gradient of Σᵢ weightᵢ Lᵢ with respect to the inputs, without dθ."""
         z = self.forward(x)
-        return self.backward_input(self.loss.backward(z, t, self._mean if weight is None else weight))
+        return self.backward_input(self._loss.backward(z, t, self._mean if weight is None else weight))
 
     def _allocate_buffers(self, batch: int) -> None:
         """Allocate the buffers of all layers for a batch size, unless they are allocated."""
@@ -210,7 +220,7 @@ class Network(Model):
         for layer in self.layers:
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
-        self.loss.allocate(batch, width, self.dtype)
+        self._loss.allocate(batch, width, self.dtype)
         self._batch, self._mean = batch, np.array(1 / batch, self.dtype)
 
     # ---- Inference ---------------------------------------------------------------------------------------------------
@@ -290,7 +300,7 @@ class Network(Model):
         twin = object.__new__(type(self))
         vars(twin).update(vars(self))
         twin.layers = [_shallow_copy(layer) for layer in self.layers]
-        twin.loss = _shallow_copy(self.loss)
+        twin._loss = _shallow_copy(self._loss)
         twin._batch, twin._replicas = 0, []
         return twin
 

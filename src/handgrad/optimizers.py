@@ -64,7 +64,7 @@ class Optimizer(ABC):
 
     def __init__(
         self,
-        lr: float,
+        lr: float | None = None,  # required; None only lets the messages below come first
         *,
         l2: float = 0.0,
         l1: float = 0.0,
@@ -78,7 +78,7 @@ class Optimizer(ABC):
             suggestion = "lr" if "rate" in option else closest(option, known)
             hint = f": did you mean '{suggestion}'?" if suggestion else f": expected {', '.join(known)}"
             raise HandgradError(f"{type(self).__name__} has no option '{option}'{hint}")
-        self.lr = lr
+        self.lr = lr  # type: ignore[assignment]
         self.l2, self.l1 = check_non_negative("l2", l2), check_non_negative("l1", l1)
         self.weight_decay = check_non_negative("weight_decay", weight_decay)
         self.clip_norm = None if clip_norm is None else check_positive("clip_norm", clip_norm)
@@ -265,7 +265,7 @@ class Momentum(Optimizer):
 
     n_slots = 1
 
-    def __init__(self, lr: float, momentum: float = 0.9, **options: Any) -> None:
+    def __init__(self, lr: float | None = None, momentum: float = 0.9, **options: Any) -> None:
         super().__init__(lr, **options)
         self.momentum = check_fraction("momentum", momentum)
 
@@ -371,6 +371,11 @@ class AdamW(Adam):
         super().__init__(lr, beta_1, beta_2, epsilon, weight_decay=weight_decay, **options)
 
 
+def _of_inner(name: str) -> property:
+    """A property that reads and sets an option of the inner optimizer."""
+    return property(lambda self: getattr(self.inner, name), lambda self, value: setattr(self.inner, name, value))
+
+
 class Lookahead(Optimizer):
     """Lookahead: k steps of another optimizer, then a step back towards the slow weights.
 
@@ -394,26 +399,14 @@ class Lookahead(Optimizer):
     """
 
     n_slots = 1
+    lr, l2, l1, clip_norm, weight_decay, max_norm = map(_of_inner, OPTIONS)
 
     def __init__(self, inner: Optimizer, k: int = 5, alpha: float = 0.5) -> None:
         if not isinstance(inner, Optimizer):
             raise HandgradError(f"Lookahead: inner must be an optimizer, as SGD(0.1), got {inner!r}")
-        if not 0 < alpha <= 1:
-            raise HandgradError(f"Lookahead: alpha must be in (0, 1], got {alpha!r}")
         self.inner = inner
         super().__init__(**{name: getattr(inner, name) for name in OPTIONS})
-        self.k, self.alpha = check_int("Lookahead: k", k, 1), alpha
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in OPTIONS:
-            setattr(self.inner, name, value)
-        else:
-            object.__setattr__(self, name, value)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in OPTIONS:
-            return getattr(self.inner, name)
-        return object.__getattribute__(self, name)
+        self.k, self.alpha = check_int("Lookahead: k", k, 1), check_fraction("Lookahead: alpha", alpha, "(0, 1]")
 
     def refresh(self) -> None:
         super().refresh()

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from .arrays import check_non_negative, check_positive
+from .arrays import check_fraction, check_non_negative, check_positive
 from .errors import HandgradError
 
 Schedule = Callable[[float, int], float]
@@ -83,8 +83,7 @@ def one_cycle(rise: float = 0.3, start: float = 1 / 25, final: float = 1e-4) -> 
     ----------
     Smith & Topin (2018), Super-convergence; in the two-phase form of PyTorch's OneCycleLR.
     """
-    if not 0 < rise < 1:
-        raise HandgradError(f"one_cycle schedule: rise must be in (0, 1), got {rise!r}")
+    check_fraction("one_cycle schedule: rise", rise, "(0, 1)")
     check_non_negative("one_cycle schedule: start", start)
     check_non_negative("one_cycle schedule: final", final)
     return _Schedule(_one_cycle, rise=rise, start=start, final=final)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, Seed, aligned_empty, as_floats, check_int, check_sample_weight, spawn_rngs
+from .arrays import Array, Seed, aligned_empty, as_floats, check_inputs, check_int, check_sample_weight, spawn_rngs
 from .checks import after_training, before_training, check_views
 from .errors import HandgradError, HandgradWarning, Misnamed
 from .model import Evaluation, Model
@@ -167,6 +167,15 @@ class Trainer:
         perturb: Perturbation | None = None,
         rng: Seed = None,
     ) -> None:
+        if not isinstance(network, Network):
+            raise HandgradError(f"Trainer: network must be a Network, got {network!r}")
+        if not isinstance(optimizer, Optimizer):
+            raise HandgradError(f"Trainer: optimizer must be an optimizer, as SGD(0.1), got {optimizer!r}")
+        for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+            if not isinstance(callbacks, Sequence) or not isinstance(callback, Callback):
+                raise HandgradError(f"Trainer: callbacks must be a list of Callback objects, got {callback!r}")
+        if schedule is not None and not callable(schedule):
+            raise HandgradError(f"Trainer: schedule must be a schedule, as schedules.cosine(), got {schedule!r}")
         self.network, self.optimizer = network, optimizer
         self.augment, self.perturb, self.teacher = augment, perturb, teacher
         if teacher is not None and (teacher.n_in, teacher.n_out) != (network.n_in, network.n_out):
@@ -185,6 +194,7 @@ class Trainer:
         self.epoch = self.epochs = self.first_epoch = 0
         self.batch = self.batches = 0
         self.stop = False
+        self._last_good: tuple[Array, dict[str, Any]] | None = None
         self._warned: set[str] = set()
 
     def fit(
@@ -241,18 +251,18 @@ class Trainer:
         check_views(network)
         x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
-        if x.ndim == 3:
-            network.image_shape = x.shape[1:]
-            if x.dtype != np.uint8:
-                x = x.reshape(len(x), network.n_in)
+        image_shape = x.shape[1:] if x.ndim == 3 else network.image_shape
         if validation is not None:  # before the first epoch, not after it
-            x_validation = network.check_inputs(validation[0])
+            x_validation = check_inputs(validation[0], network.n_in, image_shape)
             network.loss.targets(validation[1], len(x_validation), network.n_out, network.dtype)
         w = None if sample_weight is None else check_sample_weight(sample_weight, len(x), network.dtype)
         if epochs is not None:
             self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
         elif until_epoch is not None:
-            self.epochs = check_int("until_epoch", until_epoch, 0)
+            self.epochs = check_int("until_epoch", until_epoch, self.epoch)
+        network.image_shape = image_shape
+        if x.ndim == 3 and x.dtype != np.uint8:
+            x = x.reshape(len(x), network.n_in)
         self.optimizer.refresh()
         known, first = t if self.teacher is None else None, self.epoch
         if self.epoch == 0:
@@ -297,8 +307,11 @@ class Trainer:
             self.metrics["seconds"] = time.perf_counter() - begin
             self._record()
             self.epoch += 1
-            self._notify("on_epoch_end")
-            self._notify("on_evaluation_end")
+            try:
+                self._notify("on_epoch_end")
+            finally:
+                self._notify("on_evaluation_end")
+        self._last_good = None
         self._notify("on_train_end")
         return self.history
 
@@ -347,6 +360,7 @@ class Trainer:
         return self.optimizer.train_step(self.network, x, t, self._lr(), None if w is None else w / len(w))
 
     def _raise_diverged(self, step: int) -> NoReturn:
+        assert self._last_good is not None  # set at the start of the epoch
         self.network.parameters[...], state = self._last_good
         self.optimizer.load_state_dict(state)
         unscaled = "scale" in self._warned

@@ -226,7 +226,9 @@ class Ensemble(Model):
         """Return the mean (count, n_out) of the members' predictions."""
         x = self.check_inputs(x)
         p = np.empty((len(x), self.n_out), self.dtype)
-        for rows in row_blocks(len(x), PREDICT_ROWS):  # so that only one block of each member's predictions is in memory
+        for rows in row_blocks(
+            len(x), PREDICT_ROWS
+        ):  # so that only one block of each member's predictions is in memory
             p[rows] = sum(member.predict_proba(x[rows]) for member in self.members)
         p /= len(self.members)
         return p

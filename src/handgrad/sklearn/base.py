@@ -407,7 +407,8 @@ class MLP(BaseEstimator, ABC):
             return SklearnAdam(lr, *betas)
         if self.solver == "adamw":
             return AdamW(lr, *betas, weight_decay=self.alpha)
-        return {"momentum": Momentum, "nesterov": Nesterov, "muon": Muon}[self.solver](lr, self.momentum)
+        solvers: dict[str, type[Momentum]] = {"momentum": Momentum, "nesterov": Nesterov, "muon": Muon}
+        return solvers[self.solver](lr, self.momentum)
 
     def _continue_optimizer(self) -> Optimizer:
         """The previous optimizer, or a new one if its settings changed, which keeps the state if it has one like it."""
