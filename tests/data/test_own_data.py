@@ -265,6 +265,8 @@ def test_the_column_of_labels(tmp_path) -> None:
     path = write_table(tmp_path / "a.csv", x, y, ["id", "a", "b", "c", "Target"], first=False)
     assert contents(load(path)) == expected(NUMBERS, y)
     assert load(path).notes[:2] == ("the labels are the column 'Target'", "left out: the column 'id'")
+    path = write_table(tmp_path / "e.csv", NUMBERS.round(), y, ["a", "b", "c", "Class"], first=False)
+    assert contents(load(path)) == expected(NUMBERS.round(), y)
     path = write_table(tmp_path / "b.csv", NUMBERS, y, first=False)  # fractions in the first column
     assert contents(load(path)) == expected(NUMBERS, y)
     path = write_table(tmp_path / "c.csv", NUMBERS.round(), y, ["a", "b", "c", "d"], first=False)
