@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from handgrad.data.mnist import Checksum, MnistNotFoundError, Source
 from handgrad.errors import HandgradError, MissingExtraError
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = FILES.values()
-ORIGINALS = Path(__file__).parents[2].parent / "shared" / "mnist"  # optional, next to the checkout
+ORIGINALS = Path(os.environ.get("HANDGRAD_DATA", "no such directory"))  # optional: the original files of MNIST
 
 
 # ---------------------------------------------------------------------------- a tiny data set, an empty home directory
