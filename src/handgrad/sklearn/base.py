@@ -19,8 +19,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..blas import blas_threads
 from ..arrays import Array
+from ..blas import blas_threads
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer
 from ..losses import CrossEntropy, Loss, Poisson
