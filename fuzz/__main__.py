@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import importlib.util
 import json
 import os
 import subprocess
@@ -36,6 +37,9 @@ def main() -> int:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.reader or list(READERS)
+    if not arguments.reader and importlib.util.find_spec("h5py") is None:
+        names.remove("keras")
+        print("the reader keras is left out: it needs the extra keras", file=sys.stderr)
     if arguments.replay is not None:
         return replay(names[0], arguments.seed, arguments.replay)
     limits: dict[str, Any] = {"inputs": arguments.inputs, "seconds": arguments.seconds}

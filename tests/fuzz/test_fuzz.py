@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,3 +78,26 @@ def test_seed_and_number_determine_an_input():
     assert first == [engine.make_input(reader, 3, number) for number in range(valid + 20)]
     assert first[valid:] != [engine.make_input(reader, 4, number) for number in range(valid, valid + 20)]
     assert [json.loads(data)["data"] for data in first[:valid]] == ["mnist"] * valid
+
+
+def test_command_prints_the_counts_of_a_reader():
+    command = [sys.executable, "-m", "fuzz", "--reader", "idx", "--inputs", "20", "--json"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert (result["reader"], result["inputs"], result["failures"]) == ("idx", 20, {})
+    assert result["accepted"] + result["rejected"] == 20
+    assert result["memory"] > 1 << 20
+
+
+def test_crash_leaves_the_number_of_its_input(tmp_path):
+    code = (
+        "import os, fuzz.readers as r, fuzz.mutations as m;"
+        "read = lambda p: p.read_bytes() == b'x' and os.abort();"
+        "reader = r.Reader('idx', '', lambda: [b'ok'], lambda d, g: b'x', read);"
+        "r.READERS['idx'] = reader; import fuzz.__main__ as f, sys; sys.exit(f.main())"
+    )
+    number = tmp_path / "number"
+    command = [sys.executable, "-c", code, "--reader", "idx", "--inputs", "5", "--worker", str(number)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert int(number.read_text()) == 1

@@ -107,7 +107,7 @@ def load(path: str | os.PathLike[str]) -> MLPClassifier | MLPRegressor:
     network = build_model(str(path), arrays, description.get("model"))
     try:
         return _build_estimator(description["estimator"], network, training)
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, SyntaxError, TypeError, ValueError) as error:
         raise HandgradError(f"{path} is damaged: inconsistent metadata of the estimator: {error!r}") from error
 
 
@@ -158,12 +158,24 @@ def _build_estimator(
     return estimator
 
 
+def _has_huge_integer(value: Any) -> bool:
+    """Whether a parameter, as the weights of the classes, contains an integer that may not fit into a float."""
+    if isinstance(value, dict):
+        return _has_huge_integer(list(value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_huge_integer, value))
+    return isinstance(value, int) and abs(value) >= MAX_COUNT
+
+
 def _check_fitted(fitted: dict[str, Any], n_in: int) -> None:
     """Raise ValueError unless the fitted attributes have the types that continuing the training needs."""
     recorded = [name for name in FITTED if name not in ("loss_", "best_epoch_")] if "history_" in fitted else COUNTS[:4]
     missing = [name for name in recorded if name not in fitted]
     if missing or fitted["n_features_in_"] != n_in:
         raise ValueError(f"no {missing[0]}" if missing else f"n_features_in_ is {fitted['n_features_in_']}")
+    compared = "best_loss_" if fitted.get("validation_scores_") is None else "best_validation_score_"
+    if "history_" in fitted and fitted[compared] is None:  # the next epoch is compared with it
+        raise ValueError(f"{compared} is None")
     for name, value in fitted.items():
         if name in COUNTS:
             valid = type(value) is int and 0 <= value < MAX_COUNT
@@ -183,7 +195,7 @@ def _check_fitted(fitted: dict[str, Any], n_in: int) -> None:
 def _check_consistent(estimator: MLPClassifier | MLPRegressor) -> None:
     """Raise ValueError if the parts of an estimator contradict each other."""
     estimator._validate_params()
-    if any(isinstance(value, int) and abs(value) >= MAX_COUNT for value in estimator.get_params(deep=False).values()):
+    if _has_huge_integer(list(estimator.get_params(deep=False).values())):
         raise ValueError("a parameter is too large")
     if len(estimator.callbacks) or callable(estimator.schedule):
         raise ValueError("callbacks or a schedule, which a file cannot hold")
