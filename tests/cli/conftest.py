@@ -18,6 +18,7 @@ from handgrad.data.synthetic import synthetic_digits
 
 def _environment(home: Path, more: dict[str, str]) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("HANDGRAD_DATA", "KERAS_HOME")}
+    kept.pop("PYTHONUNBUFFERED", None)  # with it, stdout has no buffer, in which text could stay after an error
     return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OPENBLAS_NUM_THREADS": "1", **more}
 
 
