@@ -10,8 +10,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ..blas import blas_threads
 from ..arrays import check_int
+from ..blas import blas_threads
 from ..data import Dataset
 from ..data import load as load_dataset
 from ..errors import HandgradError
