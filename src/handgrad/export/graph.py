@@ -22,22 +22,12 @@ from ..arrays import Array
 from ..errors import HandgradError
 from ..images.deskew import Deskew
 from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer
-from ..losses import AbsoluteError, BinaryCrossEntropy, CrossEntropy, Huber, LogCosh, Loss, Poisson, SquaredError
+from ..losses import LOSSES, CrossEntropy, Loss
 from ..model import Model
 from ..network import Network
 from ..preprocessing import Standardize
 from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
-# The activation that turns the logits z into predictions, by loss. SquaredError has "sigmoid" for classification.
-OUTPUT_ACTIVATIONS: dict[type[Loss], str] = {
-    CrossEntropy: "softmax",
-    BinaryCrossEntropy: "sigmoid",
-    SquaredError: "identity",
-    AbsoluteError: "identity",
-    Huber: "identity",
-    LogCosh: "identity",
-    Poisson: "exp",
-}
 ACTIVATION_NAMES = {layer: name for name, layer in ACTIVATIONS.items()}
 PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}  # of activations, by their names in `config`
 
@@ -421,7 +411,8 @@ class _Builder:
             self.note(f"handgrad averages the predictions over {model.shifts} shifts of the image. This file does not.")
             return part
         self.note(f"The predictions are averaged over {model.shifts} shifts of the image.")
-        assert model.image_shape is not None  # checked by TestTimeAugmentation
+        if model.image_shape is None:  # it was set to None after the model was created
+            raise HandgradError("test-time augmentation needs a model of images: set its image_shape")
         return Shifted(part, model.shifts, model.image_shape)
 
     def _preprocessed(self, model: Preprocessed, prefix: str) -> Node:
@@ -521,12 +512,12 @@ def _check_layers(network: Network) -> None:
 
 def output_activation(loss: Loss, n_out: int) -> str:
     """Return the output activation. Raises HandgradError for custom losses and for a softmax of one output."""
-    if type(loss) not in OUTPUT_ACTIVATIONS:
-        known = ", ".join(known.__name__ for known in OUTPUT_ACTIVATIONS)
+    if type(loss) not in LOSSES.values():
+        known = ", ".join(known.__name__ for known in LOSSES.values())
         raise HandgradError(f"custom losses cannot be exported: the loss is {type(loss).__name__}, expected {known}")
     if isinstance(loss, CrossEntropy) and n_out == 1:
         raise HandgradError("the softmax of a single output is always 1: expected the loss binary_cross_entropy")
-    return "sigmoid" if isinstance(loss, SquaredError) and loss.is_classification else OUTPUT_ACTIVATIONS[type(loss)]
+    return loss.output_activation
 
 
 def _steps(network: Network, numbers: Iterator[int]) -> Iterator[Step]:
