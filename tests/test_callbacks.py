@@ -1,6 +1,7 @@
 """Callbacks: early stopping, EMA and SWA, checkpoints, and their combinations."""
 
 import copy
+import csv
 import gc
 import itertools
 import math
@@ -33,7 +34,7 @@ from handgrad import (
     save,
     schedules,
 )
-from handgrad.callbacks import Checkpoint, resume
+from handgrad.callbacks import Checkpoint, CSVLogger, resume
 from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.training import DivergedError
 
@@ -758,3 +759,86 @@ def test_callback_that_raises_leaves_the_trainer_unchanged(tmp_path, refused):
     with refused("the checkpoint is damaged: RuntimeError"):
         resume(broken, tmp_path / "c")
     np.testing.assert_equal(broken.state_dict(), before)
+
+
+# ---- CSV log ---------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path):
+    header, *rows = csv.reader(path.read_text().splitlines())
+    assert [len(row) for row in rows] == [len(header)] * len(rows)
+    return {name: [float(row[i] or "nan") for row in rows] for i, name in enumerate(header)}
+
+
+def assert_logged(path, trainer):
+    logged = read_csv(path)
+    assert logged.pop("epoch") == list(range(1, trainer.epoch + 1))
+    assert list(logged) == list(trainer.history)
+    for name, values in trainer.history.items():
+        np.testing.assert_array_equal(logged[name], values)
+
+
+def test_csv_log_has_one_exact_row_for_each_epoch_and_empty_fields_for_nan(tmp_path):
+    path = tmp_path / "log, 1.csv"
+    trainer = make(CSVLogger(path))
+    trainer.fit(X, Y, epochs=2)
+    assert_logged(path, trainer)
+    trainer.fit(X, Y, epochs=2, validation=(X, Y))  # new columns
+    assert_logged(path, trainer)
+    assert path.read_text().splitlines()[1].endswith(",,")
+    assert math.isnan(read_csv(path)["val_loss"][1])
+
+
+def test_csv_log_writes_a_row_at_the_end_of_its_epoch(tmp_path):
+    path, counts = tmp_path / "log.csv", []
+
+    class Count(Callback):
+        order = 1
+
+        def on_epoch_end(self, trainer):
+            counts.append(len(path.read_text().splitlines()))
+
+    make(Count(), CSVLogger(path)).fit(X, Y, epochs=3)
+    assert counts == [2, 3, 4]
+
+
+def test_csv_log_of_a_resumed_run_has_every_epoch_once(tmp_path):
+    path = tmp_path / "log.csv"
+
+    def trainer():
+        return make(CSVLogger(path), Checkpoint(tmp_path / "c"))
+
+    trainer().fit(X, Y, epochs=2)
+    with path.open("a") as file:
+        file.write("3,0.1,0.")  # the process was killed in epoch 3, after the checkpoint of epoch 2
+    resumed = trainer()
+    resume(resumed, tmp_path / "c")
+    resumed.fit(X, Y, until_epoch=4)
+    assert_logged(path, resumed)
+    assert len(resumed.history["loss"]) == 4
+
+
+def test_csv_log_of_a_new_run_starts_a_new_file(tmp_path):
+    path = tmp_path / "log.csv"
+    make(CSVLogger(path)).fit(X, Y, epochs=3)
+    trainer = make(CSVLogger(path))
+    trainer.fit(X, Y, epochs=1)
+    assert_logged(path, trainer)
+
+
+def test_csv_log_quotes_the_name_of_a_metric(tmp_path):
+    class Margin(Callback):
+        def on_evaluation_begin(self, trainer):
+            trainer.metrics['margin, "0.1"'] = float(trainer.epoch)
+
+    trainer = make(Margin(), CSVLogger(tmp_path / "log.csv"))
+    trainer.fit(X, Y, epochs=2)
+    assert_logged(tmp_path / "log.csv", trainer)
+
+
+def test_csv_log_that_cannot_be_written_is_an_error_before_the_first_step(tmp_path, refused):
+    trainer = make(CSVLogger(tmp_path / "no" / "log.csv"))
+    before = trainer.network.parameters.copy()
+    with refused("cannot write"):
+        trainer.fit(X, Y, epochs=1)
+    np.testing.assert_array_equal(trainer.network.parameters, before)

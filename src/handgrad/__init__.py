@@ -52,7 +52,7 @@ from .training import Callback, Trainer
 from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
 
 if TYPE_CHECKING:
-    from .callbacks import EMA, SWA, Checkpoint, EarlyStopping
+    from .callbacks import EMA, SWA, Checkpoint, CSVLogger, EarlyStopping
     from .io import load, save
 
 __version__ = "0.1.0"
@@ -71,6 +71,7 @@ __all__ = [
     "Augmentation",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "CrossEntropy",
@@ -123,6 +124,7 @@ _LATE = {
     "save": "io",
     "EMA": "callbacks",
     "SWA": "callbacks",
+    "CSVLogger": "callbacks",
     "Checkpoint": "callbacks",
     "EarlyStopping": "callbacks",
 }

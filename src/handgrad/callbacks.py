@@ -1,7 +1,9 @@
-"""Callbacks: early stopping, weight averaging (EMA, SWA), checkpoints."""
+"""Callbacks: early stopping, weight averaging (EMA, SWA), checkpoints, a CSV log."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import time
@@ -14,6 +16,7 @@ import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative
 from .errors import HandgradError
+from .io.atomic import replace_file
 from .io.safetensors import read_arrays, write_arrays
 from .optimizers import MAX_STEPS, UPDATE_CHUNK
 from .training import Callback, Trainer
@@ -296,6 +299,57 @@ class Checkpoint(Callback):
         write_arrays(self.path, arrays, {"state": values})
         self.epoch, end = trainer.epoch, time.monotonic()
         self._due = end + (end - begin) * (1 / self.max_share - 1)
+
+
+class CSVLogger(Callback):
+    """Write the metrics of each epoch as a row of a CSV file.
+
+    The first column is `epoch`, counted from 1, and the others are the metrics of the history. A metric that was not
+    measured is empty. The file is replaced when `fit` begins and then contains the epochs that the trainer has already
+    finished. A resumed run therefore continues the file of the interrupted run, and a new run starts a new file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. Its directory must exist.
+
+    Raises
+    ------
+    HandgradError
+        From `fit`, if the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._columns: list[str] = []  # of the file
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self._rewrite(trainer)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        if list(trainer.history) != self._columns:
+            self._rewrite(trainer)  # a new metric is a new column
+            return
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._csv([self._row(trainer, trainer.epoch - 1)]))
+        except OSError as error:
+            raise HandgradError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _rewrite(self, trainer: Trainer) -> None:
+        """Write the header and all epochs of the history."""
+        self._columns = list(trainer.history)
+        rows = [["epoch", *self._columns], *(self._row(trainer, i) for i in range(trainer.epoch))]
+        replace_file(self.path, self._csv(rows).encode())
+
+    def _row(self, trainer: Trainer, i: int) -> list[str]:
+        values = (trainer.history[name][i] for name in self._columns)
+        return [str(i + 1), *("" if math.isnan(value) else repr(float(value)) for value in values)]
+
+    def _csv(self, rows: list[list[str]]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
 
 
 def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
