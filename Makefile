@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-peers lint docs reproduce reproduce-long records bench bench-quick clean
+.PHONY: train test test-peers lint docs reproduce reproduce-long records bench bench-quick fuzz clean
 
 train: .venv/app
 	$(BIN)/handgrad train --recipe post
@@ -63,6 +63,10 @@ bench: .venv/peers
 # The comparison of training steps in its short form: about a minute. It writes no results.
 bench-quick: .venv/peers
 	$(BIN)/python -m benchmarks.steps --quick
+
+# Feed mutated files to everything that reads files, for ten minutes.
+fuzz: .venv/dev
+	$(BIN)/python -m fuzz --seconds 600
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "handgrad needs Python 3.11 or later")'
