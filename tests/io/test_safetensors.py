@@ -63,6 +63,10 @@ INVALID = {
     "no metadata": (safetensors.numpy.save({"w": np.zeros(2)}), "not a handgrad file: .* run handgrad import"),
     "PyTorch": (safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}), "not a handgrad file"),
     "bfloat16": (raw_file(tensor("BF16", 4), bytes(4)), "m.safetensors"),
+    "huge empty array": (
+        raw_file({"w": {"dtype": "F32", "shape": [0, 1 << 63], "data_offsets": [0, 0]}}),
+        "m.safetensors has an array of a shape that NumPy does not support",
+    ),
     "float8": (raw_file(tensor("F8_E4M3", 2), bytes(2)), "m.safetensors"),
     **{text: (with_metadata(text), DAMAGED) for text in ("", "{", "5", "[]", "{}")},
     "nested": (with_metadata("[" * 100_000), DAMAGED),

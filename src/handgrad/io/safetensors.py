@@ -27,6 +27,10 @@ def open_tensors(path: Path) -> Iterator[Any]:
             yield file
     except OSError as error:
         raise HandgradError(f"cannot read {path}: {error.strerror or error}") from error
+    except HandgradError:
+        raise
+    except (OverflowError, ValueError) as error:  # an empty array with a dimension of 2^63, for example
+        raise HandgradError(f"{path} has an array of a shape that NumPy does not support: {error}") from error
     except (AttributeError, TypeError) as error:  # bfloat16, for example
         raise HandgradError(f"{path} has a dtype that NumPy does not support: {error}") from error
     except safetensors.SafetensorError as error:
