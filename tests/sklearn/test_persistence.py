@@ -190,6 +190,7 @@ def change(estimator, key, value):
         *(("fitted.best_loss_", value) for value in ("1", [], 10**400)),
         ("fitted.best_loss_", None),
         ("fitted", {"history_": {}}),
+        ("fitted", {"n_outputs_": 3, "n_iter_": 8, "n_layers_": 4, "n_features_in_": 8}),
         ("classes.dtype", "9" * 5000),
         ("parameters.class_weight", {"pairs": [[0, 10**400], [1, 1], [2, 1]]}),
         ("sparse_targets", True),
