@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import handgrad
 import handgrad.data
+from handgrad import cli
 from handgrad.wrappers import Ensemble, Preprocessed, TestTimeAugmentation, unwrap
 
 
@@ -94,7 +96,101 @@ def test_predict_accepts_an_ensemble_with_preprocessing(dataset, tmp_path: Path,
     np.save(tmp_path / "digit.npy", dataset.x_test[0])
     code, output, errors = invoke("predict", path, tmp_path / "digit.npy", "--json")
     assert code == 0, errors
-    assert json.loads(output)["prediction"] == str(handgrad.load(path).predict(dataset.x_test[:1])[0])
+    row = json.loads(output)
+    assert row["prediction"] is None  # the networks are not trained
+    assert row["reason"].startswith("the confidence ")
+    assert list(row["probabilities"]) == list("0123456789")
+
+
+@pytest.fixture
+def photos(dataset, model: Path, tmp_path: Path) -> Path:
+    """A directory with a bright digit, a dark digit, a blank sheet, and a file that is no image."""
+    network, x, y = handgrad.load(model), dataset.x_test, dataset.y_test
+    best = int(np.where(network.predict(x) == y, network.predict_proba(x).max(axis=1), 0).argmax())
+    directory = tmp_path / "photos"
+    (directory / "more").mkdir(parents=True)
+    Image.fromarray(x[best]).resize((140, 140)).save(directory / "a.png")
+    Image.fromarray(255 - x[best]).resize((140, 140)).save(directory / "more" / "b.PNG")
+    Image.new("L", (50, 50), 255).save(directory / "blank.png")
+    (directory / "damaged.png").write_bytes(b"no image")
+    (directory / "notes.txt").write_text("not an image")
+    return directory
+
+
+def test_predict_reads_a_directory_and_goes_on_after_bad_files(
+    model: Path, photos: Path, tmp_path: Path, invoke
+) -> None:
+    code, output, errors = invoke("predict", model, photos, tmp_path / "missing.png", photos / "a.png")
+    assert code == 2
+    assert [line.partition(": ")[0] for line in output.splitlines()] == [
+        str(photos / name) for name in ("a.png", "more/b.PNG", "a.png")
+    ]
+    first, second, third = errors.splitlines()
+    assert first.startswith(f"handgrad: {photos}/blank.png: no digit found")
+    assert second.startswith(f"handgrad: cannot read {photos}/damaged.png: not an image")
+    assert third == f"handgrad: cannot read {tmp_path}/missing.png: No such file or directory"
+
+
+def test_predict_rejects_a_directory_without_images(model: Path, tmp_path: Path, invoke) -> None:
+    (tmp_path / "empty").mkdir()
+    code, output, errors = invoke("predict", model, tmp_path / "empty")
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"handgrad: {tmp_path}/empty is a directory without images")
+
+
+def test_predict_reads_standard_input(model: Path, photos: Path) -> None:
+    data = (photos / "a.png").read_bytes()
+    done = CliRunner().invoke(cli.handgrad, ["predict", str(model), "-"], input=data)
+    named = CliRunner().invoke(cli.handgrad, ["predict", str(model), str(photos / "a.png")])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == named.stdout.replace(str(photos / "a.png"), "-")
+
+
+def test_predict_finds_several_digits_with_their_boxes(model: Path, photos: Path, tmp_path: Path, invoke) -> None:
+    digit = np.asarray(Image.open(photos / "a.png"))
+    Image.fromarray(np.hstack([digit, digit])).save(tmp_path / "two.png")
+    code, output, errors = invoke("predict", model, tmp_path / "two.png", "--json")
+    assert code == 0, errors
+    row = json.loads(output)
+    assert (row["prediction"], row["reason"]) == (None, "2 digits")
+    first, second = (reading["box"] for reading in row["readings"])
+    assert 0 <= first[0] < first[2] <= 140 <= second[0] < second[2] <= 280
+    assert 0 <= first[1] < first[3] <= 140
+    code, output, errors = invoke("predict", model, tmp_path / "two.png", "--show", tmp_path / "seen.png")
+    assert [line.partition(" at ")[0] for line in output.splitlines()[:2]] == [str(tmp_path / "two.png")] * 2
+    assert f" at ({second[0]}, {second[1]}) to ({second[2]}, {second[3]}): " in output
+
+
+def test_predict_says_why_it_is_not_sure(model: Path, tmp_path: Path, invoke) -> None:
+    block = np.full((120, 120), 240, np.uint8)
+    block[30:90, 25:95] = 20
+    Image.fromarray(block).save(tmp_path / "block.png")
+    code, output, _ = invoke("predict", model, tmp_path / "block.png")
+    assert code == 0
+    assert ": not sure: the shape is a filled area, not the strokes of a digit" in output
+
+
+def test_percentages_of_one_answer_sum_to_at_most_100(data: Path, dataset, tmp_path: Path, invoke) -> None:
+    """Also those of a network with one sigmoid per class, all of which may be near 1."""
+    network = handgrad.Network([784, 10], loss="binary_cross_entropy", rng=0)
+    network.image_shape = (28, 28)
+    network.layers[0].b[...] = np.linspace(2, 6, 10)
+    path = save(network, tmp_path / "model.safetensors")
+    np.save(tmp_path / "digit.npy", dataset.x_test[0])
+    row = json.loads(invoke("predict", path, tmp_path / "digit.npy", "--json")[1])
+    assert 0.99 < sum(row["probabilities"].values()) <= 1 + 1e-6
+
+
+def test_predict_escapes_control_characters(data: Path, photos: Path, model: Path, tmp_path: Path, invoke) -> None:
+    network = handgrad.load(model)
+    network.classes = [f"{k}\x1b[31m" for k in range(10)]
+    path = save(network, tmp_path / "model.safetensors")
+    evil = tmp_path / "a\x1b]0;x\x07\n.png"
+    evil.write_bytes((photos / "a.png").read_bytes())
+    for more in ((), ("--json",)):
+        code, output, errors = invoke("predict", path, evil, tmp_path / "\x1b.png", photos / "blank.png", *more)
+        assert code == 2
+        assert not [c for c in output + errors if not c.isprintable() and c != "\n"]
 
 
 # ---- attack ----------------------------------------------------------------------------------------------------------
@@ -103,7 +199,7 @@ def test_predict_accepts_an_ensemble_with_preprocessing(dataset, tmp_path: Path,
 def test_attack_changes_the_predicted_class_and_plots_the_perturbation(
     model: Path, data: Path, dataset, tmp_path: Path, run
 ) -> None:
-    network, x = handgrad.load(model), dataset.x_test
+    network, x = unwrap(handgrad.load(model)).core, dataset.x_test
     np.save(tmp_path / "raw.npy", x[7])
     arguments = ("attack", model, "raw.npy", "--digit", 3, "--digit", 7, "--data", data, "--out", "attack.png")
     done = run(*arguments, "--json", cwd=tmp_path)

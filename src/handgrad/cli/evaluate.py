@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,9 +22,12 @@ from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..network import Network
 from ..wrappers import Ensemble, unwrap
-from .echo import echo
+from .echo import echo, echo_error
 from .options import data_option, json_option, model_argument, with_path
 from .progress import format_correct
+
+if TYPE_CHECKING:
+    from ..images import Reading
 
 
 @click.command()
@@ -51,34 +58,132 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
 
 @click.command()
 @model_argument
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write the prepared images to a PNG file.")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write the prepared digits to a PNG file.")
 @json_option
 def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: bool) -> None:
     """Predict the digits in image files.
 
-    Each IMAGE is a PNG, JPEG or npy file of any size with one digit, dark on a bright background or bright on a dark
-    one. The digit is cropped, scaled and centred as in MNIST.
+    Each IMAGE is a PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy file of any size, a directory of such files, or - for
+    standard input. Photographs, ruled paper and several digits in one image are read: every digit is found, cropped,
+    scaled and centred as in MNIST. The answer is "not sure" if the confidence is below 60 % or if the shape is not a
+    digit's. After an image that cannot be read or has no digit, the others are read, and the exit code is 2.
     """
     classifier = _load_classifier(model)
-    digits = np.stack(_read_digits(classifier, model, images))
-    captions = []
-    for path, p in zip(images, binary_to_two_columns(classifier.predict_proba(digits)), strict=True):
-        first, second = np.argsort(p)[::-1][:2]
-        captions.append(f"{classifier.classes[first]}  {p[first]:.1%}")
-        if as_json:
-            probabilities = {name: float(value) for name, value in zip(classifier.classes, p, strict=True)}
-            row = {"file": str(path), "prediction": classifier.classes[first], "probabilities": probabilities}
-            echo(encode_json(row))
-        else:
-            best, next_best = _with_probability(classifier, first, p), _with_probability(classifier, second, p)
-            echo(f"{path}: {best}, second choice {next_best}")
-    if show is not None:
+    if classifier.image_shape is None:
+        raise HandgradError(f"{model} has no image shape: it was not trained on images")
+    digits, captions, failed = [], [], False
+    for path in images:
+        try:
+            files = _image_files(path)
+        except HandgradError as error:
+            echo_error(str(error))
+            failed = True
+            continue
+        for file in files:
+            try:
+                readings = _read(classifier, file)
+            except HandgradError as error:
+                echo_error(str(error))
+                failed = True
+                continue
+            found = [reading for reading in readings if reading.box is not None]
+            if as_json:
+                echo(encode_json(_json_row(file, readings)))
+            elif found:
+                for reading in found:
+                    echo(f"{file}{_position(reading.box, len(found))}: {_answer(reading)}")
+            if not found:
+                echo_error(f"{file}: {readings[0].reason}")
+                failed = True
+            digits += [reading.digit for reading in found]
+            captions += [f"{file.name}\n{_caption(reading)}" for reading in found]
+    if show is not None and digits:
         from ..diagnostics.plots import digit_grid
 
-        digit_grid(show, digits, captions)
+        digit_grid(show, np.stack(digits), captions)
         if not as_json:
             echo(f"prepared images: {show}")
+    if failed:
+        raise SystemExit(2)
+
+
+def _image_files(path: Path) -> list[Path]:
+    """The file itself, or the images in a directory and its subdirectories, sorted."""
+    from ..images.decoding import SUFFIXES
+
+    if not path.is_dir():
+        return [path]
+    files = [
+        Path(directory, name)
+        for directory, _, names in os.walk(path)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not files:
+        raise HandgradError(f"{path} is a directory without images: expected PNG, JPEG, ... or npy files")
+    return sorted(files)
+
+
+def _read(classifier: Model, file: Path) -> list[Reading]:
+    """The readings of a file, or of standard input if its name is a hyphen."""
+    from ..images import predict_image
+
+    if str(file) != "-":
+        return predict_image(classifier, file)
+    try:
+        return predict_image(classifier, sys.stdin.buffer)
+    except HandgradError as error:
+        raise HandgradError(f"-: {error}") from error
+
+
+def _position(box: tuple[int, int, int, int] | None, count: int) -> str:
+    """Where a digit is, if there are several: " at (10, 20) to (50, 90)"."""
+    if box is None or count == 1:
+        return ""
+    left, top, right, bottom = box
+    return f" at ({left}, {top}) to ({right}, {bottom})"
+
+
+def _answer(reading: Reading) -> str:
+    """The class and the next one with their probabilities, or why the answer is not sure."""
+    (best, p), *others = sorted(reading.probabilities.items(), key=lambda item: -item[1])
+    if reading.label is None:
+        return f"not sure: {reading.reason}; the most probable class is {best} ({_percent(p)})"
+    second = f", second choice {others[0][0]} ({_percent(others[0][1])})" if others else ""
+    return f"{best} ({_percent(p)}){second}"
+
+
+def _caption(reading: Reading) -> str:
+    return "not sure" if reading.label is None else f"{reading.label}  {_percent(reading.confidence)}"
+
+
+def _percent(p: float) -> str:
+    """A probability, rounded down, so that the sum of an answer is at most 100 %."""
+    return f"{math.floor(1000 * p) / 10:.1f}%"
+
+
+def _json_row(file: Path, readings: list[Reading]) -> dict[str, Any]:
+    """The readings of a file as JSON values. The prediction is that of a single digit."""
+    found = [reading for reading in readings if reading.box is not None]
+    rows = [
+        {
+            "box": reading.box,
+            "prediction": reading.label,
+            "confidence": reading.confidence,
+            "reason": reading.reason,
+            "probabilities": reading.probabilities,
+        }
+        for reading in found
+    ]
+    single = readings[0] if len(readings) == 1 else None
+    return {
+        "file": str(file),
+        "prediction": single.label if single else None,
+        "probabilities": single.probabilities if single else None,
+        "reason": single.reason if single else f"{len(found)} digits",
+        "readings": rows,
+    }
 
 
 @click.command()
@@ -106,7 +211,7 @@ def attack(
     augmentation is not used.
     """
     classifier = _load_classifier(model)
-    network, preprocessing, _ = unwrap(classifier)
+    network, preprocessing, _, _ = unwrap(classifier)
     if isinstance(network, Ensemble):
         raise HandgradError(f"{model} is an ensemble of {len(network.members)} networks: attack needs a single network")
     if not isinstance(network, Network):
@@ -161,7 +266,11 @@ def _read_digits(model: Model, path: Path, images: Sequence[Path]) -> list[NDArr
 
     if model.image_shape is None:
         raise HandgradError(f"{path} has no image shape: it was not trained on images")
-    return [with_path(image, as_digit, read_image(image), model.image_shape) for image in images]
+    digits = []
+    for image in images:
+        levels = read_image(image)
+        digits.append(with_path(image, as_digit, levels, model.image_shape))
+    return digits
 
 
 def _test_digits(

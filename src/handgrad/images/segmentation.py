@@ -31,6 +31,8 @@ MAX_SLOPE = 0.12  # of ruled lines: 7 degrees
 SAME_SLOPE = 0.02  # difference of the slopes of parallel lines, with the perspective of a photograph
 COVERAGE = 0.85  # a line covers this fraction of the image
 PARALLEL_COVERAGE = 0.5  # if there are at least three parallel lines
+CLEAR = 0.3  # contrast above which the other polarity is not tried
+OUTER = 0.15  # width of the margin, relative to the side, in which thin lines are edges
 SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
 FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the strongest one; and if it touches the border
 SPECK = 0.3  # components below this fraction of the size of the largest one are dust, or belong to a digit nearby
@@ -143,22 +145,26 @@ class _Page(NamedTuple):
 
 
 def _segment(grey: Ink) -> _Page | None:
-    """Separate strokes from background, of the polarity and with the lines removed if that leaves a digit."""
+    """Separate strokes from background: the polarity with more ink, without lines if that leaves a digit."""
+    pages: list[tuple[float, _Page]] = []
     for contrast in contrasts(grey):
-        without = remove_lines(contrast)
-        for ink in (without, contrast):
+        without = remove_lines(contrast.ink)
+        for ink in (without, contrast.ink):
             labels, count = label(local_threshold(ink))
-            parts = [
-                part for part in select(components(labels, count, ink), labels.shape) if _is_ink(grey, labels, part)
-            ]
+            found = select(components(labels, count, ink), labels.shape)
+            parts = [part for part in found if _is_ink(grey, contrast, labels, part)]
             if parts:
-                return _Page(ink, labels, parts)
-            if ink is without and not (without < contrast).any():
+                score = max(part.contrast * math.sqrt(part.area) for part in parts)
+                pages.append((score, _Page(ink, labels, parts)))
                 break
-    return None
+            if not (without < contrast.ink).any():
+                break
+        if pages and max(part.contrast for part in pages[0][1].parts) > CLEAR:
+            break
+    return max(pages, key=lambda scored: scored[0])[1] if pages else None
 
 
-def _is_ink(grey: Ink, labels: NDArray[np.int32], part: Component) -> bool:
+def _is_ink(grey: Ink, contrast: Contrast, labels: NDArray[np.int32], part: Component) -> bool:
     """Whether a component differs from most pixels around it. The paper between the strokes of a digit does not."""
     margin = part.size // 2 + 1
     around = (
@@ -169,8 +175,8 @@ def _is_ink(grey: Ink, labels: NDArray[np.int32], part: Component) -> bool:
     if own.all():
         return True
     stroke, paper = float(np.median(levels[own])), float(np.median(levels))
-    other = float(np.percentile(levels[~own], 2 if stroke > paper else 98))  # the opposite extreme
-    return abs(stroke - paper) > 0.5 * abs(stroke - other)
+    background = float(np.median(contrast.background[around][own]))
+    return contrast.sign * (stroke - paper) > 0.5 * abs(stroke - background)
 
 
 def _refine(levels: NDArray[np.float32], page: _Page, part: Component, factor: int) -> Region | None:
@@ -230,24 +236,38 @@ def to_grey(levels: NDArray[np.float32]) -> Ink:
     return projected
 
 
-def contrasts(grey: Ink) -> Iterator[Ink]:
+class Contrast(NamedTuple):
+    """The strokes of one polarity, the estimated background, and the sign: -1 for dark strokes, 1 for bright ones."""
+
+    ink: Ink
+    background: Ink
+    sign: int
+
+
+def contrasts(grey: Ink) -> Iterator[Contrast]:
     """Yield the contrast of dark and of bright strokes, the more likely first: 0 background, 1 black on white."""
     side = min(grey.shape)
     smooth = box_mean(grey, 1) if side >= 100 else grey
     window = max(3, round(WINDOW * side)) | 1
     # Noise per pixel, from the differences of neighbours, of which strokes and shadows change few.
-    noise = 1.48 / math.sqrt(2) * float(np.median(np.abs(np.diff(grey, axis=1)))) / (3 if side >= 100 else 1)
+    noise = np.float32(1.48 / math.sqrt(2) * float(np.median(np.abs(np.diff(grey, axis=1)))))
+    noise /= np.float32(3 if side >= 100 else 1)
     relative = smooth - box_mean(smooth, window // 2)
     bright = float((relative**3).sum()) > 0  # strokes are the minority of the pixels, far from the mean
     for is_bright in (bright, not bright):
         if is_bright:
             opened = maximum_filter(minimum_filter(smooth, window), window)
-            yield _strokes((smooth - opened) / np.float32(255), np.full_like(opened, noise / 255), window)
+            ink = _strokes(
+                np.asarray((smooth - opened) / 255, np.float32), np.full(grey.shape, noise / 255, np.float32), window
+            )
+            yield Contrast(ink, opened, 1)
         else:
             closed = minimum_filter(maximum_filter(smooth, window), window)
             # The light multiplies the levels. The ratio to the background does not depend on it.
             reference = np.maximum(closed, np.float32(0.25 * max(float(closed.max()), 1e-3)))
-            yield _strokes(np.float32(1) - smooth / reference, np.float32(noise) / reference, window)
+            ratio = np.asarray(smooth / reference, np.float32)
+            ink = _strokes(1 - ratio, np.asarray(noise / reference, np.float32), window)
+            yield Contrast(ink, closed, -1)
 
 
 def _strokes(contrast: Ink, noise: Ink, window: int) -> Ink:
@@ -258,7 +278,7 @@ def _strokes(contrast: Ink, noise: Ink, window: int) -> Ink:
     for _ in range(2):
         paper = (contrast - level < threshold).astype(np.float32)
         share = box_mean(paper, radius)
-        level = box_mean(contrast * paper, radius) / np.maximum(share, np.float32(1e-3))
+        level = np.asarray(box_mean(contrast * paper, radius) / np.maximum(share, 1e-3), np.float32)
     cleared = contrast - level
     return np.where(cleared > threshold, cleared, np.float32(0))
 
@@ -470,6 +490,7 @@ def select(parts: list[Component], shape: tuple[int, int]) -> list[Component]:
         inner = parts  # the digit fills the image
     if not inner:
         return []
+    inner = [part for part in inner if not _is_edge(part, inner, shape)]
     strongest = max(inner, key=lambda part: part.contrast * math.sqrt(part.area)).contrast
     inner = [part for part in inner if part.contrast >= (FAINT_BORDER if part.contact else FAINT) * strongest]
     largest = max(part.size for part in inner)
@@ -500,6 +521,30 @@ def _is_border(part: Component, shape: tuple[int, int]) -> bool:
     long = part.height >= 0.6 * height or part.width >= 0.6 * width
     frame = part.height > 0.9 * height and part.width > 0.9 * width
     return touches >= 3 or (touches > 0 and long) or frame or part.contact >= 0.5 * part.size
+
+
+def _is_edge(part: Component, parts: list[Component], shape: tuple[int, int]) -> bool:
+    """Whether a component is what is left of a frame or an edge: around another one, or a thin line near the border."""
+    height, width = shape
+    others = [other for other in parts if other is not part and other.size > SMALLEST * min(shape)]
+    if not others:
+        return False
+    largest = max(others, key=lambda other: other.size)
+    if any(
+        part.top < other.top and part.bottom > other.bottom and part.left < other.left and part.right > other.right
+        for other in others
+        if other.size > SPECK * part.size and part.size > 0.5 * min(shape)
+    ):
+        return True
+    thin = min(part.height, part.width) < 0.15 * part.size
+    outer = (
+        part.bottom < OUTER * height
+        or part.top > (1 - OUTER) * height
+        or part.right < OUTER * width
+        or part.left > (1 - OUTER) * width
+    )
+    fine = part.area / part.size < 0.45 * max(other.area / other.size for other in others)
+    return thin and outer and (fine or part.size > 1.3 * largest.size)
 
 
 def _belongs(part: Component, digit: Component) -> bool:
