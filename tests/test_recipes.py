@@ -33,7 +33,7 @@ from handgrad.images.augmentation import Augmentation
 from handgrad.preprocessing import Standardize
 from handgrad.recipes import OPTIMIZERS, RECIPES, Recipe
 from handgrad.schedules import SCHEDULES
-from handgrad.wrappers import unwrap
+from handgrad.wrappers import Calibrated, fit_temperature, unwrap
 
 POST = RECIPES["post"]
 PLAIN = Recipe(name="plain", hidden=(6,), batch_size=8, epochs=2, lr=0.01)
@@ -148,7 +148,9 @@ def test_last_examples_are_the_validation_set():
     model = recipe.train(X, Y, 3, on_trainer=lambda trainer, member: trainers.append(trainer))
     reference = PLAIN.trainer(SHAPE, 3)
     history = reference.fit(X[:-11], Y[:-11], epochs=2, validation=(X[-11:], Y[-11:]))
-    np.testing.assert_array_equal(model.parameters, reference.network.parameters)
+    np.testing.assert_array_equal(parameters(model), reference.network.parameters)
+    assert isinstance(model, Calibrated)
+    assert model.temperature == fit_temperature(model.model, X[-11:], Y[-11:])
     for name in ("val_loss", "val_accuracy"):
         assert trainers[0].history[name] == history[name]
 
@@ -263,14 +265,15 @@ def test_recipe_with_all_settings_trains_and_predicts():
         x, y, 3, teacher=Preprocessed(Network([196, 3], loss="cross_entropy", rng=0), Deskew(28, 28, 2))
     )
     assert isinstance(model, Preprocessed)
-    assert isinstance(model.model, Ensemble)
-    assert [(type(member), member.shifts) for member in model.model.members] == [(TestTimeAugmentation, 5)] * 2
+    core = unwrap(model).core
+    assert isinstance(core, Ensemble)
+    assert [(type(member), member.shifts) for member in core.members] == [(TestTimeAugmentation, 5)] * 2
     assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [
         [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
     ] * 2
-    p = model.predict_proba(x)
+    p = model.model.model.predict_proba(model.preprocessing(x))  # without the calibration
     deskewed = model.preprocessing(x)
-    expected = np.mean([member.predict_proba(deskewed) for member in model.model.members], axis=0)
+    expected = np.mean([member.predict_proba(deskewed) for member in core.members], axis=0)
     np.testing.assert_allclose(p, expected, rtol=1e-6)
 
 
@@ -429,14 +432,14 @@ def test_teacher_that_is_a_recipe_is_trained_first_with_the_same_seed_and_split(
     wise = RECIPES["wise"].replace(seed=3, validation=5).train(X, Y, 3)
     trainer = student.trainer(SHAPE, 3, teacher=wise)
     trainer.fit(X[:-5], Y[:-5], epochs=2)
-    np.testing.assert_array_equal(model.parameters, trainer.network.parameters)
+    np.testing.assert_array_equal(parameters(model), trainer.network.parameters)
 
 
 def test_teacher_that_is_a_file_is_loaded(tmp_path):
     teacher = PLAIN.replace(hidden=(9,)).train(X, Y, 3)
     save(teacher, tmp_path / "t.safetensors")
     from_file = PLAIN.replace(teacher=str(tmp_path / "t.safetensors")).train(X, Y, 3)
-    np.testing.assert_array_equal(from_file.parameters, PLAIN.train(X, Y, 3, teacher=teacher).parameters)
+    np.testing.assert_array_equal(parameters(from_file), parameters(PLAIN.train(X, Y, 3, teacher=teacher)))
 
 
 def test_student_agrees_with_its_teacher():
@@ -581,7 +584,7 @@ def test_numbers_with_an_ensemble_and_a_teacher() -> None:
     x, y = blobs()
     recipe = RECIPES["pure"].replace(epochs=2, hidden=(5,), members=2, validation=60, teacher="post")
     model = recipe.train(x, y, 3)
-    assert isinstance(model.model, Ensemble)
+    assert isinstance(unwrap(model).core, Ensemble)
     assert model.preprocessing == Standardize.fit(x[:240])
 
 

@@ -1,4 +1,4 @@
-"""Ensemble, Preprocessed and TestTimeAugmentation: their equations, and what they reject."""
+"""Calibrated, Ensemble, Preprocessed and TestTimeAugmentation: their equations, and what they reject."""
 
 import copy
 import math
@@ -23,9 +23,10 @@ from handgrad import (
     Trainer,
     wrappers,
 )
+from handgrad.io import load, save
 from handgrad.losses import softmax
 from handgrad.preprocessing import Preprocessing
-from handgrad.wrappers import unwrap
+from handgrad.wrappers import Calibrated, fit_temperature, unwrap
 
 X = np.random.default_rng(0).random((9, 6))
 Y = np.arange(9) % 4
@@ -184,7 +185,12 @@ def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
     [
         ([5, 4], "cross_entropy", np.float64, "n_in 5: expected 6"),
         ([6, 3], "cross_entropy", np.float64, "n_out 3: expected 4"),
-        ([6, 4], "binary_cross_entropy", np.float64, r"loss BinaryCrossEntropy \(sigmoid\): expected CrossEntropy .softmax."),
+        (
+            [6, 4],
+            "binary_cross_entropy",
+            np.float64,
+            r"loss BinaryCrossEntropy \(sigmoid\): expected CrossEntropy .softmax.",
+        ),
         ([6, 4], "cross_entropy", np.float32, "dtype float32: expected float64"),
     ],
     ids=["inputs", "outputs", "loss", "dtype"],
@@ -386,15 +392,70 @@ def test_unwrap_returns_the_parts():
     network, deskew = images_network(), Deskew(6, 8)
     shifted = TestTimeAugmentation(network, 9)
     ensemble = Ensemble([shifted, shifted])
-    assert unwrap(network) == (network, None, 1)
-    assert unwrap(shifted) == (network, None, 9)
-    assert unwrap(Preprocessed(shifted, deskew)) == (network, deskew, 9)
-    assert unwrap(Preprocessed(ensemble, deskew)) == (ensemble, deskew, 1)
+    assert unwrap(network) == (network, None, 1, 1.0)
+    assert unwrap(shifted) == (network, None, 9, 1.0)
+    assert unwrap(Preprocessed(shifted, deskew)) == (network, deskew, 9, 1.0)
+    assert unwrap(Preprocessed(ensemble, deskew)) == (ensemble, deskew, 1, 1.0)
+    assert unwrap(Preprocessed(Calibrated(shifted, 1.5), deskew)) == (network, deskew, 9, 1.5)
 
 
 def test_unwrap_rejects_wrappers_in_another_order(refused):
-    with refused(r"expected Preprocessed\(TestTimeAugmentation\(network\)\)"):
+    with refused(r"expected Preprocessed\(Calibrated\(TestTimeAugmentation\(network\)\)\)"):
         unwrap(TestTimeAugmentation(Preprocessed(images_network(), Deskew(6, 8))))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy(), SquaredError("sigmoid")], ids=str)
+def test_calibration_divides_the_outputs_and_keeps_the_classes(loss, tmp_path):
+    network = Network([6, 9, 3], loss=loss, rng=0)
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    model = Calibrated(network, 2.5)
+    np.testing.assert_allclose(model.outputs(x), network.outputs(x) / 2.5, rtol=1e-6)
+    np.testing.assert_array_equal(model.predict(x), network.predict(x))
+    assert np.abs(model.predict_proba(x) - 0.5).max() < np.abs(network.predict_proba(x) - 0.5).max() + 1e-6
+    save(model, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert repr(again) == repr(model)
+    np.testing.assert_array_equal(again.outputs(x), model.outputs(x))
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_fitted_temperature_is_the_factor_of_overconfident_outputs(factor):
+    """Labels drawn from softmax(z), and a network that returns factor * z: T is the factor."""
+    rng = np.random.default_rng(1)
+    network = Network([4, 4], loss=CrossEntropy(label_smoothing=0.1), rng=0, dtype=np.float64)
+    network.parameters[:] = 0
+    network.layers[0].W[...] = factor * np.eye(4)
+    z = rng.normal(size=(20_000, 4)) * 2
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    y = (rng.random((len(z), 1)) > p.cumsum(axis=1)).sum(axis=1).clip(0, 3)
+    assert fit_temperature(network, z, y) == pytest.approx(factor, rel=0.03)
+
+
+def test_fitted_temperature_minimizes_the_loss():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 5))
+    for loss in (CrossEntropy(), BinaryCrossEntropy(), SquaredError("sigmoid")):
+        network = Network([5, 8, 3], loss=loss, rng=3, dtype=np.float64)
+        y = (network.outputs(x) + rng.normal(size=(300, 3))).argmax(axis=1)
+        network.parameters *= 1.5
+        best = fit_temperature(network, x, y)
+        at_best = Calibrated(network, best).evaluate(x, y).loss
+        for factor in (0.9, 1.1):
+            assert at_best <= Calibrated(network, best * factor).evaluate(x, y).loss
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", None])
+def test_calibration_rejects_temperatures_that_are_not_positive(temperature, refused):
+    with refused("temperature must be"):
+        Calibrated(Network([6, 3], rng=0), temperature)
+
+
+def test_calibration_rejects_a_regression(refused):
+    network = Network([6, 3], loss="squared_error", rng=0)
+    with refused("calibration needs a classifier"):
+        Calibrated(network, 2.0)
+    with refused("calibration needs a classifier"):
+        fit_temperature(network, np.zeros((4, 6)), np.zeros((4, 3)))
 
 
 def test_regression_and_classification_by_squared_error_do_not_mix(refused):

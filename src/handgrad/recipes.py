@@ -35,7 +35,7 @@ from .optimizers import OPTIMIZERS as CORE_OPTIMIZERS
 from .preprocessing import Preprocessing, Standardize
 from .schedules import SCHEDULES
 from .training import Callback, Trainer
-from .wrappers import SHIFTS, Ensemble, Preprocessed, TestTimeAugmentation, fold_batchnorm
+from .wrappers import SHIFTS, Calibrated, Ensemble, Preprocessed, TestTimeAugmentation, fit_temperature, fold_batchnorm
 
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
 MAX_SETTING = 1 << 63  # larger numbers are no settings
@@ -140,8 +140,9 @@ class Recipe:
 
         Returns
         -------
-        Network, TestTimeAugmentation, Preprocessed or Ensemble
-            The model for inference, with BatchNorm folded into the Dense layers.
+        Network, TestTimeAugmentation, Calibrated, Preprocessed or Ensemble
+            The model for inference, with BatchNorm folded into the Dense layers. With a validation set, it is
+            calibrated.
         """
         if not 0 <= self.validation < len(x):
             raise HandgradError(
@@ -166,7 +167,8 @@ class Recipe:
             with blas_threads(trainer.network, self.batch_size):
                 trainer.fit(x[:count], y[:count], until_epoch=self.epochs, validation=validation)
             networks.append(trainer.network)
-        return self.assemble(networks, shape, preprocessing)
+        model = self.assemble(networks, shape, preprocessing)
+        return model if validation is None else _calibrate(model, *validation)
 
     def for_examples(self, count: int) -> Recipe:
         """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""
@@ -357,12 +359,20 @@ class Recipe:
         return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
 
 
+def _calibrate(model: Model, x: NDArray[Any], y: NDArray[Any]) -> Model:
+    """The model with the temperature of the validation set, whose examples are preprocessed."""
+    if isinstance(model, Preprocessed):
+        return Preprocessed(_calibrate(model.model, x, y), model.preprocessing)
+    return Calibrated(model, fit_temperature(model, x, y))
+
+
 def _without_preprocessing(teacher: Model, preprocessing: Preprocessing | None) -> Model:
     """The teacher for preprocessed examples."""
     theirs = teacher.preprocessing if isinstance(teacher, Preprocessed) else None
     if theirs != preprocessing:
         raise HandgradError(f"the teacher has the preprocessing {theirs!r}: expected {preprocessing!r}")
-    return teacher.model if isinstance(teacher, Preprocessed) else teacher
+    teacher = teacher.model if isinstance(teacher, Preprocessed) else teacher
+    return teacher.model if isinstance(teacher, Calibrated) else teacher  # the soft labels have their own temperature
 
 
 def _is_setting(name: str, value: Any, kind: Any) -> bool:

@@ -1,15 +1,16 @@
-"""Wrappers: models around other models: Ensemble, Preprocessed, TestTimeAugmentation; fold_batchnorm."""
+"""Wrappers: models around other models: Calibrated, Ensemble, Preprocessed, TestTimeAugmentation; fold_batchnorm."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, as_floats, row_blocks
+from .arrays import Array, as_floats, check_positive, row_blocks
 from .errors import HandgradError
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import Loss
@@ -249,28 +250,133 @@ def _signature(model: Model) -> dict[str, Any]:
     }
 
 
+# ---- Calibration -----------------------------------------------------------------------------------------------------
+
+TEMPERATURES = 0.05, 20.0  # the range in which the temperature is searched
+
+
+class Calibrated(_Wrapper):
+    """A model whose probabilities are calibrated with a temperature T.
+
+    outputs(x) = model.outputs(x) / T
+
+    T > 1 makes the probabilities more even. The predicted classes do not change. Put it around the network, the
+    test-time augmentation or the ensemble, and the preprocessing around it.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier.
+    temperature : float
+        T > 0, see `fit_temperature`.
+
+    Raises
+    ------
+    HandgradError
+        For a regression, and for a temperature that is not a positive number.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks.
+    """
+
+    def __init__(self, model: Model, temperature: float) -> None:
+        super().__init__(model)
+        if not self.loss.is_classification:
+            raise HandgradError(f"calibration needs a classifier, got a regression with {self.loss!r}")
+        self.temperature = float(check_positive("temperature", temperature))
+
+    def outputs(self, x: ArrayLike) -> Array:
+        z = self.model.outputs(x)
+        z /= self.temperature
+        return z
+
+    def __repr__(self) -> str:
+        return f"Calibrated({self.model!r}, temperature={self.temperature:.4g})"
+
+
+def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
+    """Find the temperature T that minimizes the mean loss of outputs / T on validation examples.
+
+    The search is a golden-section search for ln T, because the loss has a single minimum.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier.
+    x : array-like of shape (count, n_in) or (count, height, width)
+        Validation examples, which the model was not trained on.
+    y : array-like of shape (count,)
+        Labels.
+
+    Returns
+    -------
+    float
+        T in [0.05, 20].
+
+    Raises
+    ------
+    HandgradError
+        For a regression.
+    """
+    if not model.loss.is_classification:
+        raise HandgradError(f"calibration needs a classifier, got a regression with {model.loss!r}")
+    z = model.outputs(x)
+    loss = copy.deepcopy(model.loss)
+    for name, neutral in (("label_smoothing", 0.0), ("temperature", 1.0)):  # of the training
+        if hasattr(loss, name):
+            setattr(loss, name, neutral)
+    t = loss.targets(y, len(z), model.n_out, z.dtype)
+
+    def loss_at(log_temperature: float) -> float:
+        return loss.value(z / z.dtype.type(math.exp(log_temperature)), t)
+
+    low, high = map(math.log, TEMPERATURES)
+    ratio = (math.sqrt(5) - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    value_left, value_right = loss_at(left), loss_at(right)
+    while high - low > 1e-4:
+        if value_left < value_right:
+            high, right, value_right = right, left, value_left
+            left = high - ratio * (high - low)
+            value_left = loss_at(left)
+        else:
+            low, left, value_left = left, right, value_right
+            right = low + ratio * (high - low)
+            value_right = loss_at(right)
+    return math.exp((low + high) / 2)
+
+
 # ---- Taking models apart ---------------------------------------------------------------------------------------------
 
 
 class Unwrapped(NamedTuple):
-    """The parts of a model: preprocessing (outermost), number of test-time shifts, and the network or ensemble."""
+    """The parts of a model: network or ensemble, preprocessing (outermost), test-time shifts, temperature."""
 
     core: Model
     preprocessing: Preprocessing | None
     shifts: int
+    temperature: float = 1.0
 
 
 def unwrap(model: Model) -> Unwrapped:
-    """Take a model apart. Raises HandgradError for an order of wrappers that is not preprocessing, shifts, core."""
-    core, preprocessing, shifts = model, None, 1
+    """Take a model apart.
+
+    Raises HandgradError for an order of wrappers that is not preprocessing, calibration, shifts, core.
+    """
+    preprocessing, shifts, temperature = None, 1, 1.0
+    core = model
     if isinstance(model, Preprocessed):
         core, preprocessing = model.model, model.preprocessing
+    inner = core
+    if isinstance(inner, Calibrated):
+        core, temperature = inner.model, inner.temperature
     inner = core
     if isinstance(inner, TestTimeAugmentation):
         core, shifts = inner.model, inner.shifts
     if isinstance(core, _Wrapper):
-        raise HandgradError(f"expected Preprocessed(TestTimeAugmentation(network)), got {model!r}")
-    return Unwrapped(core, preprocessing, shifts)
+        raise HandgradError(f"expected Preprocessed(Calibrated(TestTimeAugmentation(network))), got {model!r}")
+    return Unwrapped(core, preprocessing, shifts, temperature)
 
 
 def fold_batchnorm(network: Network) -> Network:

@@ -18,7 +18,7 @@ from PIL import Image
 import handgrad
 import handgrad.data
 from handgrad import callbacks
-from handgrad._blas import blas_threads
+from handgrad.blas import blas_threads
 from handgrad.cli import progress, run_directory
 from handgrad.diagnostics import plots
 from handgrad.recipes import RECIPES, Recipe
@@ -161,8 +161,9 @@ def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke
     assert recipe.trainer().optimizer.weight_decay == 0  # not AdamW's default of 0.01
     model = handgrad.load(tmp_path / "run/model.safetensors")
     assert isinstance(model, Preprocessed)
-    assert isinstance(model.model, Ensemble)
-    assert [(member.shifts, member.n_in) for member in model.model.members] == [(5, 196)] * 2
+    ensemble = unwrap(model).core
+    assert isinstance(ensemble, Ensemble)
+    assert [(member.shifts, member.n_in) for member in ensemble.members] == [(5, 196)] * 2
 
 
 def test_a_flag_can_turn_off_a_setting(monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path, invoke) -> None:
@@ -393,12 +394,13 @@ def test_an_ensemble_is_the_one_that_its_recipe_trains(data: Path, tmp_path: Pat
     dataset = handgrad.data.load(str(data))
     trained = read_recipe(tmp_path / "run").train(dataset.x_train, dataset.y_train, 10)
     saved = handgrad.load(tmp_path / "run/model.safetensors")
-    assert isinstance(saved, Ensemble)
+    ensemble = unwrap(saved).core
+    assert isinstance(ensemble, Ensemble)
     np.testing.assert_array_equal(saved.outputs(dataset.x_test), trained.outputs(dataset.x_test))
     assert f"test: {saved.evaluate(dataset.x_test, dataset.y_test).correct} / 300" in output
     assert invoke(*settings, "--out", tmp_path / "single")[0] == 0
     single = handgrad.load(tmp_path / "single/model.safetensors")
-    np.testing.assert_array_equal(single.parameters, saved.members[0].parameters)
+    np.testing.assert_array_equal(unwrap(single).core.parameters, ensemble.members[0].parameters)
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
@@ -441,4 +443,5 @@ def assert_trained_by_teacher(run: Path, teacher: Path, data: Path) -> None:
     trainer = read_recipe(run).trainer((28, 28), 10, teacher=handgrad.load(teacher))
     with blas_threads(trainer.network, 50):
         trainer.fit(*train, epochs=2)
-    np.testing.assert_array_equal(handgrad.load(run / "model.safetensors").parameters, trainer.network.parameters)
+    network = unwrap(handgrad.load(run / "model.safetensors")).core
+    np.testing.assert_array_equal(network.parameters, trainer.network.parameters)

@@ -21,7 +21,7 @@ from ..io.safetensors import open_tensors, parse_description, read_tensors
 from ..layers import Dense
 from ..model import Model
 from ..network import Network
-from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation
+from ..wrappers import Calibrated, Ensemble, Preprocessed, TestTimeAugmentation
 
 # The dtypes of safetensors that NumPy has.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
@@ -101,6 +101,8 @@ def _describe_model(model: Model) -> dict[str, Any]:
         described |= {"preprocessing": repr(model.preprocessing), "model": _describe_model(model.model)}
     elif isinstance(model, TestTimeAugmentation):
         described |= {"shifts": model.shifts, "model": _describe_model(model.model)}
+    elif isinstance(model, Calibrated):
+        described |= {"temperature": model.temperature, "model": _describe_model(model.model)}
     elif isinstance(model, Ensemble):
         described |= {"members": [_describe_model(member) for member in model.members]}
     elif isinstance(model, Network):
@@ -239,6 +241,8 @@ def _structure_rows(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The wrappers from the outermost to the networks, in the order of the computation."""
     if "preprocessing" in model:
         yield "preprocessing", model["preprocessing"]
+    elif "temperature" in model:
+        yield "calibration", f"temperature {model['temperature']:.4g}"
     elif "shifts" in model:
         yield "augmentation", f"mean over {model['shifts']} shifts (test-time augmentation)"
     if "layers" in model:

@@ -198,7 +198,7 @@ def compare(
     for name in optimizers:
         if name not in LR:
             raise unknown("optimizer", name, LR)
-    original, preprocessing, _ = unwrap(model)
+    original, preprocessing, _, _ = unwrap(model)
     if not isinstance(original, Network):
         raise HandgradError(f"expected a single network, got {type(original).__name__}: compare its members")
     x = model.check_inputs(x)

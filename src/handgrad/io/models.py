@@ -11,6 +11,7 @@ The metadata has one key, "handgrad", with JSON: {"format": 1, "model": {...}}. 
     Ensemble               members: a list of models
     Preprocessed           preprocessing: type and options; model
     TestTimeAugmentation   shifts; model
+    Calibrated             temperature; model
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..losses import LOSSES as LOSSES_BY_WORD
 from ..model import Model
 from ..network import Network
 from ..preprocessing import Preprocessing, Standardize
-from ..wrappers import Ensemble, Preprocessed, TestTimeAugmentation
+from ..wrappers import Calibrated, Ensemble, Preprocessed, TestTimeAugmentation
 from .safetensors import read_arrays, write_arrays
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters have the same name in PyTorch
@@ -62,7 +63,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    Network, Ensemble, Preprocessed or TestTimeAugmentation
+    Network, Ensemble, Preprocessed, Calibrated or TestTimeAugmentation
 
     Raises
     ------
@@ -91,6 +92,9 @@ def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     if isinstance(model, TestTimeAugmentation):
         description, arrays = describe_model(model.model)
         return {"type": "TestTimeAugmentation", "shifts": model.shifts, "model": description}, arrays
+    if isinstance(model, Calibrated):
+        description, arrays = describe_model(model.model)
+        return {"type": "Calibrated", "temperature": model.temperature, "model": description}, arrays
     if isinstance(model, Ensemble):
         members = [describe_model(member) for member in model.members]
         arrays = {f"{i}.{name}": p for i, (_, named) in enumerate(members) for name, p in named.items()}
@@ -151,6 +155,8 @@ def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any, depth: 
         return Preprocessed(_build(what, arrays, description["model"], depth - 1), preprocessing)
     if kind == "TestTimeAugmentation":
         return TestTimeAugmentation(_build(what, arrays, description["model"], depth - 1), description["shifts"])
+    if kind == "Calibrated":
+        return Calibrated(_build(what, arrays, description["model"], depth - 1), description["temperature"])
     if kind == "Ensemble":
         return _build_ensemble(what, arrays, description["members"], depth)
     if kind != "Network":
