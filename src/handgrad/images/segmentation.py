@@ -32,6 +32,7 @@ SAME_SLOPE = 0.02  # difference of the slopes of parallel lines, with the perspe
 COVERAGE = 0.85  # a line covers this fraction of the image
 PARALLEL_COVERAGE = 0.5  # if there are at least three parallel lines
 CLEAR = 0.3  # contrast above which the other polarity is not tried
+CONTACT = 0.2  # of the size of a component at the border: above, it is a shadow or an edge if a digit is larger
 OUTER = 0.15  # width of the margin, relative to the side, in which thin lines are edges
 SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
 FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the strongest one; and if it touches the border
@@ -384,15 +385,20 @@ def _distinct(found: list[tuple[float, float, int, int]], height: int) -> list[t
 
 
 def _erase(result: Ink, ink: Ink, slope: float, first: int, last: int) -> None:
-    """Replace the pixels of a line by the smaller of the ink above and below."""
+    """Replace the pixels of a line by the smaller of the ink above and below, straight or slanted."""
     height, width = ink.shape
     columns = np.arange(width)
     shift = np.rint(slope * (columns + 0.5 - width / 2)).astype(int)
-    margin = max(1, (last - first + 1) // 2) + 1  # the soft edge of the line
-    top, bottom = first - margin, last + margin - 1
+    top, bottom = first - 1, last  # with the soft edge of the line
     above, below = (np.clip(row + shift, 0, height - 1) for row in (top - 1, bottom + 1))
-    kept = np.minimum(ink[above, columns], ink[below, columns])
-    kept[(top - 1 + shift < 0) | (bottom + 1 + shift >= height)] = 0
+    upper, lower = ink[above, columns], ink[below, columns]
+    upper[top - 1 + shift < 0] = lower[bottom + 1 + shift >= height] = 0
+    reach = bottom - top + 1
+    upper, lower = np.pad(upper, reach), np.pad(lower, reach)
+    kept = np.zeros(width, np.float32)
+    for lean in range(-reach, reach + 1):  # of a stroke that crosses the line, in half pixels
+        left, right = reach + lean // 2, reach - (lean + 1) // 2
+        kept = np.maximum(kept, np.minimum(upper[left : left + width], lower[right : right + width]))
     for row in range(top, bottom + 1):
         at = row + shift
         ok = (at >= 0) & (at < height)
@@ -491,6 +497,8 @@ def select(parts: list[Component], shape: tuple[int, int]) -> list[Component]:
     if not inner:
         return []
     inner = [part for part in inner if not _is_edge(part, inner, shape)]
+    largest = max((part.size for part in inner if not part.contact), default=0)
+    inner = [part for part in inner if part.contact < CONTACT * part.size or part.size > largest]
     strongest = max(inner, key=lambda part: part.contrast * math.sqrt(part.area)).contrast
     inner = [part for part in inner if part.contrast >= (FAINT_BORDER if part.contact else FAINT) * strongest]
     largest = max(part.size for part in inner)
