@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -282,6 +284,127 @@ print("matplotlib.pyplot" in sys.modules)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.png", "report.png"]
 
 
+# ---- Single plots ----------------------------------------------------------------------------------------------------
+
+
+def labelled(network: Network, x: Any, y: Any) -> dict[str, Any]:
+    """Every plot function of one panel, with its arguments; each takes `ax` and `path`."""
+    return {
+        "history": functools.partial(plots.history, history()),
+        "confusion matrix": functools.partial(plots.confusion_matrix, network, x, y),
+        "errors": functools.partial(plots.errors, network, x, y),
+        "weights": functools.partial(plots.weights, network),
+        "activations": functools.partial(plots.activations, network, x),
+        "activation histograms": functools.partial(plots.activation_histograms, network, x),
+        "gradient histograms": functools.partial(plots.gradient_histograms, network, x, y),
+    }
+
+
+PANELS = ("history", "confusion matrix", "errors", "weights")
+
+
+@pytest.mark.parametrize("name", labelled(*case()))
+def test_a_plot_returns_a_new_figure_that_a_notebook_displays_and_writes_a_file(tmp_path: Path, name: str) -> None:
+    draw = labelled(*case())[name]
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert list(tmp_path.iterdir()) == []
+    png = figure._repr_png_()  # type: ignore[attr-defined]
+    assert png.startswith(b"\x89PNG")
+    draw(path=tmp_path / "plot.png")
+    image = read_grey(tmp_path / "plot.png")
+    assert 0.005 < coverage(image) < 1
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_plot_draws_into_axes_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    empty = len(right.get_children())
+    result = labelled(*case())[name](ax=left, path=tmp_path / "plot.png")
+    assert result is left
+    assert len(right.get_children()) == empty
+    assert left.lines or left.images
+    assert coverage(read_grey(tmp_path / "plot.png")) > 0.005
+    with pytest.raises(HandgradError, match="ax must be matplotlib axes"):
+        labelled(*case())[name](ax=figure)
+
+
+def test_a_figure_in_a_notebook_survives_pickling() -> None:
+    figure = pickle.loads(pickle.dumps(plots.history(history())))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_history_shows_the_chosen_metric() -> None:
+    figure = plots.history(history(3))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "accuracy in %"]
+    (axes,) = plots.history(history(3), metric="lr").axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.1, 0.1]]
+    axes = plots.history(history(2), Figure().subplots(), metric="val_accuracy")
+    assert [list(line.get_ydata()) for line in axes.lines] == [[50, 75], pytest.approx([200 / 3, 250 / 3])]
+    with pytest.raises(HandgradError, match=r"no metric 'f1': it has loss, accuracy, lr, seconds\Z"):
+        plots.history(history(), metric="f1")
+    with pytest.raises(HandgradError, match=r"no metric 'loss': it has no epochs"):
+        plots.history({})
+
+
+def test_activations_and_gradients_are_those_of_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x, y = case()
+    drawn: list[NDArray[np.float64]] = []
+    monkeypatch.setattr(Axes, "hist", lambda self, values, **style: drawn.append(values))
+    plots.activation_histograms(network, x)
+    outputs = network.activations(x)
+    assert [len(values) for values in drawn] == [a.size for a in outputs]
+    np.testing.assert_array_equal(drawn[-1], outputs[-1].ravel())
+    drawn.clear()
+    theta, gradient = network.parameters.copy(), network.gradient.copy()
+    plots.gradient_histograms(network, x, y)
+    np.testing.assert_array_equal(network.parameters, theta)
+    np.testing.assert_array_equal(network.gradient, gradient)
+    network.backprop(x.reshape(60, 64) / np.float32(255), network.loss.targets(y, 60, 10, np.float32))
+    assert len(drawn) == len(network.weights) == 2
+    for values, (_, dW) in zip(drawn, network.weights, strict=True):
+        np.testing.assert_allclose(values, dW.ravel(), rtol=1e-4, atol=1e-7)
+
+
+def test_activations_of_a_wrapped_model_are_those_of_the_preprocessed_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x, _ = case()
+    model = Preprocessed(Ensemble([TestTimeAugmentation(network, 5), network]), Deskew(8, 8))
+    drawn: list[NDArray[np.float64]] = []
+    monkeypatch.setattr(Axes, "hist", lambda self, values, **style: drawn.append(values))
+    plots.activation_histograms(model, x)
+    np.testing.assert_array_equal(drawn[-1], network.outputs(Deskew(8, 8)(x)).ravel())
+
+
+def test_weights_of_numbers_are_a_matrix_and_constant_activations_have_a_histogram() -> None:
+    network = Network([3, 4, 2], rng=0)
+    (axes,) = plots.weights(network).axes
+    np.testing.assert_array_equal(axes.images[0].get_array(), network.layers[0].W)
+    network.parameters[...] = 0
+    figure = plots.activation_histograms(network, np.zeros((5, 3)))
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes[:3]] == [20, 20, 10]
+
+
+def test_plots_reject_models_that_they_cannot_show() -> None:
+    regression = Network([3, 4, 2], loss="squared_error", rng=0)
+    x, y = np.zeros((5, 3)), np.zeros(5, int)
+    with pytest.raises(HandgradError, match="regression loss"):
+        plots.confusion_matrix(regression, x, y)
+    with pytest.raises(HandgradError, match="not images: set model"):
+        plots.errors(Network([3, 4, 2], rng=0), x, y)
+    with pytest.raises(HandgradError, match="at least one example"):
+        plots.activations(regression, x[:0])
+
+
+def test_reports_and_grids_without_a_path_are_figures() -> None:
+    network, x, y = case()
+    assert isinstance(report(None, network, history(), x, y, title="a run"), Figure)
+    assert isinstance(digit_grid(None, x[:2], ["a", "b"]), Figure)
+    assert isinstance(perturbation_grid(None, x[:1] / 255, x[:1] / 255, [("a", "b", "c")]), Figure)
+    augment = Augmentation(8, 8, rotation=20)
+    assert isinstance(augmentation_grid(None, x[:2], augment, np.random.default_rng(0)), Figure)
+
+
 # ---- Grids -----------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +430,7 @@ def test_a_digit_grid_shows_every_digit_in_its_own_place(tmp_path: Path, count: 
 
 
 def test_a_digit_grid_rejects_zero_digits(tmp_path: Path) -> None:
-    with pytest.raises(HandgradError, match=r"\Acannot write [^\n]*: there are no digits, expected at least one\Z"):
+    with pytest.raises(HandgradError, match=r"\Acannot draw a grid: there are no digits, expected at least one\Z"):
         digit_grid(tmp_path / "grid.png", np.zeros((0, 28, 28), np.uint8), [])
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,14 @@
-"""Plots as PNG files: training report, digits, data augmentation, adversarial perturbations."""
+"""Plots: learning curves, confusion matrix, errors, weights, activations, gradients, training report, image grids.
+
+A function that draws one panel takes `ax`, axes of your own matplotlib figure, and returns them. Without `ax`, and for
+a function that draws several panels, the result is a new Figure, which a notebook displays. With `path`, the figure is
+also written to a PNG file. pyplot is neither used nor changed.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import math
 import os
@@ -9,27 +16,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import Array, Labels, check_inputs, check_labels
+from ..arrays import Array, Labels, as_array, as_floats, check_inputs, check_labels
 from ..errors import HandgradError, optional, printable
 from ..io.atomic import replace_file
 from ..layers import Dense
-from ..model import Model, binary_to_two_columns, confusion_matrix
+from ..model import Model, binary_to_two_columns
+from ..model import confusion_matrix as count_predictions
 from ..network import Network
 from ..training import Augmentation, History
 from ..wrappers import Ensemble, unwrap
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
-MAX_UNITS = 60  # weight images in a report; of more hidden units, those with the largest weights
-MAX_ERRORS = 32  # wrongly classified images in a report
+MAX_UNITS = 60  # weight images; of more hidden units, those with the largest weights
+MAX_ERRORS = 32  # wrongly classified images
+MAX_ROWS = 512  # examples in the plots of activations and gradients
+BINS = 60  # of a histogram
 MAX_NAME, MAX_CAPTION, MAX_TITLE = 16, 48, 160  # characters of a class name, above an image, in a line of the title
 VERSIONS = 11  # augmented versions of each image
 
 
 def report(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     model: Model,
     history: History,
     x: NDArray[Any] | None = None,
@@ -37,16 +47,16 @@ def report(
     *,
     title: str,
     part: str = "test",
-) -> None:
-    """Write a report: loss and accuracy per epoch, first-layer weights, confusion matrix, worst errors.
+) -> Any:
+    """Draw a report: loss and accuracy per epoch, first-layer weights, confusion matrix, worst errors.
 
     A regression has only the loss. Images are omitted if the inputs of the model are not images. Of an ensemble, the
     weights of the first member are shown.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file.
+    path : path-like or None
+        The PNG file; None only returns the figure.
     model : Model
         The trained model.
     history : dict of str to list of float
@@ -60,12 +70,17 @@ def report(
     part : str
         Name of the set that x and y are from, for example "validation".
 
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+
     Raises
     ------
     HandgradError
         If the file cannot be written.
     """
-    figure = optional("matplotlib.figure").Figure(figsize=(14, 10.5))
+    figure = new_figure((14, 10.5), layout=None)
     # Positions (left, bottom, width, height) are fixed, because matplotlib's layout engine takes two seconds.
     _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
     if model.loss.is_classification:
@@ -86,24 +101,258 @@ def report(
             _errors(figure.add_axes((0.48, 0.02, 0.51, 0.45)), model, z, labels, images)
     headline = "\n".join(_short(line, MAX_TITLE) for line in headline.split("\n"))
     figure.text(0.02, 0.98, headline, fontsize=15, color=TEXT, va="top", parse_math=False)
-    _write(path, figure)
+    return _finish(figure, path)
 
 
-def augmentation_grid(
-    path: str | os.PathLike[str], images: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
-) -> None:
-    """Write one row per image: the image and eleven augmented versions of it.
+def history(
+    history: History, ax: Any = None, *, metric: str | None = None, path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Plot a metric by epoch, for the training set and the validation set.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file.
+    history : dict of str to list of float
+        `trainer.history`. Epochs in which a metric was not measured (NaN) are skipped.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw one metric. By default a new figure, with panels for the loss and the accuracy.
+    metric : str, optional
+        Name of the metric without "val_". By default the loss, and in a new figure also the accuracy if there is one.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        The new figure, or `ax`.
+
+    Raises
+    ------
+    HandgradError
+        If there is no such metric, or if the file cannot be written.
+    """
+    known = list(dict.fromkeys(name.removeprefix("val_") for name in history))
+    if metric is None:
+        names = [name for name in known if name in ("loss", "accuracy")]  # the loss comes first
+        names = names[:1] if ax is not None else names
+    else:
+        names = [metric.removeprefix("val_")]
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        raise HandgradError(f"the history has no metric '{metric or 'loss'}': it has {', '.join(known) or 'no epochs'}")
+    if ax is None:
+        result = new_figure((5 * len(names), 3.6))
+        panels = list(result.subplots(1, len(names), squeeze=False)[0])
+    else:
+        result, axes = new_axes(ax, (5, 3.6))
+        panels = [axes]
+    for axes, name in zip(panels, names, strict=True):
+        percent = name.endswith("accuracy")
+        _curve(axes, history, name, f"{name} in %" if percent else name, scale=100 if percent else 1)
+    return _finish(result, path)
+
+
+def confusion_matrix(
+    model: Model, x: ArrayLike, y: ArrayLike, ax: Any = None, *, path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Plot the confusion matrix. Only errors are coloured, because the diagonal is much larger.
+
+    Parameters
+    ----------
+    model : Model
+        A classifier.
+    x : array-like of shape (count, n_in) or (count, height, width)
+        Examples.
+    y : array-like of shape (count,)
+        Their labels.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure by default.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        The new figure, or `ax`.
+
+    Raises
+    ------
+    HandgradError
+        For a regression, and if the file cannot be written.
+    """
+    z, labels = _classified(model, x, y)
+    side = min(12.0, 2.5 + 0.45 * model.n_classes)
+    result, axes = new_axes(ax, (max(side, 5.2), side))
+    _confusion(axes, model, z, labels)
+    return _finish(result, path)
+
+
+def errors(
+    model: Model, x: ArrayLike, y: ArrayLike, ax: Any = None, *, path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Show the worst errors: up to 32 images whose predicted probability exceeds that of the true class most.
+
+    Parameters and result as for `confusion_matrix`.
+
+    Raises
+    ------
+    HandgradError
+        If the inputs of the model are not images, for a regression, and if the file cannot be written.
+    """
+    if model.image_shape is None:
+        raise HandgradError("the inputs of the model are not images: set model.image_shape = (height, width)")
+    z, labels = _classified(model, x, y)
+    images = check_inputs(x, model.n_in, model.image_shape).reshape(-1, *model.image_shape)
+    result, axes = new_axes(ax, (8, 6))
+    _errors(axes, model, z, labels, images)
+    return _finish(result, path)
+
+
+def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None = None) -> Any:
+    """Plot the weights of the first layer: as one image for each unit if the inputs are images, or else as a matrix.
+
+    Red is positive, blue is negative. Of more than 60 units, the 60 with the largest weights are shown as images. Of an
+    ensemble, the weights of the first member are shown.
+
+    Parameters
+    ----------
+    model : Model
+        A network, or a model with a network in it.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure by default.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        The new figure, or `ax`.
+
+    Raises
+    ------
+    HandgradError
+        If the first layer with parameters is not Dense, and if the file cannot be written.
+    """
+    network = _network_of(model)
+    first = next(layer for layer in network.layers if layer.parameter_shapes)
+    if not isinstance(first, Dense):
+        raise HandgradError(f"the first layer with parameters is {first!r}: expected a Dense layer")
+    result, axes = new_axes(ax, (7, 6))
+    if network.image_shape is not None:
+        _weights(axes, network, network.image_shape)
+        return _finish(result, path)
+    limit = float(np.abs(first.W).max()) or 1.0
+    axes.imshow(first.W, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    axes.set_title("weights of the first layer", fontsize=11, color=TEXT, loc="left")
+    axes.set_xlabel("input", color=GREY)
+    axes.set_ylabel("unit", color=GREY)
+    return _finish(result, path)
+
+
+def activations(model: Model, x: ArrayLike, *, path: str | os.PathLike[str] | None = None) -> Any:
+    """Plot the activations of every layer in inference as matrices: one row for each example, one column for each unit.
+
+    Vertical stripes are units with the same output for all examples.
+
+    Parameters
+    ----------
+    model : Model
+        A network, or a model with a network in it. Of an ensemble, the first member is shown.
+    x : array-like of shape (count, n_in) or (count, height, width)
+        Examples; the first 512 are used.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, one panel for each layer.
+
+    Raises
+    ------
+    HandgradError
+        For invalid inputs, and if the file cannot be written.
+    """
+    network, x = _network_inputs(model, x)
+    outputs = network.activations(x)
+    figure, panels = _panels(len(outputs))
+    for axes, (title, values) in zip(panels, _titled(network, outputs), strict=True):
+        limit = float(np.abs(values).max()) or 1.0
+        axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=10, color=TEXT, loc="left")
+        axes.tick_params(colors=GREY)
+    return _finish(figure, path)
+
+
+def activation_histograms(model: Model, x: ArrayLike, *, path: str | os.PathLike[str] | None = None) -> Any:
+    """Plot a histogram of the activations of every layer in inference.
+
+    A sigmoid or tanh whose histogram has all its mass at the two ends is saturated; a ReLU with all its mass at 0 is
+    inactive. Parameters and result as for `activations`.
+    """
+    network, x = _network_inputs(model, x)
+    return _finish(_histograms(_titled(network, network.activations(x))), path)
+
+
+def gradient_histograms(model: Model, x: ArrayLike, y: ArrayLike, *, path: str | os.PathLike[str] | None = None) -> Any:
+    """Plot a histogram of the gradient of the mean loss with respect to the weights of every layer.
+
+    Gradients that shrink or grow by an order of magnitude from layer to layer show that the initial weights do not fit
+    the activation. The gradient is computed with a copy of the network, in training mode.
+
+    Parameters
+    ----------
+    model : Model
+        A network, or a model with a network in it. Of an ensemble, the first member is shown.
+    x : array-like of shape (count, n_in) or (count, height, width)
+        Examples; the first 512 are used.
+    y : array-like of shape (count,) or (count, n_out)
+        Labels or targets.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, one panel for each weight matrix.
+
+    Raises
+    ------
+    HandgradError
+        For invalid inputs, and if the file cannot be written.
+    """
+    network, x = _network_inputs(model, x)
+    twin = copy.deepcopy(network)
+    floats = as_floats(x, np.empty((len(x), twin.n_in), twin.dtype))
+    twin.backprop(floats, twin.loss.targets(as_array("y", y)[:MAX_ROWS], len(x), twin.n_out, twin.dtype))
+    gradients = [
+        (f"gradient of {type(layer).__name__} {i}", getattr(layer, f"d{name}"))
+        for i, layer in enumerate(twin.layers)
+        for name, shape in layer.parameter_shapes.items()
+        if len(shape) > 1
+    ]
+    return _finish(_histograms(gradients), path)
+
+
+def augmentation_grid(
+    path: str | os.PathLike[str] | None, images: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
+) -> Any:
+    """Draw one row per image: the image and eleven augmented versions of it.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The PNG file; None only returns the figure.
     images : ndarray of shape (count, height, width), uint8
         Images, preprocessed as in training.
     augment : Augmentation
         The data augmentation, `trainer.augment`.
     rng : numpy.random.Generator
         Random generator of the augmentation.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
 
     Raises
     ------
@@ -112,25 +361,30 @@ def augmentation_grid(
     """
     count, height, width = images.shape
     versions = [augment(images, rng, np.empty((count, height * width), np.float32)) for _ in range(VERSIONS)]
-    figure = optional("matplotlib.figure").Figure(figsize=(12, 1 + 0.95 * count), layout="constrained")
+    figure = new_figure((12, 1 + 0.95 * count))
     axes = figure.subplots()
     rows = np.stack([images.reshape(count, -1) / 255, *versions], axis=1).reshape(-1, height, width)
     _image_grid(axes, rows, 1 + VERSIONS, cmap="gray_r", vmin=0, vmax=1)
     axes.set_title(f"training image, and {VERSIONS} augmented versions", fontsize=11, color=TEXT, loc="left")
-    _write(path, figure)
+    return _finish(figure, path)
 
 
-def digit_grid(path: str | os.PathLike[str], digits: NDArray[np.uint8], captions: Sequence[str]) -> None:
-    """Write digits in rows of eight, each with a caption above it.
+def digit_grid(path: str | os.PathLike[str] | None, digits: NDArray[np.uint8], captions: Sequence[str]) -> Any:
+    """Draw digits in rows of eight, each with a caption above it.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file.
+    path : path-like or None
+        The PNG file; None only returns the figure.
     digits : ndarray of shape (count, height, width), uint8
         The digits, at least one.
     captions : sequence of str
         One caption for each digit.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
 
     Raises
     ------
@@ -138,36 +392,41 @@ def digit_grid(path: str | os.PathLike[str], digits: NDArray[np.uint8], captions
         If there are no digits, or if the file cannot be written.
     """
     if len(digits) == 0:
-        raise HandgradError(f"cannot write {path}: there are no digits, expected at least one")
+        raise HandgradError("cannot draw a grid: there are no digits, expected at least one")
     columns = min(len(digits), 8)
     rows = math.ceil(len(digits) / columns)
-    figure = optional("matplotlib.figure").Figure(figsize=(1.6 * columns, 2.1 * rows), layout="constrained")
+    figure = new_figure((1.6 * columns, 2.1 * rows))
     _image_grid(figure.subplots(), digits, columns, captions, cmap="gray", vmin=0, vmax=255)
-    _write(path, figure)
+    return _finish(figure, path)
 
 
 def perturbation_grid(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     images: Array,
     perturbations: Array,
     captions: Sequence[tuple[str, str, str]],
     *,
     limits: tuple[float, float] = (0.0, 1.0),
-) -> None:
-    """Write one row per image: the image, its perturbation, and their sum, each with a caption above it.
+) -> Any:
+    """Draw one row per image: the image, its perturbation, and their sum, each with a caption above it.
 
     A perturbation is red where it increases a pixel and blue where it decreases one. All have the same colour scale.
 
     Parameters
     ----------
-    path : path-like
-        The PNG file.
+    path : path-like or None
+        The PNG file; None only returns the figure.
     images, perturbations : ndarray of shape (count, height, width)
         At least one of each.
     captions : sequence of (str, str, str)
         Three captions for each row.
     limits : (float, float)
         Pixel values that are shown in black and in white.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
 
     Raises
     ------
@@ -176,15 +435,15 @@ def perturbation_grid(
     """
     count = len(images)
     if count == 0:
-        raise HandgradError(f"cannot write {path}: there are no images, expected at least one")
-    figure = optional("matplotlib.figure").Figure(figsize=(6.4, 2.1 * count), layout="constrained")
+        raise HandgradError("cannot draw a grid: there are no images, expected at least one")
+    figure = new_figure((6.4, 2.1 * count))
     grey = {"cmap": "gray", "vmin": limits[0], "vmax": limits[1]}
     largest = float(np.abs(perturbations).max()) or 1.0
     signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     columns = [(images, grey), (perturbations, signed), (images + perturbations, grey)]
     for axes, (shown, style), texts in zip(figure.subplots(1, 3), columns, zip(*captions, strict=True), strict=True):
         _image_grid(axes, shown, 1, texts, **style)
-    _write(path, figure)
+    return _finish(figure, path)
 
 
 # ---- Panels ----------------------------------------------------------------------------------------------------------
@@ -196,6 +455,69 @@ def _first_network(model: Model) -> Network | None:
     while isinstance(core, Ensemble):
         core = unwrap(core.members[0]).core
     return core if isinstance(core, Network) else None
+
+
+def _network_of(model: Model) -> Network:
+    """The network in a model. Raises HandgradError if there is none."""
+    network = _first_network(model)
+    if network is None:
+        raise HandgradError(f"expected a network, or a model with a network in it, got {model!r}")
+    return network
+
+
+def _network_inputs(model: Model, x: ArrayLike) -> tuple[Network, NDArray[Any]]:
+    """The network in a model, and what it receives of the first examples."""
+    x = model.check_inputs(x)[:MAX_ROWS]
+    while not isinstance(model, Network):
+        parts = unwrap(model)
+        if parts.preprocessing is not None:
+            x = parts.preprocessing(x)
+        if not isinstance(parts.core, Ensemble | Network):
+            raise HandgradError(f"expected a network, or a model with a network in it, got {model!r}")
+        model = parts.core.members[0] if isinstance(parts.core, Ensemble) else parts.core
+    return model, model.check_inputs(x)
+
+
+def _classified(model: Model, x: ArrayLike, y: ArrayLike) -> tuple[Array, Labels]:
+    """The logits of the examples, and the validated labels."""
+    if not model.loss.is_classification:
+        raise HandgradError(f"{model.loss!r} is a regression loss: its predictions are numbers, not classes")
+    z = model.outputs(x)
+    return z, check_labels(y, model.n_classes, len(z))
+
+
+def _titled(network: Network, outputs: Sequence[Array]) -> list[tuple[str, Array]]:
+    """A title for the outputs of each layer."""
+    return [
+        (f"{type(layer).__name__} {i}", a) for i, (layer, a) in enumerate(zip(network.layers, outputs, strict=True))
+    ]
+
+
+def _panels(count: int) -> tuple[Any, list[Any]]:
+    """A new figure, and axes in rows of up to four."""
+    columns = min(count, 4)
+    rows = math.ceil(count / columns)
+    figure = new_figure((max(3.0 * columns, 4), 2.4 * rows))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _histograms(named: Sequence[tuple[str, Array]]) -> Any:
+    """A figure with one histogram for each array. The title has the standard deviation."""
+    figure, panels = _panels(len(named))
+    for axes, (title, values) in zip(panels, named, strict=True):
+        flat = np.asarray(values, np.float64).ravel()
+        low, high = float(flat.min()), float(flat.max())
+        if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, which the bins of NumPy cannot resolve
+            low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        axes.hist(flat, bins=BINS, range=(low, high), color=VALIDATION)
+        axes.set_title(f"{title}: std {flat.std():.2g}", fontsize=10, color=TEXT, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=GREY, labelsize=8)
+        axes.set_yticks([])
+    return figure
 
 
 def _curve(axes: Any, history: History, name: str, title: str, scale: float = 1) -> None:
@@ -233,7 +555,7 @@ def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
 
 def _confusion(axes: Any, model: Model, z: Array, labels: Labels) -> None:
     """The confusion matrix. Only errors are coloured, because the diagonal is much larger."""
-    counts = confusion_matrix(labels, model.loss.labels(z), model.n_classes)
+    counts = count_predictions(labels, model.loss.labels(z), model.n_classes)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
     names, ticks = [_short(name) for name in model.classes], np.arange(len(counts))
@@ -284,7 +606,34 @@ def _short(text: str, length: int = MAX_NAME) -> str:
     return printable(text, length)
 
 
-def _write(path: str | os.PathLike[str], figure: Any) -> None:
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+
+
+def new_figure(size: tuple[float, float], layout: str | None = "constrained") -> Any:
+    """Create a Figure of a size in inches, without pyplot. A notebook displays it, although no backend is active."""
+    figure = optional("matplotlib.figure").Figure(figsize=size, layout=layout)
+    figure._repr_png_ = functools.partial(_png, figure)
+    return figure
+
+
+def new_axes(ax: Any, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return (result, axes): a new figure and its axes, or `ax` twice."""
+    if ax is not None:
+        if not hasattr(ax, "imshow"):
+            raise HandgradError(f"ax must be matplotlib axes, as of figure.subplots(), got {type(ax).__name__}")
+        return ax, ax
+    figure = new_figure(size)
+    return figure, figure.subplots()
+
+
+def _png(figure: Any) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100, facecolor="white")
-    replace_file(path, png.getvalue())
+    return png.getvalue()
+
+
+def _finish(result: Any, path: str | os.PathLike[str] | None) -> Any:
+    """Write a figure, or the figure of axes, to a file if there is a path, and return it."""
+    if path is not None:
+        replace_file(path, _png(result.figure))  # a Figure is its own figure
+    return result
