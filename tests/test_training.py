@@ -1324,12 +1324,16 @@ def test_a_run_cannot_end_before_its_last_epoch(digits, refused):
     ("arguments", "options", "message"),
     [
         (("net", SGD(0.1)), {}, "network must be a Network"),
-        ((Network([4, 2]), SGD), {}, "optimizer must be an optimizer"),
+        ((Network([4, 2]), SGD), {}, "optimizer must be an optimizer, as SGD"),
+        ((Network([4, 2]), "adm"), {}, "unknown optimizer 'adm': did you mean 'adam'"),
+        ((Network([4, 2]), "sgd"), {}, "'sgd' has no default learning rate: use an object, as SGD"),
         ((Network([4, 2]), SGD(0.1)), {"callbacks": [Callback]}, "callbacks must be a list of Callback objects"),
         ((Network([4, 2]), SGD(0.1)), {"callbacks": Callback()}, "callbacks must be a list of Callback objects"),
-        ((Network([4, 2]), SGD(0.1)), {"schedule": "cosine"}, "schedule must be a schedule"),
+        ((Network([4, 2]), SGD(0.1)), {"schedule": 3}, "schedule must be a schedule"),
+        ((Network([4, 2]), SGD(0.1)), {"schedule": "cosin"}, "unknown schedule 'cosin': did you mean 'cosine'"),
+        ((Network([4, 2]), SGD(0.1)), {"schedule": "step"}, r"needs arguments, as schedules.step\(every=10\)"),
     ],
-    ids=["network", "optimizer class", "callback class", "single callback", "schedule name"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_arguments_of_the_wrong_kind_are_rejected_at_once(arguments, options, message, refused):
     with refused(message):

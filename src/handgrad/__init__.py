@@ -14,6 +14,7 @@ from . import _interrupt, schedules  # noqa: F401 (_interrupt first: see there)
 from .adversarial import Adversarial, VirtualAdversarial, deepfool
 from .errors import HandgradError, closest, submodule
 from .gradcheck import check_gradient
+from .history import History
 from .images import Augmentation, Deskew
 from .layers import (
     ELU,
@@ -54,6 +55,7 @@ from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchno
 if TYPE_CHECKING:
     from .callbacks import EMA, SWA, Checkpoint, CSVLogger, EarlyStopping
     from .io import load, save
+    from .progress import ProgressBar
 
 __version__ = "0.1.0"
 
@@ -83,6 +85,7 @@ __all__ = [
     "Evaluation",
     "ExactGELU",
     "HandgradError",
+    "History",
     "Huber",
     "Identity",
     "Layer",
@@ -98,6 +101,7 @@ __all__ = [
     "Optimizer",
     "Poisson",
     "Preprocessed",
+    "ProgressBar",
     "ReLU",
     "SiLU",
     "Sigmoid",
@@ -127,6 +131,7 @@ _LATE = {
     "CSVLogger": "callbacks",
     "Checkpoint": "callbacks",
     "EarlyStopping": "callbacks",
+    "ProgressBar": "progress",
 }
 _SUBPACKAGES = (
     "blas",
@@ -138,6 +143,7 @@ _SUBPACKAGES = (
     "images",
     "interop",
     "io",
+    "progress",
     "recipes",
     "sklearn",
     "wrappers",

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
-from .errors import HandgradError
+from .errors import HandgradError, Misnamed
 from .losses import Loss, softmax
+from .tables import Table
 
 
 class Evaluation(NamedTuple):
@@ -41,6 +42,13 @@ class Evaluation(NamedTuple):
         accuracy = "" if self.correct is None else f", accuracy={self.accuracy:.2%} ({self.correct:,}/{self.total:,})"
         return f"Evaluation(loss={self.loss:.4f}{accuracy})"
 
+    def _repr_html_(self) -> str:
+        """Return a table."""
+        rows = [("loss", f"{self.loss:.4f}"), ("examples", f"{self.total:,}")]
+        if self.correct is not None:
+            rows += [("correct", f"{self.correct:,}"), ("accuracy", f"{self.accuracy:.2%}")]
+        return Table(("Evaluation", ""), rows)._repr_html_()
+
 
 class Model(ABC):
     """Base class of everything that predicts: networks, ensembles and wrappers.
@@ -67,6 +75,7 @@ class Model(ABC):
     dtype: np.dtype[Any]
     _classes: tuple[str, ...] | None = None
     _image_shape: tuple[int, int] | None = None
+    predict_image = Misnamed("use handgrad.images.predict_image(model, path)")
 
     @abstractmethod
     def outputs(self, x: ArrayLike) -> Array:

@@ -18,16 +18,21 @@ import functools
 import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Array, Seed, aligned_empty, as_floats, check_int, spawn_rngs
 from .errors import HandgradError, Misnamed, unknown
+from .history import History
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import Loss, make_loss
 from .model import Model
+from .tables import Table
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
 
 # Default initializer of each activation. The blog post draws N(0, 1) for its sigmoids.
 INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xavier_normal"}
@@ -51,6 +56,8 @@ class Network(Model):
     ----------
     layers : sequence of int or of Layer
         Layer sizes, inputs first; or the layers, as in [Dense(784, 30), Tanh(), Dropout(0.2), Dense(30, 10)].
+    *others
+        Not allowed: pass one list.
     activation : str or sequence of str
         Activation of the hidden layers, or one for each. Only with sizes.
     loss : str or Loss
@@ -85,11 +92,12 @@ class Network(Model):
     gradient_buffer: Array  # what backward writes: gradient_scale * gradient
     trainable = Misnamed("set layer.trainable = False for each layer to freeze")
     lr, learning_rate = (Misnamed("the learning rate is that of the optimizer") for _ in range(2))
+    compile = Misnamed("not needed: the loss is an option of Network, the optimizer one of fit or Trainer")
 
     def __init__(
         self,
         layers: Sequence[int] | Sequence[Layer],
-        *,
+        *others: object,
         activation: str | Sequence[str] = "sigmoid",
         loss: str | Loss = "binary_cross_entropy",
         init: str | None = None,
@@ -98,6 +106,9 @@ class Network(Model):
         rng: Seed = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
+        if others:
+            given = ", ".join(map(repr, (layers, *others)))
+            raise HandgradError(f"pass the sizes or layers as one list: Network([{given}]), not Network({given})")
         self.dtype = _float_dtype(dtype)
         self._loss = make_loss(loss)
         self.layers = _as_layers(layers, activation, init, batch_norm, dropout)
@@ -151,6 +162,82 @@ class Network(Model):
             for name, shape in layer.parameter_shapes.items()
             if len(shape) > 1
         ]
+
+    # ---- Shortcuts ---------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        epochs: int = 5,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | float | None = 0.1,
+        batch_size: int = 32,
+        optimizer: str | Optimizer = "adam",
+        lr: float | None = None,
+        sample_weight: ArrayLike | None = None,
+        progress: bool | None = None,
+        rng: Seed = None,
+        **options: Any,
+    ) -> History:
+        """Train the network with common defaults: a shortcut for a `Trainer`.
+
+        Each call starts with a new optimizer and a new learning rate schedule, and continues from the current weights.
+        Use a `Trainer` to continue with the state of the optimizer, or to resume a run.
+
+        Parameters
+        ----------
+        x : array-like of shape (count, n_in) or (count, height, width)
+            Numbers, or images.
+        y : array-like of shape (count,) or (count, n_out)
+            Labels, or one row of targets per example.
+        epochs : int
+            Number of epochs.
+        validation : float or (x, y), optional
+            Fraction of the examples that is used as validation set, or a validation set. None: no validation. The
+            choice of the examples is the same in every call.
+        batch_size : int
+            Number of examples in a mini-batch.
+        optimizer : str or Optimizer
+            "sgd", "momentum", "nesterov", "adam" or "adamw", or an optimizer.
+        lr : float, optional
+            Learning rate, for the name of an optimizer. By default 0.001 for "adam" and "adamw"; the others need it.
+        sample_weight : array-like of shape (count,), optional
+            Weights of the examples.
+        progress : bool, optional
+            Show a progress bar. By default, it is shown in a terminal or a notebook.
+        rng : int, numpy.random.Generator or None
+            Seed of the order of the examples.
+        **options
+            Other options of `Trainer`: schedule, callbacks, augment, teacher, perturb.
+
+        Returns
+        -------
+        History
+            The metrics of each epoch.
+
+        Raises
+        ------
+        HandgradError
+            For invalid input, before the first step.
+
+        Examples
+        --------
+        >>> network = Network([2, 8, 2], activation="tanh", loss="cross_entropy", rng=0)
+        >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+        >>> history = network.fit(x, y, epochs=100, validation=None, lr=0.1, rng=0)
+        >>> network.predict(x)
+        array([0, 1, 1, 0])
+        """
+        from .optimizers import make_optimizer  # late: the layers of the package above this one
+        from .training import Trainer
+
+        names = ("schedule", "callbacks", "augment", "teacher", "perturb")
+        chosen = {name: options.pop(name) for name in names if name in options}
+        trainer = Trainer(self, make_optimizer(optimizer, lr), batch_size=batch_size, rng=rng, **chosen)
+        return trainer.fit(
+            x, y, epochs, sample_weight=sample_weight, validation=validation, progress=progress, **options
+        )  # rejects the options that are left
 
     # ---- Training: forward, loss, backward ---------------------------------------------------------------------------
 
@@ -316,6 +403,37 @@ class Network(Model):
         """Restore a copied or unpickled network: create the views, which copies do not have."""
         vars(self).update(state)
         self._rebuild(self.layers, self.parameters, self.dtype)
+
+    def summary(self) -> Table:
+        """Return a table of the layers: index, layer, output shape, number of parameters, activation.
+
+        An activation is in the row of the layer before it, if that layer has parameters. The activation of the output
+        belongs to the loss. Indices are those of `layers` and of `named_parameters`. A notebook shows the table as
+        HTML; use `print(network.summary())` in a program.
+        """
+        names = {kind: name for name, kind in ACTIVATIONS.items()}
+        rows: list[list[str]] = []
+        for (i, width), layer in zip(self._layer_widths(), self.layers, strict=True):
+            if type(layer) in names and i and self.layers[i - 1].parameter_shapes:
+                rows[-1][-1] = names[type(layer)]
+                continue
+            count = sum(math.prod(shape) for shape in layer.parameter_shapes.values())
+            label = repr(layer) if layer.trainable or not count else f"{layer!r} (frozen)"
+            rows.append([str(i), label, f"(count, {width})", f"{count:,}", names.get(type(layer), "")])
+        if self.loss.output_activation != "identity":
+            rows[-1][-1] = f"{rows[-1][-1]}, {self.loss.output_activation}".removeprefix(", ")
+        frozen_size = sum(
+            math.prod(shape) for f in self.layers if not f.trainable for shape in f.parameter_shapes.values()
+        )
+        frozen = f", {frozen_size:,} of them frozen" if frozen_size else ""
+        pixels = "" if self.image_shape is None else f" ({self.image_shape[0]}x{self.image_shape[1]} pixels)"
+        size = f"{self.parameters.size:,} parameters{frozen}"
+        caption = f"{self.n_in:,} inputs{pixels}, {size}, {self.dtype}, {self.loss!r}"
+        return Table(("", "layer", "output shape", "parameters", "activation"), rows, caption)
+
+    def _repr_html_(self) -> str:
+        """Return the summary in HTML."""
+        return self.summary()._repr_html_()
 
     def __repr__(self) -> str:
         layers = ", ".join(repr(layer) for layer in self.layers)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative, check_positive
-from .errors import HandgradError, Misnamed, closest
+from .errors import HandgradError, Misnamed, closest, unknown
 from .network import Network
 
 # Floats per block, 512 KiB of a vector in float32. Adam on 5.8 million parameters takes 9.0 ms, against 10.0 ms with
@@ -469,3 +469,27 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
 }
+
+
+def make_optimizer(optimizer: str | Optimizer, lr: float | None = None) -> Optimizer:
+    """Return an optimizer for a name in OPTIMIZERS, with its default learning rate or `lr`, or an Optimizer unchanged.
+
+    Raises HandgradError for anything else, for an optimizer without a default learning rate, and for an Optimizer with
+    an `lr`.
+    """
+    if isinstance(optimizer, Optimizer):
+        if lr is not None:
+            raise HandgradError(f"lr is for the name of an optimizer: {optimizer!r} has its own learning rate")
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise HandgradError(
+            f"optimizer must be an optimizer, as SGD(0.1), or one of {', '.join(OPTIMIZERS)}, got {optimizer!r}"
+        )
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    kind = OPTIMIZERS[optimizer]
+    if lr is None and kind in (SGD, Momentum, Nesterov):
+        raise HandgradError(
+            f"the optimizer '{optimizer}' has no default learning rate: use an object, as SGD(lr=0.1), or lr=0.1"
+        )
+    return kind() if lr is None else kind(lr)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from .arrays import check_fraction, check_non_negative, check_positive
-from .errors import HandgradError
+from .errors import HandgradError, unknown
 
 Schedule = Callable[[float, int], float]
 
@@ -110,3 +110,22 @@ def _warm_up(epoch: float, total: int, /, epochs: float, then: Schedule) -> floa
 
 # Schedules without required arguments, by name.
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
+_EXAMPLES = {"step": "step(every=10)", "exponential": "exponential(0.95)", "warm_up": "warm_up(5, cosine())"}
+
+
+def make_schedule(schedule: str | Schedule | None) -> Schedule:
+    """Return a schedule for a name in SCHEDULES, the constant one for None, or a schedule unchanged.
+
+    Raises HandgradError for anything else, and for the name of a schedule that has required arguments.
+    """
+    if schedule is None:
+        return constant()
+    if isinstance(schedule, str):
+        if schedule in _EXAMPLES:
+            raise HandgradError(f"the schedule '{schedule}' needs arguments, as schedules.{_EXAMPLES[schedule]}")
+        if schedule not in SCHEDULES:
+            raise unknown("schedule", schedule, SCHEDULES)
+        return SCHEDULES[schedule]()
+    if not callable(schedule):
+        raise HandgradError(f"schedule must be a schedule, as schedules.cosine(), or a name, got {schedule!r}")
+    return schedule

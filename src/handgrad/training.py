@@ -13,28 +13,54 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Array, Seed, aligned_empty, as_floats, check_inputs, check_int, check_sample_weight, spawn_rngs
+from .arrays import (
+    Array,
+    Seed,
+    aligned_empty,
+    as_array,
+    as_floats,
+    check_fraction,
+    check_inputs,
+    check_int,
+    check_sample_weight,
+    spawn_rngs,
+)
 from .checks import after_training, before_training, check_views
-from .errors import HandgradError, HandgradWarning, Misnamed
+from .errors import HandgradError, HandgradWarning, Misnamed, closest
+from .history import History as History
+from .history import format_metric
 from .model import Evaluation, Model
 from .network import Network
-from .optimizers import Optimizer
-from .schedules import Schedule, constant
+from .optimizers import Optimizer, make_optimizer
+from .schedules import Schedule, make_schedule
+from .tables import Table
 
-# Metric -> one number per epoch: "loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds". An epoch in which a
-# metric was not measured has NaN.
-History = dict[str, list[float]]
+if TYPE_CHECKING:
+    from .progress import ProgressBar
 
 # Floats that are gathered, and converted from integer pixels, at a time: 1.5 MiB in float32, few enough to stay in the
 # cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
 GATHER_FLOATS = 400_000
 
 MAX_COUNT = 1 << 63  # larger integers are not counts, and may not fit into a float
+
+# What users of Keras and scikit-learn pass to `fit`.
+_ELSEWHERE = {
+    "batch_size": "it is an option of Trainer and of network.fit",
+    "callbacks": "they are an option of Trainer",
+    "class_weight": "use sample_weight",
+    "initial_epoch": "use until_epoch after resume",
+    "lr": "it is an option of the optimizer",
+    "shuffle": "every epoch has a new random order",
+    "validation_data": "use validation=(x, y)",
+    "validation_split": "use validation=0.1",
+    "verbose": "use progress=True or False",
+}
 
 Item = TypeVar("Item")
 
@@ -68,9 +94,12 @@ class Callback:
 
     Callbacks with a lower `order` are called first, and callbacks with the same `order` in the order of the list. The
     `order` of EMA and SWA is -1, that of EarlyStopping is 1, that of Checkpoint is 2, and that of all others is 0.
+
+    A callback with `shows_progress` replaces the progress bar that `Trainer.fit` adds by default.
     """
 
     order = 0
+    shows_progress = False
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Run before the first step of a `fit`."""
@@ -112,13 +141,13 @@ class Trainer:
     ----------
     network : Network
         The network to train.
-    optimizer : Optimizer
-        The update rule.
+    optimizer : Optimizer or str
+        The update rule, or a name in `handgrad.optimizers.OPTIMIZERS`, as "adam", for its default learning rate.
     batch_size : int
         Number of examples in a mini-batch, at most the number of training examples. The last batch of an epoch may be
         smaller; its gradient is the mean over its examples.
-    schedule : Schedule, optional
-        Learning rate schedule, see `handgrad.schedules`. Constant by default.
+    schedule : Schedule or str, optional
+        Learning rate schedule, or a name in `handgrad.schedules.SCHEDULES`, as "cosine". Constant by default.
     callbacks : sequence of Callback
         Called after each step and epoch.
     augment : Augmentation, optional
@@ -133,7 +162,7 @@ class Trainer:
 
     Attributes
     ----------
-    history : dict of str to list of float
+    history : History
         "loss", "accuracy", "lr", "seconds", and with a validation set "val_loss", "val_accuracy": one number per epoch.
     metrics : dict of str to float
         The numbers of the last epoch.
@@ -157,10 +186,10 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        optimizer: Optimizer,
+        optimizer: Optimizer | str,
         *,
         batch_size: int = 10,
-        schedule: Schedule | None = None,
+        schedule: Schedule | str | None = None,
         callbacks: Sequence[Callback] = (),
         augment: Augmentation | None = None,
         teacher: Model | None = None,
@@ -169,14 +198,10 @@ class Trainer:
     ) -> None:
         if not isinstance(network, Network):
             raise HandgradError(f"Trainer: network must be a Network, got {network!r}")
-        if not isinstance(optimizer, Optimizer):
-            raise HandgradError(f"Trainer: optimizer must be an optimizer, as SGD(0.1), got {optimizer!r}")
         for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
             if not isinstance(callbacks, Sequence) or not isinstance(callback, Callback):
                 raise HandgradError(f"Trainer: callbacks must be a list of Callback objects, got {callback!r}")
-        if schedule is not None and not callable(schedule):
-            raise HandgradError(f"Trainer: schedule must be a schedule, as schedules.cosine(), got {schedule!r}")
-        self.network, self.optimizer = network, optimizer
+        self.network, self.optimizer = network, make_optimizer(optimizer)
         self.augment, self.perturb, self.teacher = augment, perturb, teacher
         if teacher is not None and (teacher.n_in, teacher.n_out) != (network.n_in, network.n_out):
             raise HandgradError(
@@ -184,11 +209,11 @@ class Trainer:
                 f"expected {network.n_in} and {network.n_out}, as the network"
             )
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.schedule = schedule or constant()
+        self.schedule = make_schedule(schedule)
         self.callbacks = list(callbacks)
         self.shuffling = spawn_rngs(rng).shuffling
         (self.augmenting,) = self.shuffling.spawn(1)
-        self.history: History = {}
+        self.history = History()
         self.metrics: dict[str, float] = {}
         self.validation: Evaluation | None = None
         self.epoch = self.epochs = self.first_epoch = 0
@@ -196,16 +221,19 @@ class Trainer:
         self.stop = False
         self._last_good: tuple[Array, dict[str, Any]] | None = None
         self._warned: set[str] = set()
+        self._progress: ProgressBar | None = None  # the progress bar of the current `fit`
 
     def fit(
         self,
         x: ArrayLike,
         y: ArrayLike,
-        *,
         epochs: int | None = None,
+        *,
         until_epoch: int | None = None,
         sample_weight: ArrayLike | None = None,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+        progress: bool | None = None,
+        **unknown: Any,
     ) -> History:
         """Train the network.
 
@@ -223,14 +251,20 @@ class Trainer:
         sample_weight : array-like of shape (count,), optional
             Weights w, scaled to a mean of 1. The loss of a batch is the mean of wᵢ Lᵢ, so that an example of weight 2
             counts as two examples. Accuracy, validation and the statistics of BatchNorm are not weighted.
-        validation : (x, y), optional
-            Validation set, evaluated after each epoch.
+        validation : (x, y) or float, optional
+            Validation set, evaluated after each epoch. A fraction in (0, 1) takes this share of the examples out of the
+            training set, at random. The choice depends only on the number of examples: it is the same in every `fit`.
+        progress : bool, optional
+            Show a `handgrad.progress.ProgressBar`. By default, it is shown if the program runs in a terminal or a
+            notebook, unless a callback shows the progress.
+        **unknown
+            Options of other libraries, which are rejected with a hint.
 
         Returns
         -------
-        dict of str to list of float
-            The history. Loss and accuracy are those of each batch before its step, for the labels of the teacher if
-            there is one. The history of a regression has no accuracy.
+        History
+            The metrics of each epoch. Loss and accuracy are those of each batch before its step, for the labels of the
+            teacher if there is one. The history of a regression has no accuracy.
 
         Raises
         ------
@@ -245,6 +279,8 @@ class Trainer:
             Once, for features that are not scaled, a very large initial loss, hidden units that give the same output
             for every example, and an accuracy at chance level.
         """
+        for option in unknown:
+            raise HandgradError(f"fit has no option '{option}': {_hint(option)}")
         if (epochs is None) == (until_epoch is None):
             raise HandgradError("fit needs either epochs (to train from here) or until_epoch (to continue a run)")
         network, names = self.network, getattr(x, "columns", None)
@@ -252,7 +288,18 @@ class Trainer:
         x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
         image_shape = x.shape[1:] if x.ndim == 3 else network.image_shape
+        if sample_weight is not None:
+            check_sample_weight(sample_weight, len(x), network.dtype)
+        if isinstance(validation, int | float | np.number):
+            chosen, others = split(len(x), float(validation))
+            validation = x[others], as_array("y", y)[others]
+            x, t = x[chosen], t[chosen]
+            sample_weight = None if sample_weight is None else as_array("sample_weight", sample_weight)[chosen]
         if validation is not None:  # before the first epoch, not after it
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise HandgradError(
+                    f"validation must be (x, y) or a fraction in (0, 1), got {type(validation).__name__}"
+                )
             x_validation = check_inputs(validation[0], network.n_in, image_shape)
             network.loss.targets(validation[1], len(x_validation), network.n_out, network.dtype)
         w = None if sample_weight is None else check_sample_weight(sample_weight, len(x), network.dtype)
@@ -267,11 +314,29 @@ class Trainer:
         known, first = t if self.teacher is None else None, self.epoch
         if self.epoch == 0:
             self._warn(before_training(network, x, known, self.epochs * len(x), names))
-        history = self._run(x, t, w, validation)
+        self._progress = self._progress_bar(progress)
+        try:
+            history = self._run(x, t, w, validation)
+        finally:
+            if self._progress is not None:
+                self._progress.close()
+                self._progress = None
         if self.epoch > first:
             examples, steps = (self.epoch - first) * len(x), self.epoch * self.batches
             self._warn(after_training(network, x, known, examples, steps, self.metrics.get("accuracy")))
         return history
+
+    def _progress_bar(self, progress: bool | None) -> ProgressBar | None:
+        """The progress bar of a `fit`. By default there is one in a terminal or a notebook."""
+        if progress not in (None, True, False):
+            raise HandgradError(f"progress must be True, False or None, got {progress!r}")
+        if progress is False:
+            return None
+        from .progress import ProgressBar, is_interactive  # late: a feature on the core
+
+        if progress or (is_interactive() and not any(callback.shows_progress for callback in self.callbacks)):
+            return ProgressBar()
+        return None
 
     def _warn(self, problems: dict[str, str]) -> None:
         """Warn of each kind of problem once."""
@@ -418,7 +483,8 @@ class Trainer:
         return self.optimizer.lr * self.schedule(epoch, self.epochs - self.first_epoch)
 
     def _ordered(self) -> list[Callback]:
-        return sorted(self.callbacks, key=lambda callback: callback.order)
+        callbacks = self.callbacks if self._progress is None else [*self.callbacks, self._progress]
+        return sorted(callbacks, key=lambda callback: callback.order)
 
     def _notify(self, event: str) -> None:
         for callback in self._ordered():
@@ -479,7 +545,7 @@ class Trainer:
             raise HandgradError(f"the checkpoint is damaged: {error!r}") from error
         ours[...] = saved
         self.epoch, self.first_epoch, self.stop = state["epoch"], state["first_epoch"], state["stop"]
-        self.history = {name: list(values) for name, values in state["history"].items()}
+        self.history = History({name: list(values) for name, values in state["history"].items()})
         last = {name: values[-1] for name, values in self.history.items() if values}
         self.metrics = {name: value for name, value in last.items() if not math.isnan(value)}
 
@@ -506,6 +572,43 @@ class Trainer:
         parts = {"batch_size": self.batch_size, "schedule": self.schedule, "callbacks": self.callbacks}
         options = ", ".join(f"{name}={value!r}" for name, value in parts.items())
         return f"Trainer({self.network!r}, {self.optimizer!r}, {options}): epoch {self.epoch}"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the parts, the settings and the last metrics."""
+        size = f"{self.network.n_in} inputs, {self.network.n_out} outputs, {self.network.parameters.size:,} parameters"
+        settings = {
+            "network": size,
+            "loss": repr(self.network.loss),
+            "optimizer": repr(self.optimizer),
+            "batch size": str(self.batch_size),
+            "schedule": repr(self.schedule),
+            "callbacks": ", ".join(map(repr, self.callbacks)) or "none",
+            "epoch": str(self.epoch),
+        }
+        metrics = {name: format_metric(name, value) for name, value in self.metrics.items()}
+        return Table(("Trainer", ""), [*settings.items(), *metrics.items()])._repr_html_()
+
+
+def split(count: int, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose the examples of a validation set at random: (indices to train on, indices to validate on), both sorted.
+
+    The choice depends only on `count` and `fraction`. A training that is continued, or a second one of the same
+    network, therefore never trains on examples of the validation set.
+    """
+    size = max(1, round(count * check_fraction("validation", fraction, "(0, 1)")))
+    if size >= count:
+        raise HandgradError(f"validation={fraction:g} of {count} examples leaves none to train on")
+    order = np.random.default_rng(0).permutation(count)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def _hint(option: str) -> str:
+    """What to use instead of an option that `fit` does not have."""
+    if option in _ELSEWHERE:
+        return _ELSEWHERE[option]
+    known = ("epochs", "until_epoch", "sample_weight", "validation", "progress")
+    near = closest(option, known)
+    return f"did you mean '{near}'?" if near else f"expected {', '.join(known)}"
 
 
 def set_rng_state(rng: np.random.Generator, state: Any) -> None:

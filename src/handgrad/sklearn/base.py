@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ..arrays import Array
 from ..blas import blas_threads
+from ..history import History
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS, Dense, Dropout, Layer
 from ..losses import CrossEntropy, Loss, Poisson
@@ -284,7 +285,7 @@ class MLP(BaseEstimator, ABC):
 
     def _reset_record(self) -> None:
         """Reset the attributes that record the epochs."""
-        self.history_: dict[str, list[float]] = {}
+        self.history_ = History()
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
         self.best_loss_ = None if self.early_stopping else np.inf
