@@ -4,6 +4,7 @@ config.json               the recipe, the data set and the version of handgrad
 checkpoint.safetensors    the training state; checkpoint-1, checkpoint-2, ... of the members of an ensemble
 history.json              one number per epoch for each metric; history-1, history-2, ... of an ensemble
 model.safetensors         the trained model
+model.md                  model card: settings, data, results, environment, how to load the model
 report.png                learning curves, weights, confusion matrix and errors; updated during a long run
 teacher/                  the run of a teacher that is a recipe
 """

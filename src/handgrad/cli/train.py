@@ -14,7 +14,9 @@ import click
 from ..callbacks import Checkpoint, resume
 from ..data import Dataset
 from ..data.dataset import has_bright_background
+from ..diagnostics.model_card import model_card
 from ..errors import HandgradError, HandgradWarning
+from ..io.atomic import replace_file
 from ..io.models import load
 from ..model import Model
 from ..recipes import RECIPES, Recipe
@@ -86,6 +88,8 @@ def train(
                 trainers[-1].history,
             )
             report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
+            card = model_card(model, history, dataset=dataset, settings=chosen.config(), evaluation=test, title=title)
+            replace_file(directory / "model.md", card.encode())
         except KeyboardInterrupt as interrupt:
             reporter.stop()
             echo(f"interrupted: {run.interrupted(reporter.saved())}", err=True)

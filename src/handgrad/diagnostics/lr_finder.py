@@ -215,7 +215,7 @@ def overfit_one_batch(
     network: Network,
     x: ArrayLike,
     y: ArrayLike,
-    steps: int = 300,
+    steps: int = 600,
     *,
     optimizer: str | Optimizer = "adam",
     lr: float | None = None,
@@ -242,7 +242,7 @@ def overfit_one_batch(
     optimizer : str or Optimizer
         Name of an optimizer, or an optimizer.
     lr : float, optional
-        Learning rate; by default that of the optimizer, and 0.01 for the name of an optimizer.
+        Learning rate; by default that of the optimizer, and 0.03 for the name of an optimizer.
     batch_size : int
         Number of random examples in the batch, at most all of x.
     tolerance : float
@@ -262,7 +262,7 @@ def overfit_one_batch(
     """
     steps, batch_size = check_int("steps", steps, 1), check_int("batch_size", batch_size, 1)
     tolerance = check_positive("tolerance", tolerance)
-    twin, optimizer = _copy_network(network), _make_optimizer(optimizer, 0.01)
+    twin, optimizer = _copy_network(network), _make_optimizer(optimizer, 0.03)
     lr = optimizer.lr if lr is None else check_positive("lr", lr)
     for layer in twin.layers:
         if isinstance(layer, Dropout):

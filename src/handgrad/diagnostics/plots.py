@@ -12,7 +12,7 @@ import functools
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..layers import Dense
 from ..model import Model, binary_to_two_columns
 from ..model import confusion_matrix as count_predictions
 from ..network import Network
-from ..training import Augmentation, History
+from ..training import Augmentation
 from ..wrappers import Ensemble, unwrap
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
@@ -41,7 +41,7 @@ VERSIONS = 11  # augmented versions of each image
 def report(
     path: str | os.PathLike[str] | None,
     model: Model,
-    history: History,
+    history: Mapping[str, Sequence[float]],
     x: NDArray[Any] | None = None,
     y: NDArray[Any] | None = None,
     *,
@@ -105,7 +105,11 @@ def report(
 
 
 def history(
-    history: History, ax: Any = None, *, metric: str | None = None, path: str | os.PathLike[str] | None = None
+    history: Mapping[str, Sequence[float]],
+    ax: Any = None,
+    *,
+    metric: str | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Plot a metric by epoch, for the training set and the validation set.
 
@@ -520,7 +524,7 @@ def _histograms(named: Sequence[tuple[str, Array]]) -> Any:
     return figure
 
 
-def _curve(axes: Any, history: History, name: str, title: str, scale: float = 1) -> None:
+def _curve(axes: Any, history: Mapping[str, Sequence[float]], name: str, title: str, scale: float = 1) -> None:
     """A metric by epoch, of the training set and of the validation set."""
     for key, colour, label in ((name, TRAINING, "training"), (f"val_{name}", VALIDATION, "validation")):
         if key not in history:
