@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in the outputs
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}

@@ -21,39 +21,45 @@ class ProgressBar(Callback):
 
     `Trainer.fit` adds a progress bar by default if it runs in a terminal or a notebook. The environment variable
     TQDM_DISABLE=1 turns this default off.
+
+    Attributes
+    ----------
+    bar : tqdm or None
+        The bar, while there is one.
     """
 
     shows_progress = True
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self.bar: Any = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Open the bar."""
         self.open(trainer)
+        if self.bar is not None:
+            self.bar.set_description_str(_label(trainer))
 
     def on_batch_end(self, trainer: Trainer) -> None:
         """Move the bar about 100 times per epoch."""
-        if self._bar is not None and trainer.batch % self._every == 0:
-            self.move(trainer, trainer.epoch * trainer.batches + trainer.batch)
+        if self.bar is not None and trainer.batch % self._every == 0:
+            self.move(trainer.epoch * trainer.batches + trainer.batch)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Show the metrics of the epoch."""
         metrics = ", ".join(f"{name} {format_metric(name, value)}" for name, value in _shown(trainer).items())
-        label = f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"
-        if self._bar is not None:
-            self._bar.set_description_str(label, refresh=False)
-            self._bar.set_postfix_str(metrics, refresh=False)
-            self.move(trainer, trainer.epoch * trainer.batches)
+        if self.bar is not None:
+            self.bar.set_description_str(_label(trainer), refresh=False)
+            self.bar.set_postfix_str(metrics, refresh=False)
+            self.move(trainer.epoch * trainer.batches)
             return
         every = -(-(trainer.epochs - trainer.first_epoch) // MAX_LINES)
         if trainer.stop or trainer.epoch == trainer.epochs or trainer.epoch % max(every, 1) == 0:
-            print(f"{label}  {metrics}  {trainer.metrics['seconds']:.2f} s", file=sys.stderr, flush=True)
+            print(f"{_label(trainer)}  {metrics}  {trainer.metrics['seconds']:.2f} s", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the bar, which is complete also if the training stopped early."""
-        if self._bar is not None:
-            self._bar.total = self._bar.n
+        if self.bar is not None:
+            self.bar.total = self.bar.n
         self.close()
 
     def open(self, trainer: Trainer, *, leave: bool = True) -> None:
@@ -69,22 +75,22 @@ class ProgressBar(Callback):
         except ImportError:
             return
         done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
-        self._bar = tqdm(total=total, initial=done, unit="batch", leave=leave, dynamic_ncols=True)
+        self.bar = tqdm(total=total, initial=done, unit="batch", leave=leave, dynamic_ncols=True)
 
-    def move(self, trainer: Trainer, done: int) -> None:
+    def move(self, done: int) -> None:
         """Move the bar to a number of finished batches."""
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
         """Close the bar. Without `on_train_end`, it stays where the training was interrupted."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the bar, which belongs to a terminal."""
-        return vars(self) | {"_bar": None}
+        return vars(self) | {"bar": None}
 
 
 def is_interactive() -> bool:
@@ -99,6 +105,11 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
+
+
+def _label(trainer: Trainer) -> str:
+    """The number of finished epochs: "epoch  3/10"."""
+    return f"epoch {trainer.epoch:{len(str(trainer.epochs))}}/{trainer.epochs}"
 
 
 def _shown(trainer: Trainer) -> dict[str, float]:

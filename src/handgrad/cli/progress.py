@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,8 +12,9 @@ from ..data import Dataset
 from ..io.atomic import encode_json
 from ..model import Evaluation
 from ..network import Network
+from ..progress import ProgressBar
 from ..recipes import Recipe
-from ..training import Callback, Trainer
+from ..training import Trainer
 from .echo import echo
 
 # Settings that the first two lines of `describe` and the line of the data set show.
@@ -54,7 +54,7 @@ def format_correct(evaluation: Evaluation) -> str:
     return f"{evaluation.correct:,} / {evaluation.total:,} correct ({evaluation.accuracy:.2%})"
 
 
-class ProgressReporter(Callback):
+class ProgressReporter(ProgressBar):
     """Prints the progress of a training: a progress bar on a terminal and a line for each epoch, or JSON.
 
     Parameters
@@ -66,10 +66,10 @@ class ProgressReporter(Callback):
     """
 
     def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        super().__init__()
         self.as_json = as_json
         self.text = not (quiet or as_json)
         self.json_epochs = as_json and not quiet
-        self._bar: Any = None
         self._heading: list[str] = []
         self._member = ""
         self._json_labels: dict[str, Any] = {}
@@ -106,15 +106,7 @@ class ProgressReporter(Callback):
         echo(*self._heading)
         if trainer.epoch:
             echo(f"continuing after epoch {trainer.epoch}")
-        from tqdm import tqdm
-
-        done, total = trainer.epoch * trainer.batches, trainer.epochs * trainer.batches
-        self._bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None, file=sys.stderr)
-
-    def on_batch_end(self, trainer: Trainer) -> None:
-        """Move the progress bar every 100 batches."""
-        if self._bar is not None and trainer.batch % 100 == 0:
-            self._bar.update(trainer.epoch * trainer.batches + trainer.batch - self._bar.n)
+        self.open(trainer, leave=False)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Print the metrics of the epoch."""
@@ -128,17 +120,14 @@ class ProgressReporter(Callback):
         if "val_loss" in metrics:
             line += f"  validation loss {metrics['val_loss']:.4f}, accuracy {metrics['val_accuracy']:6.2%}"
         line += f"  {metrics['seconds']:.2f} s"
-        if self._bar is not None:
-            self._bar.clear()
+        if self.bar is not None:
+            self.bar.clear()
         echo(line)
-        if self._bar is not None:
-            self._bar.update(trainer.epoch * trainer.batches - self._bar.n)
+        self.move(trainer.epoch * trainer.batches)
 
     def stop(self) -> None:
         """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self.close()
 
     def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path, data: str) -> None:
         """Print the result on the test set, and where the files are."""
