@@ -16,6 +16,7 @@ from handgrad import (
     Dense,
     Deskew,
     Dropout,
+    EarlyStopping,
     Ensemble,
     Network,
     Preprocessed,
@@ -31,7 +32,7 @@ from handgrad import (
 from handgrad.callbacks import Checkpoint, resume
 from handgrad.images.augmentation import Augmentation
 from handgrad.preprocessing import Standardize
-from handgrad.recipes import OPTIMIZERS, RECIPES, Recipe
+from handgrad.recipes import GROUPS, OPTIMIZERS, RECIPES, Recipe
 from handgrad.schedules import SCHEDULES
 from handgrad.wrappers import Calibrated, fit_temperature, unwrap
 
@@ -50,8 +51,13 @@ OTHER = Recipe(
     optimizer="muon",
     lr=0.02,
     epochs=2,
+    momentum=0.8,
+    warm_up=0.5,
+    clip_norm=1.5,
+    l2=1e-4,
     weight_decay=0.03,
     schedule="cosine",
+    early_stopping=1,
     batch_size=16,
     ema_decay=0.9,
     validation=3,
@@ -89,7 +95,9 @@ X, Y = make_images(*SHAPE)
 def shortened(recipe):
     """The recipe with a small network and one epoch, and all other settings unchanged."""
     hidden = tuple(min(width, 12) for width in recipe.hidden)
-    return recipe.replace(hidden=hidden, epochs=1, batch_size=16, members=min(recipe.members, 2), validation=0)
+    return recipe.replace(
+        hidden=hidden, epochs=1, batch_size=16, members=min(recipe.members, 2), validation=0, early_stopping=0
+    )
 
 
 def networks_of(model):
@@ -160,6 +168,54 @@ def test_validation_set_larger_than_the_data_is_rejected(refused):
         PLAIN.replace(validation=48).train(X, Y, 3)
 
 
+def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tmp_path):
+    """Also if the process ends between the last checkpoint and the end of the training."""
+    recipe = PLAIN.replace(hidden=(30,), lr=0.05, schedule="constant", validation=12, early_stopping=2, epochs=200)
+    trainers = []
+    rng = np.random.default_rng(0)
+    x, y = X, rng.integers(0, 3, len(X))  # random labels: the validation loss increases soon
+
+    def train(path, resumed):
+        def on_trainer(trainer, member):
+            trainer.callbacks.append(Checkpoint(path))
+            if resumed:
+                resume(trainer, path)
+            trainers.append(trainer)
+
+        return parameters(recipe.train(x, y, 3, on_trainer=on_trainer))
+
+    complete = train(tmp_path / "checkpoint.safetensors", resumed=False)
+    stopped = trainers[0].epoch
+    losses = trainers[0].history["val_loss"]
+    assert stopped == np.argmin(losses) + 1 + 2 < 200
+    np.testing.assert_array_equal(train(tmp_path / "checkpoint.safetensors", resumed=True), complete)
+    assert trainers[1].epoch == stopped
+    reference = recipe.replace(early_stopping=0, epochs=int(np.argmin(losses)) + 1)
+    np.testing.assert_array_equal(parameters(reference.train(x, y, 3)), complete)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"early_stopping": 3}, "early_stopping 3 needs validation examples, got validation 0"),
+        ({"early_stopping": -1, "validation": 9}, "early_stopping must be an integer >= 0"),
+        ({"momentum": 0.9}, "momentum 0.9 needs the optimizer momentum, nesterov or muon, got adam"),
+        ({"l2": -1.0}, "l2 must be"),
+        ({"clip_norm": math.nan}, "clip_norm must be"),
+        ({"warm_up": math.inf}, "warm_up must be"),
+    ],
+)
+def test_training_settings_out_of_range_are_rejected(settings, message, refused):
+    with refused(message):
+        PLAIN.replace(**settings)
+
+
+def test_every_setting_has_a_group_and_a_help_text():
+    settings = [setting for setting in fields(Recipe) if setting.name != "name"]
+    assert list(dict.fromkeys(setting.metadata["group"] for setting in settings)) == list(GROUPS)
+    assert all(setting.metadata["help"].endswith(".") for setting in settings)
+
+
 # ---- Configuration ---------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +236,8 @@ def test_recipe_round_trips_through_json(recipe):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name != "name"])
 def test_setting_missing_from_an_older_configuration_has_its_default(name):
-    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0}
+    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0, "momentum": None}
+    config["early_stopping"] = 0
     del config[name]
     assert getattr(Recipe.from_config(config), name) == getattr(Recipe(name="plain"), name)
 
@@ -188,7 +245,7 @@ def test_setting_missing_from_an_older_configuration_has_its_default(name):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"momentum": 0.9}, "unknown setting momentum; was it written by another version"),
+        ({"nesterov": True}, "unknown setting nesterov; was it written by another version"),
         ({"average": 0.9, "views": 5}, "unknown setting average, views"),
         ({"hidden": 5}, "hidden is 5"),
         ({"lr": "0.5"}, "lr is '0.5'"),
@@ -248,10 +305,13 @@ def test_every_setting_reaches_the_training():
     assert (network.image_shape, network.n_in) == ((14, 14), 196)
     assert repr(network.loss) == "CrossEntropy(label_smoothing=0.05, temperature=3.0)"
     assert (type(optimizer), optimizer.lr, optimizer.weight_decay) == (OPTIMIZERS["muon"], 0.02, 0.03)
+    assert (optimizer.momentum, optimizer.l2, optimizer.clip_norm) == (0.8, 1e-4, 1.5)
     assert trainer.batch_size == 16
     assert trainer.schedule(1, 2) == SCHEDULES["cosine"]()(1, 2)
-    assert [type(callback) for callback in trainer.callbacks] == [EMA, Callback]
-    assert (trainer.callbacks[0].decay, trainer.callbacks[1]) == (0.9, watch)
+    assert trainer.schedule(0.25, 2) == SCHEDULES["cosine"]()(0.25, 2) / 2  # in the middle of the warm-up
+    assert [type(callback) for callback in trainer.callbacks] == [EMA, EarlyStopping, Callback]
+    average, stopping, last = trainer.callbacks
+    assert (average.decay, stopping.patience, last) == (0.9, 1, watch)
     assert (type(trainer.perturb), trainer.perturb.epsilon) == (Adversarial, 0.3 / 2)
     assert trainer.teacher is teacher
     assert (augment.height, augment.width) == (14, 14)

@@ -38,6 +38,8 @@ def test_every_setting_of_a_recipe_is_translated_or_rejected():
         ({"adversarial": 1.0}, "adversarial 1.0"),
         ({"loss": "cross_entropy", "teacher": "best", "temperature": 2.0}, "teacher best, temperature 2.0"),
         ({"members": 3}, "members 3"),
+        ({"l2": 1e-4, "clip_norm": 2.0}, "clip_norm 2.0, l2 0.0001"),
+        ({"warm_up": 1.5, "early_stopping": 4}, "early_stopping 4, warm_up 1.5"),
     ],
 )
 def test_settings_that_cannot_be_translated_are_named(settings, message, tmp_path, refused):
@@ -45,6 +47,13 @@ def test_settings_that_cannot_be_translated_are_named(settings, message, tmp_pat
     with refused(f"cannot translate {message} of the recipe post: .*post, quick, second"):
         export(network, tmp_path / "x.py", to="torch", train=POST.replace(**settings))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["torch", "keras"])
+def test_momentum_is_translated(to, tmp_path):
+    recipe = POST.replace(optimizer="momentum", momentum=0.8, lr=0.1)
+    text = exported(trained(recipe), tmp_path / "x.py", recipe, to)
+    assert "momentum=0.8)  # Momentum(lr=0.1, momentum=0.8)" in text
 
 
 @pytest.mark.parametrize(

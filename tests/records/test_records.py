@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from handgrad.recipes import RECIPES, RESULTS, Recipe, Result
 from records import run as records
 
 
@@ -77,4 +78,14 @@ def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytes
 def test_records_are_those_of_the_current_recipes() -> None:
     for name in records.NAMES:
         record = json.loads((records.HERE / f"{name}.json").read_text())
-        assert record["recipe"] == json.loads(json.dumps(records.recipe_of(name).config())), name
+        assert Recipe.from_config(record["recipe"]) == records.recipe_of(name), name
+
+
+def test_results_of_the_recipes_are_those_of_the_records() -> None:
+    """The recipe post has no record: `make train` prints its result."""
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
+    found = {
+        name: Result(accuracy, time, int(cores)) for name, _, accuracy, _, _, time, cores in rows if name in RESULTS
+    }
+    assert {name: result for name, result in RESULTS.items() if name != "post"} == found
+    assert list(RESULTS) == list(RECIPES)
