@@ -182,7 +182,7 @@ def test_repr_shows_the_strengths_in_use():
         ({"scale": 1.0}, r"scale must be in \[0, 1\), got 1.0"),
         ({"shift": math.nan}, "shift must be .* got nan"),
         ({"elastic": math.inf}, "elastic must be .* got inf"),
-        ({"smoothness": 0}, "smoothness must be .* above 0, got 0"),
+        ({"smoothness": 0}, "smoothness must be a number of pixels from 0.001 to 1e6, got 0"),
     ],
     ids=str,
 )
