@@ -412,3 +412,10 @@ def test_training_while_another_thread_predicts_gives_the_same_bits():
     done.set()
     thread.join()
     np.testing.assert_array_equal(watched.parameters, alone.parameters)
+
+
+def test_html_of_an_evaluation():
+    html = Evaluation(0.5, 3, 4)._repr_html_()
+    assert "75.00%" in html
+    assert "0.5000" in html
+    assert "accuracy" not in Evaluation(0.5, None, 4)._repr_html_()

@@ -709,10 +709,133 @@ def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(refused):
     x, y = np.ones((10, 5)), np.arange(10) % 3
     first.loss = CrossEntropy(0.1)
     second.loss = first.loss
-    for network, batch_size in ((first, 10), (second, 4)):
-        Trainer(network, SGD(0.1), batch_size=batch_size, rng=0).fit(x, y, epochs=1)
+    for made, batch_size in ((first, 10), (second, 4)):
+        Trainer(made, SGD(0.1), batch_size=batch_size, rng=0).fit(x, y, epochs=1)
     assert first.loss is not second.loss
     second.loss = "squared_error"
     assert second.backprop(x.astype(np.float32), np.zeros((10, 3), np.float32)).shape == (10, 3)
     with refused("unknown loss 'l2'"):
         first.loss = "l2"
+
+
+# ---- Summary ---------------------------------------------------------------------------------------------------------
+
+
+def test_summary_has_a_row_per_layer_with_the_activation_after_it():
+    made = Network([6, 5, 4], activation="tanh", batch_norm=True, dropout=0.2, loss="cross_entropy", rng=0)
+    assert made.summary().rows == [
+        ("0", "Dense(n_in=6, n_out=5, init='xavier_normal')", "(count, 5)", "35", ""),
+        ("1", "BatchNorm(n=5, momentum=0.1, epsilon=1e-05)", "(count, 5)", "20", "tanh"),
+        ("3", "Dropout(rate=0.2)", "(count, 5)", "0", ""),
+        ("4", "Dense(n_in=5, n_out=4, init='xavier_normal')", "(count, 4)", "24", "softmax"),
+    ]
+    assert made.summary().caption == "6 inputs, 79 parameters, float32, CrossEntropy()"
+    assert repr(made.summary()).splitlines()[0].split() == ["layer", "output", "shape", "parameters", "activation"]
+
+
+def test_summary_counts_frozen_parameters_and_shows_activations_without_a_layer_before_them():
+    class Double(Layer):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, dy):
+            return 2 * dy
+
+    made = Network([Tanh(), Dense(6, 4), ReLU(), Sigmoid(), Double()], loss="squared_error", rng=0)
+    made.layers[1].trainable, made.image_shape = False, (2, 3)
+    assert [(row[0], row[1].partition("(")[0], row[-1]) for row in made.summary().rows] == [
+        ("0", "Tanh", "tanh"),
+        ("1", "Dense", "relu"),
+        ("3", "Sigmoid", "sigmoid"),
+        ("4", "Double", ""),
+    ]
+    assert made.summary().rows[1][1].endswith(" (frozen)")
+    assert made.summary().caption.startswith("6 inputs (2x3 pixels), 28 parameters, 28 of them frozen, float32")
+
+
+@every_loss
+def test_sizes_of_the_summary_are_those_of_the_parameters(loss):
+    made = Network([6, 5, 4], loss=loss, rng=0)
+    assert sum(int(row[3]) for row in made.summary().rows) == made.parameters.size
+    last = made.loss.output_activation
+    assert made.summary().rows[-1][-1] == ("" if last == "identity" else last)
+
+
+def test_html_of_a_network_is_its_summary_and_escapes_layers():
+    class Odd(Tanh):
+        def __repr__(self):
+            return "<script>alert(1)</script>"
+
+    html = Network([Dense(3, 2), Odd()], rng=0)._repr_html_()
+    assert "<table>" in html
+    assert "<script>" not in html
+
+
+# ---- fit -------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_equals_an_explicit_trainer(digits):
+    x, y, *_ = digits
+    short, long = (Network([64, 12, 10], loss="cross_entropy", rng=0) for _ in range(2))
+    history = short.fit(x, y, rng=1)
+    explicit = Trainer(long, Adam(1e-3), batch_size=32, rng=1).fit(x, y, epochs=5, validation=0.1)
+    np.testing.assert_array_equal(short.parameters, long.parameters)
+    assert history | {"seconds": 0} == explicit | {"seconds": 0}
+    assert {"val_loss", "val_accuracy"} <= set(history)
+
+
+def test_fit_passes_on_the_options_of_the_trainer(digits):
+    x, y, *_ = digits
+    short, long = (Network([64, 12, 10], loss="cross_entropy", rng=0) for _ in range(2))
+    seen = []
+
+    class Seen(Callback):
+        def on_epoch_end(self, trainer):
+            seen.append(trainer.optimizer.lr)
+
+    options = {"schedule": "cosine", "callbacks": [Seen()]}
+    weights = np.arange(len(x)) % 3 + 1
+    short.fit(x, y, 2, optimizer="sgd", lr=0.3, batch_size=20, validation=None, sample_weight=weights, rng=1, **options)
+    Trainer(long, SGD(0.3), batch_size=20, rng=1, **options).fit(x, y, epochs=2, sample_weight=weights)
+    np.testing.assert_array_equal(short.parameters, long.parameters)
+    assert seen == [0.3] * 4
+
+
+def test_fit_reaches_a_high_accuracy_with_its_defaults(digits):
+    x, y, x_test, y_test = digits
+    made = Network([64, 30, 10], activation="relu", loss="cross_entropy", rng=0)
+    made.fit(x, y, 20, rng=0)
+    assert made.evaluate(x_test, y_test).accuracy > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_split": 0.2}, "fit has no option 'validation_split': use validation=0.1"),
+        ({"verbose": 1}, "fit has no option 'verbose': use progress=True or False"),
+        ({"optimizer": "sgd"}, "'sgd' has no default learning rate"),
+        ({"optimizer": Adam(), "lr": 0.1}, "lr is for the name of an optimizer"),
+        ({"epochs": 0.5}, "epochs must be an integer"),
+    ],
+)
+def test_fit_rejects_options_of_other_libraries(options, message, refused):
+    made = Network([6, 4], rng=0)
+    before = made.parameters.copy()
+    with refused(message):
+        made.fit(X, Y, **options)
+    np.testing.assert_array_equal(made.parameters, before)
+
+
+@pytest.mark.parametrize("given", [(4, 16, 3), (Dense(4, 3), Tanh()), ([4, 3], "tanh")])
+def test_layers_that_are_not_one_list_are_rejected(given, refused):
+    with refused(r"pass the sizes or layers as one list: Network\(\["):
+        Network(*given)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("predict_image", "handgrad.images.predict_image"), ("compile", "the loss is an option")]
+)
+def test_methods_of_other_libraries_are_named(name, hint, refused):
+    with refused(hint):
+        getattr(Network([4, 3], rng=0), name)
+    assert not hasattr(Network([4, 3], rng=0), name)

@@ -526,3 +526,30 @@ def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, refused
 def test_unknown_option_names_the_right_one(make, option, says, refused):
     with refused(says.replace("?", r"\?")):
         make(**{option: 0.1})
+
+
+def test_optimizers_are_made_by_name(refused):
+    assert repr(optimizers.make_optimizer("adam")) == repr(Adam())
+    assert repr(optimizers.make_optimizer("adamw")) == repr(AdamW())
+    for name, kind in OPTIMIZERS.items():
+        assert repr(optimizers.make_optimizer(name, 0.3)) == repr(kind(0.3))
+    given = SGD(0.1)
+    assert optimizers.make_optimizer(given) is given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("sgd",), "the optimizer 'sgd' has no default learning rate"),
+        (("momentum",), "no default learning rate"),
+        (("nesterov",), "no default learning rate"),
+        (("Adm",), "unknown optimizer 'Adm': did you mean 'adam'"),
+        ((Adam,), "optimizer must be an optimizer, as SGD"),
+        ((None,), "optimizer must be an optimizer, as SGD"),
+        ((SGD(0.1), 0.1), "lr is for the name of an optimizer"),
+        (("adam", -1), "lr must be a finite number > 0"),
+    ],
+)
+def test_invalid_optimizer_is_rejected(arguments, says, refused):
+    with refused(says):
+        optimizers.make_optimizer(*arguments)

@@ -24,6 +24,7 @@ from handgrad import (
     EarlyStopping,
     Ensemble,
     HandgradError,
+    History,
     Layer,
     Lookahead,
     Momentum,
@@ -1349,3 +1350,130 @@ def test_the_weights_are_put_back_if_a_callback_raises(digits):
     plain = Network([64, 10], rng=0)
     Trainer(plain, SGD(0.1), rng=0).fit(x, y, epochs=1)
     np.testing.assert_array_equal(network.parameters, plain.parameters)
+
+
+# ---- Shortcuts -------------------------------------------------------------------------------------------------------
+
+
+def test_optimizer_and_schedule_are_accepted_by_name():
+    names, objects = make(optimizer="adam", schedule="cosine"), make(optimizer=Adam(), schedule=schedules.cosine())
+    assert comparable(names.fit(X, Y, epochs=2)) == comparable(objects.fit(X, Y, epochs=2))
+    assert repr(names) == repr(objects)
+
+
+def test_epochs_may_be_the_third_argument(refused):
+    assert len(make().fit(X, Y, 2)["loss"]) == 2
+    with refused("epochs must be an integer"):
+        make().fit(X, Y, np.ones(N))
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("validation_data", "use validation="),
+        ("batch_size", "it is an option of Trainer"),
+        ("epoch", "did you mean 'epochs'"),
+        ("zzz", "expected epochs, until_epoch"),
+    ],
+)
+def test_unknown_option_of_fit_is_rejected_with_a_hint(option, hint, refused):
+    with refused(f"fit has no option '{option}': {hint}"):
+        make().fit(X, Y, epochs=1, **{option: 1})
+
+
+def test_share_of_validation_is_taken_out_of_the_training_set():
+    trainer, record = recorded()
+    trainer.fit(X, Y, epochs=2, validation=0.2)
+    trained, evaluated = set(record.numbers()), trainer.validation.total
+    assert (len(record.numbers()), len(trained), evaluated) == (2 * 18, 18, 5)
+    others = np.array(sorted(set(range(N)) - trained))
+    assert trainer.validation == trainer.network.evaluate(X[others], Y[others])
+    assert sorted(others) != list(others[0] + np.arange(5))  # a random choice, not the last examples
+
+
+def test_share_of_validation_is_the_same_in_every_training():
+    chosen = []
+    for rng in (0, 1, None):
+        trainer, record = recorded(rng=rng)
+        trainer.fit(X, Y, epochs=1, validation=0.2)
+        trainer.fit(X, Y, epochs=1, validation=0.2)
+        chosen.append(set(record.numbers()))
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+@pytest.mark.parametrize("as_given", [lambda y: y, list, lambda y: one_hot(y, 3)], ids=["array", "list", "rows"])
+def test_share_of_validation_equals_the_pair(as_given):
+    chosen, others = training.split(N, 0.3)
+    weights = np.arange(N) + 1.0
+    share, pair = make(loss=CrossEntropy(0.1)), make(loss=CrossEntropy(0.1))
+    history = share.fit(X, as_given(Y), epochs=2, validation=0.3, sample_weight=list(weights))
+    expected = pair.fit(
+        X[chosen], Y[chosen], epochs=2, validation=(X[others], Y[others]), sample_weight=weights[chosen]
+    )
+    assert comparable(history) == comparable(expected)
+    np.testing.assert_array_equal(share.network.parameters, pair.network.parameters)
+
+
+def test_share_of_validation_of_images(digits):
+    x, y, *_ = digits
+    chosen, others = training.split(len(x), 0.1)
+    for images in (x, x / 255.0):
+        share, pair = make([64, 10]), make([64, 10])
+        history = share.fit(images, y, epochs=1, validation=0.1)
+        expected = pair.fit(images[chosen], y[chosen], epochs=1, validation=(images[others], y[others]))
+        assert comparable(history) == comparable(expected)
+        assert share.network.image_shape == (8, 8)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.5])
+def test_split_divides_all_examples(count, fraction):
+    chosen, others = training.split(count, fraction)
+    assert sorted([*chosen, *others]) == list(range(count))
+    assert len(others) == max(1, round(fraction * count))
+
+
+@pytest.mark.parametrize(
+    ("validation", "says"),
+    [
+        (0, r"validation must be in \(0, 1\)"),
+        (1, r"validation must be in \(0, 1\)"),
+        (math.nan, r"validation must be in \(0, 1\)"),
+        (True, r"validation must be in \(0, 1\)"),
+        (np.float32(1.5), r"validation must be in \(0, 1\)"),
+        (0.99, "of 23 examples leaves none to train on"),
+        ((X,), r"validation must be \(x, y\) or a fraction in \(0, 1\), got tuple"),
+        ("10%", r"or a fraction in \(0, 1\), got str"),
+        (X, r"or a fraction in \(0, 1\), got ndarray"),
+    ],
+)
+def test_invalid_validation_is_rejected_before_the_first_step(validation, says, refused):
+    trainer = make()
+    before = trainer.network.parameters.copy()
+    with refused(says):
+        trainer.fit(X, Y, epochs=1, validation=validation)
+    np.testing.assert_array_equal(trainer.network.parameters, before)
+
+
+def test_training_with_a_share_of_validation_is_resumed_to_the_same_bits():
+    whole, first, second = make(), make(), make()
+    whole.fit(X, Y, epochs=4, validation=0.2)
+    first.fit(X, Y, epochs=2, validation=0.2)
+    state = first.state_dict()
+    second.load_state_dict(state)
+    assert type(second.history) is History
+    second.fit(X, Y, until_epoch=4, validation=0.2)
+    assert comparable(second.history) == comparable(whole.history)
+
+
+def test_html_of_a_trainer_shows_its_parts_and_escapes_them():
+    class Odd(Callback):
+        def __repr__(self):
+            return "<script>"
+
+    trainer = make(callbacks=[Odd()])
+    trainer.fit(X, Y, epochs=1)
+    html = trainer._repr_html_()
+    assert "<script>" not in html
+    for text in ("SGD(lr=0.1)", "CrossEntropy()", "schedules.constant()", f"{trainer.metrics['loss']:.4f}"):
+        assert text in html
