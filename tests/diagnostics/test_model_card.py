@@ -50,7 +50,8 @@ def test_a_card_has_model_data_settings_results_environment_and_use(digits: Any)
     assert table["loss, last epoch"] == "0.5"
     assert table[r"val\_accuracy, last epoch"] == "62.50%"
     assert table[r"val\_loss, best epoch"] == "1.5 (epoch 1)"
-    assert (table["epochs"], table["seconds of training"]) == ("3", "2.5")
+    assert table["epochs"] == "3"
+    assert "seconds" not in card  # so that a resumed run has the same card
     assert table["handgrad"] == handgrad.__version__
 
 

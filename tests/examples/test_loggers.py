@@ -1,4 +1,4 @@
-"""The example loggers write to a local directory: with a stand-in of their library, and with the library if there is one.
+"""The example loggers write to a local directory: with a stand-in of their library, and with the library if installed.
 
 A stand-in has the functions of the library that the example calls, and writes each call as a line of JSON.
 """

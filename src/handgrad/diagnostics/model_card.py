@@ -141,8 +141,6 @@ def _results(history: Mapping[str, Sequence[float]], evaluation: Evaluation | No
         losses = history["val_loss"]
         best = min((i for i, v in enumerate(losses) if math.isfinite(v)), key=lambda i: losses[i])
         rows.append(("val_loss, best epoch", f"{losses[best]:.4g} (epoch {best + 1})"))
-    if measured.get("seconds"):
-        rows.append(("seconds of training", f"{sum(measured['seconds']):.4g}"))
     return _table("metric", "value", rows) if rows else ""
 
 
