@@ -33,8 +33,9 @@ MAX_LENGTH = 6.5  # length of the strokes, relative to the longer side
 MAX_HOLES = 2  # enclosed areas
 MAX_WIDTH = 1.6  # width relative to the height
 NO_DIGIT = "no digit found: expected strokes that differ from the background by at least 24 of 255 grey levels"
-# Rotation in degrees, scale and shear of the variants of a digit whose predictions are averaged.
-VARIANTS = ((0, 1, 0), (0, 1, 0), (9, 1, 0), (-9, 1, 0), (0, 0.88, 0), (0, 1.1, 0), (0, 1, 0.15), (0, 1, -0.15))
+# Degrees. A digit keeps its class if it is turned a little, a letter often does not. With these rotations 17 % of 200
+# printed letters have a confidence above 90 % with the recipe quick, and 58 % without them.
+ROTATIONS = (0, 10, -10, 20, -20)
 
 
 class Reading(NamedTuple):
@@ -93,7 +94,7 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
 
     Notes
     -----
-    The confidence is the mean probability over small rotations, scalings and shears of the digit. A digit that the
+    The confidence is the mean probability over five rotations of the digit, from -20 to 20 degrees. A digit that the
     model knows has the same class in all of them. Letters and damaged digits often have not.
 
     Examples
@@ -134,20 +135,20 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
 
 
 def _mean_probabilities(model: Model, digits: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """The mean probabilities (count, classes) over the variants of each digit; no row has a sum above 1."""
-    x = np.stack([_transform(digit, *variant) for digit in digits for variant in VARIANTS])
+    """The mean probabilities (count, classes) over the rotations of each digit; no row has a sum above 1."""
+    x = np.stack([_rotate(digit, degrees) for digit in digits for degrees in ROTATIONS])
     p = binary_to_two_columns(model.predict_proba(x)).astype(np.float64)
     p /= np.maximum(p.sum(axis=1, keepdims=True), 1)  # one sigmoid per class: the sum may be above 1
-    return np.asarray(p.reshape(len(digits), len(VARIANTS), -1).mean(axis=1))
+    return np.asarray(p.reshape(len(digits), len(ROTATIONS), -1).mean(axis=1))
 
 
-def _transform(digit: NDArray[np.uint8], degrees: float, scale: float, shear: float) -> NDArray[np.uint8]:
-    """Rotate, scale and shear a digit around the centre of the image, with bilinear interpolation."""
-    if (degrees, scale, shear) == (0, 1, 0):
+def _rotate(digit: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Rotate a digit around the centre of the image, with bilinear interpolation."""
+    if degrees == 0:
         return digit
     height, width = digit.shape
     turn = np.deg2rad(degrees)
-    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn) + shear, np.cos(turn)]]) / scale
+    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     centre = np.array([[height - 1], [width - 1]]) / 2
     at = matrix @ (np.indices(digit.shape).reshape(2, -1) - centre) + centre + 1
     padded = np.pad(digit.astype(np.float32), 1)

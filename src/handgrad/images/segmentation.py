@@ -26,7 +26,7 @@ MIN_CONTRAST = 24 / 255  # contrast between strokes and background; a region wit
 NOISE = 6  # standard deviations of the noise that a stroke must exceed
 LEVEL = 0.45  # a pixel belongs to a stroke above this fraction of the contrast of its region
 COLOUR = 2.0  # colours are used if they differ this many times more than the grey levels
-MAX_LINE = 0.03  # thickness of a ruled line, relative to the side of the image
+MAX_LINE = 0.04  # thickness of a ruled line, relative to the side of the image
 MAX_SLOPE = 0.12  # of ruled lines: 7 degrees
 SAME_SLOPE = 0.02  # difference of the slopes of parallel lines, with the perspective of a photograph
 COVERAGE = 0.85  # a line covers this fraction of the image
@@ -205,6 +205,8 @@ def _refine(levels: NDArray[np.float32], page: _Page, part: Component, factor: i
     whole = chosen[0]
     for other in chosen[1:]:
         whole = _join(whole, other)
+    if whole.size * reduction > 1.3 * part.size * factor:
+        return None
     box = (
         left * factor + whole.left * reduction,
         top * factor + whole.top * reduction,
@@ -376,7 +378,7 @@ def _distinct(found: list[tuple[float, float, int, int]], height: int) -> list[t
     """The strongest of the lines that overlap in the middle of the image."""
     kept: list[tuple[float, float, int, int]] = []
     taken = np.zeros(height, bool)
-    for line in sorted(found, reverse=True):
+    for line in sorted(found, key=lambda line: (-round(line[0], 2), abs(line[1]))):
         first, last = max(line[2] - 2, 0), line[3] + 2
         if not taken[first:last].any():
             kept.append(line)
@@ -471,8 +473,12 @@ def components(labels: NDArray[np.int32], count: int, ink: Ink) -> list[Componen
     areas = np.bincount(numbers, minlength=count + 1)
     contrast = np.zeros(count + 1, np.float32)
     np.maximum.at(contrast, numbers, ink[rows, columns])
-    border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
-    contact = np.bincount(border, minlength=count + 1)
+    contact = np.zeros(count + 1, np.int64)
+    depth = 1 + min(labels.shape) // 100  # a soft edge
+    for side in (labels[:depth], labels[-depth:], labels[:, :depth].T, labels[:, -depth:].T):
+        touching = np.sort(side, axis=0)
+        touching[1:][touching[1:] == touching[:-1]] = 0  # each component once in each row or column
+        contact += np.bincount(touching.ravel(), minlength=count + 1)
     boxes = []
     for positions in (rows, columns):
         low, high = np.full(count + 1, np.iinfo(np.int64).max), np.full(count + 1, -1)
