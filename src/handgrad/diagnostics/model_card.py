@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import re
@@ -166,7 +167,8 @@ def _use(model: Model, file: str) -> str:
         names = "\nnames = [model.classes[label] for label in labels]"
     else:
         calls, names = "y = model.predict(x)", ""
-    code = f"from handgrad import load\n\nmodel = load({printable(repr(file), MAX_TEXT)})\n# {inputs}\n{calls}{names}"
+    quoted = printable(json.dumps(file, ensure_ascii=False))
+    code = f"from handgrad import load\n\nmodel = load({quoted})\n# {inputs}\n{calls}{names}"
     return f"```python\n{code}\n```"
 
 

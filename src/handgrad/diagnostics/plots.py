@@ -1,6 +1,6 @@
 """Plots: learning curves, confusion matrix, errors, weights, activations, gradients, training report, image grids.
 
-A function that draws one panel takes `ax`, axes of your own matplotlib figure, and returns them. Without `ax`, and for
+A function that draws one panel takes `ax`, the axes of an existing figure, and returns them. Without `ax`, and for
 a function that draws several panels, the result is a new Figure, which a notebook displays. With `path`, the figure is
 also written to a PNG file. pyplot is neither used nor changed.
 """
