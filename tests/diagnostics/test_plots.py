@@ -266,6 +266,7 @@ def test_pyplot_is_not_imported(tmp_path: Path) -> None:
     code = """
 import sys
 import numpy as np
+from handgrad.diagnostics import find_lr, plots
 from handgrad.diagnostics.plots import digit_grid, report
 from handgrad.network import Network
 assert "matplotlib" not in sys.modules, "imported before it is needed"
@@ -274,6 +275,9 @@ network.image_shape = (2, 2)
 history = {"loss": [1.0], "accuracy": [0.5]}
 report("report.png", network, history, np.zeros((4, 2, 2), np.uint8), np.zeros(4, int), title="")
 digit_grid("grid.png", np.zeros((1, 2, 2), np.uint8), ["0"])
+plots.history(history)._repr_png_()
+plots.weights(network)
+find_lr(network, np.eye(4), np.arange(4) % 2).plot()
 assert "matplotlib.figure" in sys.modules
 print("matplotlib.pyplot" in sys.modules)
 """
