@@ -74,6 +74,8 @@ def contents(run: Path) -> dict[str, str]:
             history = json.loads(content)
             history["seconds"] = len(history["seconds"])
             content = json.dumps(history).encode()
+        elif path.name == "result.json":
+            content = json.dumps(json.loads(content) | {"seconds": 0}).encode()
         found[str(path.relative_to(run))] = hashlib.sha256(content).hexdigest()
     return found
 

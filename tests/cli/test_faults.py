@@ -424,6 +424,7 @@ def test_hostile_values_of_a_configuration_are_escaped(
 ) -> None:
     config = json.loads((trained[0] / "config.json").read_text())
     for change in ({"name": HOSTILE}, {"activation": HOSTILE}, {"data": HOSTILE}, {HOSTILE: 1}):
+        (tmp_path / "result.json").unlink(missing_ok=True)
         (tmp_path / "config.json").write_text(json.dumps(config | {"epochs": 1} | change))
         _, output, errors = invoke("train", "--resume", tmp_path)
         assert_printable(output + errors)

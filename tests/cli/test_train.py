@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,10 @@ def assert_same_runs(a: Path, b: Path) -> None:
             histories = [json.loads((run / name).read_text()) for run in (a, b)]
             assert len({len(history.pop("seconds")) for history in histories}) == 1
             assert histories[0] == histories[1]
+        elif name.endswith("result.json"):
+            results = [json.loads((run / name).read_text()) for run in (a, b)]
+            assert len([result.pop("seconds") for result in results]) == 2
+            assert results[0] == results[1]
         elif name.endswith(".json"):
             assert (a / name).read_text() == (b / name).read_text()
 
@@ -86,7 +91,7 @@ class Clock:
 def test_train_writes_model_history_config_checkpoint_and_report(trained: tuple[Path, str]) -> None:
     run, _ = trained
     files = {"model.safetensors", "history.json", "config.json", "checkpoint.safetensors", "report.png", "model.md"}
-    assert {path.name for path in run.iterdir()} == files
+    assert {path.name for path in run.iterdir()} == files | {"result.json"}
     history = json.loads((run / "history.json").read_text())
     assert {name: len(values) for name, values in history.items()} == dict.fromkeys(
         ("loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"), 3
@@ -153,11 +158,12 @@ def test_train_without_mnist_warns_at_the_start_and_at_the_end(tmp_path: Path, r
 
 def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke) -> None:
     settings = {"hidden": (7, 5), "activation": "tanh,relu", "loss": "cross_entropy", "init": "lecun"}
-    settings |= {"batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "optimizer": "adamw", "lr": 0.01}
+    settings |= {"batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "lr": 0.01}
     settings |= {"weight_decay": 0.0, "schedule": "cosine", "batch_size": 100, "epochs": 1, "ema_decay": 0.5, "seed": 9}
     settings |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1}
     settings |= {"shift": 1.0, "elastic": 1.0, "smoothness": 4.0, "adversarial": 0.2, "tta": 5, "members": 2}
-    settings |= {"temperature": 2.0}
+    settings |= {"temperature": 2.0, "momentum": 0.7, "optimizer": "nesterov", "l2": 1e-4, "clip_norm": 5.0}
+    settings |= {"warm_up": 0.5, "early_stopping": 2}
     assert {"name", "teacher", *settings} == {field.name for field in fields(Recipe)}
     arguments: list[object] = ["train", "--quiet", "--data", data, "--out", tmp_path / "run"]
     for name, value in settings.items():
@@ -168,7 +174,6 @@ def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke
     assert output.startswith("test: ")
     recipe = read_recipe(tmp_path / "run")
     assert recipe == RECIPES["post"].replace(**settings)
-    assert recipe.trainer().optimizer.weight_decay == 0  # not AdamW's default of 0.01
     model = handgrad.load(tmp_path / "run/model.safetensors")
     assert isinstance(model, Preprocessed)
     ensemble = unwrap(model).core
@@ -336,9 +341,128 @@ def test_ctrl_c_keeps_the_checkpoint_and_prints_how_to_continue(data: Path, tmp_
     assert process.returncode == 130
     assert "handgrad train --resume runs/post" in errors
     assert "Traceback" not in errors
-    done = run("train", "--resume", "runs/post", "--epochs", "1", "--quiet", cwd=tmp_path)
+    saved = int(re.match(r"interrupted: (\d+) of 999 epochs saved", errors)[1])
+    done = run("train", "--resume", "runs/post", "--epochs", saved + 1, "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("test: ")
+    assert f"\ntrained {saved + 1} epochs in " in done.stdout
+
+
+# ---- Finished runs, early stopping, run directories ------------------------------------------------------------------
+
+
+def copy_run(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+def test_resume_of_a_finished_run_says_so_and_changes_nothing(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch, invoke
+) -> None:
+    copied = copy_run(trained[0], tmp_path / "run")
+    monkeypatch.setattr("handgrad.cli.train.load_data", lambda *_: pytest.fail("the data were loaded"))
+    before = {path: path.read_bytes() for path in copied.iterdir()}
+    test = re.search(r"^test: (.*), loss", trained[1], re.MULTILINE)
+    assert test is not None
+    for more in ((), ("--epochs", 3)):
+        code, output, errors = invoke("train", "--resume", copied, *more)
+        assert (code, errors) == (0, "")
+        assert output == f"{copied} is finished: 3 epochs, test: {test[1]}; to train longer, add --epochs N\n"
+    row = json.loads(invoke("train", "--resume", copied, "--json")[1])
+    assert (row["epochs"], row["run"], f"{row['test']['correct']} / 300" in test[1]) == (3, str(copied), True)
+    assert {path: path.read_bytes() for path in copied.iterdir()} == before
+
+
+def test_a_finished_run_can_be_continued_with_more_epochs(trained: tuple[Path, str], tmp_path: Path, invoke) -> None:
+    copied = copy_run(trained[0], tmp_path / "run")
+    code, output, errors = invoke("train", "--resume", copied, "--epochs", 4)
+    assert code == 0, errors
+    assert "continuing after epoch 3\nepoch 4/4 " in output
+    assert f"{copied} is finished: 4 epochs, " in invoke("train", "--resume", copied)[1]
+    code, output, errors = invoke("train", "--resume", copied, "--epochs", 2)
+    assert (code, output) == (2, "")
+    assert errors == f"handgrad: --epochs 2: {copied}/checkpoint.safetensors already has 4 epochs\n"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "[]", '{"stopped": true}', '{"stopped": true, "epochs": 3, "test": {"correct": 1, "total": 0}}']
+)
+def test_a_run_without_its_result_is_evaluated_again(
+    text: str | None, trained: tuple[Path, str], tmp_path: Path, invoke
+) -> None:
+    """The process may have ended between the model and the report."""
+    copied = copy_run(trained[0], tmp_path / "run")
+    result = json.loads((copied / "result.json").read_text())
+    (copied / "result.json").unlink()
+    (copied / "report.png").unlink()
+    if text is not None:
+        (copied / "result.json").write_text(text)
+    code, output, errors = invoke("train", "--resume", copied, "--quiet")
+    assert code == 0, errors
+    assert output.startswith("test: ")
+    assert json.loads((copied / "result.json").read_text()) == result
+    assert (copied / "report.png").exists()
+
+
+def test_an_interrupted_extension_of_a_finished_run_is_not_finished(
+    trained: tuple[Path, str], tmp_path: Path, invoke
+) -> None:
+    copied = copy_run(trained[0], tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "time", Clock(0))
+        interrupt_in_epoch(patch, 2)
+        assert invoke("train", "--resume", copied, "--epochs", 6)[0] == 130
+    code, output, errors = invoke("train", "--resume", copied)
+    assert code == 0, errors
+    assert "epoch 6/6 " in output
+
+
+def test_early_stopping_ends_a_run_for_good(data: Path, tmp_path: Path, invoke) -> None:
+    arguments = ("train", *SMALL, "--lr", 5, "--early-stopping", 1, "--epochs", 400, "--data", data)
+    code, output, errors = invoke(*arguments, "--out", tmp_path / "run")
+    assert code == 0, errors
+    losses = json.loads((tmp_path / "run/history.json").read_text())["val_loss"]
+    assert len(losses) == np.argmin(losses) + 2 < 400
+    assert re.search(rf"^trained {len(losses)} epochs in .* s, ended by early stopping$", output, re.MULTILINE)
+    assert "also: early stopping 1\n" in output
+    for more in ((), ("--epochs", 500)):
+        code, output, errors = invoke("train", "--resume", tmp_path / "run", *more)
+        assert (code, errors) == (0, "")
+        assert f"run is finished: early stopping has ended it after {len(losses)} epochs, test: " in output
+    reference = read_recipe(tmp_path / "run").replace(early_stopping=0, epochs=int(np.argmin(losses)) + 1)
+    dataset = handgrad.data.load(str(data))
+    expected = unwrap(reference.train(dataset.x_train, dataset.y_train, 10)).core
+    network = unwrap(handgrad.load(tmp_path / "run/model.safetensors")).core
+    np.testing.assert_array_equal(network.parameters, expected.parameters)
+
+
+def test_a_run_directory_is_accepted_as_a_model(trained: tuple[Path, str], data: Path, tmp_path: Path, invoke) -> None:
+    run, model = trained[0], trained[0] / "model.safetensors"
+    np.save(tmp_path / "digit.npy", handgrad.data.load(str(data)).x_test[0])
+    for command, *arguments in (
+        ("evaluate", "--data", data),
+        ("predict", tmp_path / "digit.npy"),
+        ("attack", "--digit", 3, "--data", data),
+        ("inspect",),
+        ("export", "--to", "python", "--out", tmp_path / "network.py"),
+    ):
+        code, output, errors = invoke(command, run, *arguments)
+        assert code == 0, errors
+        assert output == invoke(command, model, *arguments)[1], command
+    copied = copy_run(run, tmp_path / "run")
+    assert invoke("export", copied, "--to", "c")[0] == 0
+    assert (copied / "model.c").exists()
+
+
+def test_the_directory_of_an_unfinished_run_is_no_model(trained: tuple[Path, str], tmp_path: Path, invoke) -> None:
+    copied = copy_run(trained[0], tmp_path / "run")
+    (copied / "model.safetensors").unlink()
+    for arguments in (("evaluate", copied), ("train", "--teacher", copied)):
+        code, output, errors = invoke(*arguments)
+        assert (code, output) == (2, "")
+        assert errors == (
+            f"handgrad: {copied} has no model.safetensors yet: continue the run with handgrad train --resume {copied}\n"
+        )
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 4, 6])
@@ -363,6 +487,7 @@ def test_an_interrupted_ensemble_resumes_to_the_same_bits(
     assert_same_runs(tmp_path / "complete", tmp_path / "stopped")
     assert {path.name for path in (tmp_path / "complete").iterdir()} == {
         *("model.safetensors", "config.json", "report.png", "model.md", "history-1.json", "history-2.json"),
+        "result.json",
         *("checkpoint-1.safetensors", "checkpoint-2.safetensors"),
     }
 
@@ -442,9 +567,13 @@ def test_a_teacher_recipe_is_trained_once_and_an_interrupted_run_resumes(
     assert_trained_by_teacher(tmp_path / "complete", tmp_path / "complete/teacher/model.safetensors", data)
 
 
-def test_a_teacher_can_be_a_file(trained: tuple[Path, str], data: Path, tmp_path: Path, invoke) -> None:
+@pytest.mark.parametrize("given", [".", "model.safetensors"])
+def test_a_teacher_can_be_a_file_or_a_run_directory(
+    given: str, trained: tuple[Path, str], data: Path, tmp_path: Path, invoke
+) -> None:
     teacher = trained[0] / "model.safetensors"
-    arguments = ("train", *SMALL, "--loss", "cross_entropy", "--teacher", teacher, "--epochs", 2, "--data", data)
+    arguments = ("train", *SMALL, "--loss", "cross_entropy", "--teacher", trained[0] / given, "--epochs", 2)
+    arguments += ("--data", data)
     code, _, errors = invoke(*arguments, "--out", tmp_path / "run")
     assert code == 0, errors
     assert not (tmp_path / "run" / "teacher").exists()

@@ -1,4 +1,4 @@
-"""Command line: handgrad train, evaluate, predict, attack, import, export, inspect, check, parity, profile, data.
+"""Command line: handgrad train, recipes, evaluate, predict, attack, import, export, inspect, check, parity, ...
 
 Each command is a thin layer over the library. It prints text, or JSON with --json.
 """
@@ -18,7 +18,7 @@ import click
 
 from .. import __version__
 from ..errors import HandgradError, printable
-from . import convert, data, diagnose, evaluate, train
+from . import convert, data, diagnose, evaluate, recipes, train
 from .echo import echo_error
 from .signals import exit_code, raising_signals
 
@@ -132,7 +132,7 @@ def handgrad() -> None:
     """Train, evaluate and export neural networks for handwritten digits."""
 
 
-for _module in (train, evaluate, convert, diagnose, data):
+for _module in (recipes, train, evaluate, convert, diagnose, data):
     for _command in _module.COMMANDS:
         handgrad.add_command(_command)
 

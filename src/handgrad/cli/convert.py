@@ -10,7 +10,7 @@ from ..errors import HandgradError
 from ..io.atomic import encode_json, is_stream
 from ..io.models import load, save
 from .echo import echo
-from .options import choose_recipe, json_option, model_argument, parse_image_shape
+from .options import choose_recipe, json_option, model_argument, parse_image_shape, parse_model
 from .run_directory import read_config
 
 
@@ -85,9 +85,9 @@ def export_command(
 ) -> None:
     """Export a model to another framework or language.
 
-    torch and keras are Python scripts that load MODEL from their own directory. onnx is a graph. python is a file that
-    needs only NumPy, and c and js are files without dependencies. Each file describes its inputs and outputs in a
-    comment at the top.
+    MODEL is a model file or a run directory. torch and keras are Python scripts that load the model from their own
+    directory. onnx is a graph. python is a file that needs only NumPy, and c and js are files without dependencies.
+    Each file describes its inputs and outputs in a comment at the top.
     """
     from ..export import export, get_target  # late: few commands need it
 
@@ -112,12 +112,13 @@ def export_command(
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), callback=parse_model)
 @json_option
 def inspect(file: Path, as_json: bool) -> None:
     """Describe the contents of a .safetensors file.
 
-    The file may contain a model, a checkpoint or an estimator of handgrad, or arrays of another program.
+    The file may contain a model, a checkpoint or an estimator of handgrad, or arrays of another program. For a run
+    directory, this is the model of the run.
     """
     from ..diagnostics import inspect as inspection  # late: few commands need it
 

@@ -29,6 +29,7 @@ from .options import (
     given_flags,
     json_option,
     load_data,
+    parse_model,
     recipe_options,
 )
 from .progress import describe
@@ -61,7 +62,7 @@ def check(seed: int) -> None:
 
 
 @click.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path), callback=parse_model)
 @recipe_options("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
 @data_option
 @click.option(
@@ -78,8 +79,9 @@ def parity(
     """Compare a network with its equivalent in PyTorch.
 
     Compares the loss, each gradient, and the weights after 1, 10 and 100 steps of each optimizer. The network is that
-    of MODEL, or the initial network of a recipe. The batch is from MNIST if it is available and fits the network,
-    otherwise it is random. Dropout is left out. Exit code 1 if a difference is larger than rounding.
+    of MODEL, a model file or a run directory, or the initial network of a recipe. The batch is from MNIST if it is
+    available and fits the network, otherwise it is random. Dropout is left out. Exit code 1 if a difference is larger
+    than rounding.
     """
     from ..diagnostics.inspect import describe_layers  # late: few commands need it
     from ..diagnostics.parity import compare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from ..data import Dataset, load
 from ..errors import HandgradError, unknown
-from ..recipes import RECIPES, Recipe
+from ..recipes import GROUPS, RECIPES, Recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -22,16 +23,60 @@ data_option = click.option(
     "class, a CSV file with a column of labels, or an .npz file.  [default: mnist]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
-model_argument = click.argument("model", type=click.Path(path_type=Path))
+
+
+def model_path(path: Path) -> Path:
+    """Return the model file of a run directory, and any other path unchanged.
+
+    Raises HandgradError for the directory of a run that has not written its model yet.
+    """
+    model = path / "model.safetensors"
+    if os.path.exists(model):  # unlike model.exists(), also for names that are too long
+        return model
+    if os.path.exists(path / "config.json"):
+        raise HandgradError(
+            f"{path} has no model.safetensors yet: continue the run with handgrad train --resume {path}"
+        )
+    return path
+
+
+def parse_model(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Parse a model file or a run directory."""
+    return None if value is None else model_path(value)
+
+
+model_argument = click.argument("model", type=click.Path(path_type=Path), callback=parse_model)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists the settings of a recipe in groups, then the options that name files."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in groups."""
+        group_of = {setting.name: setting.metadata.get("group") for setting in fields(Recipe)}
+        group_of |= dict.fromkeys(("recipe", "data", "resumed"), "Recipe and data")
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Recipe and data", *GROUPS, "Output")}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups[group_of.get(param.name or "") or "Output"].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
 def recipe_options(*names: str, default: str = "post") -> Callable[[Function], Function]:
-    """Add --recipe, and one option for each of these settings of a recipe, or for all of them."""
+    """Add --recipe, and one option for each of these settings of a recipe, or for all of them.
+
+    The help shows the settings of the recipe `default`.
+    """
     types, options = get_type_hints(Recipe), []
     for setting in fields(Recipe):
         kind, text = types[setting.name], setting.metadata.get("help")
         if text is None or setting.name not in (names or types):
             continue
+        text += _default_text(setting.name, getattr(RECIPES[default], setting.name))
         flag = flag_name(setting.name)
         if setting.name == "hidden":
             options.append(click.option(flag, metavar="N,N,...", callback=_parse_widths, help=text))
@@ -41,7 +86,7 @@ def recipe_options(*names: str, default: str = "post") -> Callable[[Function], F
             number = int if kind is int else float if kind in (float, float | None) else str
             options.append(click.option(flag, type=number, help=text))
     text = f"Named settings to start from: {', '.join(RECIPES)}.  [default: {default}]"
-    recipe = click.option("--recipe", metavar="NAME", help=text)
+    recipe = click.option("--recipe", metavar="NAME", help=text, shell_complete=_complete_recipe)
 
     def decorate(command: Function) -> Function:
         for option in reversed([recipe, *options]):
@@ -49,6 +94,22 @@ def recipe_options(*names: str, default: str = "post") -> Callable[[Function], F
         return command
 
     return decorate
+
+
+def _default_text(name: str, value: Any) -> str:
+    """The end of a help text: "  [default: 30]", or nothing if the text describes the default."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        value = ("" if value else "no-") + name.replace("_", "-")
+    elif isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"  [default: {f'{value:g}' if isinstance(value, float) else value}]"
+
+
+def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The recipes that begin like this, for the completion of the shell."""
+    return [name for name in RECIPES if name.startswith(incomplete)]
 
 
 def flag_name(setting: str) -> str:

@@ -54,6 +54,14 @@ def format_correct(evaluation: Evaluation) -> str:
     return f"{evaluation.correct:,} / {evaluation.total:,} correct ({evaluation.accuracy:.2%})"
 
 
+def result_numbers(test: Evaluation, trainers: Sequence[Trainer]) -> dict[str, Any]:
+    """Return the result of a run on the test set, the number of epochs and their time, as JSON values."""
+    numbers = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
+    epochs = sum(trainer.epoch for trainer in trainers)
+    seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
+    return {"test": numbers, "epochs": epochs, "seconds": seconds}
+
+
 class ProgressReporter(ProgressBar):
     """Prints the progress of a training: a progress bar on a terminal and a line for each epoch, or JSON.
 
@@ -131,14 +139,13 @@ class ProgressReporter(ProgressBar):
 
     def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path, data: str) -> None:
         """Print the result on the test set, and where the files are."""
-        epochs = sum(trainer.epoch for trainer in trainers)
-        seconds = sum(sum(trainer.history["seconds"]) for trainer in trainers)
+        numbers = result_numbers(test, trainers)
         if self.as_json:
-            numbers = {"loss": test.loss, "accuracy": test.accuracy, "correct": test.correct, "total": test.total}
-            echo(encode_json({"test": numbers, "epochs": epochs, "seconds": seconds, "run": str(directory)}))
+            echo(encode_json({**numbers, "run": str(directory)}))
             return
         echo(f"test: {format_correct(test)}, loss {test.loss:.4f}")
-        echo(f"trained {count(epochs, 'epoch')} in {seconds:.1f} s")
+        early = ", ended by early stopping" if any(trainer.stop for trainer in trainers) else ""
+        echo(f"trained {count(numbers['epochs'], 'epoch')} in {numbers['seconds']:.1f} s{early}")
         histories = "history.json" if len(trainers) == 1 else f"history-1.json to history-{len(trainers)}.json"
         echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
         model, is_images = directory / "model.safetensors", trainers[-1].network.image_shape is not None

@@ -5,6 +5,7 @@ checkpoint.safetensors    the training state; checkpoint-1, checkpoint-2, ... of
 history.json              one number per epoch for each metric; history-1, history-2, ... of an ensemble
 model.safetensors         the trained model
 model.md                  model card: settings, data, results, environment, how to load the model
+result.json               the result on the test set; written at the end of a run
 report.png                learning curves, weights, confusion matrix and errors; updated during a long run
 teacher/                  the run of a teacher that is a recipe
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..data import Dataset
@@ -25,6 +27,7 @@ from ..training import Callback, Trainer
 from ..wrappers import Preprocessed
 from .options import with_path
 
+RESULT = "result.json"
 REPORT_SECONDS = 60  # between two reports during a run
 
 
@@ -99,6 +102,10 @@ class RunDirectory:
         save(model, self.path / "model.safetensors")
         self._saved = True
 
+    def finish(self, numbers: dict[str, Any], *, stopped: bool) -> None:
+        """Write the result of the finished run; `stopped` if early stopping has ended it."""
+        write_json(self.path / RESULT, {**numbers, "until_epoch": self.recipe.epochs, "stopped": stopped})
+
     def interrupted(self, saved: str) -> str:
         """Describe what an interrupted process leaves and how to continue; `saved` describes the saved epochs."""
         if self._saved:
@@ -145,6 +152,21 @@ def read_config(path: Path) -> tuple[Recipe, str]:
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{file} was not written by handgrad train: expected a recipe with its data set") from error
     return with_path(file, Recipe.from_config, config), str(data)
+
+
+def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Return the result.json of a finished run, or None if there is something to train or to evaluate.
+
+    A run that early stopping has ended is finished for every number of epochs.
+    """
+    try:
+        result = read_json(path / RESULT)
+        numbers = result["epochs"], result["test"]["correct"], result["test"]["total"]
+        finished = result["stopped"] is True or result["until_epoch"] == recipe.epochs
+    except (HandgradError, KeyError, TypeError):
+        return None
+    is_valid = all(type(number) is int for number in numbers) and 0 <= numbers[1] <= numbers[2] != 0
+    return dict(result) if is_valid and finished and (path / "model.safetensors").exists() else None
 
 
 class HistoryWriter(Callback):

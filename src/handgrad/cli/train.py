@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +17,28 @@ from ..data import Dataset
 from ..data.dataset import has_bright_background
 from ..diagnostics.model_card import model_card
 from ..errors import HandgradError, HandgradWarning
-from ..io.atomic import replace_file
+from ..io.atomic import encode_json, replace_file
 from ..io.models import load
-from ..model import Model
+from ..model import Evaluation, Model
 from ..recipes import RECIPES, Recipe
 from ..training import Trainer
 from .echo import echo, warn
-from .options import choose_recipe, data_option, given_flags, json_option, load_data, recipe_options
-from .progress import ProgressReporter, layer_sizes
-from .run_directory import GrowingReport, HistoryWriter, RunDirectory, has_run, is_unused, read_config
+from .options import (
+    GroupedCommand,
+    choose_recipe,
+    data_option,
+    given_flags,
+    json_option,
+    load_data,
+    model_path,
+    recipe_options,
+)
+from .progress import ProgressReporter, count, format_correct, layer_sizes, result_numbers
+from .run_directory import GrowingReport, HistoryWriter, RunDirectory, has_run, is_unused, read_config, read_result
 from .signals import exit_code
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @recipe_options()
 @data_option
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for the results.  [default: runs/RECIPE]")
@@ -50,8 +60,9 @@ def train(
 
     Writes the model, its history, a checkpoint and a report to a directory. An interrupted run can be continued with
     --resume and gives the same model as an uninterrupted one. The default recipe, post, trains a 784-30-10 network
-    with sigmoids for 30 epochs of SGD on MNIST. The flags change single settings of a recipe. Numbers of a table are
-    standardized. Of a small training set, a sixth is used for validation unless --validation is given.
+    with sigmoids for 30 epochs of SGD on MNIST; handgrad recipes lists the others. The flags change single settings of
+    a recipe, and the defaults below are those of post. Numbers of a table are standardized. Of a small training set,
+    a sixth is used for validation unless --validation is given.
 
     \b
     Examples:
@@ -64,6 +75,11 @@ def train(
         chosen, directory = _new_run(recipe, out, settings)
     else:
         chosen, directory, data = _resumed_run(resumed, {**settings, "recipe": recipe, "data": data, "out": out})
+        with RunDirectory(directory, chosen, data, new=False):  # not while another process trains in it
+            result = read_result(directory, chosen)
+        if result is not None:
+            echo(encode_json({**result, "run": str(directory)}) if as_json else _describe_finished(directory, result))
+            return
     dataset, data, substituted = load_data(data, warn)
     notes = list(dataset.notes)
     if resumed is None and settings["validation"] is None:
@@ -72,7 +88,7 @@ def train(
             notes.append("the validation set is a sixth of the training set")
     if not dataset.is_images:
         notes.append("the numbers are standardized")
-    dataset = replace(dataset, notes=tuple(notes))
+    loaded, dataset = dataset, replace(dataset, notes=tuple(notes))
     if chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
         warn("the images have a bright background, but deskewing expects a dark one (0): store 255 - x, or --no-deskew")
     with RunDirectory(directory, chosen, data, new=resumed is None) as run:
@@ -88,8 +104,9 @@ def train(
                 trainers[-1].history,
             )
             report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
-            card = model_card(model, history, dataset=dataset, settings=chosen.config(), evaluation=test, title=title)
+            card = model_card(model, history, dataset=loaded, settings=chosen.config(), evaluation=test, title=title)
             replace_file(directory / "model.md", card.encode())
+            run.finish(result_numbers(test, trainers), stopped=all(trainer.stop for trainer in trainers))
         except KeyboardInterrupt as interrupt:
             reporter.stop()
             echo(f"interrupted: {run.interrupted(reporter.saved())}", err=True)
@@ -123,7 +140,7 @@ def _new_run(recipe: str | None, out: Path | None, settings: dict[str, Any]) -> 
     """The recipe with the settings of the flags, and a directory without a run."""
     chosen = choose_recipe(recipe, settings)
     if chosen.teacher is not None and chosen.teacher not in RECIPES:  # a file; --resume may run in another directory
-        chosen = chosen.replace(teacher=str(Path(chosen.teacher).resolve()))
+        chosen = chosen.replace(teacher=str(model_path(Path(chosen.teacher)).resolve()))
     if out is not None:
         if has_run(out):
             raise HandgradError(f"{out} contains a run: continue it with --resume {out}, or choose another --out")
@@ -145,6 +162,14 @@ def _resumed_run(directory: Path, flags: dict[str, Any]) -> tuple[Recipe, Path, 
     return recipe.replace(epochs=epochs), directory, data
 
 
+def _describe_finished(directory: Path, result: dict[str, Any]) -> str:
+    """What --resume prints for a finished run, in one line."""
+    ended = "early stopping has ended it after " if result["stopped"] else ""
+    advice = "" if result["stopped"] else "; to train longer, add --epochs N"
+    test = format_correct(Evaluation(math.nan, result["test"]["correct"], result["test"]["total"]))
+    return f"{directory} is finished: {ended}{count(result['epochs'], 'epoch')}, test: {test}{advice}"
+
+
 def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> tuple[Model, list[Trainer]]:
     """Train the recipe of a run, its teacher first, and save the model. Returns it and one trainer for each member."""
     recipe, x, y = run.recipe, dataset.x_train, dataset.y_train
@@ -160,6 +185,10 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
         trainer.callbacks += [HistoryWriter(run, suffix), reporter, GrowingReport(run, dataset), checkpoint]
         if not run.new and checkpoint.path.exists():
             resume(trainer, checkpoint.path)
+            if trainer.epoch > recipe.epochs:
+                raise HandgradError(
+                    f"--epochs {recipe.epochs}: {checkpoint.path} already has {count(trainer.epoch, 'epoch')}"
+                )
         trainers.append(trainer)
 
     model = recipe.train(x, y, len(dataset.classes), teacher=teacher, on_trainer=on_trainer)
