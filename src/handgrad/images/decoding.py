@@ -25,6 +25,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # JPEG includes 
 _NAMES = ".png .jpg .jpeg .jpe .mpo .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .npy"
 SUFFIXES = frozenset(_NAMES.split())
 MAX_PIXELS = 128_000_000  # of an image file
+MAX_WEBP_PIXELS = 32_000_000  # the decoder needs 16 bytes per pixel, others 4
 MAX_ASPECT = 100  # longer side relative to the shorter side
 MAX_BYTES = 1 << 30  # of an npy file or a pipe
 KEPT_PIXELS = 2_000_000  # larger images are reduced to at most this number of pixels
@@ -145,10 +146,11 @@ def _decode(what: str, file: BinaryIO) -> Picture:
 # ---- Pillow ----------------------------------------------------------------------------------------------------------
 
 
-def check_size(what: str, height: int, width: int) -> None:
+def check_size(what: str, height: int, width: int, limit: int | None = None) -> None:
     """Check the size of an image before its pixels are decoded. Raises HandgradError if it is too large."""
-    if height * width > MAX_PIXELS:
-        raise HandgradError(f"{what} is too large: {width}x{height} pixels, expected at most {MAX_PIXELS:,} pixels")
+    limit = MAX_PIXELS if limit is None else limit
+    if height * width > limit:
+        raise HandgradError(f"{what} is too large: {width}x{height} pixels, expected at most {limit:,} pixels")
     if max(height, width) > MAX_ASPECT * max(min(height, width), 1):
         raise HandgradError(
             f"{what} has {width}x{height} pixels: expected an image at most {MAX_ASPECT} times as long as wide"
@@ -157,7 +159,7 @@ def check_size(what: str, height: int, width: int) -> None:
 
 def _from_pillow(image: Any, what: str = "the image") -> Picture:
     width, height = image.size
-    check_size(what, height, width)
+    check_size(what, height, width, MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS)
     factor = _factor(height, width)
     try:
         orientation = image.getexif().get(ORIENTATION)
