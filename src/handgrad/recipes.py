@@ -137,7 +137,10 @@ class Recipe:
                 f"{MOMENTUM_OPTIMIZERS[-1]}, got {self.optimizer}"
             )
         if self.early_stopping and not self.validation:
-            raise HandgradError(f"early_stopping {self.early_stopping} needs validation examples, got validation 0")
+            raise HandgradError(
+                f"early_stopping {self.early_stopping} needs validation examples, got validation 0: choose a number, "
+                "for example a sixth of the training examples"
+            )
         if self.tta not in SHIFTS:
             raise HandgradError(f"tta must be one of {', '.join(map(str, SHIFTS))}, got {self.tta}")
         if self.temperature != 1 and self.loss != "cross_entropy":

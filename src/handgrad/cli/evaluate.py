@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Evaluate a model on the test set.
 
-    Prints the accuracy, the loss and the confusion matrix.
+    MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix.
     """
     classifier = _load_classifier(model)
     dataset = load_dataset("mnist" if data is None else data).with_classes(classifier.classes)
@@ -64,10 +64,11 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
 def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: bool) -> None:
     """Predict the digits in image files.
 
-    Each IMAGE is a PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy file of any size, a directory of such files, or - for
-    standard input. Photographs, ruled paper and several digits in one image are read: every digit is found, cropped,
-    scaled and centred as in MNIST. The answer is "not sure" if the confidence is below 60 % or if the shape is not a
-    digit's. After an image that cannot be read or has no digit, the others are read, and the exit code is 2.
+    MODEL is a model file or a run directory. Each IMAGE is a PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy file of any
+    size, a directory of such files, or - for standard input. Photographs, ruled paper and several digits in one image
+    are read: every digit is found, cropped, scaled and centred as in MNIST. The answer is "not sure" if the confidence
+    is below 60 % or if the shape is not a digit's. After an image that cannot be read or has no digit, the others are
+    read, and the exit code is 2.
     """
     classifier = _load_classifier(model)
     if classifier.image_shape is None:

@@ -14,6 +14,8 @@ from ..data import Dataset, load
 from ..errors import HandgradError, unknown
 from ..recipes import GROUPS, RECIPES, Recipe
 
+METAVARS = {"early_stopping": "PATIENCE", "teacher": "MODEL|RECIPE"}  # those of other options are their types
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 data_option = click.option(
@@ -84,7 +86,7 @@ def recipe_options(*names: str, default: str = "post") -> Callable[[Function], F
             options.append(click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text))
         else:
             number = int if kind is int else float if kind in (float, float | None) else str
-            options.append(click.option(flag, type=number, help=text))
+            options.append(click.option(flag, type=number, metavar=METAVARS.get(setting.name), help=text))
     text = f"Named settings to start from: {', '.join(RECIPES)}.  [default: {default}]"
     recipe = click.option("--recipe", metavar="NAME", help=text, shell_complete=_complete_recipe)
 
