@@ -454,6 +454,16 @@ def test_a_run_directory_is_accepted_as_a_model(trained: tuple[Path, str], data:
     assert (copied / "model.c").exists()
 
 
+def test_parity_accepts_a_run_directory(trained: tuple[Path, str], monkeypatch, invoke) -> None:
+    """Without PyTorch, which the comparison itself needs."""
+
+    def load_model(path: Path) -> None:
+        raise handgrad.HandgradError(f"loads {path}")
+
+    monkeypatch.setattr("handgrad.cli.diagnose.load_model", load_model)
+    assert invoke("parity", trained[0])[2] == f"handgrad: loads {trained[0]}/model.safetensors\n"
+
+
 def test_the_directory_of_an_unfinished_run_is_no_model(trained: tuple[Path, str], tmp_path: Path, invoke) -> None:
     copied = copy_run(trained[0], tmp_path / "run")
     (copied / "model.safetensors").unlink()
