@@ -315,7 +315,7 @@ def test_the_command_exits_with_1_if_a_gradient_is_wrong(model: Any, monkeypatch
         (("--recipe", "pots"), "did you mean 'post'"),
         (("--hidden", "0"), "must be an integer >= 1"),
         (("--data", "DIGITS", "--batch-size", "41"), "has 40 training examples"),
-        (("--data", "nowhere"), "nowhere contains no IDX files"),
+        (("--data", "nowhere"), "there is no data set 'nowhere'"),
         (("--dtype", "float16"), "float16"),
         (("none.safetensors",), "cannot read none.safetensors"),
         (("MODEL", "--hidden", "5"), "already contains a network: leave out --hidden"),

@@ -169,7 +169,8 @@ def _has_huge_integer(value: Any) -> bool:
 
 def _check_fitted(fitted: dict[str, Any], n_in: int) -> None:
     """Raise ValueError unless the fitted attributes have the types that continuing the training needs."""
-    recorded = [name for name in FITTED if name not in ("loss_", "best_epoch_")] if "history_" in fitted else COUNTS[:-1]
+    always = [name for name in FITTED if name not in ("loss_", "best_epoch_")]
+    recorded = always if "history_" in fitted else COUNTS[:-1]
     missing = [name for name in recorded if name not in fitted]
     if missing or fitted["n_features_in_"] != n_in:
         raise ValueError(f"no {missing[0]}" if missing else f"n_features_in_ is {fitted['n_features_in_']}")
