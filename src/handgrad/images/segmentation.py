@@ -357,6 +357,8 @@ def _remove_horizontal(ink: Ink) -> Ink:
         for first, last in _runs(share >= PARALLEL_COVERAGE):
             if last - first <= thickest:
                 found.append((float(share[first:last].max()), float(slope), first, last))
+    if min(height, width) < 60:  # strokes are as thin as lines: only frames
+        found = [line for line in found if line[0] >= COVERAGE]
     lines = _distinct(found, height)
     result = ink.copy()
     for share, slope, first, last in lines:
