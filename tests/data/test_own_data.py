@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
+import scipy.sparse
 from PIL import Image
 
 from handgrad import HandgradError
@@ -53,6 +54,7 @@ def expected(x, names) -> set[tuple[bytes, str]]:
         ([b"b", b"a"], [1, 0], ("a", "b")),
         ([[0, 1], [1, 0], [0, 1]], [1, 0, 1], ("0", "1")),
         ([[4], [6]], [0, 1], ("4", "6")),
+        (np.array(["b", "a"], np.dtypes.StringDType()), [1, 0], ("a", "b")),
         (np.array(["x", 3], object), [1, 0], ("3", "x")),
         (np.array([4, 2.0], object), [1, 0], ("2", "4")),
         (pandas.Series(["b", "a"], dtype="category"), [1, 0], ("a", "b")),
@@ -96,6 +98,7 @@ def test_names_of_the_classes(y, classes, names, indices) -> None:
         ([0, 1], {"classes": ["a"]}, "classes has 1 names"),
         ([0, 1], {"classes": {0: "a"}}, "no name for the label 1"),
         ([0, 1], {"classes": "ab"}, "must be a list of names"),
+        ([0, 1], {"classes": {"a", "b"}}, "must be a list of names"),
         ([], {}, "no labels"),
     ],
 )
@@ -166,6 +169,10 @@ def test_a_frame_with_columns_of_several_types() -> None:
         (NUMBERS[:30], "x has 30 examples and y has 40 labels"),
         (np.zeros((40, 4, 4, 2)), "1 or 3 channels"),
         (np.zeros((40, 0)), "expected numbers"),
+        (scipy.sparse.csr_array(NUMBERS), r"pass x.toarray\(\)"),
+        (polars.LazyFrame({"a": range(40)}), r"pass x.collect\(\)"),
+        (np.ma.masked_less(NUMBERS, NUMBERS.mean()), "masked values"),
+        (iter(NUMBERS), "expected numbers"),
     ],
 )
 def test_arrays_that_are_rejected(refused, x, message) -> None:
@@ -257,6 +264,47 @@ def test_tables_of_numbers_with_labels_of_text(tmp_path, delimiter, header, firs
         header = [*header[1:], header[0]]
     path = write_table(tmp_path / "zoo.csv", NUMBERS, KINDS, header, first, delimiter)
     assert contents(load(path)) == expected(NUMBERS, KINDS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\na;b;kind\n{}",  # Excel
+        "# measured in May\na,b,kind\n{}",
+        "a,b,kind,\n{,}",  # a delimiter at the end of each row
+        "a,b,kind\n{,}",
+        "a,b,kind\n{number}",  # R's write.table
+        "0,1,label\n{}",  # DataFrame(array) with a column of labels
+        ",0,1,label\n{number}",
+        'a, b, "kind"\n{space}',
+        "id,a,b,kind\n{text}",
+    ],
+)
+def test_tables_as_other_programs_write_them(tmp_path, text) -> None:
+    delimiter = ";" if ";" in text else ","
+    start, _, kind = text.rstrip("}").partition("{")
+    rows = []
+    for i in range(40):
+        row = [f"{i}.5", f"{i}", ["cat", "dog"][i % 2]]
+        row = {"number": [str(i), *row], "text": [f"user{i}", *row], ",": [*row, ""]}.get(kind, row)
+        rows.append(", ".join([*row[:-1], f'"{row[-1]}"']) if kind == "space" else delimiter.join(row))
+    (tmp_path / "table.csv").write_text(start + "\n".join(rows))
+    dataset = load(str(tmp_path / "table.csv"))
+    assert dataset.classes == ("cat", "dog")
+    assert len(dataset.x_train) + len(dataset.x_test) == 40
+    assert np.concatenate([dataset.x_train, dataset.x_test]).sum(axis=0).tolist() == [800.0, 780.0]
+
+
+def test_a_label_can_be_a_number_sign(tmp_path) -> None:
+    (tmp_path / "table.csv").write_text("#,1.5,2\n#,2.5,3\na,3.5,1\na,1.5,2\n" * 5)
+    dataset = load(str(tmp_path / "table.csv"))
+    assert (dataset.classes, len(dataset.y_train) + len(dataset.y_test)) == (("#", "a"), 20)
+
+
+def test_a_table_without_rows_is_rejected(refused, tmp_path) -> None:
+    (tmp_path / "table.csv").write_text("a,b,kind\n")
+    with refused("has no rows"):
+        load(str(tmp_path / "table.csv"))
 
 
 def test_the_column_of_labels(tmp_path) -> None:
@@ -477,6 +525,34 @@ def test_folders_that_are_rejected(refused, tmp_path) -> None:
     (tmp_path / "dog" / "0.png").write_bytes(b"damaged")
     with refused(r"dog.0\.png"):
         load(str(tmp_path))
+
+
+def test_hidden_folders_and_test_images_without_classes_are_left_out(tmp_path) -> None:
+    write_images(tmp_path / "train", DARK, KINDS)
+    (tmp_path / "test").mkdir()
+    Image.fromarray(DARK[0]).save(tmp_path / "test" / "0.png")
+    hidden = next(entry for entry in (tmp_path / "train").iterdir() if entry.is_dir()) / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "1.png").write_bytes(b"damaged")
+    dataset = load(str(tmp_path))
+    assert contents(dataset) == expected(DARK, KINDS)
+    assert dataset.notes[0] == "test is left out, because it has no folders of the classes"
+
+
+@pytest.mark.parametrize("size", [20, (0, 20), (10, 20, 30), (10**6, 10**6), "28", (2.5, 3)])
+def test_sizes_that_are_rejected(refused, tmp_path, size) -> None:
+    write_images(tmp_path, DARK, KINDS)
+    with refused("size must be"):
+        load(str(tmp_path), size=size)
+
+
+def test_archives_with_capital_letters_dates_and_files_of_macos(tmp_path) -> None:
+    path = tmp_path / "OWN.NPZ"
+    with path.open("wb") as file:
+        np.savez(file, x=NUMBERS, y=np.array(["2026-01-01", "2026-02-01"], "M8[D]")[np.arange(40) % 2])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/._x.npy", b"no array")
+    assert load(str(path)).classes == ("2026-01-01", "2026-02-01")
 
 
 def test_paths_that_are_no_data_set(refused, tmp_path) -> None:

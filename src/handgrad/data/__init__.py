@@ -94,7 +94,7 @@ def load(
         return load_folder(path, size=size, classes=classes)
     if not path.exists():
         raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         from .archives import load_npz
 
         if path.stat().st_size == MNIST.npz.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -34,6 +35,7 @@ ALL: tuple[tuple[str, str], ...] = (
 )
 ALL += (("x", "label"), ("x", "labels"), ("arr_0", "arr_1"))
 NAMES = ("classes", "class_names", "target_names")
+ARRAY_NAME = re.compile(r"(?!__MACOSX/).*\.npy", re.DOTALL)
 MAX_BYTES = 1 << 33
 EXPECTED = "expected x_train, y_train, x_test and y_test, or x and y"
 
@@ -101,7 +103,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            members = [info for info in archive.infolist() if ARRAY_NAME.fullmatch(info.filename)]
             if sum(info.file_size for info in members) > MAX_BYTES:
                 raise HandgradError(f"{path} decompresses to more than {MAX_BYTES:,} bytes: expected a smaller file")
             return {info.filename.removesuffix(".npy").lower(): _read_member(archive, info) for info in members}
@@ -125,7 +127,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
         if dtype.hasobject:
             raise HandgradError(f"{name} contains Python objects: save arrays of numbers or text")
         size = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiubUS" or min(shape, default=0) < 0 or file.tell() + size != info.file_size:
+        if dtype.kind not in "fiubUSMm" or min(shape, default=0) < 0 or file.tell() + size != info.file_size:
             raise HandgradError(f"{name} has dtype {dtype} and shape {shape}: the file is damaged or not an array")
         data = bytearray(file.read())
     array = np.frombuffer(data, dtype) if size else np.empty(math.prod(shape), dtype)

@@ -301,7 +301,14 @@ def as_examples(name: str, x: Any) -> Examples:
     HandgradError
         For other shapes, values that are no numbers, missing values, and pixels out of range.
     """
+    if hasattr(x, "toarray") or hasattr(x, "collect"):
+        remedy = f"{name}.toarray()" if hasattr(x, "toarray") else f"{name}.collect()"
+        raise HandgradError(f"{name} is a {type(x).__name__}, which is not an array: pass {remedy}")
+    if np.ma.is_masked(x):
+        raise HandgradError(f"{name} has masked values: fill in or remove missing values")
     x = as_array(name, x.to_numpy() if hasattr(x, "to_numpy") else x)
+    if x.ndim == 0:
+        raise HandgradError(f"{name} is {str(x)[:40]!r}: expected numbers (count, n), or images (count, height, width)")
     if x.dtype.kind in "OUS":  # a DataFrame with columns of several types
         x = _as_numbers(name, x)
     if x.dtype.kind == "b" and x.ndim == 2:

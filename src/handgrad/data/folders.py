@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import check_int
 from ..errors import HandgradError, optional
 from .dataset import Dataset, has_bright_background
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".npy")
 TRAIN = ("train", "training", "trainingset", "training_set", "train_set")
 TEST = ("test", "testing", "testset", "test_set", "val", "valid", "validation", "eval")
+HIDDEN = (".", "__")  # such as .ipynb_checkpoints and __MACOSX
 MAX_SIDE = 64  # pixels; larger images are reduced unless a size is given
+LARGEST_SIDE = 4096  # of a size that is given
 
 
 def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any = None) -> Dataset:
@@ -41,6 +44,8 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
     HandgradError
         If there are fewer than two folders with images, or if an image cannot be read.
     """
+    if size is not None:
+        size = _check_size(size)
     parts = _parts(path)
     files = {part: _files(folder) for part, folder in parts.items()}
     if any(len({label for _, label in found}) < 2 for part, found in files.items() if part == "train"):
@@ -48,8 +53,11 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
             f"{path} contains neither IDX files nor a folder of images for each class: expected PATH/CLASS/IMAGE.png, "
             "with at least two classes"
         )
-    images = {part: [_read(file) for file, _ in found] for part, found in files.items()}
     notes: list[str] = []
+    if "test" in files and not files["test"]:  # such as Kaggle's images without classes
+        del files["test"]
+        notes.append(f"{parts['test'].name} is left out, because it has no folders of the classes")
+    images = {part: [_read(file) for file, _ in found] for part, found in files.items()}
     shapes = Counter(image.shape for found in images.values() for image in found)
     if size is None:
         height, width = max(shapes, key=lambda shape: (shapes[shape], shape))
@@ -73,6 +81,17 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
     )
 
 
+def _check_size(size: Any) -> tuple[int, int]:
+    """The size as two integers. Raises HandgradError if it is something else."""
+    try:
+        height, width = (check_int("size", side, 1) for side in size)
+    except (TypeError, ValueError):
+        raise HandgradError(f"size must be (height, width) in pixels, got {size!r}") from None
+    if max(height, width) > LARGEST_SIDE:
+        raise HandgradError(f"size must be at most {LARGEST_SIDE} pixels per side, got {size!r}")
+    return height, width
+
+
 def _parts(path: Path) -> dict[str, Path]:
     """The folders of the training set and of the test set, or the folder itself."""
     folders = {entry.name.lower(): entry for entry in _entries(path) if entry.is_dir()}
@@ -86,7 +105,7 @@ def _parts(path: Path) -> dict[str, Path]:
 def _entries(path: Path) -> list[Path]:
     """The files and folders in a folder, without hidden ones, sorted by name."""
     try:
-        return sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "__")))
+        return sorted(entry for entry in path.iterdir() if not entry.name.startswith(HIDDEN))
     except OSError as error:
         raise HandgradError(f"cannot read {path}: {error.strerror}") from error
 
@@ -97,7 +116,7 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
     for entry in _entries(folder):
         if entry.is_dir():
             for directory, folders, names in os.walk(entry):
-                folders.sort()
+                folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
                 files = (Path(directory, name) for name in sorted(names) if not name.startswith("."))
                 found += [(file, entry.name) for file in files if file.suffix.lower() in SUFFIXES]
     return found

@@ -74,8 +74,8 @@ def _named(
     labels: list[Any], y: NDArray[Any], y_test: NDArray[Any], classes: Sequence[str]
 ) -> tuple[list[Any], tuple[str, ...]]:
     """The label of each class and its name, for a sequence of names."""
-    if isinstance(classes, str):
-        raise HandgradError(f"classes must be a list of names, got the text {classes!r}")
+    if isinstance(classes, str | set | frozenset):  # a set has no order
+        raise HandgradError(f"classes must be a list of names, got {classes!r}")
     names = tuple(map(str, classes))
     integers = y.dtype.kind in "iu"
     if integers and labels[0] >= 0 and max(labels[-1], y_test.max(initial=0)) < len(names):
@@ -93,6 +93,8 @@ def _named(
 def _as_labels(name: str, y: Any) -> NDArray[Any]:
     """Labels (count,) as integers, if they are, else as strings."""
     y = as_array(name, y.to_numpy() if hasattr(y, "to_numpy") else y)
+    if y.dtype.kind == "T":  # strings of variable width
+        y = y.astype(object)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 2 and y.dtype.kind in "fiub" and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():

@@ -115,9 +115,11 @@ def as_pixels(x: NDArray[Any], columns: list[str] | None) -> NDArray[Any]:
 def read_table(path: Path, *, label: str | int | None = None) -> Table:
     """Read a CSV file.
 
-    The delimiter is the comma, the semicolon, the tabulator, the vertical bar, or else white space. The column of the
-    labels is the one named label, class, target or y; or else the only column of text; or else the first column, or the
-    last one if the first has fractions. Columns without a name and columns named id or index are left out.
+    The delimiter is the comma, the semicolon, the tabulator, the vertical bar, or else white space. Lines that start
+    with # at the top of the file are left out, except for the header of numpy.savetxt, and so is the line "sep=;" of
+    Excel. The column of the labels is the one named label, class, target or y; or else the only column of text; or else
+    the first column, or the last one if the first has fractions. Columns without a name and columns named id or index
+    are left out.
 
     Parameters
     ----------
@@ -133,31 +135,57 @@ def read_table(path: Path, *, label: str | int | None = None) -> Table:
     """
     text, name = _decode(decompress(read_bytes(path), path.name), path.name), path.name
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if lines[0].startswith("#"):  # numpy.savetxt
-        lines[0] = lines[0].lstrip("# ")
-    first = next((line for line in lines if line.strip()), "")
-    delimiter = max(DELIMITERS, key=_outside_quotes(first).count)
-    delimiter = delimiter if delimiter in _outside_quotes(first) else " "
+    delimiter = _prepare(lines)
     reader = _Reader(lines, delimiter, name)
     peek = reader.peek(PEEK)
     if not peek or len(peek[0]) < 2:
         raise HandgradError(f"{name} is not a table: expected a column of labels and columns of numbers, as a CSV file")
     header = [cell.strip() for cell in peek[0]] if _is_header(peek) else None
+    if header and all(len(row) == len(header) + 1 for row in peek[1:]):
+        # A delimiter at the end of each row, or the row names of R's write.table
+        header = [*header, ""] if not any(row[-1].strip() for row in peek[1:]) else ["", *header]
+    if len(peek) == 1 and not any(map(_is_number, peek[0])):  # a header
+        raise HandgradError(f"{name} has no rows: expected at least two examples")
     column = _label_column(label, header, peek[1:] if header else peek, name)
     if header:
         reader.skip()
-    features, labels = reader.read(column, header)
-    names = None if header is None else header[:column] + header[column + 1 :]
+    left_out = [i for i, other in enumerate(header or ()) if other.lower() in INDICES and i != column]
+    if header and len(left_out) == len(header) - 1:
+        left_out = []
+    features, labels = reader.read(column, header, left_out)
+    names = None if header is None else [other for i, other in enumerate(header) if i not in (*left_out, column)]
     notes = [f"the labels are the column {header[column]!r}" if header else f"the labels are column {column + 1}"]
-    if names is not None:
-        left_out = [i for i, other in enumerate(names) if other.lower() in INDICES]
-        if left_out and len(left_out) < len(names):
-            kept = [i for i in range(len(names)) if i not in left_out]
-            notes.append(f"left out: the column {', '.join(repr(names[i]) for i in left_out)}")
-            features, names = np.ascontiguousarray(features[:, kept]), [names[i] for i in kept]
+    if header and names is not None:
+        if left_out:
+            notes.append(f"left out: the column {', '.join(repr(header[i]) for i in left_out)}")
         if [other.isdigit() for other in names] == [True] * len(names):
             names = None  # numbers instead of names, as pandas writes them
     return Table(features, labels, names, notes)
+
+
+def _prepare(lines: list[str]) -> str:
+    """Empty the lines that are not part of the table, in place; return the delimiter."""
+    used = list(itertools.islice((i for i, line in enumerate(lines) if line.strip()), PEEK))
+    if used and (found := re.fullmatch(r"sep=(.)\s*", lines[used[0]], re.IGNORECASE)):  # Excel
+        lines[used[0]] = ""
+        return found[1]
+    comments = list(itertools.takewhile(lambda i: lines[i].startswith("#"), used))
+    first = lines[used[len(comments)]] if len(comments) < len(used) else ""
+    delimiter = _delimiter(first)
+    for i in comments:
+        header = lines[i].lstrip("# ")
+        cells, expected = (text.split(None if delimiter == " " else delimiter) for text in (header, first))
+        if len(cells) != len(expected):
+            lines[i] = ""
+        elif i == comments[-1] and cells[0]:  # the header of numpy.savetxt; a label # has no text behind it
+            lines[i] = header
+    return delimiter
+
+
+def _delimiter(line: str) -> str:
+    line = _outside_quotes(line)
+    delimiter = max(DELIMITERS, key=line.count)
+    return delimiter if delimiter in line else " "
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -191,7 +219,7 @@ class _Reader:
                 if line.strip():
                     yield number, line.split()
             return
-        reader = csv.reader((f"{line}\n" for line in lines), delimiter=self.delimiter)
+        reader = csv.reader((f"{line}\n" for line in lines), delimiter=self.delimiter, skipinitialspace=True)
         try:
             for row in reader:
                 if any(row) and (len(row) > 1 or row[0].strip()):
@@ -206,14 +234,15 @@ class _Reader:
         """Skip the header."""
         self.first = next(number for number, _ in self.rows())
 
-    def read(self, column: int, header: list[str] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The features and the labels of all rows."""
+    def read(self, column: int, header: list[str] | None, left_out: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The features and the labels of all rows, without the columns that are left out."""
         whole = None if self.quoted or self.delimiter == " " else self._whole_numbers()
         if whole is not None and (header is None or whole.shape[1] == len(header)):
-            return np.delete(whole, column, axis=1), whole[:, column].astype(np.float64)
+            return np.delete(whole, [column, *left_out], axis=1), whole[:, column].astype(np.float64)
         parts: list[NDArray[np.float64]] = []
         labels: list[str] = []
         rows, width = self.rows(), None
+        dropped = sorted((i - (i > column) for i in left_out), reverse=True)  # without the column of labels
         while chunk := list(itertools.islice(rows, CHUNK)):
             width = len(header) if header else width or len(chunk[0][1])
             for number, row in chunk:
@@ -222,7 +251,9 @@ class _Reader:
                 labels.append(row.pop(column).strip())
                 if labels[-1].lower() in MISSING:
                     raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
-            parts.append(self._numbers(chunk, column, header))
+                for i in dropped:
+                    del row[i]
+            parts.append(self._numbers(chunk, [i for i in range(width) if i not in (column, *left_out)], header))
         if not parts:
             raise HandgradError(f"{self.name} has no rows: expected at least two examples")
         return _as_bytes(np.concatenate(parts)), _as_numbers(labels)
@@ -240,7 +271,9 @@ class _Reader:
                 return None
         return np.concatenate(parts) if parts and len({part.shape[1] for part in parts}) == 1 else None
 
-    def _numbers(self, chunk: list[tuple[int, list[str]]], column: int, header: list[str] | None) -> NDArray[Any]:
+    def _numbers(
+        self, chunk: list[tuple[int, list[str]]], columns: Sequence[int], header: list[str] | None
+    ) -> NDArray[Any]:
         rows = [row for _, row in chunk]
         try:
             x = np.array(rows, np.float64)
@@ -250,7 +283,7 @@ class _Reader:
             return x
         i, j = np.argwhere(~np.isfinite(x))[0]
         number, cell = chunk[i][0], rows[i][j].strip()
-        j = int(j) + (j >= column)
+        j = columns[j]
         where = f"{self.name}, line {number}, column {repr(header[j]) if header else j + 1}"
         if cell.lower() in MISSING:
             raise HandgradError(f"{where} has no value: fill in missing values, or remove such rows")
@@ -284,9 +317,14 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
         if text and below and all(map(_is_number, below)):
             return True
     numbers = [cell.strip() for cell in first if _is_number(cell)]
-    return len(numbers) == len(first) > 3 and any(
-        numbers == [str(start + j) for j in range(len(first))] for start in (0, 1)
+    if not any(numbers == [str(start + j) for j in range(len(numbers))] for start in (0, 1)):
+        return False
+    # pandas writes such numbers for the columns of an array, next to the name of a column of labels
+    named = any(
+        cell.strip().lower() in LABELS and all(row[j] != cell for row in rest if j < len(row))
+        for j, cell in enumerate(first)
     )
+    return (named and len(numbers) > 0) or len(numbers) == len(first) > 3
 
 
 def _label_column(label: str | int | None, header: list[str] | None, rows: Sequence[Sequence[str]], name: str) -> int:
