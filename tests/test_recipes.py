@@ -657,3 +657,8 @@ def test_recipes_of_images_reject_numbers(name, refused) -> None:
 def test_for_examples_limits_the_validation_set_to_a_sixth() -> None:
     assert [POST.for_examples(count).validation for count in (60, 6_000, 60_000, 100_000)] == [10, 1000, 10_000, 10_000]
     assert PLAIN.replace(validation=0).for_examples(60).validation == 0
+
+
+def test_a_single_class_is_rejected(refused):
+    with refused("the data have 1 class: expected at least 2"):
+        RECIPES["post"].for_examples(20).train(np.zeros((20, 4)), np.zeros(20, int), 1)

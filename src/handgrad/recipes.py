@@ -296,6 +296,10 @@ class Recipe:
         return OPTIMIZERS[self.optimizer](self.lr, **given)
 
     def _network(self, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence) -> Network:
+        if n_out < 2:
+            raise HandgradError(
+                f"the data have {n_out} class: expected at least 2, so that there is something to learn"
+            )
         preprocessing = self.preprocessing(shape)
         seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
         network = Network(

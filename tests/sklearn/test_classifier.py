@@ -128,3 +128,9 @@ def test_multilabel_history_has_no_accuracy():
     model = MLPClassifier(**SMALL).fit(X_LABELS, LABELS, X_val=X_LABELS[:50], y_val=LABELS[:50])
     assert set(model.history_) == {"loss", "lr", "seconds", "val_loss", "val_score"}
     assert model.history_["val_score"][-1] == model.score(X_LABELS[:50], LABELS[:50])
+
+
+def test_missing_dates_are_rejected():
+    y = np.array(["2026-01-01", "NaT"], "M8[D]")[np.arange(10) % 2]
+    with pytest.raises(ValueError, match="contains NaT"):
+        MLPClassifier().fit(np.eye(10), y)
