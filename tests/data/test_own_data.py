@@ -301,6 +301,12 @@ def test_a_label_can_be_a_number_sign(tmp_path) -> None:
     assert (dataset.classes, len(dataset.y_train) + len(dataset.y_test)) == (("#", "a"), 20)
 
 
+def test_long_labels_are_rejected(refused, tmp_path) -> None:
+    path = write_table(tmp_path / "table.csv", NUMBERS, [*KINDS[:-1], "x" * 100_000])
+    with refused("line 40 has a label of 100,000 characters: expected at most 1,000"):
+        load(path)
+
+
 def test_a_table_without_rows_is_rejected(refused, tmp_path) -> None:
     (tmp_path / "table.csv").write_text("a,b,kind\n")
     with refused("has no rows"):

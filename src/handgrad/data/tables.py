@@ -23,6 +23,7 @@ MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
 DELIMITERS = ",;\t|"
 PIXEL_NAME, POSITION_NAME = re.compile(r"(pixel|px|pix)[ _.-]?\d+", re.I), re.compile(r"(\d+)x(\d+)")
 MIN_PIXELS, MIN_BRIGHTEST = 64, 128  # of a table without a header that is read as images
+MAX_LABEL = 1000  # characters
 PEEK, CHUNK = 20, 2000  # rows: to find the header and the labels; read at a time
 
 
@@ -251,6 +252,11 @@ class _Reader:
                 labels.append(row.pop(column).strip())
                 if labels[-1].lower() in MISSING:
                     raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
+                if len(labels[-1]) > MAX_LABEL:  # NumPy's strings take the space of the longest one
+                    raise HandgradError(
+                        f"{self.name}, line {number} has a label of {len(labels[-1]):,} characters: "
+                        f"expected at most {MAX_LABEL:,}"
+                    )
                 for i in dropped:
                     del row[i]
             parts.append(self._numbers(chunk, [i for i in range(width) if i not in (column, *left_out)], header))
