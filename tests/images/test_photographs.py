@@ -103,6 +103,14 @@ def test_several_effects_and_both_polarities(model: handgrad.Model, digit: str) 
     assert read(model, 255 - photograph(digit, "noise")) == digit
 
 
+@pytest.mark.parametrize("angle", range(0, 360, 45))
+def test_hard_shadow_across_the_digit_from_every_direction(model: handgrad.Model, angle: int) -> None:
+    rows, columns = np.mgrid[0:300, 0:300] / 300 - 0.5
+    for digit in ("0", "7"):
+        dark = rows * np.sin(np.deg2rad(angle)) + columns * np.cos(np.deg2rad(angle)) > 0
+        assert read(model, photograph(digit) * np.where(dark, 0.5, 1)) == digit
+
+
 @pytest.mark.parametrize(("ink", "paper"), [((178, 50, 60), (60, 120, 60)), ((40, 90, 230), (110, 96, 20))])
 def test_ink_and_paper_of_equal_luminance(model: handgrad.Model, ink: Any, paper: Any) -> None:
     assert abs(np.dot(np.subtract(ink, paper), decoding.LUMA)) < 9
@@ -212,7 +220,7 @@ def test_answer_below_the_threshold_is_not_sure() -> None:
     assert sum(reading.probabilities.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("noise", [0, 4, 12])
+@pytest.mark.parametrize("noise", [0, 4, 12, 30])
 def test_paper_with_a_shadow_is_blank(model: handgrad.Model, noise: int) -> None:
     image = 220 + np.random.default_rng(0).normal(0, noise, (200, 200)) - np.linspace(0, 80, 200)
     assert read(model, np.clip(image, 0, 255)) == "?"

@@ -31,7 +31,7 @@ MAX_SLOPE = 0.12  # of ruled lines: 7 degrees
 SAME_SLOPE = 0.02  # difference of the slopes of parallel lines, with the perspective of a photograph
 COVERAGE = 0.85  # a line covers this fraction of the image
 PARALLEL_COVERAGE = 0.5  # if there are at least three parallel lines
-CLEAR = 0.3  # contrast above which the other polarity is not tried
+CLEAR = 0.3  # contrast above which the less likely polarity is not tried
 CONTACT = 0.2  # of the size of a component at the border: above, it is a shadow or an edge if a digit is larger
 OUTER = 0.15  # width of the margin, relative to the side, in which thin lines are edges
 SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
@@ -146,22 +146,26 @@ class _Page(NamedTuple):
 
 
 def _segment(grey: Ink) -> _Page | None:
-    """Separate strokes from background: the polarity with more ink, without lines if that leaves a digit."""
+    """Separate strokes from background, without lines if that leaves a digit.
+
+    The more likely polarity is accepted if its contrast is clear. Otherwise both are compared, and must differ from the
+    paper around them.
+    """
     pages: list[tuple[float, _Page]] = []
     for contrast in contrasts(grey):
         without = remove_lines(contrast.ink)
         for ink in (without, contrast.ink):
             labels, count = label(local_threshold(ink))
-            found = select(components(labels, count, ink), labels.shape)
-            parts = [part for part in found if _is_ink(grey, contrast, labels, part)]
+            parts = select(components(labels, count, ink), labels.shape)
+            if not pages and max((part.contrast for part in parts), default=0) > CLEAR:
+                return _Page(ink, labels, parts)
+            parts = [part for part in parts if _is_ink(grey, contrast, labels, part)]
             if parts:
                 score = max(part.contrast * math.sqrt(part.area) for part in parts)
                 pages.append((score, _Page(ink, labels, parts)))
                 break
             if not (without < contrast.ink).any():
                 break
-        if pages and max(part.contrast for part in pages[0][1].parts) > CLEAR:
-            break
     return max(pages, key=lambda scored: scored[0])[1] if pages else None
 
 
