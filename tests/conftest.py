@@ -42,6 +42,6 @@ def _raises_one_line(match):
 
 
 @pytest.fixture
-def refused():
+def rejects():
     """A replacement for pytest.raises: expects a HandgradError whose message matches and is a single line."""
     return _raises_one_line

@@ -84,8 +84,8 @@ def test_checked_bytes_are_a_view(count):
         (np.zeros((2, 3, 2)), (2, 3), r"images of \(3, 2\) pixels: expected \(2, 3\)"),
     ],
 )
-def test_check_inputs_rejects_pixels_out_of_range(x, image_shape, message, refused):
-    with refused(message):
+def test_check_inputs_rejects_pixels_out_of_range(x, image_shape, message, rejects):
+    with rejects(message):
         check_inputs(x, 6, image_shape)
 
 
@@ -142,17 +142,17 @@ SPOILED[5, 3] = np.nan
     ],
     ids=str,
 )
-def test_check_inputs_rejects_what_is_not_a_set_of_examples(x, message, refused):
-    with refused(message):
+def test_check_inputs_rejects_what_is_not_a_set_of_examples(x, message, rejects):
+    with rejects(message):
         check_inputs(x, 6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
-def test_the_search_for_nan_and_infinity_covers_every_row(dtype, refused):
+def test_the_search_for_nan_and_infinity_covers_every_row(dtype, rejects):
     x = np.full((5000, 3), 6e4, dtype)  # more than one block, and large squares
     check_inputs(x, 3)
     x[4999, 2] = np.inf
-    with refused(r"x\[4999, 2\] is inf"):
+    with rejects(r"x\[4999, 2\] is inf"):
         check_inputs(x, 3)
 
 
@@ -180,8 +180,8 @@ def test_labels_may_have_any_integer_dtype(kind):
     ],
     ids=str,
 )
-def test_check_labels_rejects_what_is_not_a_class(y, message, refused):
-    with refused(message):
+def test_check_labels_rejects_what_is_not_a_class(y, message, rejects):
+    with rejects(message):
         check_labels(y, 3, 2)
 
 
@@ -197,8 +197,8 @@ def test_sample_weights_are_scaled_to_a_mean_of_1(dtype):
     "weights",
     [[1, 1], [[1], [1], [1]], 1.0, ["1", "2", "3"], [1, -1, 1], [0, 0, 0], [1, math.nan, 1], [math.inf, 1, 1]],
 )
-def test_check_sample_weight_rejects_what_is_not_a_weight(weights, refused):
-    with refused("sample_weight"):
+def test_check_sample_weight_rejects_what_is_not_a_weight(weights, rejects):
+    with rejects("sample_weight"):
         check_sample_weight(weights, 3, np.float32)
 
 
@@ -214,18 +214,18 @@ def test_check_sample_weight_rejects_what_is_not_a_weight(weights, refused):
     ],
     ids=["positive", "non-negative", "fraction"],
 )
-def test_numbers_are_returned_or_rejected_with_their_name(check, valid, invalid, message, refused):
+def test_numbers_are_returned_or_rejected_with_their_name(check, valid, invalid, message, rejects):
     assert [check("size", value) for value in valid] == valid
     for value in invalid:
-        with refused(f"size must be.*{message}|size {message}"):
+        with rejects(f"size must be.*{message}|size {message}"):
             check("size", value)
 
 
-def test_check_int_accepts_integers_of_any_type_and_nothing_else(refused):
+def test_check_int_accepts_integers_of_any_type_and_nothing_else(rejects):
     n = check_int("size", np.int8(3), 1)
     assert (n, type(n)) == (3, int)
     for value in (0, -1, 2.0, "3", None):
-        with refused("size must be an integer >= 1"):
+        with rejects("size must be an integer >= 1"):
             check_int("size", value, 1)
 
 
@@ -268,8 +268,8 @@ def test_without_a_seed_every_call_gives_different_generators():
 
 
 @pytest.mark.parametrize("rng", [-1, 3.5, "a", np.random.RandomState(0)], ids=str)
-def test_spawn_rngs_rejects_what_is_not_a_seed(rng, refused):
-    with refused("rng must be an integer >= 0, a Generator or None"):
+def test_spawn_rngs_rejects_what_is_not_a_seed(rng, rejects):
+    with rejects("rng must be an integer >= 0, a Generator or None"):
         Network([3, 2], rng=rng)
 
 

@@ -464,7 +464,7 @@ def test_a_model_file_has_the_names_of_pytorch_and_is_read_back(dtype, tmp_path)
 
 
 @pytest.mark.parametrize("lacking", ["0.running_mean", "2.weight", "2.num_batches_tracked"])
-def test_a_model_file_without_a_statistic_is_rejected(lacking, tmp_path, refused):
+def test_a_model_file_without_a_statistic_is_rejected(lacking, tmp_path, rejects):
     path = tmp_path / "m.safetensors"
     save(network_with_batch_norm(), path)
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -472,7 +472,7 @@ def test_a_model_file_without_a_statistic_is_rejected(lacking, tmp_path, refused
     arrays = safetensors.numpy.load_file(path)
     del arrays[lacking]
     path.write_bytes(safetensors.numpy.save(arrays, metadata))
-    with refused("damaged"):
+    with rejects("damaged"):
         load(path)
 
 
@@ -506,8 +506,8 @@ def test_repr_and_config_recreate_the_layer():
         *(((3, 0.1, epsilon), "BatchNorm: epsilon must be a finite number > 0") for epsilon in (0, -1e-5, math.nan)),
     ],
 )
-def test_invalid_arguments_are_rejected(arguments, message, refused):
-    with refused(message):
+def test_invalid_arguments_are_rejected(arguments, message, rejects):
+    with rejects(message):
         BatchNorm(*arguments)
 
 

@@ -124,16 +124,16 @@ def test_early_stopping_can_keep_the_last_weights():
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "f1"])
-def test_early_stopping_needs_its_metric(monitor, refused):
-    with refused(f"no metric '{monitor}' in this epoch, only loss, lr, accuracy, seconds"):
+def test_early_stopping_needs_its_metric(monitor, rejects):
+    with rejects(f"no metric '{monitor}' in this epoch, only loss, lr, accuracy, seconds"):
         make(EarlyStopping(monitor)).fit(X, Y, epochs=2)
 
 
-def test_early_stopping_does_not_use_the_metric_of_an_earlier_fit(refused):
+def test_early_stopping_does_not_use_the_metric_of_an_earlier_fit(rejects):
     """After a fit with validation, a fit without it has no val_loss: the last value of the history is of before."""
     trainer = make(EarlyStopping("val_loss"))
     trainer.fit(X, Y, epochs=2, validation=VALIDATION)
-    with refused("no metric 'val_loss' in this epoch"):
+    with rejects("no metric 'val_loss' in this epoch"):
         trainer.fit(X, Y, epochs=2)
 
 
@@ -187,8 +187,8 @@ def test_early_stopping_forgets_another_training(layers, first):
         ({"min_delta": math.nan}, "min_delta must be a finite number >= 0, got nan"),
     ],
 )
-def test_early_stopping_rejects_invalid_options(options, says, refused):
-    with refused(f"EarlyStopping: {says}"):
+def test_early_stopping_rejects_invalid_options(options, says, rejects):
+    with rejects(f"EarlyStopping: {says}"):
         EarlyStopping(**options)
 
 
@@ -357,8 +357,8 @@ def test_average_contains_nothing_of_a_diverged_epoch(kind):
     assert (network.parameters <= high + 1e-6).all()
 
 
-def test_two_averages_are_rejected(refused):
-    with refused(r"\[EMA\(decay=0.9, every=1\), SWA\(start=0.5\)\] average the weights twice"):
+def test_two_averages_are_rejected(rejects):
+    with rejects(r"\[EMA\(decay=0.9, every=1\), SWA\(start=0.5\)\] average the weights twice"):
         make(EMA(0.9), SWA(0.5)).fit(X, Y, epochs=1)
 
 
@@ -490,8 +490,8 @@ def test_state_dict_of_an_average_is_a_copy(kind):
         *((lambda v=v: SWA(v), r"SWA: start must be in \[0, 1\)") for v in (-0.1, 1.0, math.nan)),
     ],
 )
-def test_invalid_option_of_an_average_is_rejected(make_callback, says, refused):
-    with refused(says):
+def test_invalid_option_of_an_average_is_rejected(make_callback, says, rejects):
+    with rejects(says):
         make_callback()
 
 
@@ -556,35 +556,35 @@ def test_checkpoint_keeps_nan_in_the_history(tmp_path):
     ],
     ids=["sizes", "dtype", "sgd", "adamw", "dropout"],
 )
-def test_checkpoint_of_another_training_is_rejected(options, says, tmp_path, refused):
+def test_checkpoint_of_another_training_is_rejected(options, says, tmp_path, rejects):
     checkpointed(tmp_path / "c", Adam())
     trainer = make(**{"optimizer": Adam()} | options)
     before = trainer.network.parameters.copy()
-    with refused(says):
+    with rejects(says):
         resume(trainer, tmp_path / "c")
     np.testing.assert_array_equal(trainer.network.parameters, before)
     assert (trainer.epoch, trainer.optimizer.steps) == (0, 0)
 
 
-def test_checkpoint_of_momentum_is_not_one_of_nesterov(tmp_path, refused):
+def test_checkpoint_of_momentum_is_not_one_of_nesterov(tmp_path, rejects):
     checkpointed(tmp_path / "c", Momentum(0.1))
-    with refused("has the state of Momentum: expected Nesterov"):
+    with rejects("has the state of Momentum: expected Nesterov"):
         resume(make(optimizer=Nesterov(0.1)), tmp_path / "c")
 
 
-def test_model_file_is_not_a_checkpoint(tmp_path, refused):
+def test_model_file_is_not_a_checkpoint(tmp_path, rejects):
     save(make().network, tmp_path / "m")
-    with refused("m is not a checkpoint: its metadata has no training state"):
+    with rejects("m is not a checkpoint: its metadata has no training state"):
         resume(make(), tmp_path / "m")
 
 
-def test_truncated_checkpoint_is_rejected(tmp_path, refused):
+def test_truncated_checkpoint_is_rejected(tmp_path, rejects):
     path = tmp_path / "c"
     checkpointed(path, Adam())
     content = path.read_bytes()
     for length in (0, 9, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with refused(f"{path} is"):
+        with rejects(f"{path} is"):
             resume(make(optimizer=Adam()), path)
 
 
@@ -655,8 +655,8 @@ def test_checkpoint_of_a_resumed_training_knows_the_saved_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("max_share", [0, -0.5, 1.5, math.nan])
-def test_invalid_max_share_is_rejected(max_share, tmp_path, refused):
-    with refused(rf"Checkpoint: max_share must be in \(0, 1\], got {max_share}"):
+def test_invalid_max_share_is_rejected(max_share, tmp_path, rejects):
+    with rejects(rf"Checkpoint: max_share must be in \(0, 1\], got {max_share}"):
         Checkpoint(tmp_path / "c", max_share)
 
 
@@ -715,7 +715,7 @@ COMPLETE = {
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value)[:20],
 )
-def test_damaged_checkpoint_is_rejected_and_changes_nothing(kind, name, value, tmp_path, refused):
+def test_damaged_checkpoint_is_rejected_and_changes_nothing(kind, name, value, tmp_path, rejects):
     path, used = tmp_path / "c", tmp_path / "used"
     COMPLETE[kind](path).fit(X, Y, epochs=2)
     arrays, description = read_arrays(path)
@@ -726,20 +726,20 @@ def test_damaged_checkpoint_is_rejected_and_changes_nothing(kind, name, value, t
     trainer = COMPLETE[kind](used)
     trainer.fit(X, Y, epochs=1)
     before = copy.deepcopy(trainer.state_dict())
-    with refused("c"):
+    with rejects("c"):
         resume(trainer, path)
     np.testing.assert_equal(trainer.state_dict(), before)
     trainer.fit(X, Y, epochs=1)
 
 
 @pytest.mark.parametrize("state", [None, 5, [], "state"])
-def test_state_that_is_not_a_mapping_is_rejected(state, tmp_path, refused):
+def test_state_that_is_not_a_mapping_is_rejected(state, tmp_path, rejects):
     write_arrays(tmp_path / "c", {}, {"state": state})
-    with refused("is not a checkpoint"):
+    with rejects("is not a checkpoint"):
         resume(make(), tmp_path / "c")
 
 
-def test_callback_that_raises_leaves_the_trainer_unchanged(tmp_path, refused):
+def test_callback_that_raises_leaves_the_trainer_unchanged(tmp_path, rejects):
     class Broken(Callback):
         def load_state_dict(self, state):
             raise RuntimeError("a\nb")
@@ -756,7 +756,7 @@ def test_callback_that_raises_leaves_the_trainer_unchanged(tmp_path, refused):
     )
     broken = trainer(Broken())
     before = broken.state_dict()
-    with refused("the checkpoint is damaged: RuntimeError"):
+    with rejects("the checkpoint is damaged: RuntimeError"):
         resume(broken, tmp_path / "c")
     np.testing.assert_equal(broken.state_dict(), before)
 
@@ -836,9 +836,9 @@ def test_csv_log_quotes_the_name_of_a_metric(tmp_path):
     assert_logged(tmp_path / "log.csv", trainer)
 
 
-def test_csv_log_that_cannot_be_written_is_an_error_before_the_first_step(tmp_path, refused):
+def test_csv_log_that_cannot_be_written_is_an_error_before_the_first_step(tmp_path, rejects):
     trainer = make(CSVLogger(tmp_path / "no" / "log.csv"))
     before = trainer.network.parameters.copy()
-    with refused("cannot write"):
+    with rejects("cannot write"):
         trainer.fit(X, Y, epochs=1)
     np.testing.assert_array_equal(trainer.network.parameters, before)

@@ -219,18 +219,18 @@ def test_a_layer_before_a_frozen_layer_gets_the_same_gradient() -> None:
         (lambda: Trainer(small(), SGD(0.1)), "learning_rate", "trainer.optimizer.lr"),
     ],
 )
-def test_names_of_other_libraries_raise_with_a_hint(refused, make, name, hint) -> None:
+def test_names_of_other_libraries_raise_with_a_hint(rejects, make, name, hint) -> None:
     thing = make()
-    with refused(f"has no attribute '{name}': .*{hint}"):
+    with rejects(f"has no attribute '{name}': .*{hint}"):
         setattr(thing, name, 0.5)
     assert not hasattr(thing, name)
     assert Momentum(0.1, momentum=0.5).momentum == 0.5
 
 
-def test_a_parameter_that_is_another_array_is_rejected_before_training(refused) -> None:
+def test_a_parameter_that_is_another_array_is_rejected_before_training(rejects) -> None:
     network = small()
     network.layers[0].W = np.zeros((12, 6), np.float32)
-    with refused(r"W of layer 0 is not the network's array any more: .* network.layers\[0\].W\[...\] = values"):
+    with rejects(r"W of layer 0 is not the network's array any more: .* network.layers\[0\].W\[...\] = values"):
         Trainer(network, SGD(0.1)).fit(X, Y, epochs=1)
     network = small()
     network.parameters = network.parameters.copy()

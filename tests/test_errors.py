@@ -54,9 +54,9 @@ def test_an_unknown_attribute_without_a_similar_name_has_no_suggestion():
         ({"init": "kaimin_normal"}, "kaiming_normal"),
     ],
 )
-def test_an_unknown_name_is_rejected_with_the_closest_one(arguments, suggestion, refused):
+def test_an_unknown_name_is_rejected_with_the_closest_one(arguments, suggestion, rejects):
     (name,) = arguments.values()
-    with refused(f"'{name if isinstance(name, str) else name[0]}': did you mean '{suggestion}'"):
+    with rejects(f"'{name if isinstance(name, str) else name[0]}': did you mean '{suggestion}'"):
         Network([3, 4, 2], **arguments)
 
 
@@ -66,8 +66,8 @@ def test_the_error_for_an_unknown_name_lists_all_names():
 
 
 @pytest.mark.parametrize("activation", ["relu", 0.1, None])
-def test_squared_error_names_its_two_activations(activation, refused):
-    with refused("activation must be 'identity' or 'sigmoid'"):
+def test_squared_error_names_its_two_activations(activation, rejects):
+    with rejects("activation must be 'identity' or 'sigmoid'"):
         SquaredError(activation)
 
 
@@ -76,8 +76,8 @@ def test_closest_ignores_case_and_underscores(name, known):
     assert closest(name, ["AdamW", "SGD"]) == known
 
 
-def test_a_missing_extra_names_the_package_and_the_command(refused):
-    with refused(r"'no_such_package' is not installed: run pip install 'handgrad\[onnx\]'") as caught:
+def test_a_missing_extra_names_the_package_and_the_command(rejects):
+    with rejects(r"'no_such_package' is not installed: run pip install 'handgrad\[onnx\]'") as caught:
         optional("no_such_package.part", "onnx")
     assert isinstance(caught.value, MissingExtraError)
     assert isinstance(caught.value, ImportError)

@@ -332,8 +332,8 @@ def test_a_gradient_error_is_a_handgrad_error():
 
 
 @pytest.mark.parametrize("subject", [BinaryCrossEntropy(), Network([5, 4, 3], rng=0)], ids=["loss", "network"])
-def test_a_check_without_targets_is_rejected(refused, subject):
-    with refused("needs y: labels or targets"):
+def test_a_check_without_targets_is_rejected(rejects, subject):
+    with rejects("needs y: labels or targets"):
         check_gradient(subject, X)
 
 
@@ -348,8 +348,8 @@ def test_a_check_without_targets_is_rejected(refused, subject):
         (Network([5, 4, 3], rng=0), X[:, :4], LABELS),
     ],
 )
-def test_invalid_inputs_are_rejected(refused, subject, x, y):
-    with refused("expected"):
+def test_invalid_inputs_are_rejected(rejects, subject, x, y):
+    with rejects("expected"):
         check_gradient(subject, x, y)
 
 

@@ -49,8 +49,8 @@ def test_best_is_the_first_epoch_with_the_largest_accuracy_or_the_smallest_other
         (History(val_los=[math.nan]), "'val_los' was not measured in any epoch"),
     ],
 )
-def test_best_of_a_metric_without_values_is_rejected(history, message, refused):
-    with refused(message):
+def test_best_of_a_metric_without_values_is_rejected(history, message, rejects):
+    with rejects(message):
         history.best("val_los")
 
 
@@ -65,8 +65,8 @@ def test_csv_has_a_line_per_epoch_and_an_empty_cell_for_nan(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
 
 
-def test_csv_that_cannot_be_written_is_an_error(tmp_path, refused):
-    with refused("cannot write"):
+def test_csv_that_cannot_be_written_is_an_error(tmp_path, rejects):
+    with rejects("cannot write"):
         History(METRICS).to_csv(tmp_path / "missing" / "history.csv")
 
 

@@ -106,8 +106,8 @@ def test_selu_keeps_mean_0_and_variance_1():
 
 
 @pytest.mark.parametrize("alpha", [0, -1, math.inf, math.nan])
-def test_elu_rejects_an_alpha_that_is_not_positive(refused, alpha):
-    with refused("ELU: alpha must be a finite number > 0"):
+def test_elu_rejects_an_alpha_that_is_not_positive(rejects, alpha):
+    with rejects("ELU: alpha must be a finite number > 0"):
         ELU(alpha)
 
 
@@ -123,8 +123,8 @@ def test_a_layer_does_not_modify_its_arguments(make):
 
 
 @pytest.mark.parametrize("slope", [0, 1, -0.1, 2, math.nan])
-def test_leaky_relu_rejects_a_slope_outside_0_to_1(refused, slope):
-    with refused(r"LeakyReLU: slope must be in \(0, 1\)"):
+def test_leaky_relu_rejects_a_slope_outside_0_to_1(rejects, slope):
+    with rejects(r"LeakyReLU: slope must be in \(0, 1\)"):
         LeakyReLU(slope)
 
 
@@ -166,8 +166,8 @@ def test_backward_input_of_dense_computes_dx_only():
 
 
 @pytest.mark.parametrize("sizes", [(0, 4), (4, -1), (2.0, 4), (4, "3"), (None, 4)])
-def test_dense_rejects_a_size_that_is_not_a_positive_integer(refused, sizes):
-    with refused("must be an integer >= 1"):
+def test_dense_rejects_a_size_that_is_not_a_positive_integer(rejects, sizes):
+    with rejects("must be an integer >= 1"):
         Dense(*sizes)
 
 
@@ -213,8 +213,8 @@ def test_two_dropout_layers_of_a_network_draw_different_masks():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, math.nan, "0.5"])
-def test_dropout_rejects_a_rate_outside_its_range(refused, rate):
-    with refused(r"Dropout: rate must be in \[0, 1\)"):
+def test_dropout_rejects_a_rate_outside_its_range(rejects, rate):
+    with rejects(r"Dropout: rate must be in \[0, 1\)"):
         Dropout(rate)
 
 

@@ -435,20 +435,20 @@ def test_the_gradient_keeps_its_size_at_high_temperatures():
         (lambda: SquaredError(label_smoothing=0.1), "label_smoothing of SquaredError needs activation='sigmoid'"),
     ],
 )
-def test_invalid_parameters_are_rejected(make, message, refused):
-    with refused(message):
+def test_invalid_parameters_are_rejected(make, message, rejects):
+    with rejects(message):
         make()
 
 
 # ---- Targets of classification ---------------------------------------------------------------------------------------
 
 
-def test_one_hot_worked_by_hand(refused):
+def test_one_hot_worked_by_hand(rejects):
     rows = one_hot([2, 0], 3)
     np.testing.assert_array_equal(rows, [[0, 0, 1], [1, 0, 0]])
     assert rows.dtype == np.float32
     assert one_hot([1], 2, np.float64).dtype == np.float64
-    with refused("the label 10: expected 0 to 9 for 10 classes"):
+    with rejects("the label 10: expected 0 to 9 for 10 classes"):
         one_hot([3, 10], 10)
 
 
@@ -467,10 +467,10 @@ def test_labels_and_one_hot_rows_are_the_same_targets(make, smoothing):
 
 
 @every_classification
-def test_labels_of_a_single_output_are_a_column(make, refused):
+def test_labels_of_a_single_output_are_a_column(make, rejects):
     loss = make()
     if type(loss) is CrossEntropy:
-        with refused("cross_entropy of a single output is always 0: expected binary_cross_entropy, or 2 outputs"):
+        with rejects("cross_entropy of a single output is always 0: expected binary_cross_entropy, or 2 outputs"):
             loss.targets([0, 1], 2, 1, np.float32)
         return
     for y in ([1, 0, 1], np.array([1, 0, 1], np.uint8), np.array([True, False, True]), [[1], [0], [1]]):
@@ -478,7 +478,7 @@ def test_labels_of_a_single_output_are_a_column(make, refused):
         np.testing.assert_array_equal(t, [[1], [0], [1]])
         assert t.dtype == np.float32
     np.testing.assert_allclose(make(0.2).targets([0, 1], 2, 1, np.float64), [[0.1], [0.9]], rtol=1e-14)  # both classes
-    with refused("the label 2: expected 0 to 1 for 2 classes"):
+    with rejects("the label 2: expected 0 to 1 for 2 classes"):
         loss.targets([0, 2], 2, 1, np.float32)
 
 
@@ -492,14 +492,14 @@ def test_labels_of_a_single_output_are_a_column(make, refused):
     ],
 )
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), CrossEntropy(temperature=3)], ids=repr)
-def test_cross_entropy_rejects_soft_labels_that_do_not_sum_to_1(loss, y, message, refused):
+def test_cross_entropy_rejects_soft_labels_that_do_not_sum_to_1(loss, y, message, rejects):
     """The gradient p - t is that of the loss only if they do: once, its relative error was 0.68 without a word."""
     if loss.label_smoothing:
         message = message.partition(" sums")[0]
     for call in (lambda: loss.targets(y, 2, 3, np.float64), lambda: check_gradient(loss, np.ones((2, 3)), y)):
-        with refused(message):
+        with rejects(message):
             call()
-    with refused(message):
+    with rejects(message):
         Trainer(Network([4, 3], loss=loss, rng=0), SGD(0.1)).fit(np.ones((2, 4)), y, epochs=1)
 
 
@@ -532,9 +532,9 @@ def test_soft_labels_that_sum_to_1_within_rounding_are_targets(kind, dtype):
     ],
     ids=str,
 )
-def test_invalid_labels_are_rejected(y, message, refused):
+def test_invalid_labels_are_rejected(y, message, rejects):
     for make in CLASSIFICATION.values():
-        with refused(message):
+        with rejects(message):
             make().targets(y, 2, 3, np.float64)
 
 
@@ -576,13 +576,13 @@ def test_numbers_are_targets_in_a_new_array(y, n_out, rows):
     ],
     ids=str,
 )
-def test_invalid_numbers_are_rejected(y, message, refused):
-    with refused(message):
+def test_invalid_numbers_are_rejected(y, message, rejects):
+    with rejects(message):
         Huber().targets(y, 3, 2, np.float32)
 
 
-def test_poisson_rejects_negative_counts(refused):
-    with refused("y contains -2: Poisson expects counts >= 0"):
+def test_poisson_rejects_negative_counts(rejects):
+    with rejects("y contains -2: Poisson expects counts >= 0"):
         Poisson().targets([3, -2, 0], 3, 1, np.float32)
 
 
@@ -640,9 +640,9 @@ def test_targets_of_one_output_may_be_a_vector_or_a_column():
     np.testing.assert_array_equal(networks[0].parameters, networks[1].parameters)
 
 
-def test_poisson_that_overflows_diverges_with_one_line(refused):
+def test_poisson_that_overflows_diverges_with_one_line(rejects):
     network = Network([1, 1], loss="poisson", rng=0)
-    with refused("diverged"):
+    with rejects("diverged"):
         Trainer(network, SGD(100.0), batch_size=5).fit(np.ones((5, 1)), np.full(5, 50), epochs=20)
 
 
@@ -654,6 +654,6 @@ def test_a_regression_teaches_its_numbers():
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), BinaryCrossEntropy(), SquaredError("sigmoid")], ids=repr)
-def test_labels_outside_of_0_to_1_are_rejected(loss, refused):
-    with refused("expected labels in"):
+def test_labels_outside_of_0_to_1_are_rejected(loss, rejects):
+    with rejects("expected labels in"):
         loss.targets([[2.0, -1.0, 0.0]], 1, 3, np.float64)

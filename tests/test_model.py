@@ -100,8 +100,8 @@ def test_labels_and_one_hot_rows_are_evaluated_alike(classifier):
     ],
 )
 @pytest.mark.parametrize("method", ["evaluate", "confusion_matrix"])
-def test_invalid_labels_are_rejected(method, y, message, refused):
-    with refused(message):
+def test_invalid_labels_are_rejected(method, y, message, rejects):
+    with rejects(message):
         getattr(Network([6, 4], rng=0), method)(X, y)
 
 
@@ -150,8 +150,8 @@ def test_the_gradient_of_a_network_for_its_own_soft_labels_is_0():
 
 
 @pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf, "2"])
-def test_soft_labels_rejects_an_invalid_temperature(temperature, refused):
-    with refused("temperature must be a finite number > 0"):
+def test_soft_labels_rejects_an_invalid_temperature(temperature, rejects):
+    with rejects("temperature must be a finite number > 0"):
         Network([6, 4], rng=0).soft_labels(X, temperature)
 
 
@@ -170,7 +170,7 @@ def test_a_regression_has_no_accuracy(loss, n_out):
 
 @every_regression
 @pytest.mark.parametrize("n_out", [1, 3])
-def test_a_regression_has_no_labels_and_no_confusion_matrix(loss, n_out, refused):
+def test_a_regression_has_no_labels_and_no_confusion_matrix(loss, n_out, rejects):
     made, t = Network([6, n_out], loss=loss, rng=0), np.ones((9, n_out), np.float32)
     z = made.outputs(X)
     for call in (
@@ -180,7 +180,7 @@ def test_a_regression_has_no_labels_and_no_confusion_matrix(loss, n_out, refused
         lambda: made.confusion_matrix(X, t),
         lambda: made.confusion_matrix(X, t[:, 0]),
     ):
-        with refused("is a regression loss: its predictions are numbers, not classes"):
+        with rejects("is a regression loss: its predictions are numbers, not classes"):
             call()
 
 
@@ -308,19 +308,19 @@ def test_class_names_are_kept_as_text(n_out, loss, names):
         (4, "cross_entropy", None, "classes must be 4 names, got None"),
     ],
 )
-def test_the_wrong_number_of_class_names_is_rejected(n_out, loss, names, message, refused):
+def test_the_wrong_number_of_class_names_is_rejected(n_out, loss, names, message, rejects):
     made = Network([6, n_out], loss=loss, rng=0)
     before = made.classes
-    with refused(message):
+    with rejects(message):
         made.classes = names
     assert made.classes == before
 
 
 @pytest.mark.parametrize("shape", [(99, 99), (6,), (2, 3, 1), 6, (0, 6), (-2, -3), (2.9, 3), "23", (None, 6)], ids=str)
-def test_an_image_shape_of_another_size_is_rejected(shape, refused):
+def test_an_image_shape_of_another_size_is_rejected(shape, rejects):
     made = Network([6, 4], rng=0)
     made.image_shape = (3, 2)
-    with refused(r"image_shape must be \(height, width\) with 6 pixels"):
+    with rejects(r"image_shape must be \(height, width\) with 6 pixels"):
         made.image_shape = shape
     assert made.image_shape == (3, 2)
 

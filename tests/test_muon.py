@@ -198,6 +198,6 @@ def test_steps_in_float32_have_one_state_vector_and_allocate_nothing(monkeypatch
         ("iterations", 2.5, "must be an integer >= 1"),
     ],
 )
-def test_invalid_value_is_rejected_with_the_name_of_the_option(name, value, expected, refused):
-    with refused(f"{name} {expected}"):
+def test_invalid_value_is_rejected_with_the_name_of_the_option(name, value, expected, rejects):
+    with rejects(f"{name} {expected}"):
         Muon(**{name: value})

@@ -489,13 +489,13 @@ def test_one_loss_object_in_two_networks(loss):
 
 
 @pytest.mark.parametrize("make", [lambda: Dense(5, 5), *ACTIVATIONS.values(), Dropout, lambda: BatchNorm(5)])
-def test_a_layer_of_another_network_is_rejected(make, refused):
+def test_a_layer_of_another_network_is_rejected(make, rejects):
     """Also a layer without parameters, because its buffers would be shared."""
     layer = make()
     made = Network([Dense(6, 5), layer, Dense(5, 4)], rng=0, dtype=np.float64)
     made.backprop(X, one_hot(Y, 4, np.float64))
     gradient = made.gradient.copy()
-    with refused(r"layer 1 .* belongs to another network: expected a new layer"):
+    with rejects(r"layer 1 .* belongs to another network: expected a new layer"):
         Network([Dense(6, 5), layer, Dense(5, 4)], rng=1)
     made.layers[1].rng = Network([Dense(6, 5), make(), Dense(5, 4)], rng=0).layers[1].rng
     made.backprop(X, one_hot(Y, 4, np.float64))
@@ -503,16 +503,16 @@ def test_a_layer_of_another_network_is_rejected(make, refused):
     Network([Dense(6, 5), copy.copy(layer), Dense(5, 4)], rng=1)  # a copy is a new layer
 
 
-def test_a_rejected_list_leaves_its_layers_usable(refused):
+def test_a_rejected_list_leaves_its_layers_usable(rejects):
     first, second = Dense(4, 3), Dense(4, 2)
-    with refused("expects 4 inputs"):
+    with rejects("expects 4 inputs"):
         Network([first, second])
     assert Network([first]).n_out == 3
 
 
-def test_one_layer_in_two_positions_is_rejected(refused):
+def test_one_layer_in_two_positions_is_rejected(rejects):
     layer = Dense(3, 3)
-    with refused("a layer occurs twice in the list"):
+    with rejects("a layer occurs twice in the list"):
         Network([layer, Tanh(), layer])
 
 
@@ -657,20 +657,20 @@ SIZES = r"at least two sizes, as in \[784, 30, 10\], or a list of layers"
     ],
     ids=str,
 )
-def test_invalid_arguments_are_rejected(given_layers, arguments, message, refused):
-    with refused(message):
+def test_invalid_arguments_are_rejected(given_layers, arguments, message, rejects):
+    with rejects(message):
         Network(given_layers, rng=0, **arguments)
 
 
-def test_astype_rejects_other_dtypes(refused):
-    with refused("dtype must be float32"):
+def test_astype_rejects_other_dtypes(rejects):
+    with rejects("dtype must be float32"):
         Network([3, 2], rng=0).astype(np.float16)
 
 
 @pytest.mark.parametrize("method", ["outputs", "predict", "predict_proba", "activations"])
 @pytest.mark.parametrize("x", [np.ones((9, 5)), np.ones(6), np.full((9, 6), np.nan)], ids=["width", "single", "nan"])
-def test_predict_rejects_invalid_inputs(method, x, refused):
-    with refused(r"^x"):
+def test_predict_rejects_invalid_inputs(method, x, rejects):
+    with rejects(r"^x"):
         getattr(Network([6, 4], rng=0), method)(x)
 
 
@@ -704,7 +704,7 @@ def test_logits_of_any_size_are_predicted_if_floating_point_errors_raise(loss, a
     np.testing.assert_array_equal(network.parameters, twin.parameters)
 
 
-def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(refused):
+def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(rejects):
     first, second = (Network([5, 4, 3], rng=0) for _ in range(2))
     x, y = np.ones((10, 5)), np.arange(10) % 3
     first.loss = CrossEntropy(0.1)
@@ -714,7 +714,7 @@ def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(refused):
     assert first.loss is not second.loss
     second.loss = "squared_error"
     assert second.backprop(x.astype(np.float32), np.zeros((10, 3), np.float32)).shape == (10, 3)
-    with refused("unknown loss 'l2'"):
+    with rejects("unknown loss 'l2'"):
         first.loss = "l2"
 
 
@@ -818,24 +818,24 @@ def test_fit_reaches_a_high_accuracy_with_its_defaults(digits):
         ({"epochs": 0.5}, "epochs must be an integer"),
     ],
 )
-def test_fit_rejects_options_of_other_libraries(options, message, refused):
+def test_fit_rejects_options_of_other_libraries(options, message, rejects):
     made = Network([6, 4], rng=0)
     before = made.parameters.copy()
-    with refused(message):
+    with rejects(message):
         made.fit(X, Y, **options)
     np.testing.assert_array_equal(made.parameters, before)
 
 
 @pytest.mark.parametrize("given", [(4, 16, 3), (Dense(4, 3), Tanh()), ([4, 3], "tanh")])
-def test_layers_that_are_not_one_list_are_rejected(given, refused):
-    with refused(r"pass the sizes or layers as one list: Network\(\["):
+def test_layers_that_are_not_one_list_are_rejected(given, rejects):
+    with rejects(r"pass the sizes or layers as one list: Network\(\["):
         Network(*given)
 
 
 @pytest.mark.parametrize(
     ("name", "hint"), [("predict_image", "handgrad.images.predict_image"), ("compile", "the loss is an option")]
 )
-def test_methods_of_other_libraries_are_named(name, hint, refused):
-    with refused(hint):
+def test_methods_of_other_libraries_are_named(name, hint, rejects):
+    with rejects(hint):
         getattr(Network([4, 3], rng=0), name)
     assert not hasattr(Network([4, 3], rng=0), name)

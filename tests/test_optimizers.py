@@ -207,8 +207,8 @@ def test_adamw_is_a_class_with_its_own_name():
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(AdamW, Adam), (Adam, AdamW)])
-def test_adamw_and_adam_do_not_load_each_others_state(theirs, ours, refused):
-    with refused(f"has the state of {theirs.__name__}: expected {ours.__name__}"):
+def test_adamw_and_adam_do_not_load_each_others_state(theirs, ours, rejects):
+    with rejects(f"has the state of {theirs.__name__}: expected {ours.__name__}"):
         ours().load_state_dict(theirs().state_dict())
 
 
@@ -456,20 +456,20 @@ def test_option_set_on_lookahead_changes_its_steps(option, value):
     ],
     ids=["another inner", "lookahead", "not lookahead", "sgd", "nesterov"],
 )
-def test_state_of_another_optimizer_is_rejected_and_changes_nothing(theirs, ours, says, refused):
+def test_state_of_another_optimizer_is_rejected_and_changes_nothing(theirs, ours, says, rejects):
     network = make_network()
     take_steps(theirs, network, gradients(network))
-    with refused(says):
+    with rejects(says):
         ours.load_state_dict(theirs.state_dict())
     assert (ours.steps, ours.state.size) == (0, 0)
 
 
-def test_state_of_another_size_is_rejected_at_the_first_step(refused):
+def test_state_of_another_size_is_rejected_at_the_first_step(rejects):
     theirs, network = make_network(), Network([3, 2], rng=0, dtype=np.float64)
     optimizer, other = Momentum(0.1), Momentum(0.1)
     take_steps(optimizer, theirs, gradients(theirs))
     other.load_state_dict(optimizer.state_dict())
-    with refused("state of 39 parameters, the network has 8"):
+    with rejects("state of 39 parameters, the network has 8"):
         other.step(network)
 
 
@@ -493,15 +493,15 @@ sgd_of = functools.partial(SGD, 0.1)
         *((Lookahead, "inner", v, "must be an optimizer") for v in (0.1, SGD, None)),
     ],
 )
-def test_invalid_value_is_rejected_with_the_name_of_the_option(make, name, value, expected, refused):
-    with refused(f"{name} {expected}"):
+def test_invalid_value_is_rejected_with_the_name_of_the_option(make, name, value, expected, rejects):
+    with rejects(f"{name} {expected}"):
         make(**{name: value})
 
 
 @pytest.mark.parametrize("value", [-1, 0, math.nan, math.inf])
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Lookahead(Adam(0.1))], ids=["sgd", "lookahead"])
-def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, refused):
-    with refused("lr must be a finite number > 0"):
+def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, rejects):
+    with rejects("lr must be a finite number > 0"):
         optimizer.lr = value
     assert optimizer.lr == 0.1
 
@@ -523,12 +523,12 @@ def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, refused
         ),
     ],
 )
-def test_unknown_option_names_the_right_one(make, option, says, refused):
-    with refused(says.replace("?", r"\?")):
+def test_unknown_option_names_the_right_one(make, option, says, rejects):
+    with rejects(says.replace("?", r"\?")):
         make(**{option: 0.1})
 
 
-def test_optimizers_are_made_by_name(refused):
+def test_optimizers_are_made_by_name(rejects):
     assert repr(optimizers.make_optimizer("adam")) == repr(Adam())
     assert repr(optimizers.make_optimizer("adamw")) == repr(AdamW())
     for name, kind in OPTIMIZERS.items():
@@ -550,6 +550,6 @@ def test_optimizers_are_made_by_name(refused):
         (("adam", -1), "lr must be a finite number > 0"),
     ],
 )
-def test_invalid_optimizer_is_rejected(arguments, says, refused):
-    with refused(says):
+def test_invalid_optimizer_is_rejected(arguments, says, rejects):
+    with rejects(says):
         optimizers.make_optimizer(*arguments)

@@ -62,17 +62,17 @@ def test_a_model_file_has_the_scaling(tmp_path) -> None:
         ([10**400], [1.0], "mean must be a sequence of numbers"),
     ],
 )
-def test_rejects_invalid_numbers(refused, mean, scale, message) -> None:
-    with refused(message):
+def test_rejects_invalid_numbers(rejects, mean, scale, message) -> None:
+    with rejects(message):
         Standardize(mean, scale)
 
 
-def test_rejects_images_and_other_widths(refused) -> None:
-    with refused("expected numbers"):
+def test_rejects_images_and_other_widths(rejects) -> None:
+    with rejects("expected numbers"):
         Standardize.fit(np.zeros((3, 4, 4), np.uint8))
     scale = Standardize([0.0] * 16, [1.0] * 16)
-    with refused("expects numbers"):
+    with rejects("expects numbers"):
         scale(np.zeros((3, 4, 4), np.uint8))
-    with refused("expected"):
+    with rejects("expected"):
         scale(np.zeros((3, 15)))
     assert repr(scale) == "Standardize(16 features)"

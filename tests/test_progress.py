@@ -163,8 +163,8 @@ def test_a_progress_bar_can_be_a_callback_of_the_trainer(capsys):
 
 
 @pytest.mark.parametrize("value", ["yes", 2])
-def test_an_invalid_progress_is_rejected(value, refused):
-    with refused("progress must be True, False or None"):
+def test_an_invalid_progress_is_rejected(value, rejects):
+    with rejects("progress must be True, False or None"):
         make().fit(X, Y, epochs=1, progress=value)
 
 

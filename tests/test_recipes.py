@@ -163,8 +163,8 @@ def test_last_examples_are_the_validation_set():
         assert trainers[0].history[name] == history[name]
 
 
-def test_validation_set_larger_than_the_data_is_rejected(refused):
-    with refused("validation 48: expected less than the 48 training examples"):
+def test_validation_set_larger_than_the_data_is_rejected(rejects):
+    with rejects("validation 48: expected less than the 48 training examples"):
         PLAIN.replace(validation=48).train(X, Y, 3)
 
 
@@ -205,8 +205,8 @@ def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tm
         ({"warm_up": math.inf}, "warm_up must be"),
     ],
 )
-def test_training_settings_out_of_range_are_rejected(settings, message, refused):
-    with refused(message):
+def test_training_settings_out_of_range_are_rejected(settings, message, rejects):
+    with rejects(message):
         PLAIN.replace(**settings)
 
 
@@ -265,13 +265,13 @@ def test_setting_missing_from_an_older_configuration_has_its_default(name):
         ({"hidden": [10**30]}, r"hidden is \[1000"),
     ],
 )
-def test_invalid_configuration_is_rejected_with_the_name_of_the_setting(change, says, refused):
-    with refused(f"the configuration is invalid: {says}"):
+def test_invalid_configuration_is_rejected_with_the_name_of_the_setting(change, says, rejects):
+    with rejects(f"the configuration is invalid: {says}"):
         Recipe.from_config({**POST.config(), **change})
 
 
-def test_configuration_without_a_name_is_rejected(refused):
-    with refused("the configuration is invalid: no name"):
+def test_configuration_without_a_name_is_rejected(rejects):
+    with rejects("the configuration is invalid: no name"):
         Recipe.from_config({"lr": 0.1})
 
 
@@ -385,8 +385,8 @@ def test_every_schedule_can_be_used(schedule):
     ],
     ids=str,
 )
-def test_unknown_name_is_rejected(settings, says, refused):
-    with refused(says):
+def test_unknown_name_is_rejected(settings, says, rejects):
+    with rejects(says):
         POST.replace(**settings).trainer()
 
 
@@ -401,8 +401,8 @@ def test_unknown_name_is_rejected(settings, says, refused):
     ],
     ids=str,
 )
-def test_setting_out_of_range_is_rejected_before_training(settings, refused):
-    with refused("must be|needs|expected"):
+def test_setting_out_of_range_is_rejected_before_training(settings, rejects):
+    with rejects("must be|needs|expected"):
         POST.replace(**settings).trainer()
 
 
@@ -514,14 +514,14 @@ def test_student_agrees_with_its_teacher():
 
 
 @pytest.mark.parametrize(("deskew", "theirs"), [(True, False), (False, True)])
-def test_teacher_with_another_preprocessing_is_rejected(deskew, theirs, refused):
+def test_teacher_with_another_preprocessing_is_rejected(deskew, theirs, rejects):
     teacher = PLAIN.replace(deskew=theirs, epochs=1).train(X, Y, 3)
-    with refused("the teacher has the preprocessing .*: expected "):
+    with rejects("the teacher has the preprocessing .*: expected "):
         PLAIN.replace(deskew=deskew).train(X, Y, 3, teacher=teacher)
 
 
-def test_unknown_teacher_is_rejected(refused):
-    with refused("the teacher pots is neither a model file nor a recipe: unknown recipe 'pots': did you mean 'post'"):
+def test_unknown_teacher_is_rejected(rejects):
+    with rejects("the teacher pots is neither a model file nor a recipe: unknown recipe 'pots': did you mean 'post'"):
         PLAIN.replace(teacher="pots").train(X, Y, 3)
 
 
@@ -649,8 +649,8 @@ def test_numbers_with_an_ensemble_and_a_teacher() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if name not in ("post", "pure")])
-def test_recipes_of_images_reject_numbers(name, refused) -> None:
-    with refused(f"the recipe {name} needs images \\(deskew.* is 4 numbers: choose the recipe post or pure"):
+def test_recipes_of_images_reject_numbers(name, rejects) -> None:
+    with rejects(f"the recipe {name} needs images \\(deskew.* is 4 numbers: choose the recipe post or pure"):
         RECIPES[name].train(*blobs(), 3)
 
 
@@ -659,6 +659,6 @@ def test_for_examples_limits_the_validation_set_to_a_sixth() -> None:
     assert PLAIN.replace(validation=0).for_examples(60).validation == 0
 
 
-def test_a_single_class_is_rejected(refused):
-    with refused("the data have 1 class: expected at least 2"):
+def test_a_single_class_is_rejected(rejects):
+    with rejects("the data have 1 class: expected at least 2"):
         RECIPES["post"].for_examples(20).train(np.zeros((20, 4)), np.zeros(20, int), 1)

@@ -100,24 +100,24 @@ POSITIVE, NON_NEGATIVE, FRACTION = "a finite number > 0", "a finite number >= 0"
         *((schedules.one_cycle, v, f"one_cycle schedule: rise must be {FRACTION}") for v in (0, 1, math.nan)),
     ],
 )
-def test_invalid_option_is_rejected_with_its_name(make, value, says, refused):
-    with refused(f"{says}, .*got {value}"):
+def test_invalid_option_is_rejected_with_its_name(make, value, says, rejects):
+    with rejects(f"{says}, .*got {value}"):
         make(value)
 
 
-def test_schedules_are_made_by_name(refused):
+def test_schedules_are_made_by_name(rejects):
     for name, kind in schedules.SCHEDULES.items():
         assert repr(schedules.make_schedule(name)) == repr(kind())
     assert repr(schedules.make_schedule(None)) == "schedules.constant()"
     given = schedules.step(3)
     assert schedules.make_schedule(given) is given
-    with refused("unknown schedule 'one-cycle': did you mean 'one_cycle'"):
+    with rejects("unknown schedule 'one-cycle': did you mean 'one_cycle'"):
         schedules.make_schedule("one-cycle")
 
 
 @pytest.mark.parametrize("name", ["step", "exponential", "warm_up"])
-def test_name_of_a_schedule_with_required_arguments_is_rejected_with_an_example(name, refused):
-    with refused(f"the schedule '{name}' needs arguments, as schedules.(.*)") as caught:
+def test_name_of_a_schedule_with_required_arguments_is_rejected_with_an_example(name, rejects):
+    with rejects(f"the schedule '{name}' needs arguments, as schedules.(.*)") as caught:
         schedules.make_schedule(name)
     example = str(caught.value).partition("schedules.")[2]
     assert callable(eval(f"schedules.{example}", {"schedules": schedules, "cosine": schedules.cosine}))

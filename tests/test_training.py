@@ -412,8 +412,8 @@ def test_fit_of_zero_epochs_changes_nothing():
         ({"epochs": 1, "until_epoch": 2}, "fit needs either epochs .* or until_epoch"),
     ],
 )
-def test_invalid_number_of_epochs_is_rejected(options, says, refused):
-    with refused(says):
+def test_invalid_number_of_epochs_is_rejected(options, says, rejects):
+    with rejects(says):
         make().fit(X, Y, **options)
 
 
@@ -655,10 +655,10 @@ def test_repr_shows_the_parts_and_the_epoch():
     ],
     ids=["size", "dtype", "optimizer", "adamw", "callback missing", "callback added", "dropout"],
 )
-def test_state_of_another_training_is_rejected_and_changes_nothing(theirs, ours, says, refused):
+def test_state_of_another_training_is_rejected_and_changes_nothing(theirs, ours, says, rejects):
     theirs.fit(X, Y, epochs=1)
     before = ours.network.parameters.copy()
-    with refused(says):
+    with rejects(says):
         ours.load_state_dict(theirs.state_dict())
     np.testing.assert_array_equal(ours.network.parameters, before)
     assert (ours.epoch, ours.history, ours.optimizer.steps) == (0, {}, 0)
@@ -745,10 +745,10 @@ def test_training_with_all_parts_stopped_after_an_epoch_is_resumed_to_the_same_b
 
 
 @pytest.mark.parametrize("part", ["augmenting", "perturb.rng", "layers.3.rng", "shuffling"])
-def test_state_without_one_of_its_generators_is_rejected_by_name(part, refused):
+def test_state_without_one_of_its_generators_is_rejected_by_name(part, rejects):
     state = with_all_parts().state_dict()
     del state[part]
-    with refused(f"lacks {part}"):
+    with rejects(f"lacks {part}"):
         with_all_parts().load_state_dict(state)
 
 
@@ -902,8 +902,8 @@ def test_soft_labels_of_the_teacher_for_the_augmented_inputs_are_the_targets(mem
 @pytest.mark.parametrize(
     ("sizes", "says"), [([11, 3], "has 11 inputs and 3 outputs: expected 12 and 3"), ([12, 4], "12 inputs and 4")]
 )
-def test_teacher_with_other_inputs_or_outputs_is_rejected(sizes, says, refused):
-    with refused(f"the teacher {says}" if says.startswith("has") else says):
+def test_teacher_with_other_inputs_or_outputs_is_rejected(sizes, says, rejects):
+    with rejects(f"the teacher {says}" if says.startswith("has") else says):
         with_all_parts(teacher=Network(sizes, rng=0))
 
 
@@ -1117,10 +1117,10 @@ def test_examples_of_weight_0_have_no_effect_with_augmentation_and_a_teacher():
     ],
     ids=["count", "column", "text", "negative", "nan", "zeros", "ragged"],
 )
-def test_invalid_sample_weight_is_rejected_before_the_first_step(weights, says, refused):
+def test_invalid_sample_weight_is_rejected_before_the_first_step(weights, says, rejects):
     trainer = make()
     initial = trainer.network.parameters.copy()
-    with refused(f"sample_weight.*{says}"):
+    with rejects(f"sample_weight.*{says}"):
         trainer.fit(X, Y, epochs=1, sample_weight=weights)
     np.testing.assert_array_equal(trainer.network.parameters, initial)
     assert trainer.history == {}
@@ -1160,10 +1160,10 @@ def steps_until_not_finite(lr):
 
 
 @pytest.mark.parametrize("lr", [1e3, 1e8, 1e20])
-def test_divergence_names_the_step_and_restores_the_weights(lr, refused):
+def test_divergence_names_the_step_and_restores_the_weights(lr, rejects):
     trainer = diverging(lr)
     initial = trainer.network.parameters.copy()
-    with refused(f"diverged at step {steps_until_not_finite(lr)} of epoch 1: .*learning rate below") as caught:
+    with rejects(f"diverged at step {steps_until_not_finite(lr)} of epoch 1: .*learning rate below") as caught:
         trainer.fit(X, ROWS, epochs=3)
     assert caught.type is DivergedError
     np.testing.assert_array_equal(trainer.network.parameters, initial)
@@ -1208,11 +1208,11 @@ def test_training_continues_with_a_smaller_lr_after_divergence(optimizer):
     assert len(trainer.fit(X, ROWS, epochs=2)["loss"]) == 2
 
 
-def test_training_continues_after_divergence_with_blocks_in_the_background(one_batch_per_block, refused):
+def test_training_continues_after_divergence_with_blocks_in_the_background(one_batch_per_block, rejects):
     trainer = with_all_parts(perturb=None, teacher=None)
     before = trainer.network.parameters.copy()
     trainer.augment = lambda x, rng, out: np.copyto(out, np.float32(np.nan)) or out
-    with refused("diverged at step 0 of epoch 1"):
+    with rejects("diverged at step 0 of epoch 1"):
         trainer.fit(IMAGES, Y, epochs=2)
     np.testing.assert_array_equal(trainer.network.parameters, before)
     trainer.augment = noisy
@@ -1245,19 +1245,19 @@ NAN[3, 2] = np.nan
     ids=["inputs", "images", "empty", "nan", "text", "count", "label", "rows"],
 )
 @pytest.mark.parametrize("as_validation", [False, True], ids=["training", "validation"])
-def test_invalid_examples_are_rejected_before_the_first_step(x, y, says, as_validation, refused):
+def test_invalid_examples_are_rejected_before_the_first_step(x, y, says, as_validation, rejects):
     events = []
     trainer = make(callbacks=[Call(at_batch=events.append, at_epoch=events.append)])
     initial = trainer.network.parameters.copy()
-    with refused(says):
+    with rejects(says):
         trainer.fit(*((X, Y) if as_validation else (x, y)), epochs=2, validation=(x, y) if as_validation else None)
     assert (events, trainer.epochs) == ([], 0)
     np.testing.assert_array_equal(trainer.network.parameters, initial)
 
 
 @pytest.mark.parametrize("batch_size", [0, 2.5, "5"])
-def test_invalid_batch_size_is_rejected(batch_size, refused):
-    with refused("batch_size must be an integer >= 1"):
+def test_invalid_batch_size_is_rejected(batch_size, rejects):
+    with rejects("batch_size must be an integer >= 1"):
         make(batch_size=batch_size)
 
 
@@ -1302,22 +1302,22 @@ def test_digits_are_learned(arguments, optimizer, digits):
     assert network.evaluate(x_test, y_test).accuracy >= 0.95
 
 
-def test_a_rejected_fit_leaves_the_network_as_it_was(digits, refused):
+def test_a_rejected_fit_leaves_the_network_as_it_was(digits, rejects):
     x, y, *_ = digits
     network = Network([64, 10], rng=0)
     trainer = Trainer(network, SGD(0.1), rng=0)
-    with refused("epochs must be an integer >= 0"):
+    with rejects("epochs must be an integer >= 0"):
         trainer.fit(x, y, epochs=-1)
-    with refused("y"):
+    with rejects("y"):
         trainer.fit(x, y, epochs=1, validation=(x, y[:5]))
     assert network.image_shape is None
 
 
-def test_a_run_cannot_end_before_its_last_epoch(digits, refused):
+def test_a_run_cannot_end_before_its_last_epoch(digits, rejects):
     x, y, *_ = digits
     trainer = Trainer(Network([64, 10], rng=0), SGD(0.1), batch_size=100, rng=0)
     trainer.fit(x, y, epochs=3)
-    with refused("until_epoch must be an integer >= 3, got 2"):
+    with rejects("until_epoch must be an integer >= 3, got 2"):
         trainer.fit(x, y, until_epoch=2)
 
 
@@ -1336,8 +1336,8 @@ def test_a_run_cannot_end_before_its_last_epoch(digits, refused):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_arguments_of_the_wrong_kind_are_rejected_at_once(arguments, options, message, refused):
-    with refused(message):
+def test_arguments_of_the_wrong_kind_are_rejected_at_once(arguments, options, message, rejects):
+    with rejects(message):
         Trainer(*arguments, **options)
 
 
@@ -1361,9 +1361,9 @@ def test_optimizer_and_schedule_are_accepted_by_name():
     assert repr(names) == repr(objects)
 
 
-def test_epochs_may_be_the_third_argument(refused):
+def test_epochs_may_be_the_third_argument(rejects):
     assert len(make().fit(X, Y, 2)["loss"]) == 2
-    with refused("epochs must be an integer"):
+    with rejects("epochs must be an integer"):
         make().fit(X, Y, np.ones(N))
 
 
@@ -1376,8 +1376,8 @@ def test_epochs_may_be_the_third_argument(refused):
         ("zzz", "expected epochs, until_epoch"),
     ],
 )
-def test_unknown_option_of_fit_is_rejected_with_a_hint(option, hint, refused):
-    with refused(f"fit has no option '{option}': {hint}"):
+def test_unknown_option_of_fit_is_rejected_with_a_hint(option, hint, rejects):
+    with rejects(f"fit has no option '{option}': {hint}"):
         make().fit(X, Y, epochs=1, **{option: 1})
 
 
@@ -1447,10 +1447,10 @@ def test_split_divides_all_examples(count, fraction):
         (X, r"or a fraction in \(0, 1\), got ndarray"),
     ],
 )
-def test_invalid_validation_is_rejected_before_the_first_step(validation, says, refused):
+def test_invalid_validation_is_rejected_before_the_first_step(validation, says, rejects):
     trainer = make()
     before = trainer.network.parameters.copy()
-    with refused(says):
+    with rejects(says):
         trainer.fit(X, Y, epochs=1, validation=validation)
     np.testing.assert_array_equal(trainer.network.parameters, before)
 

@@ -195,36 +195,36 @@ def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
     ],
     ids=["inputs", "outputs", "loss", "dtype"],
 )
-def test_members_that_do_not_fit_together_are_rejected(sizes, loss, dtype, says, refused):
-    with refused(f"member 2 of the ensemble has {says}, as member 0"):
+def test_members_that_do_not_fit_together_are_rejected(sizes, loss, dtype, says, rejects):
+    with rejects(f"member 2 of the ensemble has {says}, as member 0"):
         Ensemble([*members(count=2), Network(sizes, loss=loss, dtype=dtype)])
 
 
 @pytest.mark.parametrize(("name", "value"), [("classes", ("0", "1", "2", "9")), ("image_shape", (2, 3))])
-def test_members_with_other_classes_or_image_shape_are_rejected(name, value, refused):
+def test_members_with_other_classes_or_image_shape_are_rejected(name, value, rejects):
     networks = members()
     setattr(networks[1], name, value)
-    with refused(f"member 1 of the ensemble has {name} "):
+    with rejects(f"member 1 of the ensemble has {name} "):
         Ensemble(networks)
 
 
 @pytest.mark.parametrize("models", [[], [3], [Tanh()]])
-def test_ensemble_without_models_is_rejected(models, refused):
-    with refused("an ensemble needs at least one model"):
+def test_ensemble_without_models_is_rejected(models, rejects):
+    with rejects("an ensemble needs at least one model"):
         Ensemble(models)
 
 
 @pytest.mark.parametrize("x", [np.ones(6), np.ones((9, 5)), np.ones((0, 6))], ids=["one", "inputs", "empty"])
-def test_ensemble_rejects_invalid_inputs(x, refused):
-    with refused("x has shape"):
+def test_ensemble_rejects_invalid_inputs(x, rejects):
+    with rejects("x has shape"):
         Ensemble(members()).outputs(x)
 
 
-def test_nan_is_reported_with_its_index_in_the_whole_input(refused, monkeypatch):
+def test_nan_is_reported_with_its_index_in_the_whole_input(rejects, monkeypatch):
     monkeypatch.setattr(wrappers, "PREDICT_ROWS", 2)
     x = X.copy()
     x[5, 3] = np.nan
-    with refused(r"x\[5, 3\] is nan"):
+    with rejects(r"x\[5, 3\] is nan"):
         Ensemble(members()).predict(x)
 
 
@@ -308,8 +308,8 @@ def test_preprocessing_is_equal_to_one_with_the_same_options():
     ],
     ids=["size", "function", "layer", "shifts", "no images", "text"],
 )
-def test_wrappers_reject_what_does_not_fit(make, says, refused):
-    with refused(says):
+def test_wrappers_reject_what_does_not_fit(make, says, rejects):
+    with rejects(says):
         make()
 
 
@@ -399,8 +399,8 @@ def test_unwrap_returns_the_parts():
     assert unwrap(Preprocessed(Calibrated(shifted, 1.5), deskew)) == (network, deskew, 9, 1.5)
 
 
-def test_unwrap_rejects_wrappers_in_another_order(refused):
-    with refused(r"expected Preprocessed\(Calibrated\(TestTimeAugmentation\(network\)\)\)"):
+def test_unwrap_rejects_wrappers_in_another_order(rejects):
+    with rejects(r"expected Preprocessed\(Calibrated\(TestTimeAugmentation\(network\)\)\)"):
         unwrap(TestTimeAugmentation(Preprocessed(images_network(), Deskew(6, 8))))
 
 
@@ -445,22 +445,22 @@ def test_fitted_temperature_minimizes_the_loss():
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", None])
-def test_calibration_rejects_temperatures_that_are_not_positive(temperature, refused):
-    with refused("temperature must be"):
+def test_calibration_rejects_temperatures_that_are_not_positive(temperature, rejects):
+    with rejects("temperature must be"):
         Calibrated(Network([6, 3], rng=0), temperature)
 
 
-def test_calibration_rejects_a_regression(refused):
+def test_calibration_rejects_a_regression(rejects):
     network = Network([6, 3], loss="squared_error", rng=0)
-    with refused("calibration needs a classifier"):
+    with rejects("calibration needs a classifier"):
         Calibrated(network, 2.0)
-    with refused("calibration needs a classifier"):
+    with rejects("calibration needs a classifier"):
         fit_temperature(network, np.zeros((4, 6)), np.zeros((4, 3)))
 
 
-def test_regression_and_classification_by_squared_error_do_not_mix(refused):
+def test_regression_and_classification_by_squared_error_do_not_mix(rejects):
     members = [Network([6, 3], loss="squared_error", rng=0), Network([6, 3], loss=SquaredError("sigmoid"), rng=0)]
-    with refused(r"member 1 of the ensemble has loss SquaredError \(sigmoid\)"):
+    with rejects(r"member 1 of the ensemble has loss SquaredError \(sigmoid\)"):
         Ensemble(members)
 
 

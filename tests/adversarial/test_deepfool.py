@@ -157,45 +157,45 @@ def test_integer_features_are_not_divided():
     np.testing.assert_allclose(found.image, [150, 150], atol=1e-3)
 
 
-def test_limits_must_be_valid_pixels_for_a_network_of_images(trained, images, refused):
+def test_limits_must_be_valid_pixels_for_a_network_of_images(trained, images, rejects):
     network = trained["relu"].astype(np.float64)
     network.image_shape = (8, 8)
     assert deepfool(network, images[2][0], limits=(0, 1)).l2 > 0
-    with refused(r"limits must be within \[0, 1\] for a network of images, got \(-1, 2\)"):
+    with rejects(r"limits must be within \[0, 1\] for a network of images, got \(-1, 2\)"):
         deepfool(network, images[2][0], limits=(-1, 2))
 
 
 @pytest.mark.parametrize("n_out", [1, 3])
-def test_a_constant_network_has_no_adversarial_example(refused, n_out):
+def test_a_constant_network_has_no_adversarial_example(rejects, n_out):
     network = Network([6, 5, n_out], rng=0)
     network.parameters[...] = 0
-    with refused(r"no perturbation within the limits \[0, 1\] changes the predicted class 0"):
+    with rejects(r"no perturbation within the limits \[0, 1\] changes the predicted class 0"):
         deepfool(network, X[0])
 
 
-def test_a_boundary_outside_the_limits_is_not_reached(refused):
+def test_a_boundary_outside_the_limits_is_not_reached(rejects):
     network = Network([Dense(2, 2)], rng=0)
     network.layers[0].W[...] = [[1, 0], [0, 1]]
     network.layers[0].b[...] = [3, 0]  # z₀ - z₁ = 3 + x₀ - x₁ is at least 2 on [0, 1]²
-    with refused("changes the predicted class 0: try another image or wider limits"):
+    with rejects("changes the predicted class 0: try another image or wider limits"):
         deepfool(network, np.array([0.5, 0.5]))
     assert deepfool(network, np.array([0.5, 0.5]), limits=(-2, 2)).class_after == 1
 
 
-def test_a_batch_norm_without_a_dense_layer_next_to_it_raises(refused):
+def test_a_batch_norm_without_a_dense_layer_next_to_it_raises(rejects):
     network = Network([Dense(6, 5), ReLU(), BatchNorm(5), ReLU(), Dense(5, 3)], rng=0)
-    with refused("BatchNorm without a Dense layer next to it cannot be folded"):
+    with rejects("BatchNorm without a Dense layer next to it cannot be folded"):
         deepfool(network, X[0])
 
 
-def test_a_wrapper_raises(refused):
+def test_a_wrapper_raises(rejects):
     network = Network([9, 5, 3], rng=0)
-    with refused("deepfool expects a Network, got Preprocessed: pass the network inside the wrapper"):
+    with rejects("deepfool expects a Network, got Preprocessed: pass the network inside the wrapper"):
         deepfool(Preprocessed(network, Deskew(3, 3)), np.zeros((3, 3)))
 
 
-def test_a_regression_network_raises(refused):
-    with refused("deepfool expects a classifier, got a network for regression with SquaredError"):
+def test_a_regression_network_raises(rejects):
+    with rejects("deepfool expects a classifier, got a network for regression with SquaredError"):
         deepfool(Network([6, 5, 2], loss="squared_error", rng=0), X[0])
 
 
@@ -204,6 +204,6 @@ def test_a_regression_network_raises(refused):
     [X[0] + 1, X[:2], np.full(6, np.nan), X[0, :5], 0.5],
     ids=["above the limits", "two examples", "nan", "too short", "scalar"],
 )
-def test_an_invalid_example_raises(refused, x):
-    with refused("expected|must be"):
+def test_an_invalid_example_raises(rejects, x):
+    with rejects("expected|must be"):
         deepfool(Network([6, 7, 4], rng=2), x)

@@ -247,8 +247,8 @@ def test_repr():
         ((0.1, "l2", 1.5), r"share must be in \[0, 1\], got 1.5"),
     ],
 )
-def test_invalid_argument_raises(refused, arguments, message):
-    with refused(message):
+def test_invalid_argument_raises(rejects, arguments, message):
+    with rejects(message):
         Adversarial(*arguments)
 
 
@@ -282,6 +282,6 @@ def test_virtual_perturbations_are_reproducible_and_resume_from_a_checkpoint():
     assert (first_call != second_call).any()
 
 
-def test_invalid_xi_raises(refused):
-    with refused("xi must be a finite number above 0, got 0"):
+def test_invalid_xi_raises(rejects):
+    with rejects("xi must be a finite number above 0, got 0"):
         VirtualAdversarial(0.1, xi=0)

@@ -102,8 +102,8 @@ def test_names_of_the_classes(y, classes, names, indices) -> None:
         ([], {}, "no labels"),
     ],
 )
-def test_labels_that_are_rejected(refused, y, options, message) -> None:
-    with refused(message):
+def test_labels_that_are_rejected(rejects, y, options, message) -> None:
+    with rejects(message):
         encode_labels(y, **options)
 
 
@@ -134,10 +134,10 @@ def test_images_of_other_layouts_are_the_same_images(x) -> None:
     assert contents(Dataset.from_arrays(x, KINDS)) == expected(PIXELS, KINDS)
 
 
-def test_images_have_one_rule_for_pixels(refused) -> None:
-    with refused("float pixels from .* expected \\[0, 1\\]; divide"):
+def test_images_have_one_rule_for_pixels(rejects) -> None:
+    with rejects("float pixels from .* expected \\[0, 1\\]; divide"):
         Dataset.from_arrays(PIXELS.astype(float), KINDS)
-    with refused("integer pixels from .* to 300: expected 0 to 255"):
+    with rejects("integer pixels from .* to 300: expected 0 to 255"):
         Dataset.from_arrays(np.full((40, 2, 2), 300), KINDS)
 
 
@@ -175,8 +175,8 @@ def test_a_frame_with_columns_of_several_types() -> None:
         (iter(NUMBERS), "expected numbers"),
     ],
 )
-def test_arrays_that_are_rejected(refused, x, message) -> None:
-    with refused(message):
+def test_arrays_that_are_rejected(rejects, x, message) -> None:
+    with rejects(message):
         Dataset.from_arrays(x, KINDS)
 
 
@@ -203,13 +203,13 @@ def test_validation_is_a_sixth_of_a_small_set() -> None:
     assert [len(y) for _, y in split] == [25, 5, 10]
 
 
-def test_with_classes_gives_the_labels_of_a_model(refused) -> None:
+def test_with_classes_gives_the_labels_of_a_model(rejects) -> None:
     dataset = Dataset.from_arrays(NUMBERS, KINDS)
     wider = dataset.with_classes(["emu", "ape", "dog", "cat"])
     assert wider.classes == ("emu", "ape", "dog", "cat")
     assert contents(wider) == contents(dataset)
     assert dataset.with_classes(dataset.classes) is dataset
-    with refused("has the class 'emu': expected the classes dog, cat of the model"):
+    with rejects("has the class 'emu': expected the classes dog, cat of the model"):
         dataset.with_classes(["dog", "cat"])
     numbered = Dataset.from_arrays(NUMBERS, np.arange(40) % 3)
     assert numbered.with_classes(["a", "b", "c"]) is numbered
@@ -301,15 +301,15 @@ def test_a_label_can_be_a_number_sign(tmp_path) -> None:
     assert (dataset.classes, len(dataset.y_train) + len(dataset.y_test)) == (("#", "a"), 20)
 
 
-def test_long_labels_are_rejected(refused, tmp_path) -> None:
+def test_long_labels_are_rejected(rejects, tmp_path) -> None:
     path = write_table(tmp_path / "table.csv", NUMBERS, [*KINDS[:-1], "x" * 100_000])
-    with refused("line 40 has a label of 100,000 characters: expected at most 1,000"):
+    with rejects("line 40 has a label of 100,000 characters: expected at most 1,000"):
         load(path)
 
 
-def test_a_table_without_rows_is_rejected(refused, tmp_path) -> None:
+def test_a_table_without_rows_is_rejected(rejects, tmp_path) -> None:
     (tmp_path / "table.csv").write_text("a,b,kind\n")
-    with refused("has no rows"):
+    with rejects("has no rows"):
         load(str(tmp_path / "table.csv"))
 
 
@@ -376,9 +376,9 @@ def test_a_table_with_a_partner_for_testing(tmp_path) -> None:
         ('label,a\n0,"1\n', "line|expected"),
     ],
 )
-def test_tables_that_are_rejected(refused, tmp_path, text, message) -> None:
+def test_tables_that_are_rejected(rejects, tmp_path, text, message) -> None:
     (tmp_path / "t.csv").write_text(text)
-    with refused(message):
+    with rejects(message):
         load(str(tmp_path / "t.csv"))
 
 
@@ -425,20 +425,20 @@ def test_npz_with_validation_sorted_by_class_and_with_names(tmp_path) -> None:
     assert len(load(str(tmp_path / "own.npz")).x_train) == 25
 
 
-def test_npz_files_that_are_rejected(refused, tmp_path) -> None:
+def test_npz_files_that_are_rejected(rejects, tmp_path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, a=NUMBERS)
-    with refused("own.npz contains a: expected x_train"):
+    with rejects("own.npz contains a: expected x_train"):
         load(str(path))
     np.savez(path, x=NUMBERS, y=np.array([{}, None], object))
-    with refused("Python objects"):
+    with rejects("Python objects"):
         load(str(path))
     path.write_bytes(b"PK\3\4 no archive")
-    with refused("is not an .npz file, or is damaged"):
+    with rejects("is not an .npz file, or is damaged"):
         load(str(path))
     with zipfile.ZipFile(path, "w") as archive:  # a header that claims more than there is
         archive.writestr("x.npy", _npy((10**9, 10**9), b""))
-    with refused("damaged"):
+    with rejects("damaged"):
         load(str(path))
 
 
@@ -521,15 +521,15 @@ def test_images_with_a_bright_background_are_inverted(tmp_path) -> None:
     assert dataset.notes[0] == "the images are inverted, because their background is bright"
 
 
-def test_folders_that_are_rejected(refused, tmp_path) -> None:
-    with refused("contains neither IDX files nor a folder of images for each class"):
+def test_folders_that_are_rejected(rejects, tmp_path) -> None:
+    with rejects("contains neither IDX files nor a folder of images for each class"):
         load(str(tmp_path))
     write_images(tmp_path, DARK[:2], ["cat", "cat"])
-    with refused("at least two classes"):
+    with rejects("at least two classes"):
         load(str(tmp_path))
     write_images(tmp_path, DARK[:2], ["dog", "dog"])
     (tmp_path / "dog" / "0.png").write_bytes(b"damaged")
-    with refused(r"dog.0\.png"):
+    with rejects(r"dog.0\.png"):
         load(str(tmp_path))
 
 
@@ -546,9 +546,9 @@ def test_hidden_folders_and_test_images_without_classes_are_left_out(tmp_path) -
 
 
 @pytest.mark.parametrize("size", [20, (0, 20), (10, 20, 30), (10**6, 10**6), "28", (2.5, 3)])
-def test_sizes_that_are_rejected(refused, tmp_path, size) -> None:
+def test_sizes_that_are_rejected(rejects, tmp_path, size) -> None:
     write_images(tmp_path, DARK, KINDS)
-    with refused("size must be"):
+    with rejects("size must be"):
         load(str(tmp_path), size=size)
 
 
@@ -561,11 +561,11 @@ def test_archives_with_capital_letters_dates_and_files_of_macos(tmp_path) -> Non
     assert load(str(path)).classes == ("2026-01-01", "2026-02-01")
 
 
-def test_paths_that_are_no_data_set(refused, tmp_path) -> None:
-    with refused("there is no data set .*: expected mnist, synthetic, a directory"):
+def test_paths_that_are_no_data_set(rejects, tmp_path) -> None:
+    with rejects("there is no data set .*: expected mnist, synthetic, a directory"):
         load(str(tmp_path / "nothing"))
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
-    with refused("is not a data set that handgrad reads"):
+    with rejects("is not a data set that handgrad reads"):
         load(str(tmp_path / "table.parquet"))
 
 

@@ -82,12 +82,12 @@ def test_emnist_is_transposed(given, compress, tmp_path):
     assert (dataset.name, dataset.classes) == ("EMNIST digits", tuple("0123456789"))
 
 
-def test_a_split_of_emnist_is_chosen_by_its_name(tmp_path, refused):
+def test_a_split_of_emnist_is_chosen_by_its_name(tmp_path, rejects):
     for split in ("digits", "letters", "balanced"):
         write_prefixed(tmp_path / "EMNIST" / "raw", f"emnist-{split}")
     raw = tmp_path / "EMNIST" / "raw"
     for given in (tmp_path, tmp_path / "EMNIST", raw):
-        with refused(
+        with rejects(
             r"contains the data sets emnist-balanced, emnist-digits, emnist-letters: give one of them, as "
             rf"{raw / 'emnist-balanced'}"
         ):
@@ -95,7 +95,7 @@ def test_a_split_of_emnist_is_chosen_by_its_name(tmp_path, refused):
     for given in (raw / "emnist-balanced", tmp_path / "EMNIST" / "balanced", raw / "balanced"):
         assert load(given).name == "EMNIST balanced"
     for given in (raw / "mnist", tmp_path / "EMNIST" / "other", tmp_path / "none" / "digits"):
-        with refused(f"there is no data set '{given}'"):
+        with rejects(f"there is no data set '{given}'"):
             load(given)
 
 
@@ -123,8 +123,8 @@ def test_the_labels_of_qmnist_are_the_first_of_eight_columns(tmp_path):
         assert (dataset.name, dataset.classes) == ("QMNIST", tuple("0123456789"))
 
 
-def test_a_missing_file_is_named(tmp_path, refused):
+def test_a_missing_file_is_named(tmp_path, rejects):
     write_prefixed(tmp_path, "emnist-digits")
     (tmp_path / "emnist-digits-test-labels-idx1-ubyte").unlink()
-    with refused("does not contain emnist-digits-test-labels-idx1-ubyte or emnist-digits-test-labels-idx2-int: add"):
+    with rejects("does not contain emnist-digits-test-labels-idx1-ubyte or emnist-digits-test-labels-idx2-int: add"):
         load(tmp_path)

@@ -116,10 +116,10 @@ def test_the_plot_shows_the_losses_and_the_suggestion() -> None:
         ({"network": "network"}, "network must be a Network"),
     ],
 )
-def test_invalid_arguments_are_rejected(options: dict[str, Any], says: str, refused: Any) -> None:
-    with refused(says):
+def test_invalid_arguments_are_rejected(options: dict[str, Any], says: str, rejects: Any) -> None:
+    with rejects(says):
         find_lr(**{"network": make(), "x": X, "y": Y} | options)
-    with refused("expected at least one example"):
+    with rejects("expected at least one example"):
         find_lr(make(), X[:0], Y[:0])
 
 

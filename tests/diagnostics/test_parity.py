@@ -55,22 +55,22 @@ def test_a_random_batch_fits_the_network(loss):
     assert (x.shape, t.shape) == ((5, 4), (5, 3))
 
 
-def test_optimizers_that_pytorch_does_not_have_are_rejected(refused):
-    with refused("unknown optimizer 'muon'"):
+def test_optimizers_that_pytorch_does_not_have_are_rejected(rejects):
+    with rejects("unknown optimizer 'muon'"):
         compare(Network([4, 3], rng=0), np.ones((2, 4)), [0, 1], optimizers=["muon"])
 
 
-def test_an_ensemble_is_rejected(refused):
-    with refused("expected a single network, got Ensemble: compare its members"):
+def test_an_ensemble_is_rejected(rejects):
+    with rejects("expected a single network, got Ensemble: compare its members"):
         compare(Ensemble([Network([4, 3], rng=0)]), np.ones((2, 4)), [0, 1])
 
 
-def test_batch_norm_needs_two_examples(refused):
-    with refused("x has 1 example: PyTorch's BatchNorm1d expects at least 2"):
+def test_batch_norm_needs_two_examples(rejects):
+    with rejects("x has 1 example: PyTorch's BatchNorm1d expects at least 2"):
         compare(Network([4, 3, 3], batch_norm=True, rng=0), np.ones((1, 4)), [0])
 
 
-def test_without_pytorch_the_message_names_the_command_that_installs_it(monkeypatch, refused):
+def test_without_pytorch_the_message_names_the_command_that_installs_it(monkeypatch, rejects):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with refused(r"'torch' is not installed: run pip install 'handgrad\[peers\]'"):
+    with rejects(r"'torch' is not installed: run pip install 'handgrad\[peers\]'"):
         compare(Network([4, 3], rng=0), np.ones((2, 4)), [0, 1])

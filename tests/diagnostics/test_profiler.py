@@ -193,14 +193,14 @@ def test_batches_are_in_memory_as_in_training(batch_size, batches):
 
 
 @pytest.mark.parametrize("batch_size", [0, 2.5])
-def test_profile_rejects_an_invalid_batch_size(batch_size, refused):
-    with refused("batch_size must be an integer >= 1"):
+def test_profile_rejects_an_invalid_batch_size(batch_size, rejects):
+    with rejects("batch_size must be an integer >= 1"):
         profile(Network([4, 3], rng=0), SGD(0.1), batch_size)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_profile_rejects_an_invalid_duration(seconds, refused):
-    with refused("seconds must be a finite number >= 0"):
+def test_profile_rejects_an_invalid_duration(seconds, rejects):
+    with rejects("seconds must be a finite number >= 0"):
         profile(Network([4, 3], rng=0), SGD(0.1), 2, seconds=seconds)
 
 

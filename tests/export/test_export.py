@@ -103,50 +103,50 @@ def test_any_file_name_gives_a_valid_file(to, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_an_error_and_leave_no_file(value, tmp_path, refused):
+def test_weights_that_are_not_finite_are_an_error_and_leave_no_file(value, tmp_path, rejects):
     broken = small()
     broken.layers[-1].b[1] = value
     for model in (broken, Ensemble([small(), broken])):
         for to in TARGETS:
-            with refused("not finite"):
+            with rejects("not finite"):
                 export(model, tmp_path / "net", to=to)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("folded", [True, False])
-def test_a_negative_running_variance_is_an_error(folded, tmp_path, refused):
+def test_a_negative_running_variance_is_an_error(folded, tmp_path, rejects):
     layers = [Dense(4, 3), BatchNorm(3)] if folded else [BatchNorm(4), ReLU(), Dense(4, 3)]
     network = Network(layers, rng=0)
     next(layer for layer in layers if isinstance(layer, BatchNorm)).running_var[1] = -1
     for to in TARGETS:
-        with refused("not finite"):
+        with rejects("not finite"):
             export(network, tmp_path / "net", to=to)
 
 
-def test_the_members_of_an_ensemble_without_their_preprocessing_need_the_same_inputs(tmp_path, refused):
+def test_the_members_of_an_ensemble_without_their_preprocessing_need_the_same_inputs(tmp_path, rejects):
     large = Network([16, 3], rng=0)
     large.image_shape = (4, 4)
     model = Ensemble([Preprocessed(small(), Deskew(4, 4, shrink=2)), large])
-    with refused("the members of the ensemble have different preprocessing"):
+    with rejects("the members of the ensemble have different preprocessing"):
         export(model, tmp_path / "net.c", to="c", without_preprocessing=True)
     export(model, tmp_path / "net.c", to="c")
 
 
-def test_an_unknown_target_suggests_the_closest(tmp_path, refused):
-    with refused("unknown target 'pytorch': did you mean 'torch'"):
+def test_an_unknown_target_suggests_the_closest(tmp_path, rejects):
+    with rejects("unknown target 'pytorch': did you mean 'torch'"):
         export(small(), tmp_path / "x", to="pytorch")
 
 
-def test_a_missing_extra_is_named(tmp_path, refused, monkeypatch):
+def test_a_missing_extra_is_named(tmp_path, rejects, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with refused(r"'onnx' is not installed.*handgrad\[onnx\]"):
+    with rejects(r"'onnx' is not installed.*handgrad\[onnx\]"):
         export(small(), tmp_path / "x.onnx", to="onnx")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", [name for name in TARGETS if name not in SCRIPTS])
-def test_only_scripts_can_train(to, tmp_path, refused):
-    with refused(f"--train cannot be used with the target {to}: expected torch or keras"):
+def test_only_scripts_can_train(to, tmp_path, rejects):
+    with rejects(f"--train cannot be used with the target {to}: expected torch or keras"):
         export(small(), tmp_path / "x", to=to, train=RECIPES["post"])
 
 
@@ -154,13 +154,13 @@ def test_only_scripts_can_train(to, tmp_path, refused):
 
 
 @pytest.mark.parametrize("to", SCRIPTS)
-def test_a_script_has_its_weights_next_to_it_and_no_other_model_is_overwritten(to, tmp_path, refused):
+def test_a_script_has_its_weights_next_to_it_and_no_other_model_is_overwritten(to, tmp_path, rejects):
     network, other = small(), Network([4, 3], rng=2)
     weights = tmp_path / "net.safetensors"
     assert export(network, tmp_path / "net.py", to=to) == [tmp_path / "net.py", weights]  # there is no model file
     assert '"net.safetensors"' in (tmp_path / "net.py").read_text()
     assert (handgrad.load(weights).parameters == network.parameters).all()
-    with refused("net.safetensors already exists"):
+    with rejects("net.safetensors already exists"):
         export(other, tmp_path / "net.py", to=to)
     assert export(network, tmp_path / "net.py", to=to, model_file=weights) == [tmp_path / "net.py"]
 
@@ -170,14 +170,14 @@ def test_a_script_has_its_weights_next_to_it_and_no_other_model_is_overwritten(t
         export(network, copy.with_suffix(".py"), to=to, model_file=weights)
     assert copy.read_bytes() == weights.read_bytes()
     save(other, copy)
-    with refused("is another model"):
+    with rejects("is another model"):
         export(network, copy.with_suffix(".py"), to=to, model_file=weights)
     assert (handgrad.load(copy).parameters == other.parameters).all()
 
 
-def test_the_export_must_not_overwrite_the_model(tmp_path, refused):
-    with refused("is the name of the file with the weights"):
+def test_the_export_must_not_overwrite_the_model(tmp_path, rejects):
+    with rejects("is the name of the file with the weights"):
         export(small(), tmp_path / "b.safetensors", to="torch")
     save(small(), tmp_path / "net.safetensors")
-    with refused("is the model file"):
+    with rejects("is the model file"):
         export(small(), tmp_path / "net.safetensors", to="torch", model_file=tmp_path / "net.safetensors")

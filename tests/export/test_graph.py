@@ -80,8 +80,8 @@ def names(model, **options):
         (lambda: Network([4, 1], loss="cross_entropy", rng=0), "softmax of a single output is always 1"),
     ],
 )
-def test_models_that_cannot_be_exported_raise_an_error(make, message, refused):
-    with refused(message):
+def test_models_that_cannot_be_exported_raise_an_error(make, message, rejects):
+    with rejects(message):
         inference_graph(make())
 
 

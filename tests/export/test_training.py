@@ -42,9 +42,9 @@ def test_every_setting_of_a_recipe_is_translated_or_rejected():
         ({"warm_up": 1.5, "early_stopping": 4}, "early_stopping 4, warm_up 1.5"),
     ],
 )
-def test_settings_that_cannot_be_translated_are_named(settings, message, tmp_path, refused):
+def test_settings_that_cannot_be_translated_are_named(settings, message, tmp_path, rejects):
     network = POST.trainer().network
-    with refused(f"cannot translate {message} of the recipe post: .*post, quick, second"):
+    with rejects(f"cannot translate {message} of the recipe post: .*post, quick, second"):
         export(network, tmp_path / "x.py", to="torch", train=POST.replace(**settings))
     assert not list(tmp_path.iterdir())
 
@@ -64,25 +64,25 @@ def test_momentum_is_translated(to, tmp_path):
         (Network([784, 1], rng=0), (28, 28), "the model has a single output"),
     ],
 )
-def test_only_classifications_of_images_can_be_trained(model, image_shape, message, tmp_path, refused):
+def test_only_classifications_of_images_can_be_trained(model, image_shape, message, tmp_path, rejects):
     model.image_shape = image_shape
-    with refused(message):
+    with rejects(message):
         export(model, tmp_path / "x.py", to="torch", train=POST)
 
 
-def test_an_ensemble_cannot_be_trained(tmp_path, refused):
+def test_an_ensemble_cannot_be_trained(tmp_path, rejects):
     model = Ensemble([POST.trainer().network, POST.trainer().network])
-    with refused("--train needs a single network: the model is an ensemble"):
+    with rejects("--train needs a single network: the model is an ensemble"):
         export(model, tmp_path / "x.py", to="torch", train=POST)
     assert not list(tmp_path.iterdir())
 
 
-def test_custom_preprocessing_cannot_be_trained(tmp_path, refused):
+def test_custom_preprocessing_cannot_be_trained(tmp_path, rejects):
     class Negative(Deskew):
         pass
 
     network = Network([784, 10], rng=0)
-    with refused(r"custom preprocessing Negative\(height=28, width=28\)"):
+    with rejects(r"custom preprocessing Negative\(height=28, width=28\)"):
         export(Preprocessed(network, Negative(28, 28)), tmp_path / "x.py", to="torch", train=POST)
 
 

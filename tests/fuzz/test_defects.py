@@ -49,14 +49,14 @@ def test_shrink_is_bounded_by_the_size_of_the_images(shrink, tmp_path):
     assert not out.exists()
 
 
-def test_shrink_of_a_model_file_is_bounded_by_the_size_of_the_images(tmp_path, refused):
-    with refused("shrink must be at most 4"):
+def test_shrink_of_a_model_file_is_bounded_by_the_size_of_the_images(tmp_path, rejects):
+    with rejects("shrink must be at most 4"):
         Deskew(4, 4, 10**12)
 
 
 @pytest.mark.parametrize("size", [10**14, 10**40, 10**400])
-def test_layers_that_no_memory_holds_are_rejected(size, refused):
-    with refused("the network has more than 1,099,511,627,776 parameters"):
+def test_layers_that_no_memory_holds_are_rejected(size, rejects):
+    with rejects("the network has more than 1,099,511,627,776 parameters"):
         Network([4, size, 3])
 
 
@@ -67,23 +67,23 @@ def test_huge_number_in_a_configuration_prints_one_line(name, tmp_path):
     assert_one_line(command("train", "--resume", tmp_path), f"the configuration is invalid: {name} is 1000")
 
 
-def test_teacher_with_an_impossible_name_is_not_found(tmp_path, refused):
+def test_teacher_with_an_impossible_name_is_not_found(tmp_path, rejects):
     x, y = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2
     for name in ("\0", "a" * 5000):
         config = {**POST.config(), "data": "synthetic", "handgrad": "1", "teacher": name, "validation": 0}
         (tmp_path / "config.json").write_text(json.dumps(config))
         recipe, _ = read_config(tmp_path)
-        with refused("is neither a model file nor a recipe"):
+        with rejects("is neither a model file nor a recipe"):
             recipe.train(x, y, 2)
 
 
 @pytest.mark.parametrize("smoothness", [0, 1e-320, 1e-9, 1e200, np.nan])
-def test_smoothness_whose_square_is_0_or_infinite_is_rejected(smoothness, refused):
-    with refused("smoothness must be a number of pixels from 0.001 to 1e6"):
+def test_smoothness_whose_square_is_0_or_infinite_is_rejected(smoothness, rejects):
+    with rejects("smoothness must be a number of pixels from 0.001 to 1e6"):
         Augmentation(8, 8, elastic=1, smoothness=smoothness)
 
 
-def test_keras_archive_that_lies_about_a_size_is_read_up_to_the_limit(tmp_path, refused):
+def test_keras_archive_that_lies_about_a_size_is_read_up_to_the_limit(tmp_path, rejects):
     """The entry claims 100 bytes and decompresses to 256 MiB."""
     pytest.importorskip("h5py")
     buffer = io.BytesIO()
@@ -97,7 +97,7 @@ def test_keras_archive_that_lies_about_a_size_is_read_up_to_the_limit(tmp_path, 
     path.write_bytes(content)
     tracemalloc.start()
     try:
-        with refused("m.keras"):
+        with rejects("m.keras"):
             from_keras(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
@@ -107,7 +107,7 @@ def test_keras_archive_that_lies_about_a_size_is_read_up_to_the_limit(tmp_path, 
 # ---- Contents --------------------------------------------------------------------------------------------------------
 
 
-def test_random_state_of_a_perturbation_is_checked(tmp_path, refused):
+def test_random_state_of_a_perturbation_is_checked(tmp_path, rejects):
     def trainer():
         return Trainer(
             Network([4, 3], rng=0),
@@ -123,7 +123,7 @@ def test_random_state_of_a_perturbation_is_checked(tmp_path, refused):
     write_arrays(tmp_path / "c", arrays, {"state": description["state"]})
     from handgrad.callbacks import resume
 
-    with refused("the checkpoint is damaged"):
+    with rejects("the checkpoint is damaged"):
         resume(trainer(), tmp_path / "c")
 
 
@@ -148,17 +148,17 @@ def test_metadata_of_other_programs_is_printed_in_short_lines(tmp_path):
     assert max(map(len, done.stdout.splitlines())) < 500
 
 
-def test_row_that_is_shorter_than_the_header_is_rejected(tmp_path, refused):
+def test_row_that_is_shorter_than_the_header_is_rejected(tmp_path, rejects):
     (tmp_path / "t.csv").write_text("label,id,,pixel0,pixel1\n" + "0,1,2,3\n" * 4)
-    with refused("t.csv, line 2 has 4 cells: expected 5"):
+    with rejects("t.csv, line 2 has 4 cells: expected 5"):
         load_table(tmp_path / "t.csv")
 
 
-def test_characters_that_do_not_exist_are_rejected(tmp_path, refused):
+def test_characters_that_do_not_exist_are_rejected(tmp_path, rejects):
     names = np.array(["a", "b"])
     names.view(np.uint32)[0] = 0x7FFFFFFF
     np.savez(tmp_path / "d.npz", x=np.eye(2), y=names)
-    with refused("contains characters that do not exist"):
+    with rejects("contains characters that do not exist"):
         load_npz(tmp_path / "d.npz")
 
 

@@ -186,17 +186,17 @@ def test_repr_shows_the_strengths_in_use():
     ],
     ids=str,
 )
-def test_invalid_strength_raises(strengths, message, refused):
-    with refused(message):
+def test_invalid_strength_raises(strengths, message, rejects):
+    with rejects(message):
         Augmentation(9, 7, **strengths)
 
 
-def test_invalid_images_raise(refused):
+def test_invalid_images_raise(rejects):
     augment = Augmentation(9, 7, shift=1)
     for x in (sample_images().astype(np.float32), sample_images(2, 7, 8), sample_images(2).reshape(2, 7, 9)):
-        with refused(r"expects uint8 images \(count, 9, 7\) or \(count, 63\)"):
+        with rejects(r"expects uint8 images \(count, 9, 7\) or \(count, 63\)"):
             augment(x, np.random.default_rng(0), np.empty(x.shape, np.float32))
-    with refused(r"out has shape \(2, 63\): .* with the 3 images of x"):
+    with rejects(r"out has shape \(2, 63\): .* with the 3 images of x"):
         augment(sample_images(3), np.random.default_rng(0), np.empty((2, 63), np.float32))
-    with refused("height"):
+    with rejects("height"):
         Augmentation(0, 7)

@@ -273,16 +273,16 @@ def test_preprocessing_without_images_has_no_image_shapes():
         *[(4, 4, 0, "shrink"), (4, 4, -2, "shrink"), (4, 4, 2.0, "shrink")],
     ],
 )
-def test_invalid_shrink_raises(height, width, shrink, message, refused):
-    with refused(message):
+def test_invalid_shrink_raises(height, width, shrink, message, rejects):
+    with rejects(message):
         Deskew(height, width, shrink)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "name"), [(0, 3, "height"), (3, -1, "width"), (2.0, 2, "height"), (2, "3", "width")]
 )
-def test_invalid_size_raises(height, width, name, refused):
-    with refused(name):
+def test_invalid_size_raises(height, width, name, rejects):
+    with rejects(name):
         Deskew(height, width)
 
 
@@ -328,6 +328,6 @@ def test_flat_images_and_images_give_the_same_result():
     ],
     ids=str,
 )
-def test_invalid_images_raise(x, message, refused):
-    with refused(message):
+def test_invalid_images_raise(x, message, rejects):
+    with rejects(message):
         Deskew(3, 4)(x)

@@ -40,8 +40,8 @@ def test_code_of_layers_losses_and_optimizers():
     assert tables.optimizer_code(AdamW()).endswith("epsilon=1e-08, weight_decay=0.01)")
 
 
-def test_a_temperature_has_no_equivalent(refused):
-    with refused("Keras has no equivalent of CrossEntropy.*expected temperature 1"):
+def test_a_temperature_has_no_equivalent(rejects):
+    with rejects("Keras has no equivalent of CrossEntropy.*expected temperature 1"):
         tables.loss_code(CrossEntropy(temperature=2))
 
 
@@ -100,30 +100,30 @@ def test_a_keras_model_gives_the_same_outputs():
     assert repr(network.loss) == "CrossEntropy()"
 
 
-def test_a_final_exponential_is_part_of_poisson(refused):
+def test_a_final_exponential_is_part_of_poisson(rejects):
     network = interop.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]))
     np.testing.assert_allclose(network.predict_proba(X), np.exp(X @ W + B), rtol=1e-12)
-    with refused(r"ends with an exponential, but the loss is SquaredError\(\): expected poisson"):
+    with rejects(r"ends with an exponential, but the loss is SquaredError\(\): expected poisson"):
         interop.from_keras(keras_model(keras_dense("exponential"), weights=[W, B]), loss="squared_error")
-    with refused(r"has an exponential and is followed by 'relu \(ReLU\)': expected it at the end"):
+    with rejects(r"has an exponential and is followed by 'relu \(ReLU\)': expected it at the end"):
         interop.from_keras(keras_model(keras_dense("exponential"), keras_layer("ReLU"), weights=[W, B]))
 
 
-def test_a_model_without_weights_is_not_built(refused):
-    with refused("the Keras model is not built and has no weights yet: call it once, or add an Input"):
+def test_a_model_without_weights_is_not_built(rejects):
+    with rejects("the Keras model is not built and has no weights yet: call it once, or add an Input"):
         interop.from_keras(keras_model(keras_dense(), weights=[], built=False))
-    with refused("too few arrays: none are left for the layer 'dense'"):
+    with rejects("too few arrays: none are left for the layer 'dense'"):
         interop.from_keras(keras_model(keras_dense(), weights=[W]))
 
 
-def test_layers_may_be_repeated_unless_they_have_weights(refused):
+def test_layers_may_be_repeated_unless_they_have_weights(rejects):
     """get_config describes each layer once."""
     V, c = RNG.standard_normal((3, 3)), RNG.standard_normal(3)
     layers = [keras_layer("InputLayer", batch_shape=[None, 4]), keras_dense(), keras_layer("ReLU")]
     layers += [keras_dense(name="second")]
     network = interop.from_keras(keras_model(*layers, weights=[W, B, V, c], order=[1, 2, 3, 2]))
     assert kinds(network) == ["Dense", "ReLU", "Dense", "ReLU"]
-    with refused(r"'second \(Dense\)' occurs more than once, and handgrad does not support shared weights"):
+    with rejects(r"'second \(Dense\)' occurs more than once, and handgrad does not support shared weights"):
         interop.from_keras(keras_model(*layers, weights=[W, B, V, c], order=[1, 2, 3, 3]))
 
 
@@ -171,9 +171,9 @@ def test_layers_may_be_repeated_unless_they_have_weights(refused):
         ([keras_dense(), keras_layer("Dropout", rate=1.0)], r"'dropout \(Dropout\)': Dropout: rate must be"),
     ],
 )
-def test_a_layer_without_an_equivalent_is_rejected_by_name(layers, match, refused):
+def test_a_layer_without_an_equivalent_is_rejected_by_name(layers, match, rejects):
     weights = [p for layer in layers if layer["class_name"] == "Dense" for p in (W, B)]
-    with refused(match):
+    with rejects(match):
         interop.from_keras(keras_model(*layers, weights=weights))
 
 
@@ -367,21 +367,21 @@ def test_half_precision_becomes_float32_with_a_warning(caplog):
         ("saved", r"a directory, as TensorFlow's SavedModel: convert it .*load_model\('saved'\).save\('saved.keras'\)"),
     ],
 )
-def test_older_formats_are_rejected_with_the_conversion(name, match, tmp_path, refused):
+def test_older_formats_are_rejected_with_the_conversion(name, match, tmp_path, rejects):
     if name == "saved":
         (tmp_path / name).mkdir()
     else:
         (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n")
-    with refused(match):
+    with rejects(match):
         interop.from_keras(tmp_path / name)
 
 
-def test_other_models_are_rejected(refused):
-    with refused("cannot convert the Keras model 'Mine': expected a Sequential or a Functional model"):
+def test_other_models_are_rejected(rejects):
+    with rejects("cannot convert the Keras model 'Mine': expected a Sequential or a Functional model"):
         interop.from_keras(keras_model(keras_dense(), weights=[W, B], kind="Mine"))
-    with refused("2 more arrays than its layers need"):
+    with rejects("2 more arrays than its layers need"):
         interop.from_keras(keras_model(keras_dense(), weights=[W, B, W, B]))
-    with refused("cannot convert a dict: expected a Keras model, or a .keras file"):
+    with rejects("cannot convert a dict: expected a Keras model, or a .keras file"):
         interop.from_keras({})
 
 
@@ -395,7 +395,7 @@ def functional(*links, end=("c", 0, 0)):
     return keras_model(*layers, weights=weights, kind="Functional", output_layers=list(end))
 
 
-def test_a_functional_model_must_be_a_sequence(refused):
+def test_a_functional_model_must_be_a_sequence(rejects):
     assert kinds(interop.from_keras(functional(("a", {}), ("b", {"mask": None})))) == ["Dense", "Dense"]
     assert kinds(interop.from_keras(functional(("a", {}), ("b", {}), end=[["c", 0, 0]]))) == ["Dense", "Dense"]
     for other in (
@@ -406,7 +406,7 @@ def test_a_functional_model_must_be_a_sequence(refused):
         functional(("a", {}), ("b", {}), end=("b", 0, 0)),
         functional(("a", {}), ("b", {}), end=[["b", 0, 0], ["c", 0, 0]]),
     ):
-        with refused("the layers of the Functional model are not a sequence"):
+        with rejects("the layers of the Functional model are not a sequence"):
             interop.from_keras(other)
 
 
@@ -465,9 +465,9 @@ def test_a_sigmoid_compiled_with_mse_gives_the_same_predictions_with_both_losses
         (["mse", "mae"], "which has no equivalent"),
     ],
 )
-def test_a_compiled_loss_without_an_equivalent_is_rejected_unless_a_loss_is_given(loss, match, refused):
+def test_a_compiled_loss_without_an_equivalent_is_rejected_unless_a_loss_is_given(loss, match, rejects):
     model = keras_model(keras_dense(), weights=[W, B], loss=loss)
-    with refused(match):
+    with rejects(match):
         interop.from_keras(model)
     model = keras_model(keras_dense(), weights=[W, B], loss=loss)
     assert repr(interop.from_keras(model, loss="huber").loss) == "Huber(delta=1.0)"

@@ -97,13 +97,13 @@ def test_estimator_of_handgrad_gives_a_copy_of_its_network():
         ("model.joblib", "cannot convert a str"),
     ],
 )
-def test_other_objects_are_rejected(estimator, match, refused):
-    with refused(match):
+def test_other_objects_are_rejected(estimator, match, rejects):
+    with rejects(match):
         interop.from_sklearn(estimator)
 
 
-def test_an_unknown_output_activation_is_rejected(refused):
+def test_an_unknown_output_activation_is_rejected(rejects):
     theirs = fitted(MLPRegressor(hidden_layer_sizes=(3,), max_iter=2), X[:, 0])
     theirs.out_activation_ = "tanh"
-    with refused("the MLPRegressor has the output activation 'tanh'"):
+    with rejects("the MLPRegressor has the output activation 'tanh'"):
         interop.from_sklearn(theirs)

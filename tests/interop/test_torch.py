@@ -75,13 +75,13 @@ def test_code_of_layers_losses_and_optimizers():
     )
 
 
-def test_custom_classes_have_no_equivalent(refused):
+def test_custom_classes_have_no_equivalent(rejects):
     class Cubic(Tanh):
         pass
 
-    with refused("PyTorch has no equivalent of Cubic: expected one of Dense, BatchNorm"):
+    with rejects("PyTorch has no equivalent of Cubic: expected one of Dense, BatchNorm"):
         tables.layer_code(Cubic())
-    with refused("PyTorch has no equivalent of Lookahead: expected one of SGD"):
+    with rejects("PyTorch has no equivalent of Lookahead: expected one of SGD"):
         tables.optimizer_code(Lookahead(SGD(0.1)))
 
 
@@ -135,20 +135,20 @@ def test_numbers_in_some_names_decide_between_equal_shapes():
     np.testing.assert_array_equal(network.layers[4].W, state["fc3.weight"])
 
 
-def test_an_ordered_dict_gives_the_order_that_shapes_leave_open(refused):
+def test_an_ordered_dict_gives_the_order_that_shapes_leave_open(rejects):
     state = linear(4, 4, "b") | linear(4, 4, "a")
-    with refused(r"the order of the layers is not unique: 'b' \(4, 4\), 'a' \(4, 4\)"):
+    with rejects(r"the order of the layers is not unique: 'b' \(4, 4\), 'a' \(4, 4\)"):
         interop.from_torch(state, activation="relu")
     network = interop.from_torch(OrderedDict(state), activation="relu")
     np.testing.assert_array_equal(network.layers[0].W, state["b.weight"])
 
 
-def test_many_names_without_numbers_are_not_searched(refused):
+def test_many_names_without_numbers_are_not_searched(rejects):
     """12 square matrices have 479,001,600 orders."""
     state = {}
     for name in "abcdefghijkl":
         state |= linear(4, 4, name)
-    with refused("the order of the layers is not unique"):
+    with rejects("the order of the layers is not unique"):
         interop.from_torch(state, activation="relu")
 
 
@@ -236,8 +236,8 @@ TWO = linear(4, 5, "0") | linear(5, 3, "2")
         (None, {}, "cannot convert a NoneType: expected a torch.nn.Sequential, or a state dict"),
     ],
 )
-def test_an_invalid_state_dict_is_rejected_with_its_names(state, options, match, refused):
-    with refused(match):
+def test_an_invalid_state_dict_is_rejected_with_its_names(state, options, match, rejects):
+    with rejects(match):
         interop.from_torch(state, **options)
 
 
@@ -277,13 +277,13 @@ def test_a_checkpoint_may_contain_a_module():
     "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module."]
 )
 @pytest.mark.parametrize("state", [TWO, {name.removeprefix("0."): p for name, p in linear(4, 3, "0").items()}])
-def test_prefixes_of_wrapped_models_are_ignored(prefix, state, refused):
+def test_prefixes_of_wrapped_models_are_ignored(prefix, state, rejects):
     prefixed = {f"{prefix}{name}": p for name, p in state.items()} | {"n_averaged": np.array(3)}
     network = interop.from_torch(prefixed, activation="relu")
     np.testing.assert_array_equal(network.parameters, interop.from_torch(state, activation="relu").parameters)
     bad = next(name for name in prefixed if "weight" in name)
     layer = bad.removeprefix(prefix).rpartition(".")[0]
-    with refused(f"^{layer!r} has weights of shape"):  # the name in the model, not in its wrapper
+    with rejects(f"^{layer!r} has weights of shape"):  # the name in the model, not in its wrapper
         interop.from_torch(prefixed | {bad: np.ones(3)}, activation="relu")
 
 
@@ -350,11 +350,11 @@ def test_gelu_of_a_state_dict_is_the_approximation_and_says_so(caplog):
 
 
 @pytest.mark.parametrize("wrong", [{"0.bias": np.full(5, np.nan, np.float32)}, linear(6, 3, "2", np.float32)])
-def test_an_error_in_a_file_has_the_name_of_the_file(wrong, tmp_path, refused):
+def test_an_error_in_a_file_has_the_name_of_the_file(wrong, tmp_path, rejects):
     path = tmp_path / "state.safetensors"
     state = linear(4, 5, "0", np.float32) | linear(5, 3, "2", np.float32)
     safetensors.numpy.save_file(state | wrong, path)
-    with refused(f"^{re.escape(str(path))}: "):
+    with rejects(f"^{re.escape(str(path))}: "):
         interop.from_torch(path, activation="relu")
 
 
@@ -399,13 +399,13 @@ def test_all_activations():
     assert network.layers[2].alpha == 0.5
 
 
-def test_a_subclass_of_sequential_with_the_same_forward(refused):
+def test_a_subclass_of_sequential_with_the_same_forward(rejects):
     made = sequential(lin(4, 5), module("ReLU"), lin(5, 3))
     base = type(made)
     made.__class__ = type("Net", (base,), {"__module__": "__main__"})
     assert kinds(interop.from_torch(made)) == ["Dense", "ReLU", "Dense"]
     made.__class__ = type("Net", (base,), {"__module__": "__main__", "forward": lambda self, x: x})
-    with refused("cannot convert a Net: expected a torch.nn.Sequential"):
+    with rejects("cannot convert a Net: expected a torch.nn.Sequential"):
         interop.from_torch(made)
 
 
@@ -456,35 +456,35 @@ def test_a_final_sigmoid_is_removed_if_the_loss_includes_it(loss, expected, laye
         (module("BatchNorm1d", weight=None, bias=None, running_mean=None, running_var=None), "no running statistics"),
     ],
 )
-def test_a_module_without_an_equivalent_is_rejected_by_name(bad, match, refused):
-    with refused(match):
+def test_a_module_without_an_equivalent_is_rejected_by_name(bad, match, rejects):
+    with rejects(match):
         interop.from_torch(sequential(lin(4, 3), bad))
 
 
-def test_a_softmax_must_be_the_last_module_and_fit_the_loss(refused):
-    with refused("Softmax' has no equivalent"):
+def test_a_softmax_must_be_the_last_module_and_fit_the_loss(rejects):
+    with rejects("Softmax' has no equivalent"):
         interop.from_torch(sequential(lin(4, 3), module("Softmax", dim=1), lin(3, 3)))
-    with refused(r"the model ends with a softmax, but the loss is SquaredError\(\): expected cross_entropy"):
+    with rejects(r"the model ends with a softmax, but the loss is SquaredError\(\): expected cross_entropy"):
         interop.from_torch(sequential(lin(4, 3), module("Softmax", dim=1)), loss="squared_error")
 
 
-def test_a_sequential_takes_no_activation(refused):
-    with refused("activation 'relu' is only for a state dict: a Sequential has its own activations"):
+def test_a_sequential_takes_no_activation(rejects):
+    with rejects("activation 'relu' is only for a state dict: a Sequential has its own activations"):
         interop.from_torch(sequential(lin(4, 3)), activation="relu")
 
 
-def test_a_custom_module_is_rejected(refused):
-    with refused("cannot convert a Net: expected a torch.nn.Sequential, or a state dict"):
+def test_a_custom_module_is_rejected(rejects):
+    with rejects("cannot convert a Net: expected a torch.nn.Sequential, or a state dict"):
         interop.from_torch(module("Net", where="__main__"))
 
 
-def test_modules_may_be_repeated_unless_they_have_weights(refused):
+def test_modules_may_be_repeated_unless_they_have_weights(rejects):
     act, twice = module("ReLU"), lin(4, 4)
     network = interop.from_torch(sequential(lin(3, 4), act, lin(4, 4), sequential(act), lin(4, 2)))
     assert kinds(network) == ["Dense", "ReLU", "Dense", "ReLU", "Dense"]
-    with refused(r"'Sequential\[2\] Linear' shares its weights with 'Sequential\[0\] Linear'.*copy.deepcopy"):
+    with rejects(r"'Sequential\[2\] Linear' shares its weights with 'Sequential\[0\] Linear'.*copy.deepcopy"):
         interop.from_torch(sequential(twice, act, twice))
     tied = lin(4, 4)
     tied.weight = twice.weight
-    with refused(r"'Sequential\[1\] Linear' shares its weights"):
+    with rejects(r"'Sequential\[1\] Linear' shares its weights"):
         interop.from_torch(sequential(twice, tied))

@@ -36,7 +36,7 @@ every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
 @every_writer
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
-def test_failed_write_leaves_the_old_file_and_nothing_else(fails, write, tmp_path, monkeypatch, refused):
+def test_failed_write_leaves_the_old_file_and_nothing_else(fails, write, tmp_path, monkeypatch, rejects):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -44,7 +44,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(fails, write, tmp_pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, fails, full)
-    with refused(f"cannot write {path}: No space left on device"):
+    with rejects(f"cannot write {path}: No space left on device"):
         write(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -131,10 +131,10 @@ PATHS = {
 
 
 @pytest.mark.parametrize("make_path", PATHS.values(), ids=PATHS)
-def test_path_that_cannot_be_written_is_reported(make_path, tmp_path, refused):
+def test_path_that_cannot_be_written_is_reported(make_path, tmp_path, rejects):
     path = make_path(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with refused("cannot write ") as caught:
+    with rejects("cannot write ") as caught:
         replace_file(path, b"new")
     assert path.name in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
@@ -211,9 +211,9 @@ def test_links_are_followed(write, exists, tmp_path):
 
 
 @posix
-def test_link_to_itself_is_reported(tmp_path, refused):
+def test_link_to_itself_is_reported(tmp_path, rejects):
     (tmp_path / "link").symlink_to("link")
-    with refused("cannot write .*link: "):
+    with rejects("cannot write .*link: "):
         replace_file(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
 
@@ -241,11 +241,11 @@ def test_mode_of_a_new_file_follows_the_umask(tmp_path):
 
 @posix
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write to every file")
-def test_read_only_file_is_not_replaced(tmp_path, refused):
+def test_read_only_file_is_not_replaced(tmp_path, rejects):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(0o444)
-    with refused("Permission denied"):
+    with rejects("Permission denied"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
 
@@ -308,14 +308,14 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_are_kept(tmp
 
 
 @posix
-def test_lock_of_a_directory_is_held_until_the_process_ends(tmp_path, writer, refused):
-    with refused(f"{tmp_path} is in use by another process") as caught:
+def test_lock_of_a_directory_is_held_until_the_process_ends(tmp_path, writer, rejects):
+    with rejects(f"{tmp_path} is in use by another process") as caught:
         DirectoryLock(tmp_path)
     assert caught.type is LockedError
     writer.kill()
     writer.wait()
     lock = DirectoryLock(tmp_path)
-    with refused("in use by another process"):
+    with rejects("in use by another process"):
         DirectoryLock(tmp_path)
     lock.release()
     assert not (tmp_path / ".lock").exists()
@@ -355,13 +355,13 @@ def test_nan_and_infinity_are_null_in_json(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"[" * 100_000], ids=range(4))
-def test_invalid_json_is_rejected(content, tmp_path, refused):
+def test_invalid_json_is_rejected(content, tmp_path, rejects):
     path = tmp_path / "v.json"
     path.write_bytes(content)
-    with refused(f"{path} is not a JSON file, or is incomplete"):
+    with rejects(f"{path} is not a JSON file, or is incomplete"):
         read_json(path)
 
 
-def test_missing_json_file_is_reported(tmp_path, refused):
-    with refused("cannot read .*none.json: No such file"):
+def test_missing_json_file_is_reported(tmp_path, rejects):
+    with rejects("cannot read .*none.json: No such file"):
         read_json(tmp_path / "none.json")

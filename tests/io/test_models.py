@@ -207,8 +207,8 @@ class Negative(Preprocessing):
     ],
     ids=["layer", "loss", "preprocessing", "member", "no model"],
 )
-def test_model_that_a_file_cannot_hold_is_rejected(model, says, tmp_path, refused):
-    with refused(says):
+def test_model_that_a_file_cannot_hold_is_rejected(model, says, tmp_path, rejects):
+    with rejects(says):
         save(model, tmp_path / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -342,9 +342,9 @@ DENSE = {"type": "Dense", "n_out": 5}
         (lambda d, a: d.pop("loss"), "inconsistent metadata: 'loss'"),
     ],
 )
-def test_inconsistent_file_of_a_network_is_rejected(change, says, tmp_path, refused):
+def test_inconsistent_file_of_a_network_is_rejected(change, says, tmp_path, rejects):
     path = changed_file(small(), tmp_path / "m.safetensors", change)
-    with refused(says) as caught:
+    with rejects(says) as caught:
         load(path)
     assert path.name in str(caught.value)
 
@@ -371,16 +371,16 @@ def with_numbers(name, *numbers):
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda network: network, lambda network: Ensemble([network])], ids=["", "ensemble"])
-def test_numbers_that_give_no_predictions_are_rejected(wrap, name, number, says, tmp_path, refused):
+def test_numbers_that_give_no_predictions_are_rejected(wrap, name, number, says, tmp_path, rejects):
     model = wrap(small(batch_norm=True))
     prefix = "0." if isinstance(model, Ensemble) else ""
     path = changed_file(model, tmp_path / "m.safetensors", with_numbers(f"{prefix}{name}", number))
-    with refused(f"m.safetensors is damaged: {name if not prefix else ''}.*{says.split(' ', 1)[1]}"):
+    with rejects(f"m.safetensors is damaged: {name if not prefix else ''}.*{says.split(' ', 1)[1]}"):
         load(path)
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\udfffb"])
-def test_lone_surrogates_in_class_names_are_rejected(name, tmp_path, refused):
+def test_lone_surrogates_in_class_names_are_rejected(name, tmp_path, rejects):
     path = changed_file(small(), tmp_path / "m.safetensors", lambda d, a: None)
     with path.open("rb") as file:
         content = file.read()
@@ -388,9 +388,9 @@ def test_lone_surrogates_in_class_names_are_rejected(name, tmp_path, refused):
     text = content.replace(b'[\\"0\\",', b'[\\"' + escaped + b'\\",')
     length = int.from_bytes(content[:8], "little") + len(text) - len(content)
     path.write_bytes(length.to_bytes(8, "little") + text[8:])
-    with refused("m.safetensors is damaged: unreadable metadata: UnicodeEncodeError"):
+    with rejects("m.safetensors is damaged: unreadable metadata: UnicodeEncodeError"):
         load(path)
-    with refused("classes has a name with a lone surrogate"):
+    with rejects("classes has a name with a lone surrogate"):
         small().classes = (name, "1", "2")
 
 
@@ -437,9 +437,9 @@ def without(prefix):
         (lambda d, a: (a.clear(), put(["members"], [])(d, a)), "an ensemble needs at least one model"),
     ],
 )
-def test_inconsistent_file_of_an_ensemble_is_rejected(change, says, tmp_path, refused):
+def test_inconsistent_file_of_an_ensemble_is_rejected(change, says, tmp_path, rejects):
     path = changed_file(three(), tmp_path / "m.safetensors", change)
-    with refused(says) as caught:
+    with rejects(says) as caught:
         load(path)
     assert path.name in str(caught.value)
 
@@ -467,16 +467,16 @@ def nested(description, arrays):
         (nested, "too many nested models"),
     ],
 )
-def test_inconsistent_file_of_a_wrapper_is_rejected(change, says, tmp_path, refused):
+def test_inconsistent_file_of_a_wrapper_is_rejected(change, says, tmp_path, rejects):
     model = Preprocessed(TestTimeAugmentation(of_images(), 5), Deskew(2, 2))
     path = changed_file(model, tmp_path / "m.safetensors", change)
-    with refused(says) as caught:
+    with rejects(says) as caught:
         load(path)
     assert path.name in str(caught.value)
 
 
-def test_checkpoint_is_not_a_model_file(tmp_path, refused):
+def test_checkpoint_is_not_a_model_file(tmp_path, rejects):
     path = tmp_path / "c.safetensors"
     Trainer(small(), SGD(0.1), batch_size=4, callbacks=[Checkpoint(path)], rng=0).fit(X, Y, epochs=1)
-    with refused("c.safetensors is not a model file: its metadata describes no model"):
+    with rejects("c.safetensors is not a model file: its metadata describes no model"):
         load(path)

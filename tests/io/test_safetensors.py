@@ -78,35 +78,35 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("content", "says"), INVALID.values(), ids=INVALID)
-def test_file_that_is_not_a_model_file_is_rejected(content, says, tmp_path, refused):
+def test_file_that_is_not_a_model_file_is_rejected(content, says, tmp_path, rejects):
     path = tmp_path / "m.safetensors"
     path.write_bytes(content)
-    with refused(says) as caught:
+    with rejects(says) as caught:
         load(path)
     assert path.name in str(caught.value)
 
 
-def test_keras_file_is_recognized(tmp_path, refused):
+def test_keras_file_is_recognized(tmp_path, rejects):
     (tmp_path / "m.keras").write_bytes(zipped())
-    with refused("is a Keras file: convert it with handgrad import"):
+    with rejects("is a Keras file: convert it with handgrad import"):
         load(tmp_path / "m.keras")
 
 
-def test_every_truncation_is_rejected(tmp_path, refused):
+def test_every_truncation_is_rejected(tmp_path, rejects):
     path = tmp_path / "f"
     write_arrays(path, ARRAYS, {})
     content = path.read_bytes()
     for length in [*range(12), *range(12, len(content), 7), len(content) - 1]:
         path.write_bytes(content[:length])
-        with refused("is not a safetensors file, or is incomplete|is a pickle"):
+        with rejects("is not a safetensors file, or is incomplete|is a pickle"):
             read_arrays(path)
 
 
-def test_bytes_after_the_end_are_rejected(tmp_path, refused):
+def test_bytes_after_the_end_are_rejected(tmp_path, rejects):
     path = tmp_path / "f"
     write_arrays(path, ARRAYS, {})
     path.write_bytes(path.read_bytes() + b"\0")
-    with refused(NOT_SAFETENSORS):
+    with rejects(NOT_SAFETENSORS):
         read_arrays(path)
 
 
@@ -124,8 +124,8 @@ def test_header_whose_length_begins_like_a_pickle_is_read(length, tmp_path):
     assert read_arrays(path)[1]["note"] == "c" * padding
 
 
-def test_missing_file_and_directory_are_reported(tmp_path, refused):
-    with refused("cannot read .*none: No such file"):
+def test_missing_file_and_directory_are_reported(tmp_path, rejects):
+    with rejects("cannot read .*none: No such file"):
         read_arrays(tmp_path / "none")
-    with refused("cannot read .*: Is a directory"):
+    with rejects("cannot read .*: Is a directory"):
         read_arrays(tmp_path)

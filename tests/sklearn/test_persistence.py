@@ -113,9 +113,9 @@ def test_class_weights_of_every_kind_are_saved_and_loaded(x, y, class_weight, pa
     save(loaded, path)
 
 
-def test_save_rejects_parameters_that_json_cannot_represent(path, refused):
+def test_save_rejects_parameters_that_json_cannot_represent(path, rejects):
     model = MLPClassifier(**SMALL).fit(X, Y).set_params(class_weight={0: 1j})
-    with refused("a file cannot hold class_weight="):
+    with rejects("a file cannot hold class_weight="):
         save(model, path)
     assert not path.exists()
 
@@ -141,22 +141,22 @@ def test_parameters_can_be_any_sequence_or_number_of_numpy(path):
     assert load(path).hidden_layer_sizes == (3, 4)
 
 
-def test_save_rejects_callbacks_schedule_functions_and_unfitted_estimators(path, refused):
-    with refused(r"a file cannot hold callbacks=.*set_params\(callbacks=...\)"):
+def test_save_rejects_callbacks_schedule_functions_and_unfitted_estimators(path, rejects):
+    with rejects(r"a file cannot hold callbacks=.*set_params\(callbacks=...\)"):
         save(MLPClassifier(**SMALL, callbacks=[Callback()]).fit(X, Y), path)
-    with refused("a file cannot hold schedule=schedules.cosine"):
+    with rejects("a file cannot hold schedule=schedules.cosine"):
         save(MLPClassifier(**SMALL, schedule=handgrad.schedules.cosine()).fit(X, Y), path)
     with pytest.raises(NotFittedError):
         save(MLPClassifier(), path)
     assert list(path.parent.iterdir()) == []
 
 
-def test_load_rejects_a_model_file_and_a_missing_model(path, refused):
+def test_load_rejects_a_model_file_and_a_missing_model(path, rejects):
     handgrad.save(handgrad.Network([3, 2], rng=0), path)
-    with refused("contains no estimator: use handgrad.load"):
+    with rejects("contains no estimator: use handgrad.load"):
         load(path)
     write_arrays(path, {}, {"estimator": {}})
-    with refused("is not a valid model file"):
+    with rejects("is not a valid model file"):
         load(path)
 
 
@@ -206,7 +206,7 @@ def change(estimator, key, value):
         ("training.sample_order", np.full(240, 10**6, np.int32)),
     ],
 )
-def test_load_rejects_damaged_files(key, value, path, refused):
+def test_load_rejects_damaged_files(key, value, path, rejects):
     save(MLPClassifier(**SMALL).fit(X, Y), path)
     arrays, description = read_arrays(path)
     if key in arrays:
@@ -214,5 +214,5 @@ def test_load_rejects_damaged_files(key, value, path, refused):
     else:
         description["estimator"] = change(description["estimator"], key, value)
     write_arrays(path, arrays, description)
-    with refused("is damaged: inconsistent metadata of the estimator"):
+    with rejects("is damaged: inconsistent metadata of the estimator"):
         load(path)
