@@ -16,7 +16,7 @@ import handgrad
 from handgrad.data.synthetic import synthetic_digits
 from handgrad.errors import HandgradError
 from handgrad.images import as_digit, decoding, predict_image
-from handgrad.images.segmentation import box_mean, label, maximum_filter, minimum_filter
+from handgrad.images.segmentation import box_mean, label, maximum_filter, minimum_filter, remove_lines
 from handgrad.recipes import RECIPES
 
 
@@ -367,6 +367,13 @@ def test_label_agrees_with_a_flood_fill(density: float, size: tuple[int, int]) -
                 stack += [(i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
     assert count == number
     np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(("scale", "kept"), [(1, True), (4, False)])
+def test_thin_strokes_of_small_images_are_not_ruled_lines(scale: int, kept: bool) -> None:
+    ink = np.zeros((28 * scale, 28 * scale), np.float32)
+    ink[6 * scale : 22 * scale, 5 * scale :: 8 * scale] = 1  # three vertical strokes, 57 % of the height
+    assert (remove_lines(ink).sum() == ink.sum()) == kept
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 31])
