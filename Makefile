@@ -50,7 +50,7 @@ records: .venv/peers
 	$(BIN)/python -m records.ablation
 	$(BIN)/python -m records.digits8
 
-# Compare the speed with PyTorch, JAX, Keras and scikit-learn: 22 minutes. Keep the machine idle.
+# Compare the speed with PyTorch, JAX, Keras and scikit-learn (22 minutes), and read photographs (4). Keep the machine idle.
 bench: .venv/peers
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.resources
@@ -59,6 +59,7 @@ bench: .venv/peers
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.alternatives
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.estimators
+	$(BIN)/python -m benchmarks.photos
 
 # The comparison of training steps in its short form: about a minute. It writes no results.
 bench-quick: .venv/peers

@@ -132,6 +132,8 @@ def _read(classifier: Model, file: Path) -> list[Reading]:
 
     if str(file) != "-":
         return predict_image(classifier, file)
+    if sys.stdin is None:
+        raise HandgradError("-: standard input is closed: expected an image")
     try:
         return predict_image(classifier, sys.stdin.buffer)
     except HandgradError as error:
