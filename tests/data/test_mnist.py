@@ -473,9 +473,9 @@ def test_error_lists_all_attempts_and_the_command_to_run(source, serve, dead, mo
     line = str(caught.value)
     assert line.startswith("TINY could not be downloaded: tried ")
     assert f"http://127.0.0.1:bad/{IMAGES} (nonnumeric port" in line
-    assert f"{dead}{IMAGES} (Connection rejects)" in line
+    assert f"{dead}{IMAGES} (Connection refused)" in line
     assert f"{missing.url}{IMAGES} (HTTP 404 Not Found)" in line
-    assert f"{source.npz_url} (Connection rejects)" in line
+    assert f"{source.npz_url} (Connection refused)" in line
     for name in PAYLOADS:
         assert f"{name}.gz" in line
     assert "handgrad data fetch --from DIR" in line
