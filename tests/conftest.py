@@ -1,9 +1,12 @@
-"""Shared fixtures: the location of MNIST, a small data set of images, and a check for one-line errors."""
+"""Shared fixtures: MNIST, a small data set of images, a check for one-line errors, and a browser."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -45,3 +48,80 @@ def _raises_one_line(match):
 def rejects():
     """A replacement for pytest.raises: expects a HandgradError whose message matches and is a single line."""
     return _raises_one_line
+
+
+# ---- Browser ---------------------------------------------------------------------------------------------------------
+
+CHROMIUM = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome-stable", "google-chrome")
+LOCAL = ("localhost", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, controlled by Playwright. Mark its tests with pytest.mark.browser.
+
+    The tests are skipped if Playwright or Chromium is missing, and fail if HANDGRAD_REQUIRE_BROWSER is set. The scope
+    is a module because an event loop runs in this thread for as long as Playwright does.
+    """
+    missing = pytest.fail if os.environ.get("HANDGRAD_REQUIRE_BROWSER") else pytest.skip
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("Playwright is not installed: pip install playwright")
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        missing(f"no browser was found: install one of {', '.join(CHROMIUM)}")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of a new browser window of 1,000 x 800 pixels.
+
+    The test fails if the page requests anything that is not on this machine, raises an exception, or writes an error or
+    a warning to the console. Remove expected messages from the list page.problems.
+    """
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    problems = []
+
+    def only_local(route):
+        url = urlsplit(route.request.url)
+        if url.scheme in ("data", "blob") or url.hostname in LOCAL:
+            route.continue_()
+        else:
+            problems.append(f"request to {route.request.url}")
+            route.abort()
+
+    context.route("**/*", only_local)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.problems = problems
+    page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
+    page.on(
+        "console",
+        lambda message: (
+            message.type in ("error", "warning") and problems.append(f"console {message.type}: {message.text}")
+        ),
+    )
+    yield page
+    context.close()
+    assert not problems, problems
+
+
+@pytest.fixture
+def stroke(page):
+    """Draw with the mouse: stroke("#pad", (20, 20), (60, 80)) in pixels from the corner of #pad."""
+
+    def draw(element, *points):
+        box = (page.locator(element) if isinstance(element, str) else element).bounding_box()
+        first, *others = [(box["x"] + x, box["y"] + y) for x, y in points]
+        page.mouse.move(*first)
+        page.mouse.down()
+        for point in others:
+            page.mouse.move(*point, steps=10)
+        page.mouse.up()
+
+    return draw
