@@ -113,7 +113,10 @@ def page(browser):
 
 @pytest.fixture
 def stroke(page):
-    """Draw with the mouse: stroke("#pad", (20, 20), (60, 80)) in pixels from the corner of #pad."""
+    """Draw a line with the mouse.
+
+    Pass a selector or a locator, and points in pixels from the corner of the element: "#pad", (20, 20), (60, 80).
+    """
 
     def draw(element, *points):
         box = (page.locator(element) if isinstance(element, str) else element).bounding_box()
