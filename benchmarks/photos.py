@@ -1,6 +1,6 @@
 """Photographs of digits: accuracy of `predict_image` on synthetic photographs of MNIST's test digits.
 
-    python -m benchmarks.photos             five minutes; benchmarks/results/photos.md and docs/photos.md
+    python -m benchmarks.photos             five minutes; benchmarks/results/photos.md and docs/howto/photos.md
     python -m benchmarks.photos --quick     half a minute: few digits, without writing anything
     python -m benchmarks.photos --digits 60 --scenes lamp "soft shadow"
 
@@ -360,7 +360,7 @@ def main() -> None:
     if not options.quick and not options.scenes:
         save_json(RESULTS / "photos.json", results)
         save(RESULTS / "photos.md", f"{about(results['machine'])}; {count} digits each\n\n{text}\n")
-        page = RESULTS.parents[1] / "docs" / "photos.md"
+        page = RESULTS.parents[1] / "docs" / "howto" / "photos.md"
         save(page, between(page.read_text(), {"photos": text}))
 
 

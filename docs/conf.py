@@ -132,7 +132,7 @@ def skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, opti
 
 def link_files(app: Any, name: str, source: list[str]) -> None:
     """Turn links to Markdown files outside docs/, which work on GitHub, into downloads of these files."""
-    source[0] = re.sub(r"\[`?([^]`]+)`?\]\((\.\./[^)#]+\.md)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
+    source[0] = re.sub(r"\[`?([^]`]+)`?\]\(((?:\.\./){1,2}[A-Z][^)#/]*\.md)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
 
 
 def clean_notebooks(app: Any, error: Exception | None) -> None:

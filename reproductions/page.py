@@ -1,4 +1,4 @@
-"""Update the tables in docs/reproductions.md from reproductions/NAME.md.
+"""Update the tables in docs/explanation/reproductions.md from reproductions/NAME.md.
 
     python -m reproductions.page
 
@@ -11,7 +11,7 @@ from benchmarks.tables import between, save
 
 from .tables import HERE
 
-PAGE = HERE.parent / "docs" / "reproductions.md"
+PAGE = HERE.parent / "docs" / "explanation" / "reproductions.md"
 
 
 def with_tables(text: str) -> str:

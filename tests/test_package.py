@@ -109,7 +109,7 @@ def test_every_module_is_an_attribute_after_import_handgrad() -> None:
 def documented_lines() -> list[str]:
     """The imports and the dotted names of handgrad in README, docs and docstrings."""
     lines: set[str] = set()
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.py")]
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py")]
     for path in files:
         text = path.read_text()
         if path.suffix == ".py":

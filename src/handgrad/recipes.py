@@ -4,7 +4,7 @@ A recipe contains every setting of a training as a plain value. The flags of the
 and config.json of a run contains them. A recipe does not contain the image size and the number of classes: its lengths
 are in pixels of images with a height of 28, as in MNIST, and are scaled to the images it is used for.
 
-`records/` has the accuracy of each recipe on the test set of MNIST over several seeds; docs/records.md describes how
+`records/` has the accuracy of each recipe on the test set of MNIST over several seeds; docs/explanation/records.md describes how
 they were found.
 """
 

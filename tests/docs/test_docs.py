@@ -18,9 +18,14 @@ import handgrad
 from handgrad import cli
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("[!_]*/*.md")),
+    ROOT / "docs" / "index.md",
+]
 TEXTS = {path: path.read_text() for path in DOCUMENTS}
-REFERENCE = TEXTS[ROOT / "docs" / "reference.md"]
+REFERENCE = TEXTS[ROOT / "docs" / "reference" / "api.md"]
 
 # "<!-- not executed -->" above a fence marks a snippet that does not run.
 FENCE = re.compile(
@@ -31,7 +36,7 @@ ALT = re.compile(r':mystnb: {image: {alt: "[^"\n]+"}}')
 
 
 def by_document(documents: list[Path]) -> Any:
-    return pytest.mark.parametrize("path", documents, ids=lambda path: path.stem)
+    return pytest.mark.parametrize("path", documents, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def snippets(text: str, language: str) -> list[str]:

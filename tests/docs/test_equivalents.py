@@ -1,4 +1,4 @@
-"""docs/coming-from.md: handgrad's equivalents compute the same numbers as PyTorch and Keras."""
+"""docs/howto/coming-from.md: handgrad's equivalents compute the same numbers as PyTorch and Keras."""
 
 from __future__ import annotations
 

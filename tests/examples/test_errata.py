@@ -1,4 +1,4 @@
-"""docs/errata.md is correct: the printed listing raises the stated errors, and runs with the stated fixes."""
+"""docs/explanation/errata.md is correct: the printed listing raises the stated errors, and runs with the stated fixes."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ERRATA = ROOT / "docs" / "errata.md"
+ERRATA = ROOT / "docs" / "explanation" / "errata.md"
 
 spec = importlib.util.spec_from_file_location("post", ROOT / "examples" / "post.py")
 post = importlib.util.module_from_spec(spec)

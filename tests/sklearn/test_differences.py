@@ -1,4 +1,4 @@
-"""Differences from scikit-learn, and equivalents with Network and Trainer, that docs/coming-from.md describes."""
+"""Differences from scikit-learn, and equivalents with Network and Trainer, that docs/howto/coming-from.md describes."""
 
 import copy
 import inspect
