@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +67,24 @@ Item = TypeVar("Item")
 
 class DivergedError(HandgradError):
     """The outputs are not finite any more. The network has the weights of the last epoch's end."""
+
+
+class Totals(NamedTuple):
+    """Sums over the examples that an epoch has used so far, see `Trainer.totals`.
+
+    Attributes
+    ----------
+    loss : float
+        Sum of the losses, each with the weights before the step of its batch.
+    correct : int
+        Number of correct predictions, 0 for a regression.
+    count : int
+        Number of examples.
+    """
+
+    loss: float
+    correct: int
+    count: int
 
 
 class Augmentation(Protocol):
@@ -220,6 +238,8 @@ class Trainer:
         self.batch = self.batches = 0
         self.stop = False
         self._last_good: tuple[Array, dict[str, Any]] | None = None
+        self._totals = Totals(0.0, 0, 0)  # of the finished blocks of this epoch
+        self._block: tuple[Array, Array, Array | None, int] | None = None  # z, t, w and the first batch of this block
         self._warned: set[str] = set()
         self._progress: ProgressBar | None = None  # the progress bar of the current `fit`
 
@@ -396,10 +416,12 @@ class Trainer:
         """Train one epoch. Returns the mean loss and the accuracy of its batches, each before its step."""
         network, batch_size = self.network, self._batch_size
         watching = [c.on_batch_end for c in self._ordered() if type(c).on_batch_end is not Callback.on_batch_end]
-        loss_sum, correct = 0.0, 0
+        loss_sum, correct, count = 0.0, 0, 0
         for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
             # Column-major: argmax and sums over ten classes take a fifth and a half of the time.
             begin, z_block = self.batch, np.empty_like(t_block, order="F")
+            self._totals, self._block = Totals(loss_sum, correct, count), (z_block, t_block, w_block, begin)
+            count += len(t_block)
             for first in range(0, len(t_block), batch_size):
                 rows = slice(first, first + batch_size)
                 batch = x_block[rows], t_block[rows]
@@ -419,6 +441,24 @@ class Trainer:
             if network.loss.is_classification:
                 correct += network.loss.correct(z_block, t_block)
         return loss_sum / len(t), correct / len(t) if network.loss.is_classification else None
+
+    def totals(self) -> Totals:
+        """Return the sums over the examples of this epoch so far, for a callback that shows the loss between epochs.
+
+        They cost one evaluation of the loss for the last few hundred examples: do not call it after each step.
+        """
+        if self._block is None:
+            return self._totals
+        (loss_sum, correct, count), (z, t, w, begin) = self._totals, self._block
+        rows = min((self.batch - begin) * self._batch_size, len(t))
+        if rows == 0:
+            return self._totals
+        z, t, loss = z[:rows], t[:rows], self.network.loss
+        with np.errstate(all="ignore"):
+            losses = loss.per_example(z, t)
+            loss_sum += float(losses.sum() if w is None else losses @ w[:rows, 0])
+        correct += loss.correct(z, t) if loss.is_classification else 0
+        return Totals(loss_sum, correct, count + rows)
 
     def _train_step(self, x: Array, t: Array, w: Array | None) -> Array:
         """One step on a batch, whose loss is the mean of wᵢ Lᵢ. Returns the logits."""
