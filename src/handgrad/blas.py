@@ -28,6 +28,14 @@ def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[An
     return nullcontext() if largest > SMALL else _one_thread(_libraries())
 
 
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit BLAS to one thread in a `with` block.
+
+    Raises MissingExtraError if threadpoolctl, of the extra `app`, is not installed.
+    """
+    return _one_thread(_libraries())
+
+
 _lock = threading.Lock()
 _active: list[Any] = []  # the limit that the first block has set, once for each active block
 
