@@ -6,8 +6,25 @@ import sys
 import pytest
 
 import handgrad
-from handgrad import HandgradError, Network, SquaredError
+from handgrad import (
+    Adam,
+    Adversarial,
+    Augmentation,
+    CrossEntropy,
+    Dense,
+    Dropout,
+    EarlyStopping,
+    Ensemble,
+    HandgradError,
+    Huber,
+    Network,
+    ReLU,
+    SquaredError,
+    Standardize,
+    Trainer,
+)
 from handgrad.errors import MissingExtraError, closest, optional, unknown
+from handgrad.wrappers import Calibrated
 
 
 @pytest.mark.parametrize(
@@ -82,6 +99,63 @@ def test_a_missing_extra_names_the_package_and_the_command(rejects):
     assert isinstance(caught.value, MissingExtraError)
     assert isinstance(caught.value, ImportError)
     assert optional("json") is sys.modules["json"]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "hint"),
+    [
+        (Dropout(), "p", "the dropout rate is layer.rate"),
+        (Dense(2, 1), "frozen", "layer.trainable = False"),
+        (Network([2, 1]), "training", "inference mode"),
+        (Trainer(Network([2, 1]), "adam"), "epochs", "pass it to fit"),
+        (Huber(), "detla", "did you mean 'delta'"),
+        (CrossEntropy(), "temprature", "did you mean 'temperature'"),
+        (Calibrated(Network([2, 1]), 1.0), "temprature", "did you mean 'temperature'"),
+        (Ensemble([Network([2, 1])]), "member", "did you mean 'members'"),
+        (EarlyStopping(), "patiance", "did you mean 'patience'"),
+        (Adversarial(1.0), "eps", "did you mean 'epsilon'"),
+        (Augmentation(8, 8), "rotations", "did you mean 'rotation'"),
+        (Standardize([0], [1]), "std", "has no attribute 'std'"),
+    ],
+)
+def test_setting_an_attribute_that_an_object_does_not_have_is_an_error(part, name, hint, rejects):
+    with rejects(hint) as caught:
+        setattr(part, name, 1)
+    assert isinstance(caught.value, AttributeError)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "right"),
+    [
+        ("optimizer", "lrr", "lr"),
+        ("layer", "trainabel", "trainable"),
+        ("network", "clases", "classes"),
+        ("trainer", "bath_size", "batch_size"),
+    ],
+)
+def test_fit_rejects_attributes_that_do_not_exist_before_the_first_step(part, name, right, rejects):
+    network = Network([2, 3, 2], rng=0)
+    trainer = Trainer(network, Adam(), rng=0)
+    owner = {"optimizer": trainer.optimizer, "layer": network.layers[0], "network": network, "trainer": trainer}[part]
+    setattr(owner, name, 1)
+    with rejects(f"'{name}': did you mean '{right}'"):
+        trainer.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=1)
+    assert trainer.epoch == 0
+
+
+def test_classes_of_users_accept_their_own_attributes():
+    class Loud(ReLU):
+        def __init__(self):
+            self.volume = 1
+
+    class LoudLoss(CrossEntropy):
+        pass
+
+    layer, loss = Loud(), LoudLoss()
+    layer.tag, loss.tag = "first", "second"
+    network = Network([Dense(2, 3), layer, Dense(3, 2)], loss=loss, rng=0)
+    network.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=1, validation=None)
+    assert (network.layers[1].tag, network.loss.tag) == ("first", "second")
 
 
 def test_handgrad_error_is_a_value_error():

@@ -60,6 +60,7 @@ class Layer(ABC):
     in_network = False
     trainable = True
     requires_grad = Misnamed("set layer.trainable = False to freeze a layer")
+    frozen, freeze = Misnamed(requires_grad.hint), Misnamed(requires_grad.hint)
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -552,6 +553,7 @@ class Dropout(Layer):
 
     rng: np.random.Generator
     workspace = ("m", "y", "dx")
+    p = Misnamed("the dropout rate is layer.rate")
 
     def __init__(self, rate: float = 0.5) -> None:
         self.rate = check_fraction("Dropout: rate", rate)

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Array, Labels, as_array, check_fraction, check_labels, check_positive, layer_buffer
-from .errors import HandgradError, unknown
+from .errors import HandgradError, KnownAttributes, unknown
 from .layers import sigmoid
 
 LABEL_TOLERANCE = 1e-3  # how far soft labels may be outside [0, 1], and the sum of a row from 1
 
 
-class Loss(ABC):
+class Loss(KnownAttributes, ABC):
     """Base class of losses.
 
     Attributes

@@ -91,6 +91,7 @@ class Network(Model):
     parameters: Array
     gradient_buffer: Array  # what backward writes: gradient_scale * gradient
     trainable = Misnamed("set layer.trainable = False for each layer to freeze")
+    training = Misnamed("not needed: fit uses the training mode, predict and evaluate use the inference mode")
     lr, learning_rate = (Misnamed("the learning rate is that of the optimizer") for _ in range(2))
     compile = Misnamed("not needed: the loss is an option of Network, the optimizer one of fit or Trainer")
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import FLOAT32_MAX, as_array, check_inputs, row_blocks
-from .errors import HandgradError
+from .errors import HandgradError, KnownAttributes
 
 
-class Preprocessing(ABC):
+class Preprocessing(KnownAttributes, ABC):
     """Base class of preprocessing: a function of single examples that is applied before a model.
 
     Attributes

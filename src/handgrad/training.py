@@ -31,7 +31,7 @@ from .arrays import (
     spawn_rngs,
 )
 from .checks import after_training, before_training, check_views
-from .errors import HandgradError, HandgradWarning, Misnamed, closest
+from .errors import HandgradError, HandgradWarning, KnownAttributes, Misnamed, MisnamedError, check_attributes, closest
 from .history import History as History
 from .history import format_metric
 from .model import Evaluation, Model
@@ -107,7 +107,7 @@ class Perturbation(Protocol):
         """Continue from a `state_dict`."""
 
 
-class Callback:
+class Callback(KnownAttributes):
     """Base class of callbacks, which watch and influence a training. A subclass overrides what it needs.
 
     Callbacks with a lower `order` are called first, and callbacks with the same `order` in the order of the list. The
@@ -234,7 +234,7 @@ class Trainer:
         self.history = History()
         self.metrics: dict[str, float] = {}
         self.validation: Evaluation | None = None
-        self.epoch = self.epochs = self.first_epoch = 0
+        self.epoch = self._epochs = self.first_epoch = 0
         self.batch = self.batches = 0
         self.stop = False
         self._last_good: tuple[Array, dict[str, Any]] | None = None
@@ -242,6 +242,15 @@ class Trainer:
         self._block: tuple[Array, Array, Array | None, int] | None = None  # z, t, w and the first batch of this block
         self._warned: set[str] = set()
         self._progress: ProgressBar | None = None  # the progress bar of the current `fit`
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs after which `fit` ends."""
+        return self._epochs
+
+    @epochs.setter
+    def epochs(self, epochs: int) -> None:
+        raise MisnamedError("epochs of a Trainer cannot be set: pass it to fit, or set stop = True to end the run")
 
     def fit(
         self,
@@ -304,6 +313,7 @@ class Trainer:
         if (epochs is None) == (until_epoch is None):
             raise HandgradError("fit needs either epochs (to train from here) or until_epoch (to continue a run)")
         network, names = self.network, getattr(x, "columns", None)
+        check_attributes(self, self.optimizer, network, *network.layers)
         check_views(network)
         x = network.check_inputs(x)
         t = network.loss.targets(y, len(x), network.n_out, network.dtype)
@@ -324,9 +334,9 @@ class Trainer:
             network.loss.targets(validation[1], len(x_validation), network.n_out, network.dtype)
         w = None if sample_weight is None else check_sample_weight(sample_weight, len(x), network.dtype)
         if epochs is not None:
-            self.first_epoch, self.epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
+            self.first_epoch, self._epochs, self.stop = self.epoch, self.epoch + check_int("epochs", epochs, 0), False
         elif until_epoch is not None:
-            self.epochs = check_int("until_epoch", until_epoch, self.epoch)
+            self._epochs = check_int("until_epoch", until_epoch, self.epoch)
         network.image_shape = image_shape
         if x.ndim == 3 and x.dtype != np.uint8:
             x = x.reshape(len(x), network.n_in)
@@ -520,7 +530,7 @@ class Trainer:
     def _lr(self) -> float:
         """The learning rate of the next step."""
         epoch = self.epoch - self.first_epoch + self.batch / self.batches
-        return self.optimizer.lr * self.schedule(epoch, self.epochs - self.first_epoch)
+        return self.optimizer.lr * self.schedule(epoch, self._epochs - self.first_epoch)
 
     def _ordered(self) -> list[Callback]:
         callbacks = self.callbacks if self._progress is None else [*self.callbacks, self._progress]

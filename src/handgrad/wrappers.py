@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, as_floats, check_positive, row_blocks
-from .errors import HandgradError
+from .errors import HandgradError, KnownAttributes
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import Loss
 from .model import Model
@@ -21,7 +21,7 @@ from .preprocessing import Preprocessing
 # ---- Wrappers around one model ---------------------------------------------------------------------------------------
 
 
-class _Wrapper(Model):
+class _Wrapper(KnownAttributes, Model):
     """Base class of wrappers around one model, whose loss, dtype and classes it has."""
 
     def __init__(self, model: Model) -> None:
@@ -160,7 +160,7 @@ class TestTimeAugmentation(_Wrapper):
 # ---- Ensemble --------------------------------------------------------------------------------------------------------
 
 
-class Ensemble(Model):
+class Ensemble(KnownAttributes, Model):
     """The mean prediction of several models.
 
     p = 1/M Σₘ pₘ

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Seed, aligned_empty
-from ..errors import HandgradError, unknown
+from ..errors import HandgradError, KnownAttributes, unknown
 from ..network import Network
 
 MIN_NORM = math.sqrt(float(np.finfo(np.float32).tiny))  # the smallest norm whose square is a normal float32
 
 
-class Adversarial:
+class Adversarial(KnownAttributes):
     """Replace part of each batch by adversarial examples x + r of length ε.
 
     l2    r = ε dx / ‖dx‖     To first order, r increases the loss by ε ‖dx‖, the most of all r with ‖r‖ = ε.

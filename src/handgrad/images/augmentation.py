@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Array, check_int
-from ..errors import HandgradError
+from ..errors import HandgradError, KnownAttributes
 
 # Pixels processed at once: 128 images of 28x28 give 94,000 images per second on one core; 16 give 55,000.
 BLOCK_PIXELS = 100_352
 KEPT_VARIANCE = 0.99  # of the elastic field
 
 
-class Augmentation:
+class Augmentation(KnownAttributes):
     """Random affine and elastic distortion of images.
 
     Every image is transformed independently. All parameters of the transformation except the elastic field are drawn

@@ -178,7 +178,7 @@ class SklearnTrainer(Trainer):
             Epochs over which the learning rate schedule runs.
         """
         self.epoch = self.first_epoch = epochs.start
-        self.epochs, self._schedule_epochs = epochs.stop, schedule_epochs
+        self._epochs, self._schedule_epochs = epochs.stop, schedule_epochs
         self._mean_weight = 1.0 if w is None else float(w.mean())
         return self._run(x, t, w, None)
 
