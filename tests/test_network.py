@@ -832,10 +832,7 @@ def test_layers_that_are_not_one_list_are_rejected(given, rejects):
         Network(*given)
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("predict_image", "handgrad.images.predict_image"), ("compile", "the loss is an option")]
-)
-def test_methods_of_other_libraries_are_named(name, hint, rejects):
-    with rejects(hint):
-        getattr(Network([4, 3], rng=0), name)
-    assert not hasattr(Network([4, 3], rng=0), name)
+def test_methods_of_other_libraries_are_named(rejects):
+    with rejects("the loss is an option"):
+        _ = Network([4, 3], rng=0).compile
+    assert not hasattr(Network([4, 3], rng=0), "compile")

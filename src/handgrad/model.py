@@ -5,15 +5,18 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
-from .errors import HandgradError, Misnamed
+from .errors import HandgradError
 from .losses import Loss, softmax
 from .tables import Table
+
+if TYPE_CHECKING:
+    from .images.reading import Reading
 
 
 class Evaluation(NamedTuple):
@@ -75,7 +78,6 @@ class Model(ABC):
     dtype: np.dtype[Any]
     _classes: tuple[str, ...] | None = None
     _image_shape: tuple[int, int] | None = None
-    predict_image = Misnamed("use handgrad.images.predict_image(model, path)")
 
     @abstractmethod
     def outputs(self, x: ArrayLike) -> Array:
@@ -181,6 +183,46 @@ class Model(ABC):
             y = self.loss.targets(y, len(z), self.n_out, self.dtype)
             y = (y[:, 0] > 0.5).astype(np.intp) if self.n_out == 1 else y.argmax(axis=1)
         return confusion_matrix(check_labels(y, self.n_classes, len(z)), predictions, self.n_classes)
+
+    # ---- Shortcuts ---------------------------------------------------------------------------------------------------
+
+    def predict_image(self, image: Any) -> list[Reading]:
+        """Find the digits in an image and predict the class of each one: see `handgrad.images.reading.predict_image`.
+
+        Parameters
+        ----------
+        image : str, path-like, binary stream, bytes, PIL.Image.Image or array-like
+            A file, an image of Pillow, or an array of grey levels or colours.
+
+        Returns
+        -------
+        list of Reading
+            One for each digit, from left to right: label, confidence, reason, probabilities, prepared image.
+        """
+        from .images.reading import predict_image  # late: a feature on the core
+
+        return predict_image(self, image)
+
+    def draw(self) -> Any:
+        """Return a drawing pad for a notebook: draw a digit, and see what the model reads.
+
+        The pad shows the drawing as the network sees it and a bar for each class, or "not sure". It reads the drawing
+        with `predict_image` and the current weights. It needs the extra `notebook`.
+
+        Returns
+        -------
+        anywidget.AnyWidget
+            The widget, which a notebook displays. `readings` are those of the current drawing, as `predict_image`
+            returns them.
+
+        Raises
+        ------
+        HandgradError
+            If the model is not a classifier of images, or if the extra is not installed.
+        """
+        from .diagnostics.widget import drawing_pad  # late: a feature on the core
+
+        return drawing_pad(self)
 
 
 def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:
