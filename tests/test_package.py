@@ -41,6 +41,7 @@ def test_import_does_not_load_what_few_programs_need() -> None:
         "handgrad.callbacks",
         "handgrad.recipes",
         "handgrad.images.reading",
+        "handgrad.diagnostics",
     }
     assert "difflib" not in loaded
 

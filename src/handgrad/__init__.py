@@ -54,6 +54,7 @@ from .wrappers import Ensemble, Preprocessed, TestTimeAugmentation, fold_batchno
 
 if TYPE_CHECKING:
     from .callbacks import EMA, SWA, Checkpoint, CSVLogger, EarlyStopping
+    from .diagnostics.lr_finder import find_lr, overfit_one_batch
     from .io import load, save
     from .progress import ProgressBar
 
@@ -114,10 +115,12 @@ __all__ = [
     "VirtualAdversarial",
     "check_gradient",
     "deepfool",
+    "find_lr",
     "fold_batchnorm",
     "load",
     "newton_schulz",
     "one_hot",
+    "overfit_one_batch",
     "save",
     "schedules",
 ]
@@ -132,6 +135,8 @@ _LATE = {
     "Checkpoint": "callbacks",
     "EarlyStopping": "callbacks",
     "ProgressBar": "progress",
+    "find_lr": "diagnostics.lr_finder",
+    "overfit_one_batch": "diagnostics.lr_finder",
 }
 _SUBPACKAGES = (
     "blas",
