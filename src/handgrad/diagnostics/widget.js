@@ -26,7 +26,7 @@ function paint(canvas, levels) {
 function showReading(parent, reading) {
   const card = element(parent, "div", "handgrad-reading");
   const [height, width] = [reading.digit.length, reading.digit[0].length];
-  element(card, "div", "handgrad-caption", `The network sees, in ${height}x${width} pixels:`);
+  element(card, "div", "handgrad-caption", `The network sees (${height}x${width}):`);
   const seen = element(card, "canvas", "handgrad-seen");
   [seen.height, seen.width] = [height, width];
   seen.setAttribute("role", "img");
