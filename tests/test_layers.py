@@ -252,3 +252,22 @@ def test_buffers_are_allocated_once_per_batch_size():
 def test_repr_and_config_recreate_the_layer(layer, text):
     assert repr(layer) == text
     assert repr(LAYERS[type(layer).__name__](**layer.config())) == text
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_of_extreme_values_are_finite_and_raise_no_floating_point_error(activation, dtype):
+    largest = np.finfo(dtype).max / 4
+    sizes = np.array([1, 30, 1e3, 1e15, 1e25, largest, np.finfo(dtype).tiny, 1e-10], dtype)
+    z = np.concatenate([sizes, -sizes, [0]])[None].astype(dtype)
+    layer = ACTIVATIONS[activation]()
+    layer.allocate(1, z.size, dtype)
+    with np.errstate(all="raise", under="ignore"):  # models and trainers ignore underflow: small numbers become 0
+        a = layer.forward(z).copy()
+        dz = layer.backward(np.ones_like(z))
+    assert np.isfinite(a).all()
+    assert np.isfinite(dz).all()
+    if activation not in ("sigmoid", "tanh", "identity", "leaky_relu"):
+        slope = SELU.LAMBDA if activation == "selu" else 1
+        np.testing.assert_allclose(dz[0, 1:6], slope, rtol=1e-6)  # of a large z
+        np.testing.assert_allclose(dz[0, 10:14], 0, atol=1e-6)  # of a large negative z

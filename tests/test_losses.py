@@ -13,6 +13,7 @@ from handgrad import (
     Adam,
     BinaryCrossEntropy,
     CrossEntropy,
+    Dense,
     Huber,
     LogCosh,
     Network,
@@ -657,3 +658,23 @@ def test_a_regression_teaches_its_numbers():
 def test_labels_outside_of_0_to_1_are_rejected(loss, rejects):
     with rejects("expected labels in"):
         loss.targets([[2.0, -1.0, 0.0]], 1, 3, np.float64)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses_of_extreme_outputs_raise_no_floating_point_error_and_are_not_nan(name, dtype):
+    size = np.finfo(dtype).max
+    z = np.array([[0, size], [size, 0], [-size, size], [1e15, -1e15], [200, -200], [1e-30, -1e-30]], dtype)
+    network = Network([Dense(2, 2)], loss=name, dtype=dtype, rng=0)
+    network.layers[0].W[...] = np.eye(2)
+    network.layers[0].b[...] = 0
+    y = np.array([[0, 1]] * 6, dtype)
+    x = np.clip(z, -1e38, 1e38)  # inputs are numbers of float32
+    with np.errstate(all="raise"):
+        assert not np.isnan(network.evaluate(x, y).loss)
+        assert not np.isnan(network.predict_proba(x)).any()
+        assert not np.isnan(network.soft_labels(x, 2.0)).any()
+        network.predict(x)
+        if network.loss.is_classification:
+            assert np.isfinite(network.predict_proba(x)).all()
+            assert network.confusion_matrix(x, [1, 0, 1, 0, 0, 0]).sum() == 6

@@ -419,3 +419,24 @@ def test_html_of_an_evaluation():
     assert "75.00%" in html
     assert "0.5000" in html
     assert "accuracy" not in Evaluation(0.5, None, 4)._repr_html_()
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("value", [3e38, math.nan])
+def test_outputs_that_are_not_finite_are_an_error(loss, value, rejects):
+    network = Network([4, 3, 2], activation="relu", loss=loss, rng=0)
+    network.parameters[...] = value
+    x, y = np.ones((5, 4)), np.array([0, 1, 0, 1, 0])
+    y = y if network.loss.is_classification else one_hot(y, 2)
+    methods = [lambda: network.predict(x), lambda: network.predict_proba(x), lambda: network.evaluate(x, y)]
+    methods += [lambda: network.confusion_matrix(x, y)] if network.loss.is_classification else []
+    for method in methods:
+        with rejects("outputs of the model for example 0 are not finite"):
+            method()
+
+
+def test_an_output_of_minus_infinity_is_a_probability_of_0():
+    network = Network([2, 3], loss="cross_entropy", rng=0)
+    network.layers[0].W[...] = 0
+    network.layers[0].b[...] = [0, -np.inf, 0]
+    np.testing.assert_allclose(network.predict_proba([[1, 1]]), [[0.5, 0, 0.5]])

@@ -323,20 +323,27 @@ class GELU(_Activation):
 
     def forward(self, z: Array) -> Array:
         self.z = z
-        u = math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)
+        with np.errstate(over="ignore"):  # the tanh of an infinite u is correct
+            u = math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)
         self.t = np.tanh(u, out=u)
-        np.add(1, self.t, out=self.a)
+        np.add(ONE, self.t, out=self.a)
         self.a *= z
-        self.a *= 0.5
+        self.a *= HALF
         return self.a
 
     def backward(self, da: Array) -> Array:
         z, t = self.z, self.t
-        du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z)
-        dz = np.multiply(z, (1 - t * t) * du, out=self.dz)  # da/dz = (1 + t + z (1 - t²) du/dz) / 2
+        try:
+            with np.errstate(over="raise"):
+                du = 3 * 0.044715 * z * z
+        except FloatingPointError:  # 1 - t² is 0 there, and 0 times infinity would be NaN
+            du = 3 * 0.044715 * np.square(np.clip(z, -1e3, 1e3))
+        du += ONE
+        du *= math.sqrt(2 / math.pi)
+        dz = np.multiply(z, (ONE - t * t) * du, out=self.dz)  # da/dz = (1 + t + z (1 - t²) du/dz) / 2
         dz += t
-        dz += 1
-        dz *= 0.5
+        dz += ONE
+        dz *= HALF
         dz *= da
         return dz
 
@@ -427,7 +434,6 @@ class ELU(_Activation):
     def backward(self, da: Array) -> Array:
         dz = np.add(self.a, self.alpha, out=self.dz)  # da/dz = α eᶻ = a + α for z <= 0
         dz *= da
-        np.copyto(dz, da, where=self.a > ZERO)  # da/dz = 1 for z > 0
         return dz
 
     def config(self) -> dict[str, Any]:
@@ -440,6 +446,7 @@ class SELU(_Activation):
     a = λ z if z > 0, else λ α (eᶻ - 1),  α = 1.6733, λ = 1.0507
 
     With these constants and weights of variance 1 / n_in (the initializer "lecun"), mean 0 and variance 1 of the inputs
+        np.copyto(dz, ONE, where=self.a > ZERO)  # da/dz = 1 for z > 0
     are kept: for z ~ N(0, 1), E[a] = 0 and E[a²] = 1.
 
     References

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from .images.reading import Reading
 
 
+# Small numbers become 0 and large ones infinity, also for programs with np.seterr(all="raise").
+without_float_errors = np.errstate(under="ignore", over="ignore", invalid="ignore")
+
+
+class NotFiniteError(HandgradError):
+    """The outputs of a model are NaN or infinite."""
+
+
 class Evaluation(NamedTuple):
     """Loss and accuracy on a set of examples.
 
@@ -83,6 +91,16 @@ class Model(ABC):
     def outputs(self, x: ArrayLike) -> Array:
         """Return the logits z (count, n_out) of any number of examples, in a new array."""
 
+    def _finite_outputs(self, x: ArrayLike) -> Array:
+        """The logits. Raises NotFiniteError if there are NaN or infinity among them; -infinity is a probability of 0."""
+        z = self.outputs(x)
+        if not z.max() < np.inf:
+            row = int((~(z < np.inf)).any(axis=1).argmax())
+            raise NotFiniteError(
+                f"the outputs of the model for example {row} are not finite: its weights or inputs are too large"
+            )
+        return z
+
     @property
     def n_classes(self) -> int:
         """Number of classes: 2 for a single output, which decides between 0 (no) and 1 (yes)."""
@@ -121,16 +139,16 @@ class Model(ABC):
         """Validate x (count, n_in) or (count, height, width): see `handgrad.arrays.check_inputs`."""
         return check_inputs(x, self.n_in, self.image_shape)
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the predictions p (count, n_out) that the loss reads from the outputs.
 
         For `CrossEntropy` these are the probabilities of the classes. A single output gives the probability of class 1;
         `binary_to_two_columns` gives both. For a regression these are the predicted numbers.
         """
-        return self.loss.activation(self.outputs(x))
+        return self.loss.activation(self._finite_outputs(x))
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def soft_labels(self, x: ArrayLike, temperature: float) -> Array:
         """Return soft labels (count, n_out) for knowledge distillation.
 
@@ -149,11 +167,12 @@ class Model(ABC):
         z /= check_positive("temperature", temperature)
         return softmax(z, out=z)[:, -self.n_out :]
 
+    @without_float_errors
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Return the most probable class (count,) of each example, or the numbers (count, n_out) of a regression."""
-        return self.loss.labels(self.outputs(x)) if self.loss.is_classification else self.predict_proba(x)
+        return self.loss.labels(self._finite_outputs(x)) if self.loss.is_classification else self.predict_proba(x)
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Return the mean loss and the number of correct predictions.
 
@@ -166,17 +185,18 @@ class Model(ABC):
         """
         x = self.check_inputs(x)
         t = self.loss.targets(y, len(x), self.n_out, self.dtype)
-        z = self.outputs(x)
+        z = self._finite_outputs(x)
         return Evaluation(
             self.loss.value(z, t), self.loss.correct(z, t) if self.loss.is_classification else None, len(x)
         )
 
+    @without_float_errors
     def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
         """Count the examples (n_classes, n_classes) by true class (row) and predicted class (column).
 
         y holds labels (count,) or one-hot rows (count, n_out).
         """
-        z = self.outputs(x)
+        z = self._finite_outputs(x)
         predictions = self.loss.labels(z)
         y = as_array("y", y)
         if y.ndim > 1:

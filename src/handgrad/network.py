@@ -28,7 +28,7 @@ from .errors import HandgradError, Misnamed, unknown
 from .history import History
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import Loss, make_loss
-from .model import Model
+from .model import Model, without_float_errors
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ class Network(Model):
         """Return the output (count, width) of every layer; the last one is z."""
         return self._infer(x, range(len(self.layers)))
 
-    @np.errstate(under="ignore")  # exp(-z) of a large z is 0, also for programs with np.seterr(all="raise")
+    @without_float_errors
     def _infer(self, x: ArrayLike, wanted: Container[int]) -> list[Array]:
         """The outputs of the wanted layers, PREDICT_ROWS rows at a time, in buffers of this call."""
         x = self.check_inputs(x)

@@ -34,7 +34,7 @@ from .checks import after_training, before_training, check_views
 from .errors import HandgradError, HandgradWarning, KnownAttributes, Misnamed, MisnamedError, check_attributes, closest
 from .history import History as History
 from .history import format_metric
-from .model import Evaluation, Model
+from .model import Evaluation, Model, NotFiniteError
 from .network import Network
 from .optimizers import Optimizer, make_optimizer
 from .schedules import Schedule, make_schedule
@@ -411,7 +411,10 @@ class Trainer:
         return self.history
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
-        self.validation = evaluation = self.network.evaluate(x, y)
+        try:
+            self.validation = evaluation = self.network.evaluate(x, y)
+        except NotFiniteError:
+            self._raise_diverged(self.batch)
         self.metrics["val_loss"] = evaluation.loss
         if evaluation.accuracy is not None:
             self.metrics["val_accuracy"] = evaluation.accuracy

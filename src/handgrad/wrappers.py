@@ -14,7 +14,7 @@ from .arrays import Array, as_floats, check_positive, row_blocks
 from .errors import HandgradError, KnownAttributes
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import Loss
-from .model import Model
+from .model import Model, without_float_errors
 from .network import PREDICT_ROWS, Network
 from .preprocessing import Preprocessing
 
@@ -84,11 +84,11 @@ class Preprocessed(_Wrapper):
 
     image_shape = Model.image_shape  # of the inputs, before the preprocessing
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
         return self._map(self.model.outputs, x)
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the predictions p (count, n_out) of the model for the preprocessed inputs."""
         return self._map(self.model.predict_proba, x)
@@ -137,7 +137,7 @@ class TestTimeAugmentation(_Wrapper):
             raise HandgradError("test-time augmentation needs a model of images: set its image_shape")
         self.shifts = shifts
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
         x = self.check_inputs(x)
         height, width = x.shape[1:]
@@ -218,11 +218,11 @@ class Ensemble(KnownAttributes, Model):
         for member in self.members:
             member.image_shape = shape
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
         return self.loss.inverse_activation(self.predict_proba(x))
 
-    @np.errstate(under="ignore")
+    @without_float_errors
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the mean (count, n_out) of the members' predictions."""
         x = self.check_inputs(x)
@@ -286,6 +286,7 @@ class Calibrated(_Wrapper):
             raise HandgradError(f"calibration needs a classifier, got a regression with {self.loss!r}")
         self.temperature = float(check_positive("temperature", temperature))
 
+    @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
         z = self.model.outputs(x)
         z /= self.temperature
@@ -295,6 +296,7 @@ class Calibrated(_Wrapper):
         return f"Calibrated({self.model!r}, temperature={self.temperature:.4g})"
 
 
+@without_float_errors
 def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
     """Find the temperature T that minimizes the mean loss of outputs / T on validation examples.
 

@@ -307,3 +307,18 @@ def test_invalid_files_give_one_line_and_exit_code_2(
     assert errors.startswith("handgrad: ")
     assert expected in errors
     assert sorted(bad_files.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_model_with_enormous_weights_is_rejected_with_one_line(
+    command: str, data: Path, dataset, tmp_path: Path, invoke
+) -> None:
+    network = handgrad.Network([784, 10], loss="cross_entropy", rng=0)
+    network.image_shape = (28, 28)
+    network.parameters[...] = np.where(np.arange(network.parameters.size) % 2, 3e38, -3e38)
+    path = save(network, tmp_path / "model.safetensors")
+    np.save(tmp_path / "digit.npy", dataset.x_test[0])
+    arguments = (tmp_path / "digit.npy",) if command == "predict" else ("--data", data)
+    code, output, errors = invoke(command, path, *arguments)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "are not finite: its weights or inputs are too large" in errors
