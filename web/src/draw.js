@@ -1,0 +1,161 @@
+// The card with the pad, and the card with what the network sees and answers.
+import { bytes } from "./api.js";
+import { announce, card, h, numbers, show, toast } from "./dom.js";
+import { cssColor, RUNS } from "./colors.js";
+import { fixed, percent } from "./format.js";
+import { imageInput } from "./image-input.js";
+import { createPad } from "./pad.js";
+import { canvas, paint, paintImage } from "./pixels.js";
+import { diverging } from "./colors.js";
+import { example, flip } from "./prediction.js";
+import { last, on, runs, setDrawing, store } from "./store.js";
+
+export function drawCard() {
+  const pad = createPad(setDrawing);
+  const label = h("p", { class: "note", "aria-live": "polite" });
+
+  function receive(element, drawing) {
+    pad.show(element, drawing.width, drawing.height);
+    setDrawing(drawing);
+  }
+
+  async function showExample() {
+    try {
+      const { pixels, side, drawing } = await example();
+      const image = h("canvas");
+      const ink = cssColor("--ink");
+      paint(image, pixels, side, side, () => [0, 0, 0]);
+      // The ink of the page on a transparent background, so that examples look like drawings.
+      const context = image.getContext("2d");
+      const data = context.getImageData(0, 0, side, side);
+      const [r, g, b] = hexToRgb(ink);
+      pixels.forEach((value, i) => data.data.set([r, g, b, value], 4 * i));
+      context.putImageData(data, 0, 0);
+      receive(image, drawing);
+    } catch (error) {
+      toast(error.message, "error");
+    }
+  }
+
+  on("theme", () => pad.redraw());
+  on("drawing", () => {
+    const { drawing } = store;
+    label.textContent =
+      drawing?.source === "example" ? `A validation image. Its label is ${drawing.label}.` : drawing?.source === "image" ? "Your image." : "";
+  });
+
+  const buttons = h(
+    "div",
+    { class: "buttons" },
+    h("button", { type: "button", id: "clear", onclick: pad.clear, title: "Clear the pad (C)" }, "Clear"),
+    h("button", { type: "button", id: "undo", onclick: pad.undo, title: "Remove the last stroke (U)" }, "Undo"),
+    h("button", { type: "button", id: "example", onclick: showExample, title: "An image that the network is not trained on (X)" }, "Example"),
+    imageInput(receive),
+  );
+  const root = card("Draw", { class: "draw-card" }, pad.root, buttons, label);
+  return { root, clear: pad.clear, undo: pad.undo, example: showExample };
+}
+
+const hexToRgb = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
+
+export function answerCard() {
+  const seen = canvas("What the network sees: an image of 28 by 28 pixels", "seen");
+  const empty = h("p", { class: "help" }, "The drawing is centred, scaled to 20 × 20 pixels and smoothed, as the images of MNIST were. This image is the input of the network.");
+  const answers = h("div", { class: "answers" });
+  const bars = h("div", { class: "bars", role: "img", "aria-label": "Probabilities of the classes" });
+  const reason = h("p", { class: "reason", role: "status" });
+  const flipButton = h("button", { type: "button", id: "flip", onclick: showFlip, disabled: true }, "Smallest change that flips the answer");
+  const flipped = h("div", { class: "flip" });
+  const twin = numbers(() => {
+    if (!store.predictions.length) return null;
+    return ["Probabilities in percent", ["Class", ...runs().map((_, i) => (runs().length > 1 ? `Run ${RUNS[i].letter}` : "Probability"))], classes().map((name, k) => [name, ...store.predictions.map((p) => fixed(100 * p.probabilities[k], 2))])];
+  });
+  const classes = () => runs()[0]?.classes ?? [];
+  let rows = [];
+
+  function build() {
+    rows = classes().map((name, k) => {
+      const fills = runs().map((_, i) => h("i", { class: RUNS[i].className }));
+      const values = runs().map((_, i) => h("span", { class: "value" }));
+      return { k, fills, values, root: h("div", { class: "bar" }, h("b", {}, name), h("div", { class: "tracks" }, fills.map((fill) => h("span", { class: "track" }, fill))), values[0]) };
+    });
+    show(bars, rows.map((row) => row.root));
+    update();
+  }
+
+  let said = "";
+  function update() {
+    const { predictions, drawing } = store;
+    flipButton.disabled = !predictions.length;
+    if (!drawing) show(flipped);
+    for (const { k, fills, values, root } of rows) {
+      fills.forEach((fill, i) => fill.style.setProperty("--share", predictions[i]?.probabilities[k] ?? 0));
+      values[0].textContent = predictions.length ? percent(predictions[0].probabilities[k], 0) : "";
+      root.classList.toggle("best", predictions.length > 0 && predictions[0].probabilities[k] === Math.max(...predictions[0].probabilities));
+    }
+    bars.setAttribute("aria-label", `Probabilities of the classes: ${predictions.map((p) => p.probabilities.map((value, k) => `${classes()[k]} ${percent(value, 0)}`).join(", ")).join("; run B: ") || "nothing is drawn"}`);
+    if (predictions[0]?.seen) paintImage(seen, bytes(predictions[0].seen));
+    else paint(seen, new Uint8Array(784), 28, 28, () => [0, 0, 0]);
+    show(
+      answers,
+      (predictions.length ? predictions : runs().map(() => null)).map((p, i) =>
+        h(
+          "div",
+          { class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""}` },
+          runs().length > 1 && h("small", {}, RUNS[i].letter),
+          h("strong", {}, p ? (p.answer ?? "?") : "·"),
+          h("span", {}, p ? (p.answer === null ? "not sure" : percent(p.confidence, 0)) : ""),
+        ),
+      ),
+    );
+    const untrained = runs()[0] && !(last(runs()[0])?.step > 0);
+    const why = predictions.find((p) => p.reason)?.reason;
+    reason.textContent = why ? `Not sure: ${why}` : predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : "";
+    const text = predictions.map((p) => p.answer ?? "not sure").join(", ");
+    if (text && text !== said && !store.experiment?.status?.startsWith("running")) announce(`Answer: ${text}`);
+    said = text;
+    twin.refresh();
+  }
+
+  async function showFlip() {
+    flipButton.disabled = true;
+    try {
+      const run = runs()[store.run] ?? runs()[0];
+      const found = await flip(run);
+      const pixels = bytes(found.pixels);
+      const change = bytes(found.change);
+      const [after, difference] = [canvas(`The changed image, which the network reads as ${found.to}`), canvas("The change: blue pixels become darker, orange pixels brighter")];
+      paintImage(after, pixels);
+      const side = Math.round(Math.sqrt(change.length));
+      const largest = Math.max(1, ...Array.from(change, (value) => Math.abs(value - 128)));
+      paint(difference, change, side, side, (value) => diverging((value - 128) / largest));
+      show(
+        flipped,
+        h("figure", {}, difference, h("figcaption", {}, `change, norm ${fixed(found.norm, 2)}`)),
+        h("figure", {}, after, h("figcaption", {}, h("b", {}, `${found.from} → ${found.to}`))),
+        h("p", { class: "help" }, `This change of ${fixed(found.norm, 2)} (the image itself has a norm of ${fixed(Math.hypot(...Array.from(bytes(store.predictions[0].seen), (v) => v / 255)), 1)}) is enough to turn the answer ${found.from} into ${found.to}. The colours are amplified.`),
+      );
+    } catch (error) {
+      toast(error.message, "error");
+    } finally {
+      flipButton.disabled = !store.predictions.length;
+    }
+  }
+
+  on("experiment", build);
+  on("prediction", update);
+  on("drawing", () => show(flipped));
+  on("theme", update);
+  const root = card(
+    "The network sees and answers",
+    { class: "answer-card" },
+    h("div", { class: "sees" }, h("figure", {}, seen, h("figcaption", {}, "28 × 28 pixels")), answers),
+    bars,
+    reason,
+    flipButton,
+    flipped,
+    twin,
+    h("details", { class: "numbers" }, h("summary", {}, "How the drawing is read"), empty),
+  );
+  return { root };
+}

@@ -1,0 +1,62 @@
+// Numbers as text.
+
+const EMPTY = "–";
+
+/** A number with three significant digits; small and large ones with an exponent. */
+export function number(value, digits = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e", "e").replace("-", "−").replace("e−", "e−");
+  const text = size >= 100 ? value.toFixed(0) : value.toPrecision(digits);
+  return text.replace("-", "−");
+}
+
+/** A number with a fixed count of decimals and a real minus sign. */
+export function fixed(value, decimals) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
+  return value.toFixed(decimals).replace("-", "−");
+}
+
+/** 0.9731 as 97.3 %. */
+export function percent(value, decimals = 1) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
+  return `${(100 * value).toFixed(decimals)} %`;
+}
+
+/** 12345 as 12,345. */
+export function count(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
+  return Math.round(value).toLocaleString("en");
+}
+
+/** A learning rate as it is typed: 0.003, without trailing zeros. */
+export function rate(value) {
+  return value === null || value === undefined ? EMPTY : String(Number(value.toPrecision(3)));
+}
+
+/** binary_cross_entropy as "binary cross-entropy". */
+export function title(name) {
+  const special = {
+    binary_cross_entropy: "binary cross-entropy",
+    cross_entropy: "cross-entropy",
+    squared_error: "squared error",
+    relu: "ReLU",
+    leaky_relu: "leaky ReLU",
+    gelu: "GELU",
+    elu: "ELU",
+    selu: "SELU",
+    silu: "SiLU",
+    sgd: "SGD",
+    adam: "Adam",
+    adamw: "AdamW",
+    he: "He",
+    xavier: "Xavier",
+    glorot: "Glorot",
+    lecun: "LeCun",
+    nesterov: "Nesterov",
+    muon: "Muon",
+    normal: "N(0, 1)",
+  };
+  return special[name] ?? String(name).replaceAll("_", " ");
+}

@@ -1,0 +1,149 @@
+// The settings of the runs, in a row per run. A change sets up the runs again, untrained.
+import { field, h, select, show, toast } from "./dom.js";
+import { RUNS } from "./colors.js";
+import { title } from "./format.js";
+import { create, on, runs, store } from "./store.js";
+
+const HELP = {
+  data: "What the network learns. MNIST: 28 × 28 images of handwritten digits. Synthetic: digits that this package draws.",
+  hidden: "Widths of the hidden layers, separated by commas. Empty: no hidden layer.",
+  activation: "The function that each hidden unit applies to its weighted input.",
+  loss: "What the training minimizes.",
+  initializer: "The distribution of the initial weights.",
+  optimizer: "How the gradient changes the weights.",
+  batch_size: "Examples per training step.",
+  lr: "The length of a step along the negative gradient. It can also be changed while the network trains.",
+  n_train: "Number of training examples. Fewer examples: faster epochs, more overfitting.",
+  l2: "Penalty on large weights: l2/2 times the sum of their squares.",
+  dropout: "Share of the hidden units that are set to 0 at random in each training step.",
+  epochs: "The training stops after this number of epochs.",
+  seed: "Start of the random generators. The same seed gives the same weights and the same order of the examples.",
+};
+const NAMES = { data: "Data", hidden: "Hidden layers", activation: "Activation", loss: "Loss", initializer: "Initialization", optimizer: "Optimizer", batch_size: "Batch size", lr: "Learning rate", n_train: "Training examples", l2: "L2 penalty", dropout: "Dropout", epochs: "Epochs", seed: "Seed" };
+const MAIN = ["data", "hidden", "activation", "loss", "initializer", "optimizer", "batch_size"];
+const MORE = ["n_train", "l2", "dropout", "epochs", "seed"];
+const SHARED = ["data", "n_train", "batch_size", "epochs", "seed"]; // equal in both runs, so that they see the same batches
+
+/** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". */
+export function describe(run) {
+  const { hidden, activation, loss, optimizer, data } = run.settings;
+  const sizes = run.layers.filter((layer) => layer.n_parameters).map((layer) => layer.name.match(/(\d+)-(\d+)/)).filter(Boolean);
+  const shape = sizes.length ? [sizes[0][1], ...sizes.map((size) => size[2])].join("-") : hidden.join("-");
+  return `${dataTitle(data)} · ${shape} · ${title(activation)} · ${title(loss)} · ${title(optimizer)}`;
+}
+
+const dataTitle = (name) => store.options.datasets.find((data) => data.name === name)?.title ?? name;
+
+export const toText = (name, value) => (name === "data" ? dataTitle(value) : Array.isArray(value) ? value.join(", ") || "none" : typeof value === "string" ? title(value) : String(value));
+
+/** The names of the settings in which the two runs differ. */
+export function differences(pair = runs().map((run) => run.settings)) {
+  if (pair.length < 2) return [];
+  return Object.keys(pair[0]).filter((name) => JSON.stringify(pair[0][name]) !== JSON.stringify(pair[1][name]));
+}
+
+async function change(r, name, value) {
+  const settings = runs().map((run) => ({ ...run.settings }));
+  const targets = SHARED.includes(name) ? settings : [settings[r]];
+  for (const target of targets) {
+    target[name] = value;
+    target.recipe = null;
+    if (name === "data") Object.assign(target, forData(value, target));
+  }
+  await start(settings);
+}
+
+/** Settings that suit other data: the network of a plane is small, and its data sets have few examples. */
+function forData(name, settings) {
+  const [before, after] = [runs()[0]?.settings.data, name].map((key) => store.options.datasets.find((data) => data.name === key));
+  if (before && after && before.image === after.image) return {};
+  const suggested = after.settings ?? (after.image ? store.options.defaults : null);
+  return { ...(suggested ?? { hidden: [8, 8], activation: "tanh", loss: "cross_entropy", optimizer: "adam", initializer: "xavier", lr: 0.01, batch_size: 10, n_train: after.n_train ?? 400, epochs: 200 }), data: name, seed: settings.seed };
+}
+
+async function start(settings, preset = null) {
+  try {
+    await create(settings, { preset });
+  } catch (error) {
+    toast(error.message, "error");
+    build?.(); // show the values that are in use
+  }
+}
+
+export const startRuns = start;
+
+let build = null;
+
+export function settingsPanel() {
+  const rows = h("div", { class: "settings-rows" });
+  const presets = h("div", { class: "settings-tools" });
+  let expanded = false;
+
+  function control(r, name) {
+    const { options } = store;
+    const settings = runs()[r].settings;
+    const value = settings[name];
+    const set = (next) => change(r, name, next);
+    const key = `${name}-${r}`;
+    const pairs = (names) => names.map((each) => [each.name ?? each, each.title ?? title(each)]);
+    if (name === "data") return select(options.datasets.filter((data) => data.available).map((data) => [data.name, data.title]), value, set, { id: key });
+    const lists = { activation: options.activations, loss: options.losses, initializer: options.initializers, optimizer: options.optimizers };
+    if (name in lists) {
+      const list = pairs(lists[name]);
+      if (!list.some(([each]) => each === value)) list.push([value, title(value ?? "default")]);
+      return select(list, value, set, { id: key });
+    }
+    if (name === "hidden") {
+      const input = h("input", { type: "text", id: key, value: value.join(", "), inputmode: "numeric", autocomplete: "off", spellcheck: "false", onchange: () => {
+        const sizes = input.value.split(/[\s,;x-]+/).filter(Boolean).map(Number);
+        if (sizes.every((size) => Number.isInteger(size) && size > 0)) set(sizes);
+        else {
+          toast(`"${input.value}" are no widths of layers: write whole numbers, for example 100, 30.`, "error");
+          input.value = value.join(", ");
+        }
+      } });
+      return input;
+    }
+    const input = h("input", { type: "number", id: key, value: value ?? "", min: 0, step: "any", onchange: () => {
+      if (input.value !== "" && Number.isFinite(Number(input.value))) set(Number(input.value));
+      else input.value = value ?? "";
+    } });
+    return input;
+  }
+
+  build = () => {
+    if (!runs().length) return;
+    const different = differences();
+    show(
+      rows,
+      runs().map((run, r) =>
+        h(
+          "div",
+          { class: `settings-row ${RUNS[r].className}`, role: "group", "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings" },
+          runs().length > 1 && h("span", { class: `letter ${RUNS[r].className}` }, RUNS[r].letter),
+          [...MAIN, ...(expanded ? MORE : [])].map((name) => {
+            const element = field(NAMES[name], control(r, name), expanded && HELP[name]);
+            element.classList.toggle("different", different.includes(name));
+            element.classList.add(`field-${name}`);
+            element.title = HELP[name];
+            return element;
+          }),
+          runs().length > 1 && h("button", { type: "button", class: "icon", "aria-label": `Remove run ${RUNS[r].letter}`, title: "Remove this run", onclick: () => start(runs().filter((each) => each !== run).map((each) => each.settings)) }, "×"),
+        ),
+      ),
+    );
+    const recipes = (store.options.recipes ?? []).filter(({ settings }) => !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available);
+    show(
+      presets,
+      h("button", { type: "button", class: "quiet", "aria-expanded": String(expanded), onclick: () => { expanded = !expanded; build(); } }, expanded ? "Fewer settings" : "More settings"),
+      runs().length < 2 && h("button", { type: "button", class: "quiet", id: "add-run", onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]) }, "+ Add a second run to compare"),
+      recipes.length > 0 && select([["", "Recipe…"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], "", (name) => {
+        const recipe = recipes.find((each) => each.name === name);
+        if (recipe) start([{ ...runs()[0].settings, ...recipe.settings, recipe: name }]);
+      }, { "aria-label": "Use the settings of a recipe", class: "quiet", id: "recipe" }),
+      h("span", { class: "note" }, runs().map((run) => `${run.n_parameters.toLocaleString("en")} parameters`).join(" / ")),
+    );
+  };
+  on("experiment", build);
+  return { root: h("section", { class: "settings", "aria-label": "Settings" }, rows, presets) };
+}

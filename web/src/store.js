@@ -1,0 +1,160 @@
+// The experiment on the page: its runs, their measurements, and what the person selected. Views listen to its changes.
+import { getJson, postJson } from "./api.js";
+import { announce, toast } from "./dom.js";
+import * as link from "./link.js";
+import { openStream } from "./stream.js";
+
+const listeners = new Map();
+
+/** Call f when something of this name changes: experiment, points, epoch, status, reset, selection, drawing, prediction, view, theme. */
+export function on(name, f) {
+  if (!listeners.has(name)) listeners.set(name, []);
+  listeners.get(name).push(f);
+}
+
+export function emit(name, detail) {
+  for (const f of listeners.get(name) ?? []) f(detail);
+}
+
+export const store = {
+  options: null, // what the server offers
+  experiment: null, // {id, status, message, runs: [{id, settings, layers, n_parameters, points, epochs, ...}]}
+  preset: null, // name of the preset that was opened
+  view: "train",
+  epoch: null, // the epoch whose weights are shown; null: the current weights
+  run: 0, // the run whose mistakes are shown
+  drawing: null, // {width, height, channels, bytes, label}: what the network is asked
+  predictions: [], // one answer per run
+};
+
+export const runs = () => store.experiment?.runs ?? [];
+export const dataset = () => store.options?.datasets.find((data) => data.name === runs()[0]?.settings.data) ?? null;
+export const isImage = () => dataset()?.image ?? false;
+export const isRunning = () => store.experiment?.status === "running";
+export const last = (run) => run.points.at(-1) ?? null;
+
+const REMEMBERED = "handgrad-lab-experiment";
+
+/** Start over with these settings, one or two runs. The experiment before is closed. */
+export async function create(settings, { preset = null, view = null } = {}) {
+  const before = store.experiment?.id ?? sessionStorage.getItem(REMEMBERED);
+  const made = await postJson("/api/experiments", { runs: settings, ...(before && { replaces: before }) });
+  store.preset = preset;
+  adopt(made);
+  if (view) setView(view);
+  return made;
+}
+
+/** The experiment that this tab had before it was reloaded, if the server still has it with the same settings. */
+export async function resume(settings) {
+  const id = sessionStorage.getItem(REMEMBERED);
+  if (!id) return false;
+  try {
+    const found = await getJson(`/api/experiments/${encodeURIComponent(id)}`);
+    const same = (a, b) => link.encode({ runs: [a] }) === link.encode({ runs: [b] });
+    if (settings && !(settings.length === found.runs.length && settings.every((s, i) => same(s, found.runs[i].settings)))) return false;
+    adopt(found);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function adopt(experiment) {
+  for (const run of experiment.runs) Object.assign(run, { points: [], epochs: [] });
+  store.experiment = experiment;
+  store.epoch = null;
+  store.run = 0;
+  store.predictions = [];
+  sessionStorage.setItem(REMEMBERED, experiment.id);
+  updateLink();
+  emit("experiment");
+  emit("status");
+  openStream(experiment.id, receive, lost);
+}
+
+export async function command(action, values = {}) {
+  const id = store.experiment?.id;
+  if (!id) return;
+  try {
+    const { status } = await postJson(`/api/experiments/${id}/command`, { action, ...values });
+    if (status && store.experiment?.id === id) setStatus(status, store.experiment.message);
+  } catch (error) {
+    if (error.status === 404) await lost(id);
+    else toast(error.message, "error");
+  }
+}
+
+function receive(event) {
+  const run = runs().find(({ id }) => id === event.run);
+  if (event.type === "point" && run) {
+    run.points.push(event);
+    emit("points", run);
+  } else if (event.type === "epoch" && run) {
+    run.epochs = run.epochs.filter(({ epoch }) => epoch !== event.epoch);
+    run.epochs.push(event);
+    emit("epoch", run);
+  } else if (event.type === "status" && event.run) {
+    Object.assign(run ?? {}, { status: event.status, message: event.message });
+    toast(event.message, "error");
+    emit("status");
+  } else if (event.type === "warning") {
+    toast(event.message);
+  } else if (event.type === "status") {
+    setStatus(event.status, event.message);
+  } else if (event.type === "reset") {
+    for (const each of runs()) Object.assign(each, { points: [], epochs: [] });
+    store.epoch = null;
+    emit("reset");
+  }
+}
+
+function setStatus(status, message) {
+  const { experiment } = store;
+  if (experiment.status === status && experiment.message === message) return;
+  if (experiment.status !== status) announce(message || `Training: ${status}.`);
+  Object.assign(experiment, { status, message });
+  emit("status");
+}
+
+/** The server does not know the experiment any more: it was restarted, or another page needed the place. */
+async function lost(id) {
+  if (store.experiment?.id !== id) return;
+  const settings = runs().map((run) => run.settings);
+  try {
+    await create(settings, { preset: store.preset });
+    toast("The server no longer had this run. The page set it up again, untrained.");
+  } catch (error) {
+    toast(error.message, "error");
+  }
+}
+
+export function setView(view) {
+  store.view = view;
+  updateLink();
+  emit("view");
+}
+
+export function setEpoch(epoch) {
+  store.epoch = epoch;
+  emit("selection");
+}
+
+export function setRun(index) {
+  store.run = index;
+  emit("selection");
+}
+
+export function setDrawing(drawing) {
+  store.drawing = drawing;
+  emit("drawing");
+}
+
+/** The address that opens what is on the page. */
+export function currentLink() {
+  return link.encode({ view: store.view, preset: store.preset, runs: runs().map((run) => run.settings) });
+}
+
+function updateLink() {
+  if (store.experiment) history.replaceState(null, "", currentLink());
+}

@@ -1,0 +1,114 @@
+// The controls of the training: start, pause, one mini-batch, one epoch, reset, and the learning rate while it runs.
+import { h, show } from "./dom.js";
+import { RUNS } from "./colors.js";
+import { count, number, percent, rate } from "./format.js";
+import { command, isRunning, last, on, runs, store } from "./store.js";
+
+export const actions = {
+  toggle: () => command(isRunning() ? "pause" : "start"),
+  step: () => command("step"),
+  epoch: () => command("epoch"),
+  reset: () => command("reset"),
+};
+
+const ENDED = ["finished", "diverged", "failed"];
+const MIN = -4; // of the logarithm of the rate
+const MAX = 2;
+
+export function transport() {
+  const start = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
+  const step = h("button", { type: "button", id: "step", onclick: actions.step, title: "Train on one mini-batch (S)" }, "Step");
+  const epoch = h("button", { type: "button", id: "epoch", onclick: actions.epoch, title: "Train for one epoch (E)" }, "Epoch");
+  const reset = h("button", { type: "button", id: "reset", onclick: actions.reset, title: "Back to the initial weights (R)" }, "Reset");
+  const rates = h("div", { class: "rates" });
+  const facts = h("dl", { class: "facts" });
+  const message = h("p", { class: "message", role: "status", hidden: true });
+  let sliders = [];
+
+  function buildRates() {
+    sliders = runs().map((run, r) => {
+      const value = run.settings.lr;
+      const name = runs().length > 1 ? `Learning rate ${RUNS[r].letter}` : "Learning rate";
+      const slider = h("input", { type: "range", min: MIN, max: MAX, step: 0.02, value: Math.log10(value), "aria-label": `${name}, logarithmic`, id: `rate-slider-${r}` });
+      const box = h("input", { type: "number", min: 0, step: "any", value: rate(value), "aria-label": name, id: `rate-${r}`, class: "short" });
+      let timer;
+      const send = (lr) => {
+        clearTimeout(timer);
+        timer = setTimeout(() => command("lr", { value: lr, run: run.id }), 120);
+      };
+      slider.addEventListener("input", () => {
+        const lr = Number((10 ** Number(slider.value)).toPrecision(2));
+        box.value = rate(lr);
+        send(lr);
+      });
+      box.addEventListener("change", () => {
+        const lr = Number(box.value);
+        if (!(lr > 0)) {
+          box.value = rate(10 ** Number(slider.value));
+          return;
+        }
+        slider.value = Math.log10(lr);
+        send(lr);
+      });
+      return { slider, box, root: h("div", { class: `rate ${RUNS[r].className}` }, h("label", { for: `rate-slider-${r}` }, name), slider, box) };
+    });
+    show(rates, sliders.map((each) => each.root));
+  }
+
+  function update() {
+    const { experiment } = store;
+    if (!experiment) return;
+    const running = isRunning();
+    const untouched = runs().every((run) => !(last(run)?.step > 0));
+    start.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
+    start.dataset.state = running ? "running" : "idle";
+    start.disabled = ENDED.includes(experiment.status);
+    step.disabled = epoch.disabled = running || start.disabled;
+    const failed = ["diverged", "failed"].includes(experiment.status);
+    const one = runs().findIndex((run) => ["diverged", "failed"].includes(run.status));
+    const text = failed ? experiment.message || "The training diverged." : one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";
+    message.hidden = !text;
+    message.textContent = text && `${text} Reduce the learning rate, then press Reset.`;
+    message.dataset.kind = "error";
+    document.documentElement.dataset.status = experiment.status;
+    updateFacts();
+  }
+
+  function updateFacts() {
+    const points = runs().map(last);
+    const first = points[0];
+    const validation = runs().map((run) => run.points.findLast((point) => point.validation_accuracy !== null && point.validation_accuracy !== undefined)?.validation_accuracy);
+    const several = runs().length > 1;
+    show(
+      facts,
+      fact("Epoch", first ? first.epoch.toFixed(2) : "0", `of ${runs()[0]?.settings.epochs ?? ""}`),
+      fact("Steps", first ? count(first.step) : "0"),
+      fact("Validation accuracy", validation.map((value, r) => h("span", { class: several ? RUNS[r].className : "" }, percent(value)))),
+      fact("Examples/s", first?.examples_per_second ? count(first.examples_per_second) : number(null)),
+    );
+  }
+
+  const fact = (name, value, extra) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra && h("small", {}, ` ${extra}`)));
+
+  on("experiment", () => {
+    buildRates();
+    update();
+  });
+  on("status", update);
+  on("points", updateFacts);
+  on("reset", () => {
+    buildRates();
+    update();
+  });
+  const nudge = (factor) => {
+    for (const { slider } of sliders) {
+      slider.value = Number(slider.value) + factor;
+      slider.dispatchEvent(new Event("input"));
+    }
+  };
+  actions.faster = () => nudge(0.1);
+  actions.slower = () => nudge(-0.1);
+
+  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, start, step, epoch, reset), rates, facts);
+  return { root, message };
+}

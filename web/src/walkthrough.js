@@ -1,0 +1,199 @@
+// One forward pass, one backward pass and one step of gradient descent, with the numbers at each layer.
+import { getJson, Latest, query } from "./api.js";
+import { card, choice, h, numbers, show, svg, toast } from "./dom.js";
+import { fixed, number } from "./format.js";
+import { canvas, paintActivations } from "./pixels.js";
+import { RUNS } from "./colors.js";
+import { on, runs, store } from "./store.js";
+
+const EXAMPLE = "2-2-1";
+
+export function walkthroughView() {
+  const latest = new Latest();
+  const list = h("ol", { class: "step-list" });
+  const title = h("h2", { class: "step-title" });
+  const equation = h("p", { class: "equation" });
+  const picture = h("div", { class: "step-picture" });
+  const values = h("div", { class: "step-values" });
+  const position = h("p", { class: "note", role: "status" });
+  const back = h("button", { type: "button", id: "step-back", onclick: () => go(at - 1), title: "Previous step (left arrow)" }, "← Back");
+  const next = h("button", { type: "button", id: "step-next", class: "primary", onclick: () => go(at + 1), title: "Next step (right arrow)" }, "Next →");
+  const chooser = h("div", { class: "tools" });
+  let source = EXAMPLE; // the example, or the index of a run
+  let steps = [];
+  let at = 0;
+
+  function build() {
+    const options = [[EXAMPLE, "2-2-1 network"], ...runs().map((run, i) => [i, runs().length > 1 ? `Run ${RUNS[i].letter}` : "This network"])];
+    if (source !== EXAMPLE && source >= runs().length) source = EXAMPLE;
+    show(chooser, choice("Network", options, source, (value) => {
+      source = value;
+      at = 0;
+      load();
+    }));
+    if (store.view === "steps") load();
+  }
+
+  function load() {
+    latest.ask(async () => {
+      try {
+        const asked = source === EXAMPLE ? { example: EXAMPLE } : { run: runs()[source].id };
+        ({ steps } = await getJson(`/api/walkthrough${query(asked)}`));
+        show(list, steps.map((step, i) => h("li", {}, h("button", { type: "button", onclick: () => go(i), class: phase(step) }, step.title))));
+        go(Math.min(at, steps.length - 1));
+      } catch (error) {
+        toast(error.message, "error");
+      }
+    });
+  }
+
+  const phase = (step) => (step.title.startsWith("Backward") ? "backward" : step.title.startsWith("Step") ? "update" : "forward");
+
+  function go(i) {
+    if (i < 0 || i >= steps.length) return;
+    at = i;
+    const step = steps[at];
+    [...list.children].forEach((item, k) => {
+      item.firstChild.setAttribute("aria-current", k === at ? "step" : "false");
+    });
+    const button = list.children[at]?.firstChild;
+    if (button && list.scrollHeight > list.clientHeight) list.scrollTop = button.offsetTop - list.clientHeight / 2;
+    title.textContent = step.title;
+    equation.textContent = step.equation;
+    position.textContent = `Step ${at + 1} of ${steps.length}`;
+    back.disabled = at === 0;
+    next.disabled = at === steps.length - 1;
+    show(values, Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)));
+    show(picture, diagram(steps, at));
+  }
+
+  on("experiment", build);
+  const root = h("div", { class: "view steps-view" },
+    card("Steps", { class: "steps-card", tools: chooser, help: "Follow one example through the network: forward to the loss, backward to the gradients, and one step of gradient descent." }, list),
+    h("section", { class: "card step-card", "aria-live": "polite" }, h("header", {}, title, h("div", { class: "buttons" }, back, next)), position, equation, picture, values),
+  );
+  return { root, load, next: () => go(at + 1), back: () => go(at - 1), redraw: () => steps.length && go(at) };
+}
+
+/** One array of a step: numbers if it is small, a picture and numbers if it is long, a summary if it is large. */
+function valueFigure(name, value, step) {
+  const shape = value.shape.join(" × ");
+  const caption = h("figcaption", {}, h("code", {}, name), h("small", {}, shape === "1" ? "" : ` ${shape}`));
+  if (!value.all) {
+    return h("figure", { class: "value" }, caption, h("p", {}, `from ${number(value.min)} to ${number(value.max)}`), h("p", { class: "help" }, `first numbers: ${value.first.map((each) => number(each)).join(", ")}, …`));
+  }
+  const flat = value.all.flat();
+  if (value.shape.length === 1 && flat.length > 12) {
+    const image = canvas(`${name}: ${flat.length} numbers`, "activations");
+    const { width } = paintActivations(image, flat);
+    image.style.setProperty("--columns", width);
+    return h("figure", { class: "value" }, caption, image, numbers(() => [`${name} in: ${step.title}`, ["Index", "Value"], flat.map((each, i) => [i, number(each, 4)])]));
+  }
+  const rows = value.shape.length === 2 ? value.all : value.all.map((each) => [each]);
+  return h("figure", { class: "value" }, caption, h("table", { class: "array" }, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((each) => h("td", {}, number(each, 4))))))));
+}
+
+/** The network as nodes and edges with their numbers, if it is small enough. */
+function diagram(steps, at) {
+  const layers = []; // per Dense layer: {W, dW, z, a, dz, da, layer}
+  const sizes = [];
+  let input = null;
+  let output = {};
+  for (const step of steps) {
+    const W = step.values.W;
+    if (!step.title.startsWith("Forward") || !W) continue;
+    if (!W.all || W.shape[0] > 4 || W.shape[1] > 4) return null;
+    if (!sizes.length) sizes.push(W.shape[1]);
+    sizes.push(W.shape[0]);
+    layers.push({ layer: step.layer });
+  }
+  if (!layers.length) return null;
+  const fresh = new Set(); // what this step computes
+  let dense = -1;
+  steps.slice(0, at + 1).forEach((step, k) => {
+    const mark = (key) => k === at && fresh.add(key);
+    const v = step.values;
+    const forward = step.title.startsWith("Forward");
+    const index = layers.findIndex((each) => each.layer === step.layer);
+    if (k === 0) {
+      input = v.x.all;
+      mark("x");
+    } else if (forward && v.W) {
+      dense = index;
+      Object.assign(layers[dense], { W: v.W.all, b: v.b.all, z: v[`z${dense + 1}`]?.all });
+      mark(`z${dense}`);
+    } else if (forward) {
+      const a = v[`a${dense + 1}`];
+      if (a) {
+        layers[dense].a = a.all;
+        mark(`a${dense}`);
+      }
+    } else if (v.p) {
+      output = { p: v.p.all, t: v.t?.all, L: v.L?.all[0] };
+      mark("p");
+    } else if (step.title.startsWith("Step") && index >= 0) {
+      layers[index].W = v.W?.all ?? layers[index].W;
+      layers[index].b = v.b?.all ?? layers[index].b;
+      layers[index].updated = true;
+      mark(`W${index}`);
+    } else {
+      for (const [name, value] of Object.entries(v)) {
+        const found = name.match(/^d([za])(\d+)$/);
+        if (found && value.all) {
+          const target = layers[Number(found[2]) - 1];
+          if (target) {
+            if (!target[`d${found[1]}`]) mark(`d${found[1]}${Number(found[2]) - 1}`);
+            target[`d${found[1]}`] = value.all;
+          }
+        }
+      }
+      if (v.dW && index >= 0) {
+        layers[index].dW = v.dW.all;
+        mark(`dW${index}`);
+      }
+    }
+  });
+
+  const width = 760;
+  const height = 330;
+  const columns = sizes.length + 1;
+  const x = (column) => 70 + (column * (width - 150)) / (columns - 1);
+  const y = (i, n) => height / 2 + (i - (n - 1) / 2) * 150;
+  const edges = [];
+  const labels = [];
+  layers.forEach((each, l) => {
+    for (let i = 0; i < sizes[l + 1]; i++) {
+      for (let j = 0; j < sizes[l]; j++) {
+        const w = each.W?.[i][j];
+        const [x1, y1, x2, y2] = [x(l) + 34, y(j, sizes[l]), x(l + 1) - 34, y(i, sizes[l + 1])];
+        const active = fresh.has(`z${l}`) || fresh.has(`dW${l}`) || fresh.has(`W${l}`);
+        edges.push(svg("line", { x1, y1, x2, y2, class: `edge ${w < 0 ? "negative" : "positive"} ${active ? "active" : ""}`, "stroke-width": w === undefined ? 1 : 1 + Math.min(5, 2.5 * Math.abs(w)) }));
+        const t = (i + j) % 2 ? 0.3 : 0.32;
+        const [tx, ty] = [x1 + t * (x2 - x1), y1 + t * (y2 - y1)];
+        if (w !== undefined) {
+          const showGradient = each.dW && !each.updated;
+          labels.push(svg("text", { x: tx, y: ty - 5, class: `weight ${active ? "active" : ""}` }, fixed(w, 2)));
+          if (showGradient) labels.push(svg("text", { x: tx, y: ty + 12, class: "gradient" }, `∂ ${fixed(each.dW[i][j], 3)}`));
+        }
+      }
+    }
+  });
+  const node = (column, i, n, lines, active) => {
+    const group = svg("g", { class: `node ${active ? "active" : ""}` }, svg("circle", { cx: x(column), cy: y(i, n), r: 34 }));
+    const shown = lines.filter(Boolean);
+    shown.forEach(([text, kind], k) => group.append(svg("text", { x: x(column), y: y(i, n) + 5 + (k - (shown.length - 1) / 2) * 17, class: kind }, text)));
+    return group;
+  };
+  const nodes = [];
+  for (let i = 0; i < sizes[0]; i++) nodes.push(node(0, i, sizes[0], [input && [`x ${number(input[i])}`, "main"]], fresh.has("x")));
+  layers.forEach((each, l) => {
+    for (let i = 0; i < sizes[l + 1]; i++) {
+      const gradient = each.dz ?? each.da;
+      nodes.push(node(l + 1, i, sizes[l + 1], [each.z && [`z ${fixed(each.z[i], 2)}`, each.a ? "sub" : "main"], each.a && [`a ${fixed(each.a[i], 2)}`, "main"], gradient && [`${each.dz ? "∂z" : "∂a"} ${fixed(gradient[i], 3)}`, "gradient"]], ["z", "a", "dz", "da"].some((key) => fresh.has(`${key}${l}`))));
+    }
+  });
+  nodes.push(node(columns - 1, 0, 1, output.p ? [[`p ${fixed(output.p[0], 3)}`, "main"], [`t ${number(output.t?.[0])}`, "sub"], [`L ${fixed(output.L, 3)}`, "sub"]] : [["loss", "sub"]], fresh.has("p")));
+  const link = svg("line", { x1: x(columns - 2) + 34, y1: height / 2, x2: x(columns - 1) - 34, y2: height / 2, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "diagram", "aria-label": `Network ${sizes.join("-")} at this step: ${steps[at].title}` }, edges, link, nodes, labels);
+}
+
