@@ -433,6 +433,7 @@ class ELU(_Activation):
 
     def backward(self, da: Array) -> Array:
         dz = np.add(self.a, self.alpha, out=self.dz)  # da/dz = α eᶻ = a + α for z <= 0
+        np.copyto(dz, ONE, where=self.a > ZERO)  # da/dz = 1 for z > 0
         dz *= da
         return dz
 
@@ -446,7 +447,6 @@ class SELU(_Activation):
     a = λ z if z > 0, else λ α (eᶻ - 1),  α = 1.6733, λ = 1.0507
 
     With these constants and weights of variance 1 / n_in (the initializer "lecun"), mean 0 and variance 1 of the inputs
-        np.copyto(dz, ONE, where=self.a > ZERO)  # da/dz = 1 for z > 0
     are kept: for z ~ N(0, 1), E[a] = 0 and E[a²] = 1.
 
     References

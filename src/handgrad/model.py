@@ -92,7 +92,7 @@ class Model(ABC):
         """Return the logits z (count, n_out) of any number of examples, in a new array."""
 
     def _finite_outputs(self, x: ArrayLike) -> Array:
-        """The logits. Raises NotFiniteError if there are NaN or infinity among them; -infinity is a probability of 0."""
+        """The logits. Raises NotFiniteError for NaN and infinity; -infinity is a probability of 0."""
         z = self.outputs(x)
         if not z.max() < np.inf:
             row = int((~(z < np.inf)).any(axis=1).argmax())
