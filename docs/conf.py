@@ -1,15 +1,18 @@
 """Sphinx configuration of the documentation, which `make docs` builds. Pages with code cells are executed."""
 
 import hashlib
-import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from sphinx.util.inspect import TypeAliasForwardRef
 
 from handgrad import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "handgrad"
 author = copyright = "The handgrad authors"
@@ -18,28 +21,40 @@ release = version = __version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "home",
+    "notebooks",
+    "tables",
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+html_baseurl = os.environ.get("HANDGRAD_DOCS_URL", "")  # links in notebooks are absolute if it is set
 smartquotes_action = "De"  # dashes and ellipses, but straight quotes: GELU(approximate="tanh") is code
 
-# Outputs are cached. A page is executed again if its text, the library, an example or the plot style has changed.
-HERE = Path(__file__).parent
-PATTERNS = ("../src/**/*.py", "../src/**/*.mplstyle", "../examples/*.py")
-SOURCES = sorted(path for pattern in PATTERNS for path in HERE.glob(pattern))
+# Outputs are cached. A page is executed again if its text, the library, the plot style or this file has changed. Pages
+# run in an empty directory, as the notebooks do that readers download.
+SOURCES = sorted([*HERE.glob("../src/**/*.py"), *HERE.glob("../src/**/*.mplstyle"), HERE / "conf.py"])
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in the outputs
 
+# The kernels draw figures with twice the resolution, for phones and high-resolution screens.
+os.environ["IPYTHONDIR"] = str(HERE / "_build" / "ipython")
+profile = HERE / "_build" / "ipython" / "profile_default"
+profile.mkdir(parents=True, exist_ok=True)
+(profile / "ipython_kernel_config.py").write_text('c.InlineBackend.figure_formats = {"retina"}\n')
+
+autosummary_generate = False  # tables only
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_inherit_docstrings = False  # Layer.forward is documented once, not in every layer
@@ -56,12 +71,14 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]  # autodoc documents properties; do not repeat them
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
-toc_object_entries = False  # the headings of the page are enough
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "handgrad"
 html_static_path = ["_static"]
 html_css_files = ["handgrad.css"]
+pygments_style = "a11y-light"
+pygments_dark_style = "github-dark"  # furo's default underlines the names of modules like links
 
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 EQUATION = re.compile(r"^ |\S {2,}\S|^\S{1,14} (=|←) ", re.MULTILINE)
@@ -132,16 +149,14 @@ def skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, opti
 
 def link_files(app: Any, name: str, source: list[str]) -> None:
     """Turn links to Markdown files outside docs/, which work on GitHub, into downloads of these files."""
-    source[0] = re.sub(r"\[`?([^]`]+)`?\]\(((?:\.\./){1,2}[A-Z][^)#/]*\.md)(?:#[^)]*)?\)", r"{download}`\1 <\2>`", source[0])
+    directory = HERE.joinpath(name).parent
 
+    def download(match: re.Match[str]) -> str:
+        text, target = match[1].strip("`"), match[2]
+        inside = (directory / target).resolve().is_relative_to(HERE)
+        return match[0] if inside else f"{{download}}`{text} <{target}>`"
 
-def clean_notebooks(app: Any, error: Exception | None) -> None:
-    """Remove the link to the notebook from the notebook itself, where it is a Sphinx role and not a link."""
-    for path in Path(app.outdir).glob("_downloads/*/*.ipynb"):
-        notebook = json.loads(path.read_text())
-        title = notebook["cells"][0]["source"]
-        title[:] = [line for line in title if not line.startswith("Download this page as a notebook:")]
-        path.write_text(json.dumps(notebook, indent=1) + "\n")
+    source[0] = re.sub(r"\[([^]]+)\]\((\.\./[^)#:\s]*\.md)(?:#[^)]*)?\)", download, source[0])
 
 
 def setup(app: Any) -> None:
@@ -151,4 +166,3 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("source-read", link_files)
-    app.connect("build-finished", clean_notebooks)

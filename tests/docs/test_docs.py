@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
+import inspect
 import io
 import pkgutil
 import re
@@ -21,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("[!_]*/*.md")),
+    *sorted((ROOT / "docs").glob("[!_]*/**/*.md")),
     ROOT / "docs" / "index.md",
 ]
 TEXTS = {path: path.read_text() for path in DOCUMENTS}
-REFERENCE = TEXTS[ROOT / "docs" / "reference" / "api.md"]
+REFERENCE = "\n".join(TEXTS[path] for path in sorted((ROOT / "docs" / "reference" / "api").glob("*.md")))
 
 # "<!-- not executed -->" above a fence marks a snippet that does not run.
 FENCE = re.compile(
@@ -195,6 +197,16 @@ def test_every_name_of_the_reference_exists_and_has_a_docstring() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     missing = {f"handgrad.{name}" for name in handgrad.__all__} - {*NAMES, *MODULES}
     assert missing == set()
+
+
+@pytest.mark.parametrize("name", ["data", "export", "initializers", "interop", "recipes", "schedules", "sklearn"])
+def test_every_public_name_of_a_module_with_its_own_page_is_in_the_reference(name: str) -> None:
+    module = importlib.import_module(f"handgrad.{name}")
+    public = getattr(module, "__all__", None) or [
+        key for key, value in vars(module).items() if not key.startswith("_") and inspect.getmodule(value) is module
+    ]
+    expected = {f"handgrad.{name}.{key}" for key in public if callable(getattr(module, key))}
+    assert expected - set(NAMES) == set()
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
