@@ -160,6 +160,28 @@ def test_training_that_had_stopped_is_resumed_as_stopped(tmp_path):
     np.testing.assert_array_equal(resumed.network.parameters, first.network.parameters)
 
 
+def test_checkpoint_contains_the_learning_rate_of_a_layer(tmp_path):
+    whole, interrupted, resumed = make(), make(Checkpoint(tmp_path / "c")), make(Checkpoint(tmp_path / "d"))
+    for trainer in (whole, interrupted):
+        trainer.network.layers[0].lr_scale = 0.1
+    whole.fit(X, Y, epochs=4)
+    interrupted.fit(X, Y, epochs=2)
+    resume(resumed, tmp_path / "c")
+    assert [layer.lr_scale for layer in resumed.network.layers][:2] == [0.1, 1]
+    resumed.fit(X, Y, until_epoch=4)
+    np.testing.assert_array_equal(resumed.network.parameters, whole.network.parameters)
+
+
+@pytest.mark.parametrize("name", ["layers.0.lr_scale", "layers.9.lr_scale"])
+def test_checkpoint_with_an_invalid_learning_rate_of_a_layer_is_rejected(name, rejects):
+    trainer = make()
+    trainer.fit(X, Y, epochs=1)
+    before = trainer.state_dict()
+    with rejects(r"lr_scale"):
+        trainer.load_state_dict(before | {name: -1})
+    assert trainer.network.layers[0].lr_scale == 1
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["from its start", "from its second epoch"])
 @pytest.mark.parametrize("layers", [[4, 5, 3], [4, 3]], ids=["same size", "other size"])
 def test_early_stopping_forgets_another_training(layers, first):

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, AdamW, Dense, Lookahead, Momentum, Muon, Nesterov, Network, Tanh, optimizers
+from handgrad import SGD, Adam, AdamW, Dense, Lookahead, Momentum, Muon, Nesterov, Network, Tanh, Trainer, optimizers
 from handgrad.optimizers import OPTIMIZERS
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, a few roundings apart
@@ -553,3 +553,66 @@ def test_optimizers_are_made_by_name(rejects):
 def test_invalid_optimizer_is_rejected(arguments, says, rejects):
     with rejects(says):
         optimizers.make_optimizer(*arguments)
+
+
+# ---- Learning rate of a layer ----------------------------------------------------------------------------------------
+
+
+@every_optimizer
+def test_lr_scale_is_a_factor_on_the_learning_rate_of_a_layer(name, monkeypatch):
+    monkeypatch.setattr(optimizers, "UPDATE_CHUNK", 7)
+    options = {"l2": 0.01, "weight_decay": 0.1}
+    scaled, slow, usual = make_network(), make_network(), make_network()
+    scaled.layers[0].lr_scale = 0.2
+    gs = gradients(scaled, count=5)
+    take_steps(KINDS[name](0.1, **options), scaled, gs)
+    take_steps(KINDS[name](0.02, **options), slow, gs)
+    take_steps(KINDS[name](0.1, **options), usual, gs)
+    for p, expected in zip(scaled.named_parameters.items(), slow.named_parameters.values(), strict=True):
+        if p[0].startswith("0."):
+            np.testing.assert_allclose(p[1], expected, **EXACT)
+    np.testing.assert_allclose(scaled.layers[2].W, usual.layers[2].W, **EXACT)
+    np.testing.assert_allclose(scaled.layers[2].b, usual.layers[2].b, **EXACT)
+    assert not np.allclose(slow.layers[0].W, usual.layers[0].W)
+
+
+@pytest.mark.parametrize("options", [{}, {"l2": 0.01}])
+def test_training_with_lr_scale_equals_a_loop_by_hand(options):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 5)), np.arange(12) % 3
+    network, twin = make_network(), make_network()
+    network.layers[2].lr_scale = 0.25
+    Trainer(network, SGD(0.5, **options), batch_size=12, rng=0).fit(x, y, epochs=4, progress=False)
+    for _ in range(4):
+        twin.backprop(x, twin.loss.targets(y, 12, 3, np.float64))
+        for layer, lr in ((twin.layers[0], 0.5), (twin.layers[2], 0.5 * 0.25)):
+            layer.W -= lr * (layer.dW + options.get("l2", 0) * layer.W)
+            layer.b -= lr * layer.db
+    np.testing.assert_allclose(network.parameters, twin.parameters, **EXACT)
+
+
+def test_lr_scale_that_changes_between_two_fits_is_used():
+    x, y = np.eye(5), np.arange(5) % 3
+    network, twin = make_network(), make_network()
+    trainers = [Trainer(made, SGD(0.5), batch_size=5, rng=0) for made in (network, twin)]
+    for trainer in trainers:
+        trainer.fit(x, y, epochs=1, progress=False)
+    np.testing.assert_array_equal(network.parameters, twin.parameters)
+    for layer in network.layers:
+        layer.lr_scale = 3
+    trainers[0].fit(x, y, epochs=1, progress=False)
+    trainers[1].optimizer.lr = 1.5
+    trainers[1].fit(x, y, epochs=1, progress=False)
+    np.testing.assert_allclose(network.parameters, twin.parameters, **EXACT)
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, "0.1"])
+def test_invalid_lr_scale_is_rejected(value, rejects):
+    with rejects("lr_scale must be"):
+        Dense(2, 2).lr_scale = value
+
+
+def test_summary_shows_lr_scale():
+    network = make_network()
+    network.layers[0].lr_scale = 0.1
+    assert "(lr_scale 0.1)" in str(network.summary())

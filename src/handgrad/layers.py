@@ -51,6 +51,9 @@ class Layer(ABC):
         Set it to False before a `fit` to freeze the parameters of the layer: their gradient is 0 in every step, and the
         optimizer does not change them. A frozen BatchNorm keeps its running statistics too, but still normalizes with
         the statistics of the batch in training. Model files do not contain it.
+    lr_scale : float
+        Factor on the learning rate of the parameters of the layer, > 0. Set it before a `fit`. It also applies to
+        decoupled weight decay. Checkpoints contain it, model files do not.
     """
 
     n_in: int | None = None
@@ -59,8 +62,19 @@ class Layer(ABC):
     workspace: ClassVar[tuple[str, ...]] = ()
     in_network = False
     trainable = True
+    _lr_scale = 1.0
     requires_grad = Misnamed("set layer.trainable = False to freeze a layer")
     frozen, freeze = Misnamed(requires_grad.hint), Misnamed(requires_grad.hint)
+    lr, learning_rate = (Misnamed("set layer.lr_scale, a factor on the learning rate") for _ in range(2))
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor on the learning rate of the parameters of the layer."""
+        return self._lr_scale
+
+    @lr_scale.setter
+    def lr_scale(self, scale: float) -> None:
+        self._lr_scale = float(check_positive("lr_scale", scale))
 
     @abstractmethod
     def forward(self, x: Array) -> Array:

@@ -77,7 +77,7 @@ class Muon(Nesterov):
         matrices = [name for name, p in named.items() if p.ndim == 2][:-1]
         sizes = [named[name].size + newton_schulz_workspace(named[name].shape) for name in matrices]
         scratch = aligned_empty(max([min(UPDATE_CHUNK, network.parameters.size), *sizes]), network.dtype)
-        self._blocks = []
+        self._blocks, self._scales = [], []
         for name, p in named.items():
             flat = slice(first, first := first + p.size)
             theta, g, state = network.parameters[flat], network.gradient_buffer[flat], self.state[:, flat]
@@ -87,6 +87,7 @@ class Muon(Nesterov):
                 cuts = [slice(begin, begin + UPDATE_CHUNK) for begin in range(0, p.size, UPDATE_CHUNK)]
                 parts = [(theta[c], g[c], [s[c] for s in state], scratch[: theta[c].size]) for c in cuts]
             self._blocks += parts
+            self._scales += [network.layers[int(name.partition(".")[0])].lr_scale] * len(parts)
 
 
 def newton_schulz(G: Array, steps: int = 5, workspace: Array | None = None) -> Array:

@@ -419,7 +419,11 @@ class Network(Model):
                 rows[-1][-1] = names[type(layer)]
                 continue
             count = sum(math.prod(shape) for shape in layer.parameter_shapes.values())
-            label = repr(layer) if layer.trainable or not count else f"{layer!r} (frozen)"
+            label = repr(layer)
+            if count and not layer.trainable:
+                label += " (frozen)"
+            elif count and layer.lr_scale != 1:
+                label += f" (lr_scale {layer.lr_scale:g})"
             rows.append([str(i), label, f"(count, {width})", f"{count:,}", names.get(type(layer), "")])
         if self.loss.output_activation != "identity":
             rows[-1][-1] = f"{rows[-1][-1]}, {self.loss.output_activation}".removeprefix(", ")

@@ -8,6 +8,7 @@ step on the mean loss.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -88,6 +89,7 @@ class Optimizer(ABC):
         self._network: Network | None = None
         self._parameters: Array | None = None
         self._frozen: list[tuple[Array, Array]] = []  # (p, dp) of layers that are not trainable
+        self._scales: list[float] = []  # lr_scale of each block
 
     @property
     def lr(self) -> float:
@@ -127,10 +129,10 @@ class Optimizer(ABC):
         if self.l2 or self.l1 or self.clip_norm:
             self._penalize(gradient)
         if self.weight_decay:
-            for W, _ in self._weights:
-                W *= 1 - lr * self.weight_decay
-        for block in self._blocks:
-            self.update(*block, lr)
+            for (W, _), scale in zip(self._weights, self._weight_scales, strict=True):
+                W *= 1 - lr * scale * self.weight_decay
+        for block, scale in zip(self._blocks, self._scales, strict=True):
+            self.update(*block, lr * scale)
         if self.max_norm:
             for W, _ in self._weights:
                 norms = np.sqrt(np.einsum("ij,ij->i", W, W))
@@ -139,7 +141,7 @@ class Optimizer(ABC):
             p[...] = value  # the momentum of earlier steps moved it
 
     def refresh(self) -> None:
-        """Look again, at the next step, for layers whose `trainable` has changed. `Trainer.fit` does so."""
+        """Look again, at the next step, for layers whose `trainable` or `lr_scale` changed. `Trainer.fit` does so."""
         self._parameters = None
 
     def _penalize(self, gradient: Array) -> None:
@@ -155,7 +157,10 @@ class Optimizer(ABC):
                 gradient *= self.clip_norm / norm
 
     def _attach(self, network: Network) -> None:
-        """Divide θ, g and the state into blocks. A network other than the last one starts with an empty state."""
+        """Divide θ, g and the state into blocks with the same `lr_scale`.
+
+        A network other than the last one starts with an empty state.
+        """
         theta, g = network.parameters, network.gradient_buffer
         if self._network not in (None, network) or self.state.shape[1] == 0:
             self.state = aligned_empty(self.n_slots * theta.size, theta.dtype).reshape(self.n_slots, theta.size)
@@ -165,12 +170,18 @@ class Optimizer(ABC):
                 f"the optimizer has the state of {self.state.shape[1]:,} parameters, the network has {theta.size:,}"
             )
         scratch = aligned_empty(min(UPDATE_CHUNK, theta.size), theta.dtype)
-        cuts = [slice(first, first + UPDATE_CHUNK) for first in range(0, theta.size, UPDATE_CHUNK)]
-        self._blocks = [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
+        self._blocks, self._scales = [], []
+        for first, last, scale in _same_scale(network):
+            cuts = [slice(begin, min(begin + UPDATE_CHUNK, last)) for begin in range(first, last, UPDATE_CHUNK)]
+            self._blocks += [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
+            self._scales += [scale] * len(cuts)
         frozen = [layer for layer in network.layers if not layer.trainable]
         self._frozen = [(getattr(f, name), getattr(f, f"d{name}")) for f in frozen for name in f.parameter_shapes]
         addresses = {p.ctypes.data for p, _ in self._frozen}
         self._weights = [(W, dW) for W, dW in network.weights if W.ctypes.data not in addresses]
+        scale_at = {getattr(f, name).ctypes.data: f.lr_scale for f in network.layers for name in f.parameter_shapes}
+        self._weight_scales = [scale_at[W.ctypes.data] for W, _ in self._weights]
+        self._is_scaled = any(scale != 1 for scale in self._scales)
         self._scratch = aligned_empty(max((W.size for W, _ in self._weights), default=0), theta.dtype)
         self._network, self._parameters = network, theta
 
@@ -181,7 +192,7 @@ class Optimizer(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the network: a copy continues with the network that it is given."""
         views: dict[str, Any] = {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_scratch": None}
-        views["_frozen"] = []
+        views |= {"_frozen": [], "_scales": [], "_weight_scales": []}
         return vars(self) | views
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -230,7 +241,7 @@ class SGD(Optimizer):
         if network.parameters is not self._parameters:
             self._attach(network)
         penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm or self._frozen
-        if penalized or not lr or type(self) is not SGD:  # a subclass may have another update
+        if penalized or self._is_scaled or not lr or type(self) is not SGD:  # a subclass may have another update
             return super().train_step(network, x, t, lr, weight)
         self.steps += 1
         z = network.backprop(x, t, weight, scale=lr)
@@ -369,6 +380,17 @@ class AdamW(Adam):
         **options: Any,
     ) -> None:
         super().__init__(lr, beta_1, beta_2, epsilon, weight_decay=weight_decay, **options)
+
+
+def _same_scale(network: Network) -> list[tuple[int, int, float]]:
+    """(first, last, lr_scale) of the longest parts of θ whose layers have the same lr_scale."""
+    parts, first = [], 0
+    with_parameters = (layer for layer in network.layers if layer.parameter_shapes)
+    for scale, layers in itertools.groupby(with_parameters, key=lambda layer: layer.lr_scale):
+        last = first + sum(math.prod(shape) for layer in layers for shape in layer.parameter_shapes.values())
+        parts.append((first, last, scale))
+        first = last
+    return parts
 
 
 def _of_inner(name: str) -> property:

@@ -558,7 +558,9 @@ class Trainer:
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         for name, rng in self._rngs().items():
             state[name] = rng.bit_generator.state
-        return state
+        return state | {
+            f"layers.{i}.lr_scale": layer.lr_scale for i, layer in enumerate(self.network.layers) if layer.lr_scale != 1
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`; then call `fit` with `until_epoch`.
@@ -573,10 +575,10 @@ class Trainer:
                 f"the checkpoint has {count} parameters in {dtype}: expected {ours.size:,} in {ours.dtype}"
             )
         before = self.state_dict()
-        if set(before) != set(state):
-            missing, unknown = (
-                ", ".join(sorted(names)) for names in (set(before) - set(state), set(state) - set(before))
-            )
+        optional = {f"layers.{i}.lr_scale" for i in range(len(self.network.layers))}
+        expected, found = set(before) - optional, set(state) - optional
+        if expected != found:
+            missing, unknown = (", ".join(sorted(names)) for names in (expected - found, found - expected))
             problem = f"it lacks {missing}" if missing else f"it also has {unknown}"
             raise HandgradError(f"the checkpoint is from another training: {problem}")
         _check_progress(state)
@@ -603,13 +605,15 @@ class Trainer:
         self.metrics = {name: value for name, value in last.items() if not math.isnan(value)}
 
     def _load_parts(self, state: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> None:
-        """Load the states of the optimizer, the callbacks, the perturbation and the random generators."""
+        """Load the states of the optimizer, the callbacks, the perturbation, the random generators and the layers."""
         for name, part in self._parts().items():
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
             with contextlib.suppress(*ignored):
                 part.load_state_dict(own)
         for name, rng in self._rngs().items():
             set_rng_state(rng, state[name])
+        for i, layer in enumerate(self.network.layers):
+            layer.lr_scale = state.get(f"layers.{i}.lr_scale", 1.0)
 
     def _parts(self) -> dict[str, Optimizer | Callback | Perturbation]:
         parts: dict[str, Optimizer | Callback | Perturbation] = {"optimizer": self.optimizer}

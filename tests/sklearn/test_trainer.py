@@ -39,6 +39,26 @@ def test_sgd_follows_the_equations(nesterov):
     assert optimizer.steps == len(LRS)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_uses_the_lr_scale_of_a_layer_and_leaves_frozen_layers_unchanged(nesterov):
+    network, twin, mu = make_network(), make_network(), 0.8
+    network.layers[0].lr_scale = 0.25
+    scale = np.repeat([0.25, 1], [4 * 5 + 5, 5 * 3 + 3])
+    optimizer, v = SklearnSGD(0.1, mu, nesterov), 0.0
+    for lr in LRS:
+        twin.backprop(X, T)
+        g = twin.gradient * scale
+        v = mu * v - lr * g
+        twin.parameters += mu * v - lr * g if nesterov else v
+        optimizer.train_step(network, X, T, lr)
+        np.testing.assert_allclose(network.parameters, twin.parameters, rtol=1e-12, atol=1e-14)
+    network.layers[0].trainable = False
+    optimizer.refresh()
+    before = network.layers[0].W.copy()
+    optimizer.train_step(network, X, T, 0.1)
+    np.testing.assert_array_equal(network.layers[0].W, before)
+
+
 def test_sgd_step_after_backprop_equals_train_step():
     a, b = make_network(), make_network()
     one, other = (SklearnSGD(0.1, 0.9, True) for _ in range(2))

@@ -58,10 +58,10 @@ class SklearnSGD(Optimizer):
 
         As in `SGD`, the loss contains the factor lr: four passes over θ instead of six.
         """
-        if not lr:
-            return super().train_step(network, x, t, lr, weight)
         if network.parameters is not self._parameters:
             self._attach(network)
+        if not lr or self._frozen or self._is_scaled:
+            return super().train_step(network, x, t, lr, weight)
         self.steps += 1
         z = network.backprop(x, t, weight, scale=lr)
         if self.l2:
