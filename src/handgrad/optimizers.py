@@ -131,8 +131,12 @@ class Optimizer(ABC):
         if self.weight_decay:
             for (W, _), scale in zip(self._weights, self._weight_scales, strict=True):
                 W *= 1 - lr * scale * self.weight_decay
-        for block, scale in zip(self._blocks, self._scales, strict=True):
-            self.update(*block, lr * scale)
+        if self._is_scaled:
+            for block, scale in zip(self._blocks, self._scales, strict=True):
+                self.update(*block, lr * scale)
+        else:  # the same without zip, which takes 0.7 us
+            for block in self._blocks:
+                self.update(*block, lr)
         if self.max_norm:
             for W, _ in self._weights:
                 norms = np.sqrt(np.einsum("ij,ij->i", W, W))
