@@ -14,7 +14,7 @@ from typing import Any
 DOWNLOAD = re.compile(r"^Download this page as a notebook:.*\n?", re.MULTILINE)
 COMMENT = re.compile(r"^<!--.*?-->\n?", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(
-    r"^(?P<fence>:{3,}|`{3,})\{(?P<name>[\w-]+)\} *(?P<title>.*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S
+    r"^(?P<fence>:{3,}|`{3,})\{(?P<name>[\w-]+)\} *(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S
 )
 OPTION = re.compile(r"\A(?::[\w-]+:.*\n)+\n?")
 ROLE = re.compile(r"\{[\w:]+\}`([^`<]+?)(?: *<[^>]*>)?`")
