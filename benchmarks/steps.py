@@ -278,45 +278,50 @@ def chart(results: dict[str, Any], path: Path) -> None:
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     optimizers = list(dict.fromkeys(result["optimizer"] for result in results["races"]))
-    size = 2 + 5.5 * len(optimizers), 2 + 1.3 * len({result["case"] for result in results["races"]})
-    figure, panels = pyplot.subplots(1, len(optimizers), figsize=size, sharex=True, sharey=True, squeeze=False)
-    shown: dict[str, Any] = {}
-    for axes, optimizer in zip(panels[0], optimizers, strict=True):
-        races = [result for result in results["races"] if result["optimizer"] == optimizer]
-        for row, result in enumerate(races):
-            ours = np.array(result["peers"]["handgrad"]["step_seconds"])
-            others = [peer for peer in result["peers"] if peer != "handgrad"]
-            for place, peer in enumerate(others):
-                ratios = np.array(result["peers"][peer]["step_seconds"]) / ours
-                low, ratio, high = np.percentile(ratios, [10, 50, 90])
-                marker, colour = STYLES[peer]
-                y = row + 0.8 * ((place + 0.5) / len(others) - 0.5)
-                shown[peer] = axes.errorbar(
-                    ratio,
-                    y,
-                    xerr=[[ratio - low], [high - ratio]],
-                    fmt=marker,
-                    color=colour,
-                    markeredgecolor="black",
-                    markersize=7,
-                    capsize=2,
-                )
-                axes.annotate(f"{ratio:.2g}", (high, y), xytext=(5, 0), textcoords="offset points", va="center", size=7)
-        axes.axvline(1, color="black", linewidth=1)
-        for row in range(1, len(races)):
-            axes.axhline(row - 0.5, color="0.85", linewidth=0.8)
-        axes.set_yticks(range(len(races)), [result["case"].replace("/", "\nbatch size ") for result in races])
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50])
-        axes.set_title({"sgd": "plain SGD", "adam": "Adam"}[optimizer])
-        axes.set_xlabel("time per step / time of handgrad")
-    panels[0][0].invert_yaxis()
-    figure.legend(shown.values(), shown.keys(), loc="lower center", ncols=3 * len(optimizers), frameon=False)
-    figure.suptitle("Time per step relative to handgrad: peers to the right of 1 are slower", fontsize=11)
-    figure.tight_layout(rect=(0, 0.5 / size[1], 1, 1))  # half an inch for the legend
-    figure.savefig(path, dpi=150)
+    cases = len({result["case"] for result in results["races"]})
+    size = 8.5, 1 + (1 + 0.85 * cases) * len(optimizers)
+    grey = "#767676"
+    with pyplot.style.context("handgrad.docs"):  # transparent, and legible on a white and on a black page
+        figure, panels = pyplot.subplots(len(optimizers), 1, figsize=size, sharex=True, squeeze=False)
+        shown: dict[str, Any] = {}
+        for axes, optimizer in zip(panels[:, 0], optimizers, strict=True):
+            races = [result for result in results["races"] if result["optimizer"] == optimizer]
+            for row, result in enumerate(races):
+                ours = np.array(result["peers"]["handgrad"]["step_seconds"])
+                others = [peer for peer in result["peers"] if peer != "handgrad"]
+                for place, peer in enumerate(others):
+                    ratios = np.array(result["peers"][peer]["step_seconds"]) / ours
+                    low, ratio, high = np.percentile(ratios, [10, 50, 90])
+                    marker, colour = STYLES[peer]
+                    y = row + 0.8 * ((place + 0.5) / len(others) - 0.5)
+                    shown[peer] = axes.errorbar(
+                        ratio,
+                        y,
+                        xerr=[[ratio - low], [high - ratio]],
+                        fmt=marker,
+                        color=colour,
+                        markeredgecolor=grey,
+                        markersize=7,
+                        capsize=2,
+                    )
+                    axes.annotate(
+                        f"{ratio:.2g}", (high, y), xytext=(5, 0), textcoords="offset points", va="center", size=8
+                    )
+            axes.axvline(1, color=grey, linewidth=1.5, linestyle="-")
+            for row in range(1, len(races)):
+                axes.axhline(row - 0.5, color=grey, alpha=0.5, linewidth=0.8, linestyle="-")
+            axes.set_yticks(range(len(races)), [result["case"].replace("/", "\nbatch size ") for result in races])
+            axes.grid(axis="y", visible=False)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50])
+            axes.tick_params(labelbottom=True)
+            axes.set_title({"sgd": "plain SGD", "adam": "Adam"}[optimizer])
+            axes.invert_yaxis()
+        panels[-1][0].set_xlabel("time per step / time of handgrad: to the right of 1, handgrad is faster")
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown))
+        figure.savefig(path, dpi=200)
     pyplot.close(figure)
 
 
