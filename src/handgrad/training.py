@@ -78,13 +78,13 @@ class Totals(NamedTuple):
         Sum of the losses, each with the weights before the step of its batch.
     correct : int
         Number of correct predictions, 0 for a regression.
-    count : int
+    examples : int
         Number of examples.
     """
 
     loss: float
     correct: int
-    count: int
+    examples: int
 
 
 class Augmentation(Protocol):
