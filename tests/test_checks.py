@@ -138,8 +138,10 @@ def test_each_warning_is_given_once() -> None:
     assert len(caught) == 1
 
 
-def test_short_trainings_are_not_checked() -> None:
-    assert fit(small(), x=X[:100] * 1e4, y=Y[:100], lr=1e-9, epochs=2) == []
+def test_the_outputs_of_short_trainings_are_not_checked() -> None:
+    network = small()
+    network.parameters *= 40  # a large initial loss
+    assert fit(network, x=X[:100], y=Y[:100], lr=1e-9, epochs=2) == []
 
 
 def test_checks_change_no_bit_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +238,41 @@ def test_a_parameter_that_is_another_array_is_rejected_before_training(rejects) 
     network.parameters = network.parameters.copy()
     with pytest.raises(HandgradError, match="not the network's array"):
         Trainer(network, SGD(0.1)).fit(X, Y, epochs=1)
+
+
+def test_a_large_feature_of_a_small_data_set_is_named() -> None:
+    x = X[:40].copy()
+    x[:, 4] *= 1e5
+    assert fit(small(), x=x, y=Y[:40], lr=1e-9, epochs=1)[0].startswith("column 4 of x has values from ")
+
+
+@pytest.mark.parametrize("shape", [(-1, 8, 8), (-1, 64)])
+def test_pixels_that_were_divided_by_255_twice(shape) -> None:
+    x = (RNG.integers(0, 256, (600, 64)) / 255).reshape(shape)
+    networks = [Network([64, 5, 3], rng=0, loss="cross_entropy") for _ in range(2)]
+    assert not any("pixel" in message for message in fit(networks[0], x=x, y=Y[:600], epochs=9))
+    message, *others = fit(networks[1], x=x / 255, y=Y[:600], epochs=9)
+    assert message.startswith("the largest pixel is 0.0039: the pixels seem to be divided by 255 twice")
+    assert not any("pixel" in other for other in others)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_units_that_are_saturated_by_large_weights(activation) -> None:
+    network = Network([6, 20, 3], activation=activation, loss="cross_entropy", rng=0)
+    network.layers[0].W *= 1000
+    low = 0 if activation == "sigmoid" else -1
+    messages = [message for message in fit(network) if "saturated" in message]  # before the training, once
+    assert len(messages) == 1
+    assert f"of their outputs are {low} or 1 within 0.001" in messages[0]
+    network = Network([6, 20, 3], activation=activation, loss="cross_entropy", rng=0)
+    trainer = Trainer(network, SGD(0.1), batch_size=10, rng=0)
+    trainer.fit(X, Y, epochs=1)
+    network.layers[0].W *= 1000
+    with pytest.warns(HandgradWarning, match="saturated"):  # after the training
+        trainer.fit(X, Y, epochs=4)
+
+
+def test_the_shortcut_fit_warns_at_the_line_of_the_user() -> None:
+    with pytest.warns(HandgradWarning, match="column 2") as caught:
+        small().fit(X * 1e4, Y, epochs=1, lr=1e-9)
+    assert caught[0].filename == __file__

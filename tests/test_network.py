@@ -686,6 +686,7 @@ def test_a_loss_given_by_name_and_as_an_object_are_the_same():
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", SquaredError("sigmoid")], ids=str)
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.filterwarnings("ignore:column")  # large features
 def test_logits_of_any_size_are_predicted_if_floating_point_errors_raise(loss, activation):
     network = Network([4, 5, 3], activation=activation, loss=loss, rng=0)
     network.layers[-1].b[...] = [1e8, -1e8, 150]

@@ -916,6 +916,7 @@ def test_labels_are_not_used_with_a_teacher():
     assert (a.network.parameters != without.network.parameters).any()
 
 
+@pytest.mark.filterwarnings("ignore:column")  # large features
 def test_perturbation_receives_every_batch_and_its_result_is_trained_on():
     trainer, record = recorded()
     given = []

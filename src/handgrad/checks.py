@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 
 from .arrays import Array
 from .errors import HandgradError
-from .layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Sigmoid, Tanh
+from .layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from .network import Network
 
 MAX_ROWS = 256  # examples that a check looks at
 MIN_ROWS = 16
 ROWS_PER_EXAMPLE = 200  # examples that are trained for each example that a check looks at: less than 1 % of the time
 LARGE_FEATURE = 30.0  # root mean square of a feature; it should be about 1
+MIN_PIXELS = 64  # of features that may be pixels
+DARKEST_SCALE = 1.001 / 255  # brightest pixel of images that were divided by 255 twice
 DARK_IMAGES = 32  # brightest pixel of images that hold other integers than 0 to 255
 LARGE_LOSS = 10.0  # initial loss, relative to that of equal probabilities
 MIN_UNITS, INACTIVE_SHARE = 8, 0.8  # of a layer
+# Share of the outputs of a layer that are at the bounds. The network of the blog post has 0.46 before training and 0.78
+# after 8 epochs; ten times as large weights give 0.94, and a hundred times as large ones 0.995 after training.
+SATURATED_BEFORE, SATURATED_AFTER = 0.9, 0.98
 SATURATED, CONSTANT = 1e-3, 1e-4  # range of a unit's output: of a sigmoid or tanh, and relative to its largest value
 MIN_STEPS, MIN_EXAMPLES, MAX_PRIOR = 200, 100, 0.9  # for chance_accuracy
 
@@ -63,17 +68,19 @@ def before_training(
     Returns
     -------
     dict of str to str
-        Warnings by the name of the check: "scale" or "loss".
+        Warnings by the name of the check: "scale", "loss" or "units".
     """
+    problem = _scale(network, x[_spread(len(x), MAX_ROWS)], names)
+    if problem:
+        return {"scale": problem}
     rows = _rows(len(x), examples)
     if len(rows) == 0:
         return {}
-    sample = x[rows]
-    problem = _scale(network, sample, names)
+    problem = None if t is None else _initial_loss(network, x[rows], t[rows])
     if problem:
-        return {"scale": problem}
-    problem = None if t is None else _initial_loss(network, sample, t[rows])
-    return {"loss": problem} if problem else {}
+        return {"loss": problem}
+    problem = _saturated_units(_hidden_outputs(network, x[rows]), SATURATED_BEFORE)
+    return {"units": problem} if problem else {}
 
 
 def after_training(
@@ -96,7 +103,8 @@ def after_training(
         Warnings by the name of the check: "units", "accuracy".
     """
     rows, problems = _rows(len(x), examples), {}
-    if len(rows) and (problem := _inactive_units(network, x[rows])):
+    hidden = _hidden_outputs(network, x[rows]) if len(rows) else []
+    if problem := _inactive_units(hidden) or _saturated_units(hidden, SATURATED_AFTER):
         problems["units"] = problem
     enough = steps >= MIN_STEPS and len(x) >= MIN_EXAMPLES
     if enough and t is not None and accuracy is not None and (problem := _chance_accuracy(t, accuracy)):
@@ -107,11 +115,17 @@ def after_training(
 def _rows(count: int, examples: int) -> NDArray[np.intp]:
     """Indices of the examples that are checked, spread over all of them; none if the training is very short."""
     rows = min(MAX_ROWS, examples // ROWS_PER_EXAMPLE, count)
-    return np.arange(0, count, count // rows)[:rows] if rows >= MIN_ROWS else np.arange(0)
+    return _spread(count, rows) if rows >= MIN_ROWS else np.arange(0)
+
+
+def _spread(count: int, rows: int) -> NDArray[np.intp]:
+    """Indices of at most this number of examples, spread over all of them."""
+    rows = min(rows, count)
+    return np.arange(0, count, count // rows)[:rows]
 
 
 def _scale(network: Network, x: NDArray[Any], names: Sequence[Any] | None) -> str | None:
-    """A feature that is much larger than 1, or images whose integers are not 0 to 255."""
+    """A feature that is much larger than 1, or images whose pixels are in another range than [0, 1] or 0 to 255."""
     if x.ndim == 3:
         high = int(x.max())
         if x.dtype != np.uint8 or not 0 < high < DARK_IMAGES:
@@ -119,6 +133,11 @@ def _scale(network: Network, x: NDArray[Any], names: Sequence[Any] | None) -> st
         return (
             f"the brightest of the integer pixels is {high}, but they are read as 0 (black) to 255 (white): "
             f"pass x / {high}, floats in [0, 1]"
+        )
+    if _divided_twice(network, x):
+        return (
+            f"the largest pixel is {x.max():.2g}: the pixels seem to be divided by 255 twice; divide integers by 255 "
+            "once, or pass images of integers"
         )
     first = next((layer for layer in network.layers if not isinstance(layer, Dropout | Identity)), None)
     if network.image_shape is not None or isinstance(first, BatchNorm):
@@ -138,6 +157,13 @@ def _scale(network: Network, x: NDArray[Any], names: Sequence[Any] | None) -> st
     )
 
 
+def _divided_twice(network: Network, x: NDArray[Any]) -> bool:
+    """Whether all features are in [0, 1 / 255], as pixels are that were divided by 255 twice."""
+    if x.dtype.kind != "f" or (network.image_shape is None and x.shape[1] < MIN_PIXELS):
+        return False
+    return bool(x.min() >= 0 and 0 < x.max() <= DARKEST_SCALE)
+
+
 def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
     """A loss that is much larger than that of a network without knowledge."""
     loss = network.loss
@@ -155,10 +181,10 @@ def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
     )
 
 
-def _inactive_units(network: Network, x: NDArray[Any]) -> str | None:
-    """A hidden layer most of whose units give the same output for every example."""
+def _hidden_outputs(network: Network, x: NDArray[Any]) -> list[tuple[int, Layer, Array]]:
+    """Index, layer and outputs of the hidden activations; none for custom layers and if all examples are equal."""
     if not all(type(layer) in LAYERS.values() for layer in network.layers) or not (x != x[0]).any():
-        return None
+        return []
     last = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Dense))
     hidden = [
         i
@@ -166,11 +192,15 @@ def _inactive_units(network: Network, x: NDArray[Any]) -> str | None:
         if type(layer) in ACTIVATIONS.values() and type(layer) is not Identity
     ]
     if not hidden:
-        return None
+        return []
     with np.errstate(all="ignore"):
         outputs = network.activations(x)
-    for i in hidden:
-        a, layer = outputs[i], network.layers[i]
+    return [(i, network.layers[i], outputs[i]) for i in hidden]
+
+
+def _inactive_units(hidden: Sequence[tuple[int, Layer, Array]]) -> str | None:
+    """A hidden layer most of whose units give the same output for every example."""
+    for i, layer, a in hidden:
         bounded = isinstance(layer, Sigmoid | Tanh)
         limit = SATURATED if bounded else CONSTANT * np.abs(a).max(axis=0)
         constant = int((np.ptp(a, axis=0) <= limit).sum())
@@ -179,7 +209,23 @@ def _inactive_units(network: Network, x: NDArray[Any]) -> str | None:
             other = "" if bounded else ", or use LeakyReLU"
             return (
                 f"{constant} of the {a.shape[1]} units of layer {i} ({layer!r}) {what}: they give the same output for "
-                f"all of {len(x)} examples; use a lower learning rate, scaled inputs and the default initializer{other}"
+                f"all of {len(a)} examples; use a lower learning rate, scaled inputs and the default initializer{other}"
+            )
+    return None
+
+
+def _saturated_units(hidden: Sequence[tuple[int, Layer, Array]], limit: float) -> str | None:
+    """A hidden layer of sigmoids or tanhs almost all of whose outputs are at the bounds, where the derivative is 0."""
+    for i, layer, a in hidden:
+        if not isinstance(layer, Sigmoid | Tanh) or a.shape[1] < MIN_UNITS:
+            continue
+        low = -1 if isinstance(layer, Tanh) else 0
+        share = float((np.minimum(a - low, 1 - a) < SATURATED).mean())
+        if share >= limit:
+            return (
+                f"the units of layer {i} ({layer!r}) are saturated: {share:.1%} of their outputs are {low} or 1 within "
+                f"{SATURATED:g}, where the derivative is almost 0, because the weights or the inputs of the layer are "
+                "large; use the default initializer, scaled inputs and a lower learning rate"
             )
     return None
 

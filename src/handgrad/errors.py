@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Iterable
 from types import CodeType, ModuleType
 from typing import Any
@@ -27,6 +28,14 @@ class HandgradWarning(UserWarning):
 
     `warnings.simplefilter("ignore", HandgradWarning)` turns these warnings off, and "error" makes them exceptions.
     """
+
+
+def calls_of_handgrad() -> int:
+    """Return the stacklevel of a warning that the caller gives, so that it shows the line outside of handgrad."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _is_own(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class MisnamedError(HandgradError, AttributeError):
@@ -87,7 +96,12 @@ def unknown_attribute(part: object, name: str) -> MisnamedError:
 
 def is_unused(kind: type, name: str) -> bool:
     """Return whether no code of a class of handgrad, or of its base classes, uses an attribute."""
-    return name not in _used_names(kind) and kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return name not in _used_names(kind) and _is_own(kind.__module__)
+
+
+def _is_own(module: str) -> bool:
+    """Return whether a module belongs to handgrad."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 @functools.cache

@@ -31,7 +31,16 @@ from .arrays import (
     spawn_rngs,
 )
 from .checks import after_training, before_training, check_views
-from .errors import HandgradError, HandgradWarning, KnownAttributes, Misnamed, MisnamedError, check_attributes, closest
+from .errors import (
+    HandgradError,
+    HandgradWarning,
+    KnownAttributes,
+    Misnamed,
+    MisnamedError,
+    calls_of_handgrad,
+    check_attributes,
+    closest,
+)
 from .history import History as History
 from .history import format_metric
 from .model import Evaluation, Model, NotFiniteError
@@ -373,7 +382,7 @@ class Trainer:
         for kind, message in problems.items():
             if kind not in self._warned:
                 self._warned.add(kind)
-                warnings.warn(message, HandgradWarning, stacklevel=3)
+                warnings.warn(message, HandgradWarning, stacklevel=calls_of_handgrad())
 
     @np.errstate(under="ignore")  # small numbers become 0, also for programs with np.seterr(all="raise")
     def _run(
