@@ -46,6 +46,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # generated tables and links
 os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in the outputs
 
 # The kernels draw figures with twice the resolution, for phones and high-resolution screens.
