@@ -837,3 +837,29 @@ def test_methods_of_other_libraries_are_named(rejects):
     with rejects("the loss is an option"):
         _ = Network([4, 3], rng=0).compile
     assert not hasattr(Network([4, 3], rng=0), "compile")
+
+
+# ---- A new output ----------------------------------------------------------------------------------------------------
+
+
+def test_network_with_a_new_output_keeps_the_other_layers():
+    made = Network([Dense(6, 5, init="lecun"), Tanh(), Dropout(0.5), Dense(5, 4, init="zeros")], rng=0)
+    made.image_shape, made.classes = (2, 3), tuple("abcd")
+    made.layers[0].trainable, made.layers[0].lr_scale = False, 0.1
+    new = made.with_new_output(7, rng=1)
+    assert (new.n_in, new.n_out, new.image_shape) == (6, 7, (2, 3))
+    assert new.classes == tuple("0123456")
+    np.testing.assert_array_equal(new.layers[0].W, made.layers[0].W)
+    np.testing.assert_array_equal(new.layers[0].b, made.layers[0].b)
+    assert (new.layers[0].trainable, new.layers[0].lr_scale, new.layers[3].init) == (False, 0.1, "zeros")
+    assert not np.shares_memory(new.parameters, made.parameters)
+    assert type(new.loss) is type(made.loss)
+    assert new.loss is not made.loss
+    other = Network([Dense(6, 5), Tanh(), Dense(5, 4)], rng=0)
+    assert not np.array_equal(*(other.with_new_output(4, rng=rng).layers[2].W for rng in (0, 1)))
+    new.fit(np.zeros((3, 6)), [6, 5, 4], epochs=1, validation=None, progress=False)
+
+
+def test_new_output_needs_a_dense_layer_at_the_end(rejects):
+    with rejects("the last layer with parameters is BatchNorm.*: expected a Dense layer"):
+        Network([Dense(3, 2), BatchNorm(2)], rng=0).with_new_output(3)

@@ -373,6 +373,37 @@ class Network(Model):
         twin = copy.copy(self)
         return twin._rebuild(layers, parameters, self.dtype)
 
+    def with_new_output(self, n_out: int, rng: Seed = None) -> Network:
+        """Return a copy with a new last layer, to fine-tune a trained network for other classes.
+
+        The other layers keep their weights, and `trainable` and `lr_scale`. The names of the classes are the default
+        ones.
+
+        Parameters
+        ----------
+        n_out : int
+            Number of outputs.
+        rng : int, numpy.random.Generator or None
+            Seed of the weights of the new layer and of dropout.
+
+        Raises
+        ------
+        HandgradError
+            If the last layer with parameters is not Dense.
+        """
+        layers = copy.deepcopy(self.layers)
+        last = max(i for i, layer in enumerate(layers) if layer.parameter_shapes)
+        old = layers[last]
+        if not isinstance(old, Dense):
+            raise HandgradError(f"the last layer with parameters is {old!r}: expected a Dense layer")
+        layers[last] = Dense(old.n_in, n_out, old.init)
+        twin = Network(layers, loss=self._loss, rng=rng, dtype=self.dtype)
+        for (name, p), new in zip(self.named_parameters.items(), twin.named_parameters.values(), strict=True):
+            if not name.startswith(f"{last}."):
+                new[...] = p
+        twin.image_shape = self.image_shape
+        return twin
+
     def _rebuild(self, layers: list[Layer], parameters: Array, dtype: np.dtype[Any]) -> Network:
         self.layers, self.dtype = layers, dtype
         self._bind()
