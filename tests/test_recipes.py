@@ -1,5 +1,6 @@
 """Recipes: every setting reaches the training, configurations round-trip, interrupted trainings give the same bits."""
 
+import itertools
 import json
 import math
 from dataclasses import fields
@@ -618,6 +619,106 @@ def test_pure_does_not_use_the_image_structure():
     plain.fit(x, y, epochs=2)
     other.fit(permuted, y, epochs=2)
     np.testing.assert_allclose(other.network.outputs(permuted), plain.network.outputs(x), rtol=1e-3, atol=1e-3)
+
+
+# ---- Fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained_model():
+    """A Preprocessed(TestTimeAugmentation(network)) with two hidden layers, dropout and deskewing."""
+    recipe = PLAIN.replace(hidden=(8, 5), activation="relu,tanh", batch_norm=True, dropout=0.2, deskew=True, shrink=14)
+    return recipe.train(*make_images(28, 28), 3, classes=["a", "b", "c"])
+
+
+def starting_networks(recipe, model, n_out=3, **options):
+    """(network when the training starts, θ at that time) of a fine-tuning of one epoch."""
+    found = []
+    recipe.train(
+        *make_images(28, 28, n_out),
+        n_out,
+        start=model,
+        on_trainer=lambda trainer, member: found.append((trainer.network, trainer.network.parameters.copy())),
+        **options,
+    )
+    return found[0]
+
+
+def test_fine_tuning_starts_from_the_weights_and_the_preprocessing_of_the_model(trained_model):
+    x, y = make_images(28, 28)
+    origin = unwrap(trained_model)
+    before = origin.core.parameters.copy()
+    recipe = RECIPES["second"].replace(epochs=1, label_smoothing=0.1, lr=1e-9)
+    model = recipe.train(x, y, 3, start=trained_model, classes=["a", "b", "c"])
+    np.testing.assert_allclose(parameters(model), before, atol=1e-6)  # the learning rate is tiny
+    assert unwrap(model).preprocessing == origin.preprocessing == Deskew(28, 28, 14)
+    assert model.classes == ("a", "b", "c")
+    assert unwrap(model).core.loss.label_smoothing == 0.1
+    np.testing.assert_array_equal(origin.core.parameters, before)  # training changes a copy
+    trained = RECIPES["second"].replace(epochs=3).train(x, y, 3, start=trained_model)
+    assert not np.allclose(parameters(trained), before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n_out", "classes", "kept"),
+    [(3, None, True), (3, ("a", "b", "c"), True), (3, ("a", "b", "d"), False), (4, None, False)],
+)
+def test_the_last_layer_is_new_for_other_classes(n_out, classes, kept, trained_model):
+    origin = unwrap(trained_model).core
+    network, theta = starting_networks(RECIPES["second"].replace(epochs=1), trained_model, n_out, classes=classes)
+    first = origin.parameters.size - 5 * 3 - 3
+    np.testing.assert_array_equal(theta[:first], origin.parameters[:first])
+    assert np.array_equal(theta[first:], origin.parameters[first:]) == kept
+    assert network.n_out == n_out
+    assert network.classes == (classes or tuple(map(str, range(n_out))) if not kept else ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("freeze", [0, 1, 2])
+def test_frozen_layers_do_not_change(freeze, trained_model):
+    network, before = starting_networks(RECIPES["second"].replace(epochs=2), trained_model, freeze=freeze)
+    sizes = np.cumsum([0, 4 * 8 + 8, 8 * 5 + 5, 5 * 3 + 3])
+    for i, (first, last) in enumerate(itertools.pairwise(sizes)):
+        assert np.array_equal(network.parameters[first:last], before[first:last]) == (i < freeze)
+
+
+def test_fine_tuning_of_numbers_uses_their_mean_and_standard_deviation_in_the_model():
+    x, y = blobs()
+    first = POST.replace(epochs=1, validation=0).train(x, y, 3)
+    second = RECIPES["quick"].replace(epochs=1).train(x + 5, y, 3, start=first)
+    assert second.preprocessing == first.preprocessing == Standardize.fit(x)
+
+
+def test_recipe_for_fine_tuning_describes_the_network_of_the_model(trained_model):
+    recipe = RECIPES["ensemble"].replace(members=1).starting_from(trained_model)
+    assert (recipe.hidden, recipe.activation, recipe.loss) == ((8, 5), "relu,tanh", "cross_entropy")
+    assert (recipe.batch_norm, recipe.dropout, recipe.deskew, recipe.shrink) == (False, 0.2, True, 14)
+    assert recipe.preprocessing((28, 28)) == unwrap(trained_model).preprocessing
+    assert (recipe.epochs, recipe.rotation) == (RECIPES["ensemble"].epochs, RECIPES["ensemble"].rotation)
+    assert RECIPES["quick"].starting_from(Network([4, 3], rng=0)).deskew is False
+
+
+def test_models_that_fine_tuning_cannot_start_from_are_rejected(trained_model, rejects):
+    recipe, (x, y) = RECIPES["second"], make_images(28, 28)
+    with rejects("start from is a Ensemble: expected a single network"):
+        recipe.train(x, y, 3, start=Ensemble([trained_model, trained_model]))
+    with rejects("a regression with SquaredError"):
+        recipe.train(x, y, 3, start=Network([784, 3], loss=SquaredError("identity")))
+    with rejects("an example of the data is 6x5: the model to start from expects 28x28"):
+        recipe.train(X, Y, 3, start=trained_model)
+    with rejects("an example of the data is 28x28: the model to start from expects 4 numbers"):
+        recipe.train(x, y, 3, start=Network([4, 3], loss="cross_entropy"))
+    with rejects("freeze 3: the network has 3 Dense layers, of which at most 2 can be frozen"):
+        recipe.train(x, y, 3, start=trained_model, freeze=3)
+    with rejects("freeze must be an integer >= 0"):
+        recipe.train(x, y, 3, start=trained_model, freeze=-1)
+    with rejects("the data have 1 class"):
+        recipe.train(x, np.zeros_like(y), 1, start=trained_model)
+
+
+def test_imported_network_of_flat_images_is_fine_tuned_on_images():
+    network = Network([784, 5, 3], loss="cross_entropy", activation="relu", rng=0)
+    model = RECIPES["second"].replace(epochs=1).train(*make_images(28, 28), 3, start=network)
+    assert (model.image_shape, unwrap(model).preprocessing) == ((28, 28), None)
 
 
 # ---- Numbers ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ they were found.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -22,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adversarial.perturb import Adversarial
-from .arrays import check_int, check_non_negative
+from .arrays import check_int, check_non_negative, spawn_rngs
 from .blas import blas_threads
 from .callbacks import EMA, EarlyStopping
 from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
+from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout
 from .losses import LOSSES, CrossEntropy, Loss, SquaredError
 from .model import Model
 from .muon import Muon
@@ -37,11 +39,22 @@ from .optimizers import Optimizer
 from .preprocessing import Preprocessing, Standardize
 from .schedules import SCHEDULES, warm_up
 from .training import Callback, Trainer
-from .wrappers import SHIFTS, Calibrated, Ensemble, Preprocessed, TestTimeAugmentation, fit_temperature, fold_batchnorm
+from .wrappers import (
+    SHIFTS,
+    Calibrated,
+    Ensemble,
+    Preprocessed,
+    TestTimeAugmentation,
+    fit_temperature,
+    fold_batchnorm,
+    unwrap,
+)
 
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
 MAX_SETTING = 1 << 63  # larger numbers are no settings
 OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
+# Settings that fine-tuning takes from the model it starts from.
+NETWORK_SETTINGS = ("hidden", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
 # Settings that need images. The others train on numbers too.
 IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic")
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
@@ -161,6 +174,9 @@ class Recipe:
         n_out: int,
         *,
         teacher: Model | None = None,
+        start: Model | None = None,
+        freeze: int = 0,
+        classes: Sequence[str] | None = None,
         on_trainer: Callable[[Trainer, int], None] = lambda trainer, member: None,
     ) -> Model:
         """Train as the recipe describes. The command line uses this method too.
@@ -175,6 +191,13 @@ class Recipe:
             Number of classes.
         teacher : Model, optional
             Replaces the teacher that the recipe names. A recipe as the teacher is trained first, on the same examples.
+        start : Model, optional
+            Fine-tuning: start from the network in this model and use its preprocessing, instead of those that the
+            recipe describes. The last layer is new if the classes differ.
+        freeze : int
+            Fine-tuning: number of Dense layers, from the first, whose weights do not change.
+        classes : sequence of str, optional
+            Names of the classes.
         on_trainer : callable
             Called with each trainer and the number of the ensemble member, from 0, before its training: to add
             callbacks, to set class names, to load a checkpoint.
@@ -191,10 +214,14 @@ class Recipe:
                 f"{len(x) // 6}"
             )
         shape = x.shape[1:]
-        self.trainer(shape, n_out)  # raises errors before a teacher is trained
+        if start is None:
+            recipe, origin = self, None
+        else:
+            recipe, origin = self.starting_from(start), _Origin(start, freeze, classes)
+        recipe._trainer(shape, n_out, 0, None, origin=origin)  # raises errors before a teacher is trained
         if self.teacher is not None and teacher is None:
             teacher = self._train_teacher(x, y, n_out)
-        preprocessing = self.fit_preprocessing(x)
+        preprocessing = recipe.fit_preprocessing(x, start)
         if teacher is not None:
             teacher = _without_preprocessing(teacher, preprocessing)
         if preprocessing is not None:
@@ -203,14 +230,16 @@ class Recipe:
         validation = (x[count:], y[count:]) if self.validation else None
         networks = []
         for member in range(self.members):
-            trainer = self._trainer(shape, n_out, member, teacher)
+            trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin)
+            if classes is not None:
+                trainer.network.classes = tuple(classes)
             on_trainer(trainer, member)
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
                 until_epoch = trainer.epoch if trainer.stop else self.epochs
                 trainer.fit(x[:count], y[:count], until_epoch=until_epoch, validation=validation)
             networks.append(trainer.network)
-        model = self.assemble(networks, shape, preprocessing)
+        model = recipe.assemble(networks, shape, preprocessing)
         return model if validation is None else _calibrate(model, *validation)
 
     def for_examples(self, count: int) -> Recipe:
@@ -266,10 +295,14 @@ class Recipe:
         member: int,
         teacher: Model | None,
         callbacks: Sequence[Callback] = (),
+        origin: _Origin | None = None,
     ) -> Trainer:
         """The trainer with a teacher that receives preprocessed examples."""
         sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
-        network = self._network(shape, n_out, sequence)
+        if origin is None:
+            network = self._network(shape, n_out, sequence)
+        else:
+            network = self._network_from(origin, shape, n_out, sequence)
         schedule = SCHEDULES[self.schedule]()
         callbacks = [
             *([EMA(self.ema_decay)] if self.ema_decay else []),
@@ -314,6 +347,43 @@ class Recipe:
         network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
         return network
 
+    def _network_from(
+        self, origin: _Origin, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence
+    ) -> Network:
+        """The network in a model, for these classes, with the loss of the recipe and frozen layers."""
+        if n_out < 2:
+            raise HandgradError(
+                f"the data have {n_out} class: expected at least 2, so that there is something to learn"
+            )
+        model, freeze = origin.model, check_int("freeze", origin.freeze, 0)
+        expected: tuple[int, ...] = model.image_shape or (model.n_in,)
+        if shape != expected and not (expected == (math.prod(shape),) and model is _core(model)):
+            given, wanted = (
+                "x".join(map(str, size)) if len(size) == 2 else f"{size[0]} numbers" for size in (shape, expected)
+            )
+            raise HandgradError(f"an example of the data is {given}: the model to start from expects {wanted}")
+        network = _core(model)
+        if keeps_output(model, n_out, origin.classes):
+            network = copy.deepcopy(network)
+            rngs = spawn_rngs(rng)
+            for layer in network.layers:
+                if not layer.parameter_shapes:
+                    layer.initialize(rngs)  # the random generator of dropout
+        else:
+            network = network.with_new_output(n_out, rng)
+        loss = self._loss()
+        if (type(loss), loss.output_activation) == (type(network.loss), network.loss.output_activation):
+            network.loss = loss  # with the label smoothing and the temperature of the recipe
+        dense = [i for i, layer in enumerate(network.layers) if isinstance(layer, Dense)]
+        if freeze >= len(dense):
+            raise HandgradError(
+                f"freeze {freeze}: the network has {len(dense)} Dense layers, of which at most {len(dense) - 1} "
+                "can be frozen"
+            )
+        for i, layer in enumerate(network.layers):
+            layer.trainable = i >= dense[freeze] or freeze == 0
+        return network
+
     def _loss(self) -> Loss:
         if self.loss == "squared_error":
             return SquaredError("sigmoid", self.label_smoothing)
@@ -321,11 +391,13 @@ class Recipe:
             return CrossEntropy(self.label_smoothing, self.temperature)
         return LOSSES[self.loss](self.label_smoothing)  # type: ignore[call-arg]
 
-    def fit_preprocessing(self, x: NDArray[Any]) -> Preprocessing | None:
+    def fit_preprocessing(self, x: NDArray[Any], start: Model | None = None) -> Preprocessing | None:
         """Return the preprocessing for these training examples: `Deskew` or None for images, `Standardize` for numbers.
 
-        The validation examples do not influence it.
+        The validation examples do not influence it. Fine-tuning uses the preprocessing of the model `start`.
         """
+        if start is not None:
+            return unwrap(start).preprocessing
         return self.preprocessing(x.shape[1:]) if x.ndim > 2 else Standardize.fit(x[: len(x) - self.validation])
 
     def preprocessing(self, image_shape: tuple[int, ...]) -> Deskew | None:
@@ -389,6 +461,26 @@ class Recipe:
 
     # ---- Configuration -----------------------------------------------------------------------------------------------
 
+    def starting_from(self, model: Model) -> Recipe:
+        """Return the recipe for fine-tuning a model: with the settings of its network and of its preprocessing.
+
+        Raises HandgradError for an ensemble, and for a regression.
+        """
+        network, preprocessing = _core(model), unwrap(model).preprocessing
+        names = {kind: name for name, kind in ACTIVATIONS.items()}
+        activations = [names[type(layer)] for layer in network.layers if type(layer) in names]
+        losses = {kind: name for name, kind in LOSSES.items() if name in CLASSIFICATION_LOSSES}
+        deskew = preprocessing if isinstance(preprocessing, Deskew) else None
+        return self.replace(
+            hidden=tuple(len(W) for W, _ in network.weights[:-1]),
+            activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
+            loss=losses.get(type(network.loss), self.loss),
+            batch_norm=any(isinstance(layer, BatchNorm) for layer in network.layers),
+            dropout=next((layer.rate for layer in network.layers if isinstance(layer, Dropout)), 0.0),
+            deskew=deskew is not None,
+            shrink=1 if deskew is None else round(deskew.shrink * HEIGHT / deskew.height),
+        )
+
     def replace(self, **settings: Any) -> Recipe:
         """Return a recipe with other settings; None keeps a setting."""
         return replace(self, **{name: value for name, value in settings.items() if value is not None})
@@ -415,6 +507,29 @@ class Recipe:
             if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
         return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
+
+
+class _Origin(NamedTuple):
+    """What fine-tuning starts from."""
+
+    model: Model
+    freeze: int
+    classes: Sequence[str] | None
+
+
+def _core(model: Model) -> Network:
+    """The network in a model to start from."""
+    network = unwrap(model).core
+    if not isinstance(network, Network):
+        raise HandgradError(f"the model to start from is a {type(network).__name__}: expected a single network")
+    if not network.loss.is_classification:
+        raise HandgradError(f"the model to start from is a regression with {network.loss!r}: expected a classifier")
+    return network
+
+
+def keeps_output(model: Model, n_out: int, classes: Sequence[str] | None = None) -> bool:
+    """Return whether fine-tuning of a model keeps its last layer: for the same classes, or as many if not named."""
+    return n_out == model.n_classes if classes is None else tuple(classes) == model.classes
 
 
 def _calibrate(model: Model, x: NDArray[Any], y: NDArray[Any]) -> Model:

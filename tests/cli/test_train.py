@@ -30,7 +30,8 @@ SMALL = ("--hidden", "12", "--batch-size", "50", "--lr", "0.5", "--validation", 
 
 def read_recipe(run: Path) -> Recipe:
     config = json.loads((run / "config.json").read_text())
-    return Recipe.from_config({name: value for name, value in config.items() if name not in ("data", "handgrad")})
+    others = ("data", "handgrad", "from", "freeze")
+    return Recipe.from_config({name: value for name, value in config.items() if name not in others})
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, bytes], str]:
@@ -132,7 +133,7 @@ def test_train_prints_settings_one_line_per_epoch_and_the_result(trained: tuple[
     assert result.correct > 150  # random predictions would have about 30
     assert test == f"test: {result.correct} / 300 correct ({result.accuracy:.2%}), loss {result.loss:.4f}"
     assert re.fullmatch(r"trained 3 epochs in \d+\.\d s", duration)
-    assert results == "results in run: model.safetensors, history.json, config.json, report.png"
+    assert results == "results in run: model.safetensors, model.md, report.png, history.json, config.json"
     assert hint == "try: handgrad predict run/model.safetensors IMAGE.png"
 
 
@@ -598,3 +599,110 @@ def assert_trained_by_teacher(run: Path, teacher: Path, data: Path) -> None:
         trainer.fit(*train, epochs=2)
     network = unwrap(handgrad.load(run / "model.safetensors")).core
     np.testing.assert_array_equal(network.parameters, trainer.network.parameters)
+
+
+# ---- Fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_classes(data: Path, tmp_path: Path) -> Path:
+    """The synthetic digits with the classes "even" and "odd"."""
+    x_train, y_train, x_test, y_test = (getattr(handgrad.data.load(str(data)), n) for n in DATASET)
+    names = np.array(["even", "odd"])
+    path = tmp_path / "parity.npz"
+    np.savez(path, x_train=x_train, y_train=names[y_train % 2], x_test=x_test, y_test=names[y_test % 2])
+    return path
+
+
+DATASET = ("x_train", "y_train", "x_test", "y_test")
+
+
+@pytest.mark.parametrize("given", [".", "model.safetensors"])
+def test_fine_tuning_starts_from_a_run_or_a_model_file(
+    given: str, trained: tuple[Path, str], two_classes: Path, tmp_path: Path, invoke
+) -> None:
+    start, out = trained[0] / given, tmp_path / "run"
+    arguments = ("train", "--from", start, "--freeze", 1, "--epochs", 2, "--data", two_classes, "--out", out)
+    code, text, errors = invoke(*arguments)
+    assert (code, errors) == (0, "")
+    model = trained[0] / "model.safetensors"
+    assert f"start: {model.resolve()}; 2 classes instead of 10: the last layer is new; 1 layer frozen" in text
+    before, after = (unwrap(handgrad.load(path)).core for path in (model, out / "model.safetensors"))
+    np.testing.assert_array_equal(after.layers[0].W, before.layers[0].W)
+    assert (after.n_out, after.classes) == (2, ("even", "odd"))
+    recipe, base = read_recipe(out), read_recipe(trained[0])
+    assert (recipe.lr, recipe.batch_size, recipe.hidden) == (base.lr, base.batch_size, base.hidden)
+    assert json.loads((out / "config.json").read_text())["freeze"] == 1
+    assert str(model.resolve()) in (out / "model.md").read_text()
+
+
+def test_fine_tuning_of_the_same_classes_keeps_the_last_layer(
+    trained: tuple[Path, str], data: Path, tmp_path: Path, invoke
+) -> None:
+    arguments = ("train", "--from", trained[0], "--lr", 1e-9, "--epochs", 1, "--data", data, "--out", tmp_path / "run")
+    code, text, errors = invoke(*arguments)
+    assert (code, errors) == (0, "")
+    assert "; the same classes\n" in text
+    before, after = (unwrap(handgrad.load(run / "model.safetensors")).core for run in (trained[0], tmp_path / "run"))
+    np.testing.assert_allclose(after.parameters, before.parameters, atol=1e-6)
+
+
+def test_a_model_without_a_run_is_fine_tuned_with_the_recipe_quick(
+    trained: tuple[Path, str], data: Path, tmp_path: Path, invoke
+) -> None:
+    shutil.copy(trained[0] / "model.safetensors", tmp_path / "m.safetensors")
+    arguments = (
+        "train",
+        "--from",
+        tmp_path / "m.safetensors",
+        "--epochs",
+        1,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+    )
+    assert invoke(*arguments)[0] == 0
+    recipe, origin = read_recipe(tmp_path / "run"), read_recipe(trained[0])
+    assert (recipe.name, recipe.optimizer, recipe.hidden) == ("quick", "adam", origin.hidden)
+    assert (recipe.deskew, recipe.activation, recipe.loss) == (False, origin.activation, origin.loss)
+
+
+def test_an_interrupted_fine_tuning_resumes_to_the_same_bits_without_the_original_model(
+    trained: tuple[Path, str], two_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke
+) -> None:
+    shutil.copytree(trained[0], tmp_path / "origin")
+    arguments = ("train", "--from", tmp_path / "origin", "--epochs", 3, "--freeze", 1, "--data", two_classes)
+    assert invoke(*arguments, "--out", tmp_path / "whole")[0] == 0
+    interrupt_in_epoch(monkeypatch, 2)
+    code, _, errors = invoke(*arguments, "--out", tmp_path / "resumed")
+    assert "1 of 3 epochs saved" in errors
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "origin")
+    code, text, _ = invoke("train", "--resume", tmp_path / "resumed")
+    assert code == 0
+    assert "2 classes instead of 10: the last layer is new; 1 layer frozen" in text
+    assert_same_runs(tmp_path / "whole", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--freeze", 1), "--freeze 1 needs --from"),
+        (("--from", "nothing"), "cannot read nothing"),
+        (("--from", "RUN", "--hidden", "3", "--deskew"), "leave out --hidden, --deskew"),
+        (("--from", "RUN", "--freeze", -1), "--freeze must be an integer >= 0"),
+        (("--from", "RUN", "--freeze", 2), "freeze 2: the network has 2 Dense layers"),
+        (("--resume", "RUN", "--from", "RUN"), "--resume continues with the settings of the run: leave out --from"),
+    ],
+)
+def test_invalid_fine_tuning_is_rejected(
+    arguments: tuple[object, ...], says: str, trained: tuple[Path, str], data: Path, tmp_path: Path, invoke
+) -> None:
+    arguments = tuple(trained[0] if argument == "RUN" else argument for argument in arguments)
+    where = () if "--resume" in arguments else ("--data", data, "--out", tmp_path / "run")
+    code, _, errors = invoke("train", *arguments, *where)
+    assert code == 2
+    assert says in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()

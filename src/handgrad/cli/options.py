@@ -56,7 +56,7 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups."""
         group_of = {setting.name: setting.metadata.get("group") for setting in fields(Recipe)}
-        group_of |= dict.fromkeys(("recipe", "data", "resumed"), "Recipe and data")
+        group_of |= dict.fromkeys(("recipe", "data", "resumed", "start", "freeze"), "Recipe and data")
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Recipe and data", *GROUPS, "Output")}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -115,7 +115,9 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def flag_name(setting: str) -> str:
-    """Return the flag of a setting: --batch-size for batch_size."""
+    """Return the flag of a setting: --batch-size for batch_size, --from for start."""
+    if setting == "start":
+        return "--from"
     return f"--{setting.replace('_', '-')}"
 
 

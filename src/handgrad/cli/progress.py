@@ -84,8 +84,19 @@ class ProgressReporter(ProgressBar):
         self._recipe: Recipe | None = None
         self._checkpoint: Checkpoint | None = None
 
-    def start(self, recipe: Recipe, network: Network, dataset: Dataset, checkpoint: Checkpoint, member: int) -> None:
-        """Prepare for the training of a member of the ensemble, counted from 0, or of the only network."""
+    def start(
+        self,
+        recipe: Recipe,
+        network: Network,
+        dataset: Dataset,
+        checkpoint: Checkpoint,
+        member: int,
+        note: str | None = None,
+    ) -> None:
+        """Prepare for the training of a member of the ensemble, counted from 0, or of the only network.
+
+        `note` is another line of the heading.
+        """
         self.stop()
         self._recipe, self._checkpoint = recipe, checkpoint
         self._json_labels = {"recipe": recipe.name} | ({} if recipe.members == 1 else {"member": member + 1})
@@ -93,6 +104,7 @@ class ProgressReporter(ProgressBar):
         validation = f", {recipe.validation:,} validation" if recipe.validation else ""
         heading = [
             *describe(recipe, network),
+            *([] if note is None else [note]),
             f"{dataset.name}: {len(dataset.x_train) - recipe.validation:,} training examples{validation}, "
             f"{len(dataset.x_test):,} test",
         ]
@@ -147,7 +159,7 @@ class ProgressReporter(ProgressBar):
         early = ", ended by early stopping" if any(trainer.stop for trainer in trainers) else ""
         echo(f"trained {count(numbers['epochs'], 'epoch')} in {numbers['seconds']:.1f} s{early}")
         histories = "history.json" if len(trainers) == 1 else f"history-1.json to history-{len(trainers)}.json"
-        echo(f"results in {directory}: model.safetensors, {histories}, config.json, report.png")
+        echo(f"results in {directory}: model.safetensors, model.md, report.png, {histories}, config.json")
         model, is_images = directory / "model.safetensors", trainers[-1].network.image_shape is not None
         hint = f"predict {model} IMAGE.png" if is_images else f"evaluate {model} --data {data}"
         echo(f"try: handgrad {hint}")

@@ -3,6 +3,7 @@
 config.json               the recipe, the data set and the version of handgrad
 checkpoint.safetensors    the training state; checkpoint-1, checkpoint-2, ... of the members of an ensemble
 history.json              one number per epoch for each metric; history-1, history-2, ... of an ensemble
+start.safetensors         the model that a fine-tuning starts from
 model.safetensors         the trained model
 model.md                  model card: settings, data, results, environment, how to load the model
 result.json               the result on the test set; written at the end of a run
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import __version__
+from ..arrays import check_int
 from ..data import Dataset
 from ..errors import HandgradError
 from ..io.atomic import DirectoryLock, LockedError, read_json, remove_temporary_files, write_json
-from ..io.models import save
+from ..io.models import load, save
 from ..model import Model
 from ..recipes import Recipe
 from ..training import Callback, Trainer
@@ -28,7 +30,26 @@ from ..wrappers import Preprocessed
 from .options import with_path
 
 RESULT = "result.json"
+START = "start.safetensors"
 REPORT_SECONDS = 60  # between two reports during a run
+
+
+class Start(NamedTuple):
+    """What a fine-tuning starts from.
+
+    Attributes
+    ----------
+    model : Model
+        The model.
+    path : str
+        Where it is from.
+    freeze : int
+        Number of Dense layers whose weights do not change.
+    """
+
+    model: Model
+    path: str
+    freeze: int
 
 
 class RunDirectory:
@@ -47,12 +68,24 @@ class RunDirectory:
         Name of the data set, as for --data.
     new : bool
         False if a run in the directory is resumed.
+    start : Start, optional
+        What a fine-tuning starts from.
     parent : RunDirectory, optional
         Directory that must be created first.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, data: str, *, new: bool, parent: RunDirectory | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        data: str,
+        *,
+        new: bool,
+        start: Start | None = None,
+        parent: RunDirectory | None = None,
+    ) -> None:
         self.path, self.recipe, self.data, self.new, self.parent = path, recipe, data, new, parent
+        self.start = start
         self._created = self._saved = False
         self._lock: DirectoryLock | None = None
 
@@ -94,6 +127,10 @@ class RunDirectory:
         if self.new and has_run(self.path):
             raise HandgradError(f"another process has started a run in {self.path}: choose another directory")
         config = {**self.recipe.config(), "data": self.data, "handgrad": __version__}
+        if self.start is not None:
+            if self.new:
+                save(self.start.model, self.path / START)  # before config.json, which makes the directory a run
+            config |= {"from": self.start.path, "freeze": self.start.freeze}
         write_json(self.path / "config.json", config)
         self._created = True
 
@@ -149,9 +186,20 @@ def read_config(path: Path) -> tuple[Recipe, str]:
     try:
         data = config.pop("data")
         config.pop("handgrad")
+        config.pop("from", None)
+        config.pop("freeze", None)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{file} was not written by handgrad train: expected a recipe with its data set") from error
     return with_path(file, Recipe.from_config, config), str(data)
+
+
+def read_start(path: Path) -> Start | None:
+    """Read what the run in a directory starts from: a model in case of fine-tuning, or None."""
+    config = read_json(path / "config.json")
+    if "from" not in config:
+        return None
+    freeze = with_path(path / "config.json", check_int, "freeze", config.get("freeze", 0), 0)
+    return Start(load(path / START), str(config["from"]), freeze)
 
 
 def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -203,7 +251,8 @@ class GrowingReport(Callback):
 
         recipe, x, y = self.run.recipe, self.dataset.x_train, self.dataset.y_train
         first = len(x) - recipe.validation
-        preprocessing = recipe.fit_preprocessing(x)
+        start = self.run.start
+        preprocessing = recipe.fit_preprocessing(x, None if start is None else start.model)
         network = trainer.network
         report(
             self.run.path / "report.png",

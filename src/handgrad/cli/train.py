@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..arrays import check_int
 from ..callbacks import Checkpoint, resume
 from ..data import Dataset
 from ..data.dataset import has_bright_background
@@ -20,7 +21,7 @@ from ..errors import HandgradError, HandgradWarning
 from ..io.atomic import encode_json, replace_file
 from ..io.models import load
 from ..model import Evaluation, Model
-from ..recipes import RECIPES, Recipe
+from ..recipes import NETWORK_SETTINGS, RECIPES, Recipe, keeps_output
 from ..training import Trainer
 from .echo import echo, warn
 from .options import (
@@ -32,15 +33,40 @@ from .options import (
     load_data,
     model_path,
     recipe_options,
+    with_path,
 )
 from .progress import ProgressReporter, count, format_correct, layer_sizes, result_numbers
-from .run_directory import GrowingReport, HistoryWriter, RunDirectory, has_run, is_unused, read_config, read_result
+from .run_directory import (
+    GrowingReport,
+    HistoryWriter,
+    RunDirectory,
+    Start,
+    has_run,
+    is_unused,
+    read_config,
+    read_result,
+    read_start,
+)
 from .signals import exit_code
 
 
 @click.command(cls=GroupedCommand)
 @recipe_options()
 @data_option
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="MODEL|DIR",
+    help="Fine-tune: start from the network, the weights and the preprocessing of a model file or a run directory. "
+    "The recipe is that of the run, or quick, unless --recipe is given.",
+)
+@click.option(
+    "--freeze",
+    type=int,
+    metavar="N",
+    help="With --from: number of Dense layers, from the first, whose weights do not change.  [default: 0]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for the results.  [default: runs/RECIPE]")
 @click.option(
     "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Continue the run in this directory."
@@ -50,6 +76,8 @@ from .signals import exit_code
 def train(
     recipe: str | None,
     data: str | None,
+    start: Path | None,
+    freeze: int | None,
     out: Path | None,
     resumed: Path | None,
     quiet: bool,
@@ -69,17 +97,21 @@ def train(
       handgrad train --recipe quick
       handgrad train --hidden 100 --activation relu --optimizer adam --lr 0.001 --epochs 5 --out runs/first
       handgrad train --data flowers.csv
+      handgrad train --from runs/quick --data letters --epochs 10
     """  # noqa: D301 (click needs the backspace)
     reporter = ProgressReporter(quiet=quiet, as_json=as_json)
     if resumed is None:
-        chosen, directory = _new_run(recipe, out, settings)
+        origin = _read_start(start, freeze, settings)
+        chosen, directory = _new_run(recipe, out, settings, origin)
     else:
-        chosen, directory, data = _resumed_run(resumed, {**settings, "recipe": recipe, "data": data, "out": out})
+        flags = {"recipe": recipe, "data": data, "start": start, "freeze": freeze, "out": out}
+        chosen, directory, data = _resumed_run(resumed, {**settings, **flags})
         with RunDirectory(directory, chosen, data, new=False):  # not while another process trains in it
             result = read_result(directory, chosen)
         if result is not None:
             echo(encode_json({**result, "run": str(directory)}) if as_json else _describe_finished(directory, result))
             return
+        origin = read_start(directory)
     dataset, data, substituted = load_data(data, warn)
     notes = list(dataset.notes)
     if resumed is None and settings["validation"] is None:
@@ -91,7 +123,7 @@ def train(
     loaded, dataset = dataset, replace(dataset, notes=tuple(notes))
     if chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
         warn("the images have a bright background, but deskewing expects a dark one (0): store 255 - x, or --no-deskew")
-    with RunDirectory(directory, chosen, data, new=resumed is None) as run:
+    with RunDirectory(directory, chosen, data, new=resumed is None, start=origin) as run:
         try:
             with warnings_as_lines(reporter):
                 model, trainers = _train(run, dataset, reporter)
@@ -104,7 +136,8 @@ def train(
                 trainers[-1].history,
             )
             report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
-            card = model_card(model, history, dataset=loaded, settings=chosen.config(), evaluation=test, title=title)
+            used = chosen.config() | ({} if origin is None else {"from": origin.path, "freeze": origin.freeze})
+            card = model_card(model, history, dataset=loaded, settings=used, evaluation=test, title=title)
             replace_file(directory / "model.md", card.encode())
             run.finish(result_numbers(test, trainers), stopped=all(trainer.stop for trainer in trainers))
         except KeyboardInterrupt as interrupt:
@@ -136,9 +169,36 @@ def warnings_as_lines(reporter: ProgressReporter) -> Iterator[None]:
         yield
 
 
-def _new_run(recipe: str | None, out: Path | None, settings: dict[str, Any]) -> tuple[Recipe, Path]:
+def _read_start(path: Path | None, freeze: int | None, settings: dict[str, Any]) -> Start | None:
+    """The model of --from. Raises HandgradError for flags that it excludes."""
+    if path is None:
+        if freeze is not None:
+            raise HandgradError(f"--freeze {freeze} needs --from with a model to fine-tune")
+        return None
+    excluded = given_flags({name: settings[name] for name in NETWORK_SETTINGS})
+    if excluded:
+        raise HandgradError(f"--from continues with the network and the preprocessing of {path}: leave out {excluded}")
+    file = model_path(path)
+    return Start(load(file), str(file.resolve()), check_int("--freeze", freeze or 0, 0))
+
+
+def _base_recipe(start: Start) -> Recipe:
+    """The recipe of the run that a model to fine-tune is from, without its teacher, or quick."""
+    directory = Path(start.path).parent
+    if not has_run(directory):
+        return RECIPES["quick"]
+    return replace(read_config(directory)[0], teacher=None, temperature=1.0)
+
+
+def _new_run(
+    recipe: str | None, out: Path | None, settings: dict[str, Any], start: Start | None
+) -> tuple[Recipe, Path]:
     """The recipe with the settings of the flags, and a directory without a run."""
-    chosen = choose_recipe(recipe, settings)
+    if start is None:
+        chosen = choose_recipe(recipe, settings)
+    else:
+        base = choose_recipe(recipe) if recipe is not None else _base_recipe(start)
+        chosen = with_path(Path(start.path), base.starting_from, start.model).replace(**settings)
     if chosen.teacher is not None and chosen.teacher not in RECIPES:  # a file; --resume may run in another directory
         chosen = chosen.replace(teacher=str(model_path(Path(chosen.teacher)).resolve()))
     if out is not None:
@@ -173,15 +233,17 @@ def _describe_finished(directory: Path, result: dict[str, Any]) -> str:
 def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> tuple[Model, list[Trainer]]:
     """Train the recipe of a run, its teacher first, and save the model. Returns it and one trainer for each member."""
     recipe, x, y = run.recipe, dataset.x_train, dataset.y_train
-    recipe.trainer(x.shape[1:], len(dataset.classes))  # raises errors before a teacher is trained
+    start = run.start
+    if start is None:
+        recipe.trainer(x.shape[1:], len(dataset.classes))  # raises errors before a teacher is trained
     teacher = _train_teacher(run, dataset, reporter) if recipe.teacher in RECIPES else None
     trainers: list[Trainer] = []
 
     def on_trainer(trainer: Trainer, member: int) -> None:
         suffix = f"-{member + 1}" if recipe.members > 1 else ""
         checkpoint = Checkpoint(run.path / f"checkpoint{suffix}.safetensors", max_share=0.05)
-        trainer.network.classes = dataset.classes
-        reporter.start(recipe, trainer.network, dataset, checkpoint, member)
+        note = None if start is None else _describe_start(start, dataset)
+        reporter.start(recipe, trainer.network, dataset, checkpoint, member, note)
         trainer.callbacks += [HistoryWriter(run, suffix), reporter, GrowingReport(run, dataset), checkpoint]
         if not run.new and checkpoint.path.exists():
             resume(trainer, checkpoint.path)
@@ -191,9 +253,30 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
                 )
         trainers.append(trainer)
 
-    model = recipe.train(x, y, len(dataset.classes), teacher=teacher, on_trainer=on_trainer)
+    model = recipe.train(
+        x,
+        y,
+        len(dataset.classes),
+        teacher=teacher,
+        start=None if start is None else start.model,
+        freeze=0 if start is None else start.freeze,
+        classes=dataset.classes,
+        on_trainer=on_trainer,
+    )
     run.save(model)
     return model, trainers
+
+
+def _describe_start(start: Start, dataset: Dataset) -> str:
+    """What a fine-tuning starts from, in one line."""
+    if keeps_output(start.model, len(dataset.classes), dataset.classes):
+        last = "the same classes"
+    else:
+        ours, theirs = len(dataset.classes), len(start.model.classes)
+        what = f"{ours} classes instead of {theirs}" if ours != theirs else "other classes"
+        last = f"{what}: the last layer is new"
+    frozen = f"; {count(start.freeze, 'layer')} frozen" if start.freeze else ""
+    return f"start: {start.path}; {last}{frozen}"
 
 
 def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> Model:
