@@ -42,7 +42,9 @@ def script(run: Run, snapshot: Snapshot) -> str:
     whole = step % run.epoch_steps == 0 and constant
     stops = step > 0 and not (diverged or complete or whole)
     names = _names(settings, plan=bool(rates or stops), diverged=diverged)
-    imports = {*run.examples.code[:1], f"from handgrad import {', '.join(sorted(names, key=_order))}"}
+    imports = {run.examples.code[0]}
+    if names:
+        imports.add(f"from handgrad import {', '.join(sorted(names, key=_order))}")
     if settings.recipe is not None:
         imports.add("from handgrad.recipes import RECIPES")
     lines = [HEADER.format(title=_title(run, step)), *sorted(imports, key=lambda line: line.split(" import")[0])]

@@ -44,8 +44,8 @@ class History:
                 self._thin()
 
     def _thin(self) -> None:
-        points = [entry for entry in self._entries if entry.kind == "point"]
         others = [entry for entry in self._entries if entry.kind != "point"][-MAX_OTHERS:]
+        points = [entry for entry in self._entries if entry.kind == "point" and entry.number % self._stride == 0]
         while len(points) > MAX_POINTS // 2:
             self._stride *= 2
             points = [entry for entry in points if entry.number % self._stride == 0]

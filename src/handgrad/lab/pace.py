@@ -36,6 +36,8 @@ class Pace:
         Whether each run can take more steps: it is not finished.
     turn : int or None
         The run that may take steps; None if all have stopped.
+    interval : float
+        Seconds from step to step of a run; 0: as fast as possible.
     """
 
     def __init__(self, epoch_steps: list[int]) -> None:
@@ -45,6 +47,7 @@ class Pace:
         self.limits: list[float] = [0] * count
         self.turn: int | None = None
         self.request: str | None = None
+        self.interval = 0.0
         self.closed = False
 
     def ask(self, request: str) -> None:
@@ -83,4 +86,4 @@ class Pace:
             for i in range(len(self.steps))
             if i != run and self.active[i] and self.steps[i] < self.limits[i]
         ]
-        return min(self.limits[run], min(others, default=math.inf) + CHUNK)
+        return min(self.limits[run], min(others, default=math.inf) + (1 if self.interval else CHUNK))

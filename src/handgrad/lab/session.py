@@ -36,7 +36,8 @@ EPOCH_INTERVAL = 0.25  # seconds between two epochs that are kept, of runs with 
 COPY_AGE = 0.05  # seconds for which a copy of the weights is used again
 COPY_TIMEOUT = 2.0  # seconds after which an older copy is used: the run is evaluating its validation set
 SNAPSHOTS, SNAPSHOT_BYTES = 200, 32 << 20  # epochs of a run whose weights are kept
-ACTIONS = ("start", "pause", "step", "epoch", "reset", "lr", "close")
+ACTIONS = ("start", "pause", "step", "epoch", "reset", "lr", "speed", "close")
+SPEEDS = (0.1, 100_000)  # steps per second
 JOIN_TIMEOUT = 10.0  # seconds
 
 
@@ -152,7 +153,7 @@ class Run:
         self._thread: threading.Thread | None = None
         self._waiting = True
         self._attention = False
-        self._wake, self._due = 0.0, math.inf
+        self._wake, self._due, self._earliest = 0.0, math.inf, 0.0
         self._new_lr: float | None = None
         self._copy_wanted = False
         self._copy_time = -math.inf
@@ -224,6 +225,10 @@ class Run:
         if self._waiting:
             self._serve()
 
+    def set_speed(self) -> None:
+        """Forget the time of the next step, because the speed has changed. The condition must be held."""
+        self._earliest, self._attention = 0.0, True
+
     def interrupt(self) -> None:
         """Make the run look at the state of the experiment after its next step."""
         self._attention = True
@@ -263,7 +268,10 @@ class Run:
         except (HandgradError, MemoryError) as error:
             status, message = "failed", str(error) or "not enough memory"
         finally:
-            self._waiting, self._copy_wanted = True, False
+            with self._experiment.pace.condition:
+                self._waiting, self._copy_wanted = True, False
+                self._take_copy()
+                self._experiment.pace.condition.notify_all()
         self._experiment.ended(self._number, status, message)
 
     def after_step(self) -> None:
@@ -296,10 +304,11 @@ class Run:
         self._experiment.emit({"type": "epoch", "run": self.id, "step": self.step, "epoch": trainer.epoch, **metrics})
 
     def _thin_snapshots(self) -> None:
-        """Keep every 2nd, 4th, ... snapshot if there are too many; always the first one and the last one."""
+        """Remove the snapshot with the closest neighbours if there are too many, never the first or the last one."""
         most = min(SNAPSHOTS, max(4, SNAPSHOT_BYTES // self.network.parameters.nbytes))
-        if len(self.snapshots) > most:
-            self.snapshots = [*self.snapshots[:-1:2], self.snapshots[-1]]
+        while len(self.snapshots) > most:
+            epochs = [snapshot.epoch for snapshot in self.snapshots]
+            del self.snapshots[min(range(1, len(epochs) - 1), key=lambda i: epochs[i + 1] - epochs[i - 1])]
 
     def wait(self) -> None:
         """Wait until the run may take its next step. Raises ClosedError when the experiment is closed."""
@@ -313,19 +322,20 @@ class Run:
                 pace.apply()
                 if self.step >= pace.until(i):
                     pace.pass_on()
-            if self._stopped():
-                self._point()
             self._waiting = True
-            while pace.turn != i and not pace.closed:
+            while not pace.closed and (pace.turn != i or time.perf_counter() < self._earliest):
                 self._serve()
+                if self._stopped():
+                    self._point()
                 if pace.turn is None:
                     self._experiment.stopped()
-                pace.condition.wait()
+                pace.condition.wait(max(0.0, self._earliest - time.perf_counter()) if pace.turn == i else None)
             self._serve()
             self._waiting = False
             if pace.closed:
                 raise ClosedError
-            self._wake = pace.until(i)
+            self._earliest = time.perf_counter() + pace.interval if pace.interval else 0.0
+            self._wake = self.step + 1 if pace.interval else pace.until(i)
             if self._wake == self.step + 1:  # a single step: measure its update
                 self._keep_before()
             self._due = self._experiment.next_due(i)
@@ -338,8 +348,12 @@ class Run:
 
     def _stopped(self) -> bool:
         """Whether the run stays at this step, which is then a point of the curve."""
-        pace = self._experiment.pace
-        return self.step > 0 and pace.steps[self._number] >= pace.limits[self._number]
+        return self.step > 0 and self.step >= self._experiment.pace.limits[self._number]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last point is that of the last step."""
+        return self._last_step == self.step or self.step == 0
 
     def _serve(self) -> None:
         """Change the learning rate and take a copy of the weights, if somebody wants it."""
@@ -367,9 +381,14 @@ class Run:
             self._keep_before()
         elif time.perf_counter() >= self._due and self.step < experiment.pace.limits[self._number]:
             with experiment.pace.condition:
-                experiment.mark = max(self.step, *experiment.pace.steps) + 1
+                ahead = max((steps for i, steps in enumerate(experiment.pace.steps) if i != self._number), default=-1)
+                now = self._before_step == self.step - 1 and ahead < self.step  # the update of this step is known
+                experiment.mark = self.step if now else max(self.step, ahead) + 1
             self._due = math.inf
-            self._keep_before()
+            if now:
+                self._point()
+            else:
+                self._keep_before()
 
     def _keep_before(self) -> None:
         """Keep the weights before a step whose update is measured."""
@@ -449,6 +468,7 @@ class Experiment:
         self._settings = tuple(settings)
         self._examples = [library.examples(one.data, one.n_train) for one in settings]
         self._command = threading.Lock()  # one command at a time
+        self._speed: float | None = None
         self._build()
 
     def _build(self) -> None:
@@ -460,10 +480,12 @@ class Experiment:
             for i, (settings, examples) in enumerate(zip(self._settings, self._examples, strict=True))
         ]
         self.pace = Pace([run.epoch_steps for run in self.runs])
+        self.pace.interval = 0.0 if self._speed is None else 1 / self._speed
 
     def describe(self) -> dict[str, Any]:
         """Return what the page shows of the experiment."""
-        return {"id": self.id, "runs": [run.describe() for run in self.runs], "status": self.status}
+        runs = [run.describe() for run in self.runs]
+        return {"id": self.id, "runs": runs, "status": self.status, "speed": self._speed}
 
     def command(self, action: str, value: Any = None, run: str | None = None) -> str:
         """Carry out a command of the page, and return the status. Repeating a command does no harm.
@@ -479,6 +501,8 @@ class Experiment:
                 self.close()
             elif action == "lr":
                 self._set_lr(check_lr(value), run)
+            elif action == "speed":
+                self._set_speed(value)
             else:
                 self._ask(action)
             return self.status
@@ -503,6 +527,18 @@ class Experiment:
         with self.pace.condition:
             for one in chosen:
                 one.set_lr(lr)
+
+    def _set_speed(self, value: Any) -> None:
+        """Limit the steps per second of a run, so that a person can follow them; None: no limit."""
+        low, high = SPEEDS
+        if value is not None and (type(value) not in (int, float) or not low <= value <= high):
+            raise HandgradError(f"the speed must be a number of steps per second from {low:g} to {high:g}, or null")
+        with self.pace.condition:
+            self._speed = value
+            self.pace.interval = 0.0 if value is None else 1 / value
+            for run in self.runs:
+                run.set_speed()
+            self.pace.condition.notify_all()
 
     def _reset(self) -> None:
         self.close()
@@ -545,7 +581,8 @@ class Experiment:
 
     def stopped(self) -> None:
         """Note that no run may take more steps at the moment. The condition must be held."""
-        if self.status == "running" and any(self.pace.active):
+        waiting = [run for run, active in zip(self.runs, self.pace.active, strict=True) if active]
+        if self.status == "running" and waiting and all(run.is_settled for run in waiting):
             self._set_status("paused")
 
     def ended(self, number: int, status: str, message: str) -> None:

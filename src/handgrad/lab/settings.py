@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
+from ..arrays import FLOAT_MAX
 from ..errors import HandgradError, unknown
 from ..initializers import INITIALIZERS
 from ..layers import ACTIVATIONS
@@ -101,7 +100,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.data not in TITLES:
+        if not isinstance(self.data, str) or self.data not in TITLES:
             raise unknown("data set", printable_name(self.data), TITLES)
         for name, known in NAMES.items():
             value = getattr(self, name)
@@ -158,10 +157,9 @@ class Settings:
         if not isinstance(recipe, str) or recipe not in RECIPE_NAMES:
             raise unknown("recipe", printable_name(recipe), RECIPE_NAMES)
         kept = {name: given[name] for name in (*FROM_PAGE, "data", "n_train") if name in given}
-        settings = replace(recipe_settings(recipe), **kept)
-        if settings.data in POINTS:
+        if kept.get("data") in tuple(POINTS):
             raise HandgradError(f"the recipe {recipe} needs images: choose mnist or synthetic, or no recipe")
-        return settings
+        return replace(recipe_settings(recipe), **kept)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as values of JSON."""
@@ -261,4 +259,4 @@ def printable_name(value: Any) -> str:
 
 def _as_float(value: int) -> float:
     """An integer as float, infinite if it is too large for one."""
-    return float(value) if abs(value) < np.finfo(np.float64).max else math.inf
+    return float(value) if abs(value) < FLOAT_MAX else math.inf

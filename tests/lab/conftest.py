@@ -1,0 +1,64 @@
+"""Fixtures of the lab: small settings, experiments that are closed after the test, waiting without fixed times."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from handgrad.lab.examples import Library
+from handgrad.lab.session import Experiment
+from handgrad.lab.settings import Settings
+
+DIGITS = Settings(data="synthetic", n_train=200, hidden=(12,), epochs=3)
+POINTS = Settings(data="moons", n_train=60, hidden=(5,), loss="cross_entropy", activation="tanh", lr=0.1, epochs=4)
+
+
+@pytest.fixture
+def experiment():
+    """A function that creates an experiment from settings."""
+    created = []
+
+    def create(*settings: Settings) -> Experiment:
+        created.append(Experiment(settings or (POINTS,), Library()))
+        return created[-1]
+
+    yield create
+    for one in created:
+        one.close()
+
+
+@pytest.fixture
+def until():
+    """A function that waits until a condition holds, or fails after 20 seconds."""
+
+    def wait(condition) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end, "the condition does not become true"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def finish(until):
+    """A function that carries out a command and waits until the runs have stopped."""
+
+    def finish(experiment: Experiment, action: str = "start", value: object = None) -> None:
+        experiment.command(action, value)
+        until(lambda: experiment.status not in ("running", "ready"))
+
+    return finish
+
+
+@pytest.fixture
+def events():
+    """A function that returns the events of an experiment, of one type."""
+
+    def read(experiment: Experiment, kind: str | None = None) -> list[dict]:
+        found = [json.loads(entry.text) for entry in experiment.history.since(0)]
+        return [event for event in found if kind in (None, event["type"])]
+
+    return read
