@@ -8,11 +8,30 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, options) {
+let open = new AbortController();
+let replacing = false;
+
+/** Whether an error says that the answer is not needed any more. */
+export const isAbandoned = (error) => error.status === ABANDONED;
+const ABANDONED = -1;
+
+/** Abandon all questions about runs while the experiment is replaced, and ask none until done. */
+export function replace(begins) {
+  replacing = begins;
+  if (!begins) return;
+  open.abort();
+  open = new AbortController();
+}
+
+async function request(path, options = {}) {
+  const aboutRun = path.startsWith("/api/runs/") || path.startsWith("/api/walkthrough");
+  if (aboutRun && replacing) throw new ApiError("", ABANDONED);
+  const { signal } = open;
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, aboutRun ? { ...options, signal } : options);
   } catch {
+    if (aboutRun && signal.aborted) throw new ApiError("", ABANDONED);
     throw new ApiError("The server does not answer. Is handgrad lab still running?", 0);
   }
   if (response.ok) return response;
@@ -70,6 +89,12 @@ export function query(values) {
 export class Latest {
   #busy = false;
   #next = null;
+  #pause;
+
+  /** pause: milliseconds between two questions, at least. */
+  constructor(pause = 0) {
+    this.#pause = pause;
+  }
 
   async ask(question) {
     if (this.#busy) {
@@ -77,8 +102,11 @@ export class Latest {
       return;
     }
     this.#busy = true;
+    const begin = performance.now();
     try {
       await question();
+      const rest = begin + this.#pause - performance.now();
+      if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
     } finally {
       this.#busy = false;
       const next = this.#next;

@@ -1,8 +1,8 @@
 // The Python that reproduces the run, the model as a file, the address of the page, and the gradient check.
-import { getText, Latest, postJson } from "./api.js";
+import { getText, isAbandoned, Latest, postJson } from "./api.js";
 import { card, choice, h, numbers, show, toast } from "./dom.js";
 import { RUNS } from "./colors.js";
-import { number } from "./format.js";
+import { count, number } from "./format.js";
 import { on, runs, setRun, store } from "./store.js";
 
 async function copy(text, element) {
@@ -52,7 +52,7 @@ export function codeView() {
         const text = await getText(`/api/runs/${asked.id}/code`);
         if (text !== code.textContent) show(code, highlight(text));
       } catch (error) {
-        show(code, `# ${error.message}`);
+        if (!isAbandoned(error)) show(code, `# ${error.message}`);
       }
     });
   }
@@ -67,7 +67,7 @@ export function codeView() {
       show(
         result,
         h("p", { class: found.ok ? "ok" : "bad" }, found.ok ? "✓ The derived gradient agrees with the measured slope." : "✗ The derived gradient differs from the measured slope."),
-        h("p", {}, `Largest relative error ${number(found.largest_relative_error)} in ${found.n_checked} derivatives.`),
+        h("p", {}, `Largest relative error ${number(found.largest_relative_error)} in ${count(found.n_checked)} derivatives.`),
         perLayer(found.per_layer),
       );
     } catch (error) {

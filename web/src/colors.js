@@ -45,7 +45,7 @@ export const grey = (t) => {
 };
 
 /** Colour of a decision: the probability of class 1 in [0, 1]; pale where the network is not sure. */
-export const decision = (p) => diverging((dark() ? 0.75 : 0.62) * (2 * p - 1));
+export const decision = (p) => diverging((dark() ? 0.48 : 0.42) * (2 * p - 1));
 
 // Ten classes of points in the plane, after Okabe and Ito.
 export const CLASSES = ["#0b6bcb", "#d1570e", "#0a8f6c", "#c0489a", "#8a7400", "#4aa3d8", "#6a4fb3", "#5f6770", "#a3341f", "#2f7d32"];

@@ -13,7 +13,7 @@ export function presetCards() {
   function build() {
     show(
       list,
-      store.options.presets.map((preset) => {
+      store.options.presets.filter((preset) => preset.runs.length > 1).map((preset) => {
         const pair = preset.runs;
         const active = preset.name === store.preset;
         const names = differences(pair);
@@ -21,7 +21,7 @@ export function presetCards() {
           "button",
           { type: "button", class: "preset", "aria-pressed": String(active), "data-preset": preset.name, onclick: () => open(preset) },
           h("strong", {}, preset.title),
-          h("span", { class: "versus" }, pair.map((settings, r) => h("span", { class: RUNS[r].className }, h("b", {}, pair.length > 1 ? RUNS[r].letter : ""), " ", names.slice(0, 1).map((name) => toText(name, settings[name]))))),
+          h("span", { class: "versus" }, pair.map((settings, r) => h("span", { class: RUNS[r].className }, h("b", {}, RUNS[r].letter), " ", names.slice(0, 1).map((name) => toText(name, settings[name]))))),
         );
       }),
     );

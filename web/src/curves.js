@@ -2,6 +2,7 @@
 import uPlot from "uplot";
 import { card, h, numbers } from "./dom.js";
 import { cssColor, RUNS } from "./colors.js";
+import { tick } from "./format.js";
 import { runs, store } from "./store.js";
 
 const DASHES = [[], [4, 4], [1, 4], [8, 3, 1, 3], [12, 4], [2, 2]];
@@ -12,7 +13,7 @@ const DASHES = [[], [4, 4], [1, 4], [8, 3, 1, 3], [12, 4], [2, 2]];
  * lines(run) gives [{name, of(point), dash, width}]; text(value) formats a value; log: start with a logarithmic axis;
  * pick(epoch): called for a click.
  */
-export function curveCard(title, { lines, text, log = false, canLog = true, help, pick, className = "", min, max }) {
+export function curveCard(title, { lines, text, ticks = tick, log = false, canLog = true, help, pick, className = "", min, max }) {
   const plot = h("div", { class: "plot" });
   const legend = h("div", { class: "legend" });
   const toggle = canLog && h("label", { class: "check" }, h("input", { type: "checkbox", checked: log, onchange: (event) => { log = event.target.checked; rebuild(); } }), "log");
@@ -61,10 +62,10 @@ export function curveCard(title, { lines, text, log = false, canLog = true, help
         padding: [8, 10, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-        scales: { x: { time: false, range: (_, low, high) => [Math.min(0, low), Math.max(high, low + 0.05, 0.05)] }, y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => range(low, high, min, max) } },
+        scales: { x: { time: false, range: (_, low, high) => [Math.min(0, low), Math.max(high, low + 0.05, 0.05)] }, y: { distr: log ? 3 : 1, range: log ? logRange : (u, low, high) => range(low, high, min, max) } },
         axes: [
-          { ...axis, space: 50, size: 28, values: (_, ticks) => ticks.map((tick) => Number(tick.toFixed(4)).toString()) },
-          { ...axis, size: 56, space: 28, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : text(tick))) },
+          { ...axis, space: 50, size: 28, values: (_, splits) => splits.map(tick) },
+          { ...axis, size: 56, space: 28, grid: { ...axis.grid, ...(log && { filter: decades }) }, values: (_, splits) => splits.map(ticks) },
         ],
         series: [
           {},
@@ -147,6 +148,13 @@ export function curveCard(title, { lines, text, log = false, canLog = true, help
 
   const root = card(title, { class: `curve-card ${className}`, help, tools: h("div", { class: "tools" }, legend, toggle) }, plot, twin);
   return { root, update, rebuild, redraw: () => chart?.redraw() };
+}
+
+/** Grid lines of a logarithmic axis: powers of ten. */
+const decades = (u, splits) => splits.map((split) => (split > 0 && Math.abs(Math.log10(split) - Math.round(Math.log10(split))) < 1e-6 ? split : null));
+
+function logRange(u, low, high) {
+  return low === null || high === null ? [0.1, 10] : uPlot.rangeLog(low, Math.max(high, 1.5 * low), 10, false);
 }
 
 function range(low, high, min, max) {

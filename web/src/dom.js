@@ -116,6 +116,7 @@ let toastTimer;
 
 /** Show a message at the bottom of the page for a few seconds. */
 export function toast(text, kind = "note") {
+  if (!text) return;
   const element = document.getElementById("toast");
   element.textContent = text;
   element.dataset.kind = kind;

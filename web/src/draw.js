@@ -10,7 +10,7 @@ import { diverging } from "./colors.js";
 import { example, flip } from "./prediction.js";
 import { last, on, runs, setDrawing, store } from "./store.js";
 
-export function drawCard() {
+export function drawCard(flip) {
   const pad = createPad(setDrawing);
   const label = h("p", { class: "note", "aria-live": "polite" });
 
@@ -52,7 +52,7 @@ export function drawCard() {
     h("button", { type: "button", id: "example", onclick: showExample, title: "An image that the network is not trained on (X)" }, "Example"),
     imageInput(receive),
   );
-  const root = card("Draw", { class: "draw-card" }, pad.root, buttons, label);
+  const root = card("Draw", { class: "draw-card" }, pad.root, buttons, flip, label, h("details", { class: "numbers" }, h("summary", {}, "How the drawing is read"), h("p", { class: "help" }, "The drawing is cropped, scaled to 20 × 20 pixels, centred and smoothed, as the images of MNIST were. The result is the input of the network. It is the same Python code that handgrad predict uses.")));
   return { root, clear: pad.clear, undo: pad.undo, example: showExample };
 }
 
@@ -60,11 +60,10 @@ const hexToRgb = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 1
 
 export function answerCard() {
   const seen = canvas("What the network sees: an image of 28 by 28 pixels", "seen");
-  const empty = h("p", { class: "help" }, "The drawing is centred, scaled to 20 × 20 pixels and smoothed, as the images of MNIST were. This image is the input of the network.");
   const answers = h("div", { class: "answers" });
   const bars = h("div", { class: "bars", role: "img", "aria-label": "Probabilities of the classes" });
   const reason = h("p", { class: "reason", role: "status" });
-  const flipButton = h("button", { type: "button", id: "flip", onclick: showFlip, disabled: true }, "Smallest change that flips the answer");
+  const flipButton = h("button", { type: "button", id: "flip", title: "The smallest change of the image that flips the answer (F)", onclick: showFlip, disabled: true }, "Smallest change that flips it");
   const flipped = h("div", { class: "flip" });
   const twin = numbers(() => {
     if (!store.predictions.length) return null;
@@ -103,14 +102,14 @@ export function answerCard() {
           "div",
           { class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""}` },
           runs().length > 1 && h("small", {}, RUNS[i].letter),
-          h("strong", {}, p ? (p.answer ?? "?") : "·"),
+          h("strong", {}, p ? (p.answer ?? "?") : ""),
           h("span", {}, p ? (p.answer === null ? "not sure" : percent(p.confidence, 0)) : ""),
         ),
       ),
     );
     const untrained = runs()[0] && !(last(runs()[0])?.step > 0);
     const why = predictions.find((p) => p.reason)?.reason;
-    reason.textContent = why ? `Not sure: ${why}` : predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : "";
+    reason.textContent = why ? (predictions.some((p) => p.answer === null) ? `Not sure: ${why}.` : `${why[0].toUpperCase()}${why.slice(1)}.`) : predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : "";
     const text = predictions.map((p) => p.answer ?? "not sure").join(", ");
     if (text && text !== said && !store.experiment?.status?.startsWith("running")) announce(`Answer: ${text}`);
     said = text;
@@ -147,15 +146,12 @@ export function answerCard() {
   on("drawing", () => show(flipped));
   on("theme", update);
   const root = card(
-    "The network sees and answers",
+    "What the network sees",
     { class: "answer-card" },
     h("div", { class: "sees" }, h("figure", {}, seen, h("figcaption", {}, "28 × 28 pixels")), answers),
     bars,
     reason,
-    flipButton,
-    flipped,
     twin,
-    h("details", { class: "numbers" }, h("summary", {}, "How the drawing is read"), empty),
   );
-  return { root };
+  return { root, flip: [flipButton, flipped] };
 }

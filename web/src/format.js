@@ -7,7 +7,7 @@ export function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e", "e").replace("-", "−").replace("e−", "e−");
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replaceAll("-", "−");
   const text = size >= 100 ? value.toFixed(0) : value.toPrecision(digits);
   return text.replace("-", "−");
 }
@@ -23,6 +23,16 @@ export function percent(value, decimals = 1) {
   if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
   return `${(100 * value).toFixed(decimals)} %`;
 }
+
+/** A number at an axis, as short as possible. */
+export function tick(value) {
+  if (value === null || value === undefined) return "";
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(0).replaceAll("-", "−");
+  return String(Number(value.toPrecision(3))).replace("-", "−");
+}
+
+/** Name of a layer without the parentheses of Python: Sigmoid() is Sigmoid, Dense(n_in=2, n_out=1) is Dense 2-1. */
+export const layerName = (name) => name.replace(/Dense\(n_in=(\d+), n_out=(\d+)[^)]*\)/, "Dense $1-$2").replace(/\(\)$/, "");
 
 /** 12345 as 12,345. */
 export function count(value) {
@@ -50,9 +60,10 @@ export function title(name) {
     sgd: "SGD",
     adam: "Adam",
     adamw: "AdamW",
-    he: "He",
-    xavier: "Xavier",
-    glorot: "Glorot",
+    kaiming_normal: "Kaiming (He)",
+    kaiming_uniform: "Kaiming, uniform",
+    xavier_normal: "Xavier (Glorot)",
+    xavier_uniform: "Xavier, uniform",
     lecun: "LeCun",
     nesterov: "Nesterov",
     muon: "Muon",

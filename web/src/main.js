@@ -5,9 +5,9 @@ import { getJson } from "./api.js";
 import { codeView } from "./code.js";
 import { presetCards } from "./compare.js";
 import { curveCard } from "./curves.js";
-import { card, h, show, throttle, toast } from "./dom.js";
+import { card, h, show, svg, throttle, toast } from "./dom.js";
 import { answerCard, drawCard } from "./draw.js";
-import { number, percent } from "./format.js";
+import { number, percent, tick } from "./format.js";
 import { gradientCard, gradientLines, unitsCard } from "./gradients.js";
 import * as link from "./link.js";
 import { layerFigures, mistakesView } from "./mistakes.js";
@@ -42,14 +42,14 @@ const pickEpoch = (epoch) => {
   openView("mistakes");
 };
 
-const accuracyCurve = (options = {}) => curveCard("Accuracy", { lines: () => [validationAccuracy, trainingAccuracy], text: (value) => percent(value, 1), canLog: false, max: 1, pick: pickEpoch, ...options });
-const lossCurve = (options = {}) => curveCard("Loss", { lines: () => [validationLoss, trainingLoss], text: (value) => number(value), min: 0, pick: pickEpoch, ...options });
+const accuracyCurve = (options = {}) => curveCard("Accuracy", { lines: () => [validationAccuracy, trainingAccuracy], text: (value) => percent(value, 1), ticks: (value) => (value === null ? "" : `${tick(100 * value)} %`), canLog: false, max: 1, pick: pickEpoch, ...options });
+const lossCurve = (options = {}) => curveCard("Loss", { lines: () => [validationLoss, trainingLoss], text: (value) => number(value), min: 0, log: true, pick: pickEpoch, ...options });
 const gradientCurve = () => curveCard("Gradient norms over time", { lines: gradientLines, text: (value) => number(value, 2), log: true, className: "wide" });
 
 function build() {
   const main = document.getElementById("views");
-  const draw = drawCard();
   const answer = answerCard();
+  const draw = drawCard(answer.flip);
   const train = { curves: [accuracyCurve(), lossCurve()], weights: [firstWeightsCard(0), firstWeightsCard(1)], boundaries: [boundaryCard(0), boundaryCard(1)] };
   const inside = { gradients: gradientCard(), units: unitsCard(), curve: gradientCurve(), matrix: matrixCard() };
   const compare = { curves: [accuracyCurve(), lossCurve()], gradients: gradientCard(), units: unitsCard(), curve: gradientCurve() };
@@ -82,7 +82,10 @@ function build() {
 
   // ---- Tabs ----------------------------------------------------------------------------------------------------------
 
-  const tabs = VIEWS.map(([name, text]) => h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, onclick: () => openView(name) }, text));
+  const tabs = VIEWS.map(([name, text]) => h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, onclick: (event) => {
+    openView(name);
+    if (event.detail) panels[name].focus({ preventScroll: true }); // a click: the arrow keys belong to the view
+  } }, text));
   show(document.getElementById("tabs"), tabs);
   document.getElementById("tabs").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -200,7 +203,7 @@ function build() {
   });
   show(
     document.getElementById("page-tools"),
-    h("button", { type: "button", class: "icon", id: "teach", "aria-pressed": "false", title: "Teaching mode: large fonts, full screen (T)", "aria-label": "Teaching mode", onclick: toggleTeaching }, "⛶"),
+    h("button", { type: "button", class: "icon", id: "teach", "aria-pressed": "false", title: "Teaching mode: large fonts, full screen (T)", "aria-label": "Teaching mode", onclick: toggleTeaching }, svg("svg", { viewBox: "0 0 16 16", class: "glyph", "aria-hidden": "true" }, svg("path", { d: "M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4" }))),
     themeButton(),
     h("button", { type: "button", class: "icon", id: "show-keys", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?"),
   );
@@ -218,9 +221,8 @@ function wanted(found) {
   const preset = options.presets.find((each) => each.name === found.preset);
   if (preset) return { settings: preset.runs, preset: preset.name };
   if (found.runs.length) return { settings: found.runs, preset: null };
-  const settings = { ...options.defaults };
-  const usable = options.datasets.find((data) => data.name === settings.data)?.available;
-  if (!usable) settings.data = options.datasets.find((data) => data.available && data.image)?.name ?? settings.data;
+  const settings = { ...options.defaults, initializer: "xavier_normal" }; // the images of the weights start pale
+  if (settings.data === "mnist") settings.n_train = 50000; // half a minute of training
   return { settings: [settings], preset: null };
 }
 

@@ -1,8 +1,8 @@
 // From an epoch to its confusion matrix, from a cell to the images in it, from an image to its activations.
-import { bytes, getJson, Latest, query } from "./api.js";
-import { card, choice, h, numbers, show } from "./dom.js";
+import { bytes, getJson, isAbandoned, Latest, query } from "./api.js";
+import { card, choice, h, numbers, show, toast } from "./dom.js";
 import { cool, heat, rgb, RUNS, textOn } from "./colors.js";
-import { count, fixed, percent } from "./format.js";
+import { count, fixed, layerName, percent } from "./format.js";
 import { canvas, paintActivations, paintImage } from "./pixels.js";
 import { last, on, runs, setEpoch, setRun, store } from "./store.js";
 
@@ -51,7 +51,7 @@ export function mistakesView() {
         if (image !== null) await drawImage();
       } catch (error) {
         if (store.epoch !== null && error.status === 404) setEpoch(null); // that snapshot does not exist any more
-        else summary.textContent = error.message;
+        else if (!isAbandoned(error)) summary.textContent = error.message;
       }
     });
   }
@@ -108,8 +108,11 @@ export function mistakesView() {
     image = null;
     show(inside);
     drawMatrix();
-    drawGallery();
+    ask(drawGallery);
   }
+
+  /** Run a question that a click asks, and show its error. */
+  const ask = (question) => question().catch((error) => toast(error.message, "error"));
 
   async function drawGallery() {
     const [i, j] = cell;
@@ -128,16 +131,16 @@ export function mistakesView() {
   function selectImage(index, button) {
     image = index;
     for (const other of gallery.children) other.setAttribute("aria-pressed", String(other === button));
-    drawImage();
+    ask(drawImage);
   }
 
   async function drawImage() {
     const found = await getJson(`/api/runs/${run().id}/activations${query({ epoch: store.epoch, index: image })}`);
     const { classes } = confusion;
-    const picture = canvas(`Image ${image}: a ${found.label}`, "large");
+    const picture = canvas(`Image ${image}: a ${classes[found.label]}`, "large");
     paintImage(picture, bytes(found.pixels));
     const best = found.probabilities.indexOf(Math.max(...found.probabilities));
-    insideHelp.textContent = `Image ${image} of the validation set. Label ${found.label}, answer ${classes[best]} with ${percent(found.probabilities[best])}.`;
+    insideHelp.textContent = `Image ${image} of the validation set. Label ${classes[found.label]}, answer ${classes[best]} with ${percent(found.probabilities[best])}.`;
     show(inside, picture, layerFigures(found.layers), probabilityBars(classes, found.probabilities), numbers(() => ["Probabilities", ["Class", "Probability"], found.probabilities.map((p, k) => [classes[k], fixed(p, 4)])]));
   }
 
@@ -162,8 +165,8 @@ export function layerFigures(layers) {
     const { width, height } = paintActivations(picture, layer.values);
     picture.style.setProperty("--columns", width);
     const largest = layer.values.indexOf(Math.max(...layer.values));
-    picture.setAttribute("aria-label", `${layer.name}: ${layer.values.length} activations, the largest is ${fixed(layer.values[largest], 2)} of unit ${largest}`);
-    const figure = h("figure", { class: "layer-figure" }, h("figcaption", {}, h("b", {}, layer.name), ` ${layer.values.length} units`), picture, numbers(() => [layer.name, ["Unit", "Activation"], layer.values.map((value, i) => [i, fixed(value, 4)])]));
+    picture.setAttribute("aria-label", `${layerName(layer.name)}: ${layer.values.length} outputs, the largest is ${fixed(layer.values[largest], 2)} of unit ${largest}`);
+    const figure = h("figure", { class: "layer-figure" }, h("figcaption", {}, h("b", {}, layerName(layer.name)), ` ${layer.values.length} units`), picture, numbers(() => [layerName(layer.name), ["Unit", "Output"], layer.values.map((value, i) => [i, fixed(value, 4)])]));
     figure.dataset.rows = height;
     return figure;
   });

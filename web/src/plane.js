@@ -4,7 +4,7 @@ import { card, h, numbers, show } from "./dom.js";
 import { CLASSES, cssColor, decision, RUNS } from "./colors.js";
 import { fixed } from "./format.js";
 import { startRuns } from "./settings.js";
-import { isImage, on, runs, store } from "./store.js";
+import { command, isImage, on, runs, store } from "./store.js";
 
 /** The picture of one run: the probability of class 1 as colour, the points on top. */
 export function boundaryCard(r) {
@@ -19,9 +19,9 @@ export function boundaryCard(r) {
     const [ny, nx] = grid.shape;
     const n = 9;
     const at = (k, count) => Math.round((k / (n - 1)) * (count - 1));
-    const x = (k) => fixed(grid.range[0] + (k / (n - 1)) * (grid.range[1] - grid.range[0]), 1);
-    const y = (k) => fixed(grid.range[2] + (k / (n - 1)) * (grid.range[3] - grid.range[2]), 1);
-    return ["Probability of class 1 on a grid; rows are y, columns are x", ["y", ...Array.from({ length: n }, (_, k) => x(k))], Array.from({ length: n }, (_, i) => [y(n - 1 - i), ...Array.from({ length: n }, (_, j) => fixed(grid.values[at(n - 1 - i, ny) * nx + at(j, nx)], 2))])];
+    const [low, high] = grid.range;
+    const x = (k) => fixed(low + (k / (n - 1)) * (high - low), 1);
+    return ["Probability of class 1 on a grid; rows are y, columns are x", ["y", ...Array.from({ length: n }, (_, k) => x(k))], Array.from({ length: n }, (_, i) => [x(n - 1 - i), ...Array.from({ length: n }, (_, j) => fixed(grid.values[at(n - 1 - i, ny) * nx + at(j, nx)], 2))])];
   });
 
   function update() {
@@ -46,7 +46,7 @@ export function boundaryCard(r) {
   function draw() {
     if (!grid || root.hidden) return;
     const [ny, nx] = grid.shape;
-    const [x0, x1, y0, y1] = grid.range;
+    const [low, high] = grid.range; // of both axes
     const small = h("canvas", { width: nx, height: ny });
     const smallContext = small.getContext("2d");
     const image = smallContext.createImageData(nx, ny);
@@ -65,13 +65,14 @@ export function boundaryCard(r) {
     drawLine(context, side, nx, ny);
     const radius = side / 95;
     const dot = ([x, y, label], filled) => {
-      const [px, py] = [((x - x0) / (x1 - x0)) * side, (1 - (y - y0) / (y1 - y0)) * side];
+      const [px, py] = [((x - low) / (high - low)) * side, (1 - (y - low) / (high - low)) * side];
       context.beginPath();
       // Class 0 is a circle and class 1 a square: colours are not the only difference.
       if (label === 1) context.rect(px - radius, py - radius, 2 * radius, 2 * radius);
       else context.arc(px, py, radius * 1.1, 0, 2 * Math.PI);
-      context.fillStyle = filled ? CLASSES[label % CLASSES.length] : cssColor("--surface");
-      context.strokeStyle = filled ? cssColor("--surface") : CLASSES[label % CLASSES.length];
+      const color = label < 2 ? cssColor(RUNS[label].color) : CLASSES[label % CLASSES.length];
+      context.fillStyle = filled ? color : cssColor("--surface");
+      context.strokeStyle = filled ? cssColor("--surface") : color;
       context.lineWidth = filled ? 1.2 : 2.5;
       context.fill();
       context.stroke();
@@ -125,24 +126,28 @@ export function boundaryCard(r) {
 /** Buttons for the data sets in the plane. */
 export function planeChooser() {
   const list = h("div", { class: "presets" });
+  const text = h("p", { class: "lead" });
   function build() {
     const current = runs()[0]?.settings.data;
     show(
       list,
       store.options.datasets
         .filter((data) => !data.image && data.available)
-        .map((data) => h("button", { type: "button", class: "preset", "aria-pressed": String(data.name === current), "data-plane": data.name, onclick: () => openPlane(data.name) }, h("strong", {}, data.title))),
+        .map((data) => h("button", { type: "button", class: "preset", "aria-pressed": String(data.name === current), "data-plane": data.name, onclick: async () => {
+          await openPlane(data.name);
+          command("start");
+        } }, h("strong", {}, data.title))),
     );
+    text.textContent = store.options.presets.find((each) => each.name === current)?.text ?? "";
   }
   on("experiment", build);
-  const root = card("Data in the plane", { class: "plane-chooser", help: "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned." }, list);
+  const root = card("Data in the plane", { class: "plane-chooser", help: "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned." }, list, text);
   return { root };
 }
 
-const HIDDEN = { xor: [4], circles: [6], moons: [8], spirals: [32, 32] };
-
+/** Set up a network for a data set in the plane: as its preset does, or as that of the moons. */
 export async function openPlane(name) {
-  const data = store.options.datasets.find((each) => each.name === name);
-  const settings = data.settings ?? { ...store.options.defaults, recipe: null, hidden: HIDDEN[name] ?? [8, 8], activation: "tanh", loss: "cross_entropy", initializer: "xavier", optimizer: "adam", lr: 0.02, batch_size: 20, n_train: data.n_train ?? 400, epochs: 300, l2: 0, dropout: 0 };
-  await startRuns([{ ...settings, data: name }]);
+  const preset = store.options.presets.find((each) => each.name === name);
+  const model = preset ?? store.options.presets.find((each) => each.runs.length === 1);
+  await startRuns([{ ...model.runs[0], ...(preset ? {} : { hidden: [8], epochs: 200 }), data: name }], preset?.name ?? null);
 }

@@ -3,7 +3,7 @@ import { getJson, bytes, Latest, postBytes, query } from "./api.js";
 import { throttle, toast } from "./dom.js";
 import { emit, isImage, on, runs, store } from "./store.js";
 
-const latest = new Latest();
+const latest = new Latest(40); // the server answers 60 requests a second, also of two runs
 let version = 0; // of the drawing: an answer to an older one is dropped
 
 const address = (run, what) => {
@@ -20,14 +20,14 @@ export function predict() {
   latest.ask(async () => {
     const asked = version;
     const { drawing, experiment } = store;
-    if (!drawing) return;
+    if (!drawing || !isImage()) return;
     try {
       const answers = await Promise.all(runs().map((run) => postBytes(address(run, "predict"), drawing.bytes)));
       if (asked !== version || experiment !== store.experiment) return;
       store.predictions = answers;
       emit("prediction");
     } catch (error) {
-      if (error.status === 400 || error.status === 413) toast(error.message, "error");
+      if ((error.status === 400 || error.status === 413) && asked === version) toast(error.message, "error");
     }
   });
 }
@@ -42,7 +42,7 @@ export async function example() {
   const found = await getJson(`/api/runs/${run.id}/activations${query({ index })}`);
   const pixels = bytes(found.pixels);
   const side = Math.round(Math.sqrt(pixels.length));
-  return { pixels, side, drawing: { width: side, height: side, channels: 1, bytes: pixels, source: "example", label: found.label, index } };
+  return { pixels, side, drawing: { width: side, height: side, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index } };
 }
 
 const again = throttle(predict, 250);

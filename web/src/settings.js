@@ -2,7 +2,7 @@
 import { field, h, select, show, toast } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { title } from "./format.js";
-import { create, on, runs, store } from "./store.js";
+import { create, isImage, on, runs, store } from "./store.js";
 
 const HELP = {
   data: "What the network learns. MNIST: 28 × 28 images of handwritten digits. Synthetic: digits that this package draws.",
@@ -42,7 +42,8 @@ export function differences(pair = runs().map((run) => run.settings)) {
   return Object.keys(pair[0]).filter((name) => JSON.stringify(pair[0][name]) !== JSON.stringify(pair[1][name]));
 }
 
-async function change(r, name, value) {
+/** Change a setting of a run, and set up the runs again. */
+export async function change(r, name, value) {
   const settings = runs().map((run) => ({ ...run.settings }));
   const targets = SHARED.includes(name) ? settings : [settings[r]];
   for (const target of targets) {
@@ -55,10 +56,12 @@ async function change(r, name, value) {
 
 /** Settings that suit other data: the network of a plane is small, and its data sets have few examples. */
 function forData(name, settings) {
-  const [before, after] = [runs()[0]?.settings.data, name].map((key) => store.options.datasets.find((data) => data.name === key));
-  if (before && after && before.image === after.image) return {};
-  const suggested = after.settings ?? (after.image ? store.options.defaults : null);
-  return { ...(suggested ?? { hidden: [8, 8], activation: "tanh", loss: "cross_entropy", optimizer: "adam", initializer: "xavier", lr: 0.01, batch_size: 10, n_train: after.n_train ?? 400, epochs: 200 }), data: name, seed: settings.seed };
+  const { datasets, defaults, presets } = store.options;
+  const [before, after] = [runs()[0]?.settings.data, name].map((key) => datasets.find((data) => data.name === key));
+  if (before.image && after.image) return { n_train: Math.min(settings.n_train, after.n_train, 10000) };
+  if (!before.image && !after.image) return {};
+  const preset = presets.find((each) => each.runs[0].data === name) ?? presets.find((each) => each.runs.length === 1);
+  return { ...(after.image ? defaults : preset.runs[0]), data: name, seed: settings.seed };
 }
 
 async function start(settings, preset = null) {
@@ -76,13 +79,13 @@ let build = null;
 
 export function settingsPanel() {
   const rows = h("div", { class: "settings-rows" });
-  const presets = h("div", { class: "settings-tools" });
+  const tools = h("div", { class: "settings-tools" });
   let expanded = false;
 
   function control(r, name) {
     const { options } = store;
     const settings = runs()[r].settings;
-    const value = settings[name];
+    const value = name === "initializer" ? (settings[name] ?? options.default_initializers[settings.activation]) : settings[name];
     const set = (next) => change(r, name, next);
     const key = `${name}-${r}`;
     const pairs = (names) => names.map((each) => [each.name ?? each, each.title ?? title(each)]);
@@ -114,12 +117,13 @@ export function settingsPanel() {
   build = () => {
     if (!runs().length) return;
     const different = differences();
+    const focused = document.activeElement?.id;
     show(
       rows,
       runs().map((run, r) =>
         h(
           "div",
-          { class: `settings-row ${RUNS[r].className}`, role: "group", "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings" },
+          { class: `settings-row ${RUNS[r].className}`, role: "group", "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings of the run" },
           runs().length > 1 && h("span", { class: `letter ${RUNS[r].className}` }, RUNS[r].letter),
           [...MAIN, ...(expanded ? MORE : [])].map((name) => {
             const element = field(NAMES[name], control(r, name), expanded && HELP[name]);
@@ -128,22 +132,23 @@ export function settingsPanel() {
             element.title = HELP[name];
             return element;
           }),
+          r === 0 && tools,
           runs().length > 1 && h("button", { type: "button", class: "icon", "aria-label": `Remove run ${RUNS[r].letter}`, title: "Remove this run", onclick: () => start(runs().filter((each) => each !== run).map((each) => each.settings)) }, "×"),
         ),
       ),
     );
     const recipes = (store.options.recipes ?? []).filter(({ settings }) => !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available);
     show(
-      presets,
-      h("button", { type: "button", class: "quiet", "aria-expanded": String(expanded), onclick: () => { expanded = !expanded; build(); } }, expanded ? "Fewer settings" : "More settings"),
-      runs().length < 2 && h("button", { type: "button", class: "quiet", id: "add-run", onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]) }, "+ Add a second run to compare"),
-      recipes.length > 0 && select([["", "Recipe…"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], "", (name) => {
+      tools,
+      h("button", { type: "button", class: "quiet", "aria-expanded": String(expanded), onclick: () => { expanded = !expanded; build(); } }, expanded ? "Fewer" : "More…"),
+      runs().length < 2 && h("button", { type: "button", class: "quiet", id: "add-run", title: "A second run with the same seed and batches: change one of its settings and compare", onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]) }, "+ Second run"),
+      recipes.length > 0 && isImage() && select([["", "Recipe…"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], "", (name) => {
         const recipe = recipes.find((each) => each.name === name);
-        if (recipe) start([{ ...runs()[0].settings, ...recipe.settings, recipe: name }]);
-      }, { "aria-label": "Use the settings of a recipe", class: "quiet", id: "recipe" }),
-      h("span", { class: "note" }, runs().map((run) => `${run.n_parameters.toLocaleString("en")} parameters`).join(" / ")),
+        if (recipe) start([{ ...recipe.settings, data: runs()[0].settings.data }]);
+      }, { "aria-label": "Use the settings of a recipe", title: "Use the settings of a recipe", class: "quiet", id: "recipe" }),
     );
+    if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   };
   on("experiment", build);
-  return { root: h("section", { class: "settings", "aria-label": "Settings" }, rows, presets) };
+  return { root: h("section", { class: "settings", "aria-label": "Settings" }, rows) };
 }

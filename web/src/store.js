@@ -1,8 +1,8 @@
 // The experiment on the page: its runs, their measurements, and what the person selected. Views listen to its changes.
-import { getJson, postJson } from "./api.js";
+import { getJson, postJson, replace } from "./api.js";
 import { announce, toast } from "./dom.js";
 import * as link from "./link.js";
-import { openStream } from "./stream.js";
+import { closeStream, openStream, resumeStream, suspendStream } from "./stream.js";
 
 const listeners = new Map();
 
@@ -38,7 +38,17 @@ const REMEMBERED = "handgrad-lab-experiment";
 /** Start over with these settings, one or two runs. The experiment before is closed. */
 export async function create(settings, { preset = null, view = null } = {}) {
   const before = store.experiment?.id ?? sessionStorage.getItem(REMEMBERED);
-  const made = await postJson("/api/experiments", { runs: settings, ...(before && { replaces: before }) });
+  replace(true);
+  suspendStream();
+  let made;
+  try {
+    made = await postJson("/api/experiments", { runs: settings, ...(before && { replaces: before }) });
+  } catch (error) {
+    resumeStream();
+    throw error;
+  } finally {
+    replace(false);
+  }
   store.preset = preset;
   adopt(made);
   if (view) setView(view);
@@ -102,6 +112,10 @@ function receive(event) {
     toast(event.message);
   } else if (event.type === "status") {
     setStatus(event.status, event.message);
+    if (event.status === "closed") {
+      closeStream();
+      toast("The server ended this run, because another page needed the place. Start it again, or reload.");
+    }
   } else if (event.type === "reset") {
     for (const each of runs()) Object.assign(each, { points: [], epochs: [] });
     store.epoch = null;
@@ -112,7 +126,7 @@ function receive(event) {
 function setStatus(status, message) {
   const { experiment } = store;
   if (experiment.status === status && experiment.message === message) return;
-  if (experiment.status !== status) announce(message || `Training: ${status}.`);
+  if (experiment.status !== status && ["finished", "diverged", "failed"].includes(status)) announce(message || `Training: ${status}.`);
   Object.assign(experiment, { status, message });
   emit("status");
 }

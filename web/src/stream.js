@@ -11,6 +11,16 @@ export function openStream(id, receive, lost) {
   connect();
 }
 
+/** Close the stream while the experiment is replaced; connect again if that fails. */
+export const suspendStream = disconnect;
+export const resumeStream = connect;
+
+/** The experiment was closed: do not connect again. */
+export function closeStream() {
+  current = null;
+  disconnect();
+}
+
 function disconnect() {
   source?.close();
   source = null;

@@ -1,25 +1,69 @@
 // The controls of the training: start, pause, one mini-batch, one epoch, reset, and the learning rate while it runs.
-import { h, show } from "./dom.js";
+import { h, select, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { count, number, percent, rate } from "./format.js";
-import { command, isRunning, last, on, runs, store } from "./store.js";
-
-export const actions = {
-  toggle: () => command(isRunning() ? "pause" : "start"),
-  step: () => command("step"),
-  epoch: () => command("epoch"),
-  reset: () => command("reset"),
-};
+import { change } from "./settings.js";
+import { command, emit, isRunning, last, on, runs, store } from "./store.js";
 
 const ENDED = ["finished", "diverged", "failed"];
+
+// Slow motion: the page asks for one mini-batch, or one epoch, again and again.
+const SPEEDS = { start: ["full speed", 0], epoch: ["5 epochs a second", 200], slow: ["2 epochs a second", 500], step: ["10 batches a second", 100] };
+let speed = "start";
+let motion = null; // the timer of slow motion
+
+const busy = () => isRunning() || motion !== null;
+
+async function move() {
+  const { experiment } = store;
+  await command(speed === "slow" ? "epoch" : speed);
+  if (motion === null) return;
+  if (experiment !== store.experiment || ENDED.includes(experiment.status)) stopMotion();
+  else motion = setTimeout(move, SPEEDS[speed][1]);
+}
+
+function stopMotion() {
+  clearTimeout(motion);
+  motion = null;
+  emit("status");
+}
+
+function start() {
+  if (speed === "start") return command("start");
+  motion = setTimeout(move, 0);
+  emit("status");
+  return null;
+}
+
+function pause() {
+  stopMotion();
+  return command("pause");
+}
+
+export const actions = {
+  toggle: () => (busy() ? pause() : start()),
+  step: () => command("step"),
+  epoch: () => command("epoch"),
+  reset() {
+    stopMotion();
+    command("reset");
+  },
+};
+
 const MIN = -4; // of the logarithm of the rate
 const MAX = 2;
 
 export function transport() {
-  const start = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
+  const startButton = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
   const step = h("button", { type: "button", id: "step", onclick: actions.step, title: "Train on one mini-batch (S)" }, "Step");
   const epoch = h("button", { type: "button", id: "epoch", onclick: actions.epoch, title: "Train for one epoch (E)" }, "Epoch");
   const reset = h("button", { type: "button", id: "reset", onclick: actions.reset, title: "Back to the initial weights (R)" }, "Reset");
+  const speeds = select(Object.entries(SPEEDS).map(([key, [text]]) => [key, text]), speed, (value) => {
+    const moving = busy();
+    if (moving) pause();
+    speed = value;
+    if (moving) start();
+  }, { id: "speed", "aria-label": "Speed", title: "Slow motion, to watch how the network changes" });
   const rates = h("div", { class: "rates" });
   const facts = h("dl", { class: "facts" });
   const message = h("p", { class: "message", role: "status", hidden: true });
@@ -28,7 +72,7 @@ export function transport() {
   function buildRates() {
     sliders = runs().map((run, r) => {
       const value = run.settings.lr;
-      const name = runs().length > 1 ? `Learning rate ${RUNS[r].letter}` : "Learning rate";
+      const name = runs().length > 1 ? `Rate ${RUNS[r].letter}` : "Learning rate";
       const slider = h("input", { type: "range", min: MIN, max: MAX, step: 0.02, value: Math.log10(value), "aria-label": `${name}, logarithmic`, id: `rate-slider-${r}` });
       const box = h("input", { type: "number", min: 0, step: "any", value: rate(value), "aria-label": name, id: `rate-${r}`, class: "short" });
       let timer;
@@ -36,10 +80,15 @@ export function transport() {
         clearTimeout(timer);
         timer = setTimeout(() => command("lr", { value: lr, run: run.id }), 120);
       };
+      const untrained = () => !(last(run)?.step > 0) && !busy();
       slider.addEventListener("input", () => {
         const lr = Number((10 ** Number(slider.value)).toPrecision(2));
         box.value = rate(lr);
-        send(lr);
+        if (!untrained()) send(lr);
+      });
+      // Before the training, the rate is a setting like the others.
+      slider.addEventListener("change", () => {
+        if (untrained()) change(r, "lr", Number(box.value));
       });
       box.addEventListener("change", () => {
         const lr = Number(box.value);
@@ -48,22 +97,25 @@ export function transport() {
           return;
         }
         slider.value = Math.log10(lr);
-        send(lr);
+        if (untrained()) change(r, "lr", lr);
+        else send(lr);
       });
       return { slider, box, root: h("div", { class: `rate ${RUNS[r].className}` }, h("label", { for: `rate-slider-${r}` }, name), slider, box) };
     });
+    const focused = document.activeElement?.id;
     show(rates, sliders.map((each) => each.root));
+    if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   }
 
   function update() {
     const { experiment } = store;
     if (!experiment) return;
-    const running = isRunning();
+    const running = busy();
     const untouched = runs().every((run) => !(last(run)?.step > 0));
-    start.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
-    start.dataset.state = running ? "running" : "idle";
-    start.disabled = ENDED.includes(experiment.status);
-    step.disabled = epoch.disabled = running || start.disabled;
+    startButton.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
+    startButton.dataset.state = running ? "running" : "idle";
+    startButton.disabled = ENDED.includes(experiment.status);
+    step.disabled = epoch.disabled = running || startButton.disabled;
     const failed = ["diverged", "failed"].includes(experiment.status);
     const one = runs().findIndex((run) => ["diverged", "failed"].includes(run.status));
     const text = failed ? experiment.message || "The training diverged." : one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";
@@ -91,6 +143,7 @@ export function transport() {
   const fact = (name, value, extra) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra && h("small", {}, ` ${extra}`)));
 
   on("experiment", () => {
+    stopMotion();
     buildRates();
     update();
   });
@@ -104,11 +157,12 @@ export function transport() {
     for (const { slider } of sliders) {
       slider.value = Number(slider.value) + factor;
       slider.dispatchEvent(new Event("input"));
+      slider.dispatchEvent(new Event("change"));
     }
   };
   actions.faster = () => nudge(0.1);
   actions.slower = () => nudge(-0.1);
 
-  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, start, step, epoch, reset), rates, facts);
+  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, startButton, step, epoch, reset), speeds, rates, facts);
   return { root, message };
 }

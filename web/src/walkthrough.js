@@ -1,7 +1,7 @@
 // One forward pass, one backward pass and one step of gradient descent, with the numbers at each layer.
 import { getJson, Latest, query } from "./api.js";
 import { card, choice, h, numbers, show, svg, toast } from "./dom.js";
-import { fixed, number } from "./format.js";
+import { fixed, layerName, number } from "./format.js";
 import { canvas, paintActivations } from "./pixels.js";
 import { RUNS } from "./colors.js";
 import { on, runs, store } from "./store.js";
@@ -39,7 +39,7 @@ export function walkthroughView() {
       try {
         const asked = source === EXAMPLE ? { example: EXAMPLE } : { run: runs()[source].id };
         ({ steps } = await getJson(`/api/walkthrough${query(asked)}`));
-        show(list, steps.map((step, i) => h("li", {}, h("button", { type: "button", onclick: () => go(i), class: phase(step) }, step.title))));
+        show(list, steps.map((step, i) => h("li", {}, h("button", { type: "button", onclick: () => go(i), class: phase(step) }, layerName(step.title)))));
         go(Math.min(at, steps.length - 1));
       } catch (error) {
         toast(error.message, "error");
@@ -58,8 +58,8 @@ export function walkthroughView() {
     });
     const button = list.children[at]?.firstChild;
     if (button && list.scrollHeight > list.clientHeight) list.scrollTop = button.offsetTop - list.clientHeight / 2;
-    title.textContent = step.title;
-    equation.textContent = step.equation;
+    title.textContent = layerName(step.title);
+    equation.textContent = step.equation.replaceAll("-", "−");
     position.textContent = `Step ${at + 1} of ${steps.length}`;
     back.disabled = at === 0;
     next.disabled = at === steps.length - 1;
@@ -87,11 +87,13 @@ function valueFigure(name, value, step) {
     const image = canvas(`${name}: ${flat.length} numbers`, "activations");
     const { width } = paintActivations(image, flat);
     image.style.setProperty("--columns", width);
-    return h("figure", { class: "value" }, caption, image, numbers(() => [`${name} in: ${step.title}`, ["Index", "Value"], flat.map((each, i) => [i, number(each, 4)])]));
+    return h("figure", { class: "value" }, caption, image, numbers(() => [`${name} in: ${layerName(step.title)}`, ["Index", "Value"], flat.map((each, i) => [i, number(each, 4)])]));
   }
   const rows = value.shape.length === 2 ? value.all : value.all.map((each) => [each]);
   return h("figure", { class: "value" }, caption, h("table", { class: "array" }, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((each) => h("td", {}, number(each, 4))))))));
 }
+
+const columnNames = (sizes) => ["input", ...sizes.slice(1, -1).map((_, i) => (sizes.length > 3 ? `hidden layer ${i + 1}` : "hidden layer")), "output layer", "loss"];
 
 /** The network as nodes and edges with their numbers, if it is small enough. */
 function diagram(steps, at) {
@@ -154,11 +156,12 @@ function diagram(steps, at) {
     }
   });
 
+  const names = columnNames(sizes);
   const width = 760;
   const height = 330;
   const columns = sizes.length + 1;
   const x = (column) => 70 + (column * (width - 150)) / (columns - 1);
-  const y = (i, n) => height / 2 + (i - (n - 1) / 2) * 150;
+  const y = (i, n) => height / 2 + 12 + (i - (n - 1) / 2) * 150;
   const edges = [];
   const labels = [];
   layers.forEach((each, l) => {
@@ -193,7 +196,7 @@ function diagram(steps, at) {
     }
   });
   nodes.push(node(columns - 1, 0, 1, output.p ? [[`p ${fixed(output.p[0], 3)}`, "main"], [`t ${number(output.t?.[0])}`, "sub"], [`L ${fixed(output.L, 3)}`, "sub"]] : [["loss", "sub"]], fresh.has("p")));
-  const link = svg("line", { x1: x(columns - 2) + 34, y1: height / 2, x2: x(columns - 1) - 34, y2: height / 2, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "diagram", "aria-label": `Network ${sizes.join("-")} at this step: ${steps[at].title}` }, edges, link, nodes, labels);
+  const link = svg("line", { x1: x(columns - 2) + 34, y1: height / 2 + 12, x2: x(columns - 1) - 34, y2: height / 2 + 12, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "diagram", "aria-label": `Network ${sizes.join("-")} at this step: ${layerName(steps[at].title)}` }, names.map((name, column) => svg("text", { x: x(column), y: 16, class: "sub" }, name)), edges, link, nodes, labels);
 }
 

@@ -8,11 +8,11 @@ import { isImage, runs, store } from "./store.js";
 
 const FIRST = 60; // tiles that are shown until the person asks for all
 
-/** The layers of a run that have a matrix of weights. */
-export const weightLayers = (run) => run.layers.filter((layer) => layer.kind === "dense");
-
 /** The layers of a run that have parameters, as in the lists of gradients. */
 export const parameterLayers = (run) => run.layers.filter((layer) => layer.n_parameters > 0);
+
+/** The layers of a run that have a matrix of weights. position counts the layers with parameters. */
+const weightLayers = (run) => parameterLayers(run).map((layer, position) => ({ ...layer, position })).filter((layer) => layer.kind === "dense");
 
 /** The legend of the diverging colours. */
 export function scaleLegend() {
@@ -135,8 +135,6 @@ export function firstWeightsCard(r) {
       shown = null;
       all = false;
       selected = null;
-      elements = [];
-      show(tiles);
       root.querySelector(".run-name").textContent = runs().length > 1 ? `Run ${RUNS[r].letter}` : "";
     },
   };
@@ -173,7 +171,7 @@ export function matrixCard() {
     if (!run) return;
     latest.ask(async () => {
       try {
-        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.index ?? 0, epoch: store.epoch })}`);
+        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0, epoch: store.epoch })}`);
         shown = answer;
         draw();
       } catch {
