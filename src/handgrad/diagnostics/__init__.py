@@ -1,4 +1,4 @@
-"""Diagnostics: plots, learning rate range test, model card, profiler, comparison with PyTorch, file inspection."""
+"""Diagnostics: plots, histograms, learning rate range test, model card, profiler, drawing pad, file inspection."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import submodule
 
 if TYPE_CHECKING:
+    from .histograms import Histogram, Histograms
     from .lr_finder import LRRangeTest, OverfitTest, find_lr, overfit_one_batch
 
-__all__ = ["LRRangeTest", "OverfitTest", "find_lr", "overfit_one_batch"]
+__all__ = ["Histogram", "Histograms", "LRRangeTest", "OverfitTest", "find_lr", "overfit_one_batch"]
 
 _MODULES = dict.fromkeys(("LRRangeTest", "OverfitTest", "find_lr", "overfit_one_batch"), "lr_finder")
+_MODULES |= dict.fromkeys(("Histogram", "Histograms"), "histograms")
 
 if not TYPE_CHECKING:  # modules that few programs need
 

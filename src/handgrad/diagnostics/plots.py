@@ -27,6 +27,7 @@ from ..model import confusion_matrix as count_predictions
 from ..network import Network
 from ..training import Augmentation
 from ..wrappers import Ensemble, unwrap
+from .histograms import Histogram, value_range
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
@@ -337,6 +338,56 @@ def gradient_histograms(model: Model, x: ArrayLike, y: ArrayLike, *, path: str |
     return _finish(_histograms(gradients), path)
 
 
+def histograms(
+    epochs: Sequence[int], named: Mapping[str, Sequence[Histogram]], *, path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Plot how distributions change from epoch to epoch, as `Histograms.plot` does.
+
+    Each panel has one column for each epoch. The darker a value, the more frequent it is in this epoch: the colour is
+    the square root of the frequency, relative to that of the most frequent value of the epoch. A sigmoid or tanh whose
+    values are all at the two ends is saturated. Gradients that are orders of magnitude smaller in the first layers than
+    in the last ones vanish.
+
+    Parameters
+    ----------
+    epochs : sequence of int
+        Numbers of the epochs, increasing.
+    named : dict of str to sequence of Histogram
+        The histograms of each panel, one for each epoch.
+    path : path-like, optional
+        The PNG file to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure, one panel for each name.
+
+    Raises
+    ------
+    HandgradError
+        If there are no histograms, and if the file cannot be written.
+    """
+    if not named or not epochs:
+        raise HandgradError("there are no histograms: add the callback Histograms to a training of at least one epoch")
+    numbers = np.array(epochs, float)
+    middles = (numbers[1:] + numbers[:-1]) / 2
+    first, last = (middles[0], middles[-1]) if len(middles) else (numbers[0] + 0.5, numbers[0] - 0.5)
+    columns = np.concatenate([[2 * numbers[0] - first], middles, [2 * numbers[-1] - last]])
+    figure, panels = _panels(len(named))
+    for axes, (title, records) in zip(panels, named.items(), strict=True):
+        shares = [np.concatenate([[0], h.counts.cumsum()]) / max(h.counts.sum(), 1) for h in records]
+        ends = [np.interp((0.002, 0.998), share, h.edges) for share, h in zip(shares, records, strict=True)]
+        rows = np.linspace(min(low for low, _ in ends), max(high for _, high in ends), BINS + 1)
+        image = [np.diff(np.interp(rows, h.edges, share)) for share, h in zip(shares, records, strict=True)]
+        density = np.sqrt(np.transpose([column / (column.max() or 1) for column in image]))
+        axes.pcolormesh(columns, rows, density, cmap="Blues", vmin=0, vmax=1, rasterized=True)
+        axes.set_title(_short(title, MAX_CAPTION), fontsize=10, color=TEXT, loc="left")
+        axes.set_xlabel("epoch", color=GREY)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(colors=GREY, labelsize=8)
+    return _finish(figure, path)
+
+
 def augmentation_grid(
     path: str | os.PathLike[str] | None, images: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
 ) -> Any:
@@ -513,10 +564,7 @@ def _histograms(named: Sequence[tuple[str, Array]]) -> Any:
     figure, panels = _panels(len(named))
     for axes, (title, values) in zip(panels, named, strict=True):
         flat = np.asarray(values, np.float64).ravel()
-        low, high = float(flat.min()), float(flat.max())
-        if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, which the bins of NumPy cannot resolve
-            low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-        axes.hist(flat, bins=BINS, range=(low, high), color=VALIDATION)
+        axes.hist(flat, bins=BINS, range=value_range(flat), color=VALIDATION)
         axes.set_title(f"{title}: std {flat.std():.2g}", fontsize=10, color=TEXT, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=GREY, labelsize=8)
