@@ -528,7 +528,17 @@ def _core(model: Model) -> Network:
 
 
 def keeps_output(model: Model, n_out: int, classes: Sequence[str] | None = None) -> bool:
-    """Return whether fine-tuning of a model keeps its last layer: for the same classes, or as many if not named."""
+    """Return whether fine-tuning keeps the last layer of a model, because the classes are the same.
+
+    Parameters
+    ----------
+    model : Model
+        The model to start from.
+    n_out : int
+        Number of classes of the data.
+    classes : sequence of str, optional
+        Their names. Without names, as many classes as before are the same classes.
+    """
     return n_out == model.n_classes if classes is None else tuple(classes) == model.classes
 
 
