@@ -1,0 +1,607 @@
+"""The page of the lab in a browser: one test for each thing that a person does there."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'handgrad[lab]'")
+
+from handgrad.lab import server as lab_server  # noqa: E402
+
+expect = playwright.expect
+expect.set_options(timeout=10_000)
+pytestmark = pytest.mark.browser
+
+SMALL = "data:synthetic~n_train:1000~hidden:12~initializer:xavier_normal~epochs:400"
+SHORT = "data:synthetic~n_train:300~hidden:12~initializer:xavier_normal~epochs:3"
+VIEWS = ("train", "inside", "mistakes", "compare", "plane", "steps", "code")
+SEVEN = ((0.28, 0.25), (0.72, 0.22), (0.6, 0.5), (0.45, 0.8))
+
+
+class Server:
+    """The server of the lab in a thread of this process."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.lab = lab_server.Lab()
+        app = lab_server.make_app(self.lab, lambda: self.server.should_exit)
+        config = uvicorn.Config(app, port=port, log_level="error", ws="none", timeout_graceful_shutdown=2)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.lab.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    if not (lab_server.STATIC / "index.html").is_file():
+        pytest.skip("the page is not built: make lab")
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def lab(page, server):
+    """A function that opens the page with the settings of a link, and returns it when it is ready."""
+
+    def open_page(fragment: str = f"run={SMALL}"):
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.goto(f"{server.url}#{fragment}")
+        expect(page.locator("html[data-ready]")).to_be_visible()
+        return page
+
+    yield open_page
+    for name in list(server.lab._experiments):
+        server.lab.remove(name)
+
+
+@pytest.fixture
+def draw(page, stroke):
+    """A function that draws on the pad; points are relative to its size."""
+
+    def on_pad(*points):
+        side = page.locator("#pad").bounding_box()["width"]
+        stroke("#pad", *[(x * side, y * side) for x, y in points])
+
+    return on_pad
+
+
+def fact(page, name: str):
+    """The number with this name in the line of facts."""
+    return page.locator(".facts div", has=page.locator("dt", has_text=name)).locator("dd")
+
+
+def pixels(page, selector: str) -> np.ndarray:
+    """The pixels (height, width, 4) of a canvas."""
+    script = """canvas => {
+        const {width, height} = canvas;
+        const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+        copy.drawImage(canvas, 0, 0);
+        const {data} = copy.getImageData(0, 0, width, height);
+        return [width, height, btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join(""))];
+    }"""
+    width, height, text = page.locator(selector).first.evaluate(script)
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
+
+
+def train_a_little(page) -> None:
+    page.click("#start")
+    expect(fact(page, "Validation accuracy")).to_contain_text("%")
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Continue")
+
+
+def experiment_of(page, server):
+    """The experiment of the page in the server."""
+    (found,) = server.lab._experiments.values()
+    return found
+
+
+# ---- Draw ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_drawing_is_read_while_it_is_drawn(lab, draw):
+    page = lab()
+    assert not pixels(page, ".seen")[..., :3].any()
+    draw(*SEVEN)
+    expect(page.locator(".answer strong")).to_have_text(re.compile(r"^[0-9?]$"))
+    seen = pixels(page, ".seen")
+    assert seen.shape == (28, 28, 4)
+    assert seen[..., 0].max() > 200  # strokes are white
+    assert not seen[0].any(axis=0)[:3].any()  # the border is black
+    expect(page.locator(".reason")).to_contain_text("not trained")
+    expect(page.locator(".bars .value").first).to_contain_text("%")
+    page.click("#clear")
+    expect(page.locator(".answer strong")).to_have_text("")
+    expect(page.locator(".pad-hint")).to_be_visible()
+
+
+def test_undo_removes_the_last_stroke(lab, draw):
+    page = lab()
+    draw((0.5, 0.2), (0.5, 0.8))
+    one = pixels(page, "#pad")
+    draw((0.2, 0.5), (0.8, 0.5))
+    assert (pixels(page, "#pad") != one).any()
+    page.click("#undo")
+    assert (pixels(page, "#pad") == one).all()
+
+
+def test_two_digits_and_a_dot_are_not_sure(lab, draw):
+    page = lab()
+    draw((0.2, 0.3), (0.2, 0.7))
+    draw((0.8, 0.3), (0.8, 0.7))
+    expect(page.locator(".reason")).to_contain_text("2 digits")
+
+
+def test_an_example_can_be_read_without_a_pointer(lab):
+    page = lab()
+    page.keyboard.press("x")
+    expect(page.locator(".draw-card .note")).to_contain_text("Its label is")
+    expect(page.locator(".answer strong")).not_to_have_text("")
+    assert pixels(page, "#pad").any()
+
+
+def png(shape=(80, 60)) -> bytes:
+    image = pytest.importorskip("PIL.Image")
+    paper = np.full(shape, 255, np.uint8)
+    paper[10:70, 26:34] = 0
+    stream = io.BytesIO()
+    image.fromarray(paper).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_an_image_is_opened_dropped_and_pasted(lab):
+    page = lab()
+    content = png()
+    page.locator("input[type=file]").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": content})
+    expect(page.locator(".draw-card .note")).to_have_text("Your image.")
+    expect(page.locator(".answer strong")).not_to_have_text("")
+    seen = pixels(page, ".seen")
+    script = """([text, kind]) => {
+        const data = new DataTransfer();
+        const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+        data.items.add(new File([bytes], "one.png", {type: "image/png"}));
+        const init = {bubbles: true, cancelable: true};
+        document.body.dispatchEvent(kind === "drop"
+            ? new DragEvent("drop", {...init, dataTransfer: data})
+            : new ClipboardEvent("paste", {...init, clipboardData: data}));
+    }"""
+    for kind in ("drop", "paste"):
+        page.click("#clear")
+        page.evaluate(script, [base64.b64encode(content).decode(), kind])
+        expect(page.locator(".draw-card .note")).to_have_text("Your image.")
+        expect(page.locator(".answer strong")).not_to_have_text("")
+        assert (pixels(page, ".seen") == seen).all()
+
+
+def test_a_file_that_is_no_image_gives_one_line(lab):
+    page = lab()
+    page.locator("input[type=file]").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello"})
+    expect(page.locator("#toast")).to_have_text("a.txt is not an image that the browser can open.")
+
+
+def test_the_smallest_change_flips_the_answer(lab, draw):
+    page = lab()
+    train_a_little(page)
+    draw(*SEVEN)
+    expect(page.locator("#flip")).to_be_enabled()
+    answer = page.locator(".bar.best b").first.inner_text()
+    page.keyboard.press("f")
+    expect(page.locator(".flip figcaption b")).to_have_text(re.compile(rf"^{answer} → [0-9]$"))
+    assert pixels(page, ".flip canvas").any()
+
+
+# ---- Train -----------------------------------------------------------------------------------------------------------
+
+
+def test_train_pause_step_epoch_and_reset(lab, server):
+    page = lab()
+    steps = fact(page, "Steps")
+    page.click("#step")
+    expect(steps).to_have_text("1")
+    page.click("#epoch")
+    expect(steps).to_have_text("100")
+    expect(fact(page, "Validation accuracy")).to_contain_text("%")
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Pause")
+    expect(page.locator("[aria-label^='Accuracy: validation']")).to_have_attribute("aria-label", re.compile(r"[0-9] %"))
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Continue")
+    page.click("#reset")
+    expect(steps).to_have_text("0")
+    expect(page.locator("#start")).to_have_text("Start training")
+    assert experiment_of(page, server).runs[0].step == 0
+
+
+def test_slow_motion_trains_an_epoch_at_a_time(lab, server):
+    page = lab()
+    page.select_option("#speed", "epoch")
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Pause")
+    expect(fact(page, "Steps")).to_have_text("300")
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Continue")
+    assert experiment_of(page, server).runs[0].step % 100 == 0
+
+
+def test_the_rate_changes_while_the_network_trains(lab, server):
+    page = lab()
+    page.click("#start")
+    expect(fact(page, "Steps")).not_to_have_text("0")
+    page.fill("#rate-0", "0.125")
+    page.keyboard.press("Enter")
+    until = time.monotonic() + 10
+    while experiment_of(page, server).runs[0].lr != 0.125:
+        assert time.monotonic() < until, "the rate does not change"
+        page.wait_for_timeout(20)
+    expect(page.locator("#start")).to_have_text("Pause")
+    assert experiment_of(page, server).runs[0].step > 0
+    page.click("#tab-code")
+    expect(page.locator("pre code")).to_contain_text("0.125")
+
+
+def test_weights_are_images_that_change(lab, draw):
+    page = lab()
+    tiles = page.locator(".tile:visible")
+    expect(tiles).to_have_count(12)
+    page.wait_for_timeout(300)
+    before = pixels(page, ".tile canvas")
+    draw(*SEVEN)
+    expect(tiles.first).to_have_attribute("aria-label", re.compile(r"Hidden unit 0, activation [0-9.−e]+"))
+    train_a_little(page)
+    page.wait_for_timeout(300)
+    assert (pixels(page, ".tile canvas") != before).mean() > 0.2
+    tiles.first.click()
+    expect(page.locator(".unit-detail h3").first).to_have_text("Hidden unit 0")
+
+
+def test_gradients_and_saturated_units_have_bars_and_numbers(lab, draw):
+    page = lab("view=inside&run=" + SMALL)
+    expect(page.locator(".inside-view .gradient-card .empty")).to_contain_text("Start the training")
+    page.click("#step")
+    values = page.locator(".inside-view .gradient-card .line .value")
+    expect(values).to_have_count(2)
+    expect(values.first).to_have_text(re.compile(r"^[0-9.e−]+$"))
+    expect(page.locator(".inside-view .units-card .line .value").first).to_have_text(re.compile(r"%$"))
+    page.locator(".inside-view .gradient-card summary").click()
+    expect(page.locator(".inside-view .gradient-card table tbody tr")).to_have_count(2)
+    page.keyboard.press("x")
+    expect(page.locator(".hidden-card .layer-figure")).to_have_count(3)
+    expect(page.locator(".matrix-card .matrix")).to_have_attribute("aria-label", re.compile("10 rows.*12 columns"))
+
+
+def test_a_diverging_run_says_so(lab):
+    page = lab("run=" + SMALL.replace("epochs:400", "epochs:5") + "~activation:relu~loss:squared_error~lr:1000~optimizer:momentum")
+    page.click("#start")
+    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator("#start")).to_have_text(re.compile("Diverged|Finished"))
+
+
+# ---- Compare ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_are_overlaid(lab, draw):
+    page = lab(f"view=compare&run={SMALL}~loss:squared_error&run={SMALL}~loss:binary_cross_entropy")
+    expect(page.locator(".field.different label").first).to_have_text("Loss")
+    expect(page.locator(".difference")).to_have_text("loss: A squared error, B binary cross-entropy")
+    page.click("#epoch")
+    expect(fact(page, "Validation accuracy").locator("span")).to_have_count(2)
+    legend = page.locator(".compare-view .curve-card").first.locator(".legend > span")
+    expect(legend).to_have_count(4)
+    expect(legend.nth(2)).to_have_text(re.compile(r"^B validation [0-9.]+ %$"))
+    expect(page.locator(".compare-view .gradient-card .track i.run-b")).to_have_count(2)
+    page.click("#tab-train")
+    draw(*SEVEN)
+    expect(page.locator(".answer strong")).to_have_count(2)
+    expect(page.locator(".weights-card:visible")).to_have_count(2)
+
+
+def test_a_preset_opens_by_a_click_and_by_a_link(lab, server):
+    page = lab("preset=xor")
+    expect(page.locator("#data-0")).to_have_value("xor")
+    page.click("#tab-compare")
+    first = page.locator(".preset[data-preset]").first
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".settings-row")).to_have_count(2)
+    assert page.url.endswith(f"preset={first.get_attribute('data-preset')}")
+    expect(page.locator("#start")).to_have_text("Pause")
+
+
+# ---- Mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_from_the_curve_to_the_image(lab):
+    page = lab("run=" + SHORT)
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Finished")
+    plot = page.locator(".train-view .u-over").first
+    box = plot.bounding_box()
+    plot.click(position={"x": box["width"] * 0.6, "y": box["height"] / 2})  # epoch 1.8 of 3
+    expect(page.locator("output")).to_contain_text("after epoch")
+    cells = page.locator(".confusion td button")
+    expect(cells).to_have_count(100)
+    matrix = [int(text or 0) for text in cells.all_inner_texts()]
+    wrong = next(i for i, count in enumerate(matrix) if count and i % 11)
+    cells.nth(wrong).click()
+    gallery = page.locator(".gallery .digit")
+    expect(gallery).to_have_count(min(60, matrix[wrong]))
+    gallery.first.click()
+    expect(page.locator(".inside-card .layer-figure")).to_have_count(3)
+    expect(page.locator(".inside-card .help").first).to_contain_text(f"Label {wrong // 10}, answer {wrong % 10}")
+    page.locator("#epoch-slider").press("Home")
+    expect(page.locator("output")).to_have_text("after epoch 0")
+
+
+def test_the_confusion_matrix_works_with_the_keyboard(lab):
+    page = lab("view=mistakes&run=" + SHORT)
+    page.locator(".confusion td button").first.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("[data-cell='2,1']")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".gallery-card h2")).to_have_text("2, read as 1")
+
+
+# ---- 2-D -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_boundary_in_the_plane_is_learned_live(lab):
+    page = lab("view=plane&preset=moons")
+    picture = ".plane-view .boundary"
+    expect(page.locator(picture).first).to_have_attribute("aria-label", re.compile("boundary of [0-9]+ points"))
+    before = pixels(page, picture)
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Finished", timeout=20_000)
+    page.wait_for_timeout(500)
+    assert (pixels(page, picture) != before).mean() > 0.1
+    page.click("[data-plane=circles]")
+    expect(page.locator("#data-0")).to_have_value("circles")
+    page.locator(".plane-view .boundary-card summary").first.click()
+    expect(page.locator(".plane-view .boundary-card table tbody tr")).to_have_count(9)
+
+
+# ---- Step through, code ----------------------------------------------------------------------------------------------
+
+
+def test_step_through_a_forward_and_a_backward_pass(lab):
+    page = lab("view=steps&run=" + SHORT)
+    title = page.locator(".step-title")
+    expect(title).to_have_text("Input")
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("Forward: Dense 2-2")
+    expect(page.locator(".equation")).to_contain_text("W x + b")
+    expect(page.locator(".diagram .node.active")).to_have_count(2)
+    expect(page.locator(".array").first).to_contain_text("0.5")
+    page.keyboard.press("ArrowLeft")
+    expect(title).to_have_text("Input")
+    page.locator(".step-list button").last.click()
+    expect(title).to_contain_text("Step")
+    expect(page.locator("#step-next")).to_be_disabled()
+    page.get_by_role("button", name="This network").click()
+    expect(title).to_have_text("Input")
+    expect(page.locator(".step-list button").nth(1)).to_have_text("Forward: Dense 784-12")
+
+
+def test_code_model_and_gradient_check(lab, server):
+    page = lab("view=code&run=" + SHORT)
+    expect(page.locator("pre code")).to_contain_text("[784, 12, 10]")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-code")
+    expect(page.locator("#toast")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("pre code").inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the model").click()
+    assert download.value.suggested_filename.endswith(".safetensors")
+    page.click("#check")
+    expect(page.locator(".check-result .ok")).to_contain_text("agrees")
+
+
+# ---- Links and reloading ---------------------------------------------------------------------------------------------
+
+
+def test_the_settings_are_in_the_address(lab, server):
+    page = lab("run=" + SHORT)
+    page.fill("#hidden-0", "8, 6")
+    page.keyboard.press("Enter")
+    page.focus("#activation-0")
+    page.select_option("#activation-0", "tanh")
+    expect(page.locator("#activation-0")).to_have_value("tanh")
+    expect(page.locator("#activation-0")).to_be_focused()
+    page.click("#tab-inside")
+    assert "hidden:8-6" in page.url
+    assert "activation:tanh" in page.url
+    address = page.url
+    page.goto("about:blank")
+    page.evaluate("() => {}")
+    page.goto(address)
+    expect(page.locator("html[data-ready]")).to_be_visible()
+    expect(page.locator("#tab-inside")).to_have_attribute("aria-selected", "true")
+    page.click("#tab-train")
+    expect(page.locator("#hidden-0")).to_have_value("8, 6")
+    expect(page.locator("#activation-0")).to_have_value("tanh")
+
+
+def test_a_reloaded_page_continues_its_run(lab, server):
+    page = lab("run=" + SHORT)
+    page.click("#epoch")
+    expect(fact(page, "Steps")).to_have_text("30")
+    name = experiment_of(page, server).id
+    page.reload()
+    expect(fact(page, "Steps")).to_have_text("30")
+    assert experiment_of(page, server).id == name
+
+
+def test_a_wrong_link_shows_a_sentence_and_the_default(lab):
+    page = lab("run=data:synthetic~hidden:9999")
+    expect(page.locator("#toast")).to_contain_text("hidden must be")
+    expect(page.locator("#hidden-0")).to_have_value("30")
+    page.problems[:] = [problem for problem in page.problems if "400" not in problem]
+
+
+def test_a_wrong_setting_shows_a_sentence_and_keeps_the_run(lab, server):
+    page = lab("run=" + SHORT)
+    name = experiment_of(page, server).id
+    page.fill("#batch_size-0", "0")
+    page.keyboard.press("Enter")
+    expect(page.locator("#toast")).to_contain_text("batch_size")
+    expect(page.locator("#batch_size-0")).to_have_value("10")
+    assert experiment_of(page, server).id == name
+    page.click("#step")
+    expect(fact(page, "Steps")).to_have_text("1")
+    page.problems[:] = [problem for problem in page.problems if "400" not in problem]
+
+
+def test_a_restarted_server_gets_the_run_again(page):
+    first = Server()
+    page.goto(f"{first.url}#run={SHORT}")
+    page.click("#step")
+    expect(fact(page, "Steps")).to_have_text("1")
+    first.close()
+    expect(page.locator("#offline")).to_be_visible()
+    second = Server(first.port)
+    try:
+        expect(page.locator("#offline")).to_be_hidden()
+        expect(page.locator("#toast")).to_contain_text("set it up again")
+        page.click("#step")
+        expect(fact(page, "Steps")).to_have_text("1")
+    finally:
+        second.close()
+    page.problems.clear()  # the requests to the server that had ended
+
+
+def test_a_hidden_page_closes_its_stream(lab, server):
+    page = lab("run=" + SHORT)
+    page.click("#step")
+    expect(fact(page, "Steps")).to_have_text("1")
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    assert server.lab.streams == 1
+    page.evaluate(hide, True)
+    until = time.monotonic() + 5
+    while server.lab.streams:
+        assert time.monotonic() < until, "the stream stays open"
+        page.wait_for_timeout(20)
+    experiment_of(page, server).command("step")
+    page.evaluate(hide, False)
+    expect(fact(page, "Steps")).to_have_text("2")
+
+
+# ---- Teaching, accessibility, security -------------------------------------------------------------------------------
+
+
+def test_teaching_mode_keys_and_theme(lab):
+    page = lab("run=" + SHORT)
+    size = "parseFloat(getComputedStyle(document.documentElement).fontSize)"
+    before = page.evaluate(size)
+    page.keyboard.press("t")
+    expect(page.locator("#teach")).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate(size) > 1.2 * before
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    expect(page.locator("#keys tbody tr")).to_have_count(14)
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("t")
+    expect(page.locator("#teach")).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("3")
+    expect(page.locator("#tab-mistakes")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("e")
+    expect(fact(page, "Steps")).to_have_text("30")
+    theme = page.evaluate("document.documentElement.dataset.theme")
+    page.keyboard.press("d")
+    assert page.evaluate("document.documentElement.dataset.theme") != theme
+
+
+def test_everything_has_a_name(lab):
+    page = lab("run=" + SHORT)
+    page.keyboard.press("x")
+    page.click("#epoch")
+    nameless = """() => [...document.querySelectorAll("canvas, svg, .plot, button, input, select, [role=img]")]
+        .filter((each) => each.checkVisibility() && !each.closest("[aria-hidden=true], .uplot"))
+        .filter((each) => !(each.ariaLabel || each.getAttribute("aria-label") || each.labels?.length || each.textContent.trim()))
+        .map((each) => each.outerHTML.slice(0, 100))"""
+    for view in VIEWS:
+        page.click(f"#tab-{view}")
+        page.wait_for_timeout(150)
+        assert page.evaluate(nameless) == [], view
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_enough_contrast(lab, page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    lab("run=" + SHORT)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    script = """() => ["--ink", "--muted", "--run-a", "--run-b", "--accent", "--ok", "--bad"].flatMap((text) =>
+        ["--bg", "--surface", "--sunken"].map((ground) => [text, ground, ...[text, ground].map((name) =>
+            getComputedStyle(document.documentElement).getPropertyValue(name).trim())]))"""
+    for text, ground, a, b in page.evaluate(script):
+        light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5 - 0.35 * (ground == "--sunken"), (text, ground)
+
+
+def luminance(color: str) -> float:
+    levels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("width", [360, 768, 3840])
+def test_no_view_is_wider_than_the_screen(lab, page, width):
+    lab("run=" + SHORT)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.keyboard.press("x")
+    for view in VIEWS:
+        page.click(f"#tab-{view}")
+        page.wait_for_timeout(100)
+        wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wider <= 0, view
+
+
+def test_nothing_moves_if_motion_is_reduced(lab, page):
+    page.emulate_media(reduced_motion="reduce")
+    lab("run=" + SHORT)
+    moving = """() => [...document.querySelectorAll("*")]
+        .filter((each) => getComputedStyle(each).transitionDuration.split(", ").some((time) => parseFloat(time) > 0))
+        .map((each) => each.className)"""
+    assert page.evaluate(moving) == []
+
+
+def test_every_request_goes_to_the_server_of_the_page(lab, server, page):
+    strangers = []
+    page.context.on("request", lambda request: request.url.startswith(("data:", server.url)) or strangers.append(request.url))
+    lab()
+    for view in VIEWS:
+        page.click(f"#tab-{view}")
+        page.click("#step")
+        page.wait_for_timeout(100)
+    assert strangers == []
+
+
+def test_the_sources_set_text_only_as_text():
+    sources = Path(__file__).parents[2] / "web"
+    if not sources.is_dir():
+        pytest.skip("the sources of the page are not in an installed package")
+    for path in [sources / "index.html", *sources.glob("src/*.js")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), path
+        assert not re.search(r"\sstyle=|setAttribute\(\"style\"|javascript:|<script>", text), path
