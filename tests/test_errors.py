@@ -1,8 +1,10 @@
 """Errors: suggestions for unknown names, in handgrad's words for what users of PyTorch and Keras type."""
 
+import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import handgrad
@@ -10,6 +12,7 @@ from handgrad import (
     Adam,
     Adversarial,
     Augmentation,
+    Checkpoint,
     CrossEntropy,
     Dense,
     Dropout,
@@ -21,8 +24,14 @@ from handgrad import (
     ReLU,
     SquaredError,
     Standardize,
+    TestTimeAugmentation,
     Trainer,
+    VirtualAdversarial,
+    check_gradient,
+    fold_batchnorm,
+    load,
 )
+from handgrad.data import Dataset
 from handgrad.errors import MissingExtraError, closest, optional, unknown
 from handgrad.wrappers import Calibrated
 
@@ -156,6 +165,41 @@ def test_classes_of_users_accept_their_own_attributes():
     network = Network([Dense(2, 3), layer, Dense(3, 2)], loss=loss, rng=0)
     network.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=1, validation=None)
     assert (network.layers[1].tag, network.loss.tag) == ("first", "second")
+
+
+NETWORK = Network([4, 3, 2], rng=0)
+# Constructors and functions, and the arguments that get a value of every wrong type
+CALLS = [
+    (Dense, {"n_in": 2, "n_out": 2}, ("n_in", "n_out", "init")),
+    (Dropout, {}, ("rate",)),
+    (Network, {"layers": [4, 2]}, ("layers", "activation", "loss", "init", "batch_norm", "dropout", "rng", "dtype")),
+    (Trainer, {"network": NETWORK, "optimizer": "adam"}, ("network", "optimizer", "batch_size", "schedule", "rng")),
+    (Trainer, {"network": NETWORK, "optimizer": "adam"}, ("callbacks", "augment", "teacher", "perturb")),
+    (Adam, {}, ("lr", "beta_1", "epsilon", "l2", "clip_norm")),
+    (Adversarial, {"epsilon": 1.0}, ("epsilon", "norm", "share")),
+    (VirtualAdversarial, {"epsilon": 1.0}, ("epsilon", "norm", "share", "xi", "rng")),
+    (Augmentation, {"height": 8, "width": 8}, ("height", "rotation", "scale", "shear", "elastic", "smoothness")),
+    (EarlyStopping, {}, ("patience", "min_delta")),
+    (Checkpoint, {}, ("path",)),
+    (Ensemble, {}, ("members",)),
+    (TestTimeAugmentation, {"model": NETWORK}, ("model", "shifts")),
+    (Calibrated, {"model": NETWORK, "temperature": 1.0}, ("model", "temperature")),
+    (check_gradient, {"x": np.eye(4), "y": [0, 1, 0, 1]}, ("subject",)),
+    (fold_batchnorm, {}, ("network",)),
+    (load, {}, ("path",)),
+    (handgrad.data.load, {}, ("name",)),
+    (Dataset.from_arrays, {"x": np.eye(4), "y": [0, 1, 0, 1]}, ("test",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "name"), [(call, given, name) for call, given, names in CALLS for name in names]
+)
+def test_an_argument_of_any_wrong_type_is_a_one_line_error(call, arguments, name, rejects):
+    for wrong in ("abc", [1j], {"a": 1}, object(), 1j, math.nan, -1):
+        if name not in ("name", "path") or not isinstance(wrong, str):
+            with rejects("."):
+                call(**{**arguments, name: wrong})
 
 
 def test_handgrad_error_is_a_value_error():

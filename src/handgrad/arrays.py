@@ -59,6 +59,14 @@ def spawn_rngs(rng: Seed) -> Rngs:
     return Rngs(*(np.random.default_rng(child) for child in sequence.spawn(3)))
 
 
+def make_rng(rng: Seed) -> np.random.Generator:
+    """Return the generator for a seed, or a Generator unchanged. Raises HandgradError for anything else."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise HandgradError(f"rng must be an integer >= 0, a Generator or None, got {rng!r}") from error
+
+
 # ---- Buffers ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,14 +9,13 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative
 from .errors import HandgradError
-from .io.atomic import replace_file
+from .io.atomic import as_path, replace_file
 from .io.safetensors import read_arrays, write_arrays
 from .optimizers import MAX_STEPS, UPDATE_CHUNK
 from .training import Callback, Trainer
@@ -282,7 +281,7 @@ class Checkpoint(Callback):
     order = 2  # after all others, whose states it saves
 
     def __init__(self, path: str | os.PathLike[str], max_share: float = 1.0) -> None:
-        self.path, self.max_share = Path(path), check_fraction("Checkpoint: max_share", max_share, "(0, 1]")
+        self.path, self.max_share = as_path(path), check_fraction("Checkpoint: max_share", max_share, "(0, 1]")
         self.epoch = 0
         self._due = -math.inf  # time.monotonic() after which the next epoch is saved
 
@@ -320,7 +319,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._columns: list[str] = []  # of the file
 
     def on_train_begin(self, trainer: Trainer) -> None:
@@ -358,7 +357,7 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     Raises HandgradError if the file is no checkpoint, is damaged, or is from another training. The trainer is unchanged
     in that case.
     """
-    arrays, description = read_arrays(Path(path))
+    arrays, description = read_arrays(as_path(path))
     state = description.get("state")
     if not isinstance(state, dict):
         raise HandgradError(f"{path} is not a checkpoint: its metadata has no training state")

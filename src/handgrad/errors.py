@@ -139,6 +139,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HandgradError:
     return HandgradError(f"unknown {kind} '{name}': {hint}The {plural} are {', '.join(known)}.".rstrip("."))
 
 
+def check_name(kind: str, name: Any, known: Iterable[str]) -> Any:
+    """Validate a name: return it if it is in `known`. Raises HandgradError for other names and other types."""
+    if not isinstance(name, str) or name not in known:
+        raise unknown(kind, str(name), known)
+    return name
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to `name`, ignoring case and underscores, or None."""
     import difflib  # late: importing it takes as long as importing the layers

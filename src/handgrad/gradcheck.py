@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import Array, Seed, as_array, as_floats, check_inputs, spawn_rngs
+from .arrays import Array, Seed, as_array, as_floats, check_inputs, make_rng, spawn_rngs
 from .errors import HandgradError
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import LOSSES, BinaryCrossEntropy, CrossEntropy, Loss, SquaredError, softmax
@@ -93,7 +93,9 @@ def gradient_errors(
     subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
 ) -> Iterator[Check]:
     """Yield the checks of `check_gradient` one by one, without raising."""
-    rng = np.random.default_rng(rng)
+    if not isinstance(subject, Layer | Loss | Network):
+        raise HandgradError(f"check_gradient: expected a layer, a loss or a network, got {subject!r}")
+    rng = make_rng(rng)
     x = as_array("x", x)
     n_in = subject.n_in if isinstance(subject, Layer | Network) else None
     x = check_inputs(x, n_in or (x.shape[1] if x.ndim == 2 else 1))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arrays import Array, Rngs, check_fraction, check_int, check_positive, layer_buffer
-from .errors import Misnamed, unknown
+from .errors import Misnamed, check_name
 from .initializers import INITIALIZERS
 
 # Constants as zero-dimensional arrays, exact in float32 and float64. NumPy converts a Python number at every call. The
@@ -151,9 +151,7 @@ class Dense(Layer):
 
     def __init__(self, n_in: int, n_out: int, init: str = "kaiming_normal") -> None:
         n_in, n_out = check_int("n_in", n_in, 1), check_int("n_out", n_out, 1)
-        if init not in INITIALIZERS:
-            raise unknown("initializer", init, INITIALIZERS)
-        self.n_in, self.n_out, self.init = n_in, n_out, init
+        self.n_in, self.n_out, self.init = n_in, n_out, check_name("initializer", init, INITIALIZERS)
         self.parameter_shapes = {"W": (n_out, n_in), "b": (n_out,)}
 
     def forward(self, x: Array) -> Array:
@@ -354,7 +352,7 @@ class GELU(_Activation):
             du = 3 * 0.044715 * np.square(np.clip(z, -1e3, 1e3))
         du += ONE
         du *= math.sqrt(2 / math.pi)
-        dz = np.multiply(z, (ONE - t * t) * du, out=self.dz)  # da/dz = (1 + t + z (1 - t²) du/dz) / 2
+        dz: Array = np.multiply(z, (ONE - t * t) * du, out=self.dz)  # da/dz = (1 + t + z (1 - t²) du/dz) / 2
         dz += t
         dz += ONE
         dz *= HALF

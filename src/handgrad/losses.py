@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, Labels, as_array, check_fraction, check_labels, check_positive, layer_buffer
+from .arrays import Array, Labels, as_array, check_fraction, check_int, check_labels, check_positive, layer_buffer
 from .errors import HandgradError, KnownAttributes, unknown
 from .layers import sigmoid
 
@@ -278,7 +278,7 @@ class SquaredError(Loss):
     workspace = ("dz", "_a")
 
     def __init__(self, activation: str = "identity", label_smoothing: float = 0.0) -> None:
-        if activation not in ("identity", "sigmoid"):
+        if not isinstance(activation, str) or activation not in ("identity", "sigmoid"):
             raise HandgradError(f"SquaredError: activation must be 'identity' or 'sigmoid', got {activation!r}")
         self.output_activation, self.is_classification = activation, activation == "sigmoid"
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
@@ -462,7 +462,7 @@ def softmax(z: Array, out: Array | None = None) -> Array:
 
 def one_hot(y: ArrayLike, n_out: int, dtype: DTypeLike = np.float32) -> Array:
     """Convert labels y (count,) to rows (count, n_out): 1 at the label, 0 elsewhere."""
-    labels = check_labels(y, n_out)
+    labels = check_labels(y, check_int("n_out", n_out, 1))
     rows: Array = np.zeros((len(labels), n_out), dtype)
     rows[np.arange(len(labels)), labels] = 1
     return rows

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, Seed, aligned_empty, as_floats, check_int, spawn_rngs
-from .errors import HandgradError, Misnamed, unknown
+from .arrays import Array, Seed, aligned_empty, as_floats, check_fraction, check_int, spawn_rngs
+from .errors import HandgradError, Misnamed, check_name
 from .history import History
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import Loss, make_loss
@@ -509,9 +509,13 @@ def _declares_buffers(layer: type[Layer]) -> bool:
 
 
 def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise HandgradError(f"dtype must be float32 (to train) or float64 (to check), got {np.dtype(dtype)}")
-    return np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise HandgradError(f"dtype must be float32 (to train) or float64 (to check), got {dtype!r}") from error
+    if found not in (np.float32, np.float64):
+        raise HandgradError(f"dtype must be float32 (to train) or float64 (to check), got {found}")
+    return found
 
 
 def _widths(layers: Sequence[Layer]) -> tuple[int, int]:
@@ -576,6 +580,9 @@ def mlp(
         As for `Network`.
     """
     hidden = len(sizes) - 2
+    check_fraction("Dropout: rate", dropout)
+    if not isinstance(batch_norm, bool | np.bool_):
+        raise HandgradError(f"batch_norm must be True or False, got {batch_norm!r}")
     if not isinstance(activation, Iterable):
         raise HandgradError(
             f"activation must be a name, or a list of names, got {activation!r}: expected {', '.join(ACTIVATIONS)}"
@@ -586,8 +593,7 @@ def mlp(
             f"activation has {len(names)} names for {hidden} hidden layers: expected one name, or {hidden}"
         )
     for name in [activation] if isinstance(activation, str) else names:
-        if name not in ACTIVATIONS:
-            raise unknown("activation", name, ACTIVATIONS)
+        check_name("activation", name, ACTIVATIONS)
     # The output layer is initialized as the last hidden layer is.
     inits = [INITIALIZER_FOR.get(name, "kaiming_normal") for name in names + names[-1:]] or ["normal"]
     layers: list[Layer] = []

@@ -228,6 +228,11 @@ class Trainer:
         for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
             if not isinstance(callbacks, Sequence) or not isinstance(callback, Callback):
                 raise HandgradError(f"Trainer: callbacks must be a list of Callback objects, got {callback!r}")
+        if not isinstance(teacher, Model | None):
+            raise HandgradError(f"Trainer: teacher must be a model, as a Network, got {teacher!r}")
+        for name, function in (("augment", augment), ("perturb", perturb)):
+            if function is not None and not callable(function):
+                raise HandgradError(f"Trainer: {name} must be a function, got {function!r}")
         self.network, self.optimizer = network, make_optimizer(optimizer)
         self.augment, self.perturb, self.teacher = augment, perturb, teacher
         if teacher is not None and (teacher.n_in, teacher.n_out) != (network.n_in, network.n_out):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +131,7 @@ class TestTimeAugmentation(_Wrapper):
 
     def __init__(self, model: Model, shifts: int = 5) -> None:
         super().__init__(model)
-        if shifts not in SHIFTS:
+        if not isinstance(shifts, int) or shifts not in SHIFTS:
             raise HandgradError(f"shifts must be 1, 5 or 9, got {shifts!r}")
         if model.image_shape is None:
             raise HandgradError("test-time augmentation needs a model of images: set its image_shape")
@@ -180,7 +180,7 @@ class Ensemble(KnownAttributes, Model):
     """
 
     def __init__(self, members: Sequence[Model]) -> None:
-        self.members = tuple(members)
+        self.members = tuple(members) if isinstance(members, Iterable) else (members,)
         if not self.members or not all(isinstance(member, Model) for member in self.members):
             raise HandgradError(f"an ensemble needs at least one model, got {list(self.members)}")
         first, expected = self.members[0], _signature(self.members[0])
@@ -390,6 +390,8 @@ def fold_batchnorm(network: Network) -> Network:
     Dropout and Identity may be in between, because they do not change x in inference. A BatchNorm without an adjacent
     Dense stays. The result is for inference: in training, BatchNorm is not an affine function.
     """
+    if not isinstance(network, Network):
+        raise HandgradError(f"fold_batchnorm: network must be a Network, got {network!r}")
     twin = copy.deepcopy(network)
     layers = _fold(twin.layers, after=True)
     layers = _fold(layers[::-1], after=False)[::-1]

@@ -241,7 +241,7 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.0,), "epsilon must be a finite number above 0, got 0.0"),
+        ((0.0,), "epsilon must be a finite number > 0, got 0.0"),
         ((np.nan,), "epsilon must be .* got nan"),
         ((0.1, "l3"), "unknown norm 'l3'"),
         ((0.1, "l2", 1.5), r"share must be in \[0, 1\], got 1.5"),
@@ -283,5 +283,5 @@ def test_virtual_perturbations_are_reproducible_and_resume_from_a_checkpoint():
 
 
 def test_invalid_xi_raises(rejects):
-    with rejects("xi must be a finite number above 0, got 0"):
+    with rejects("xi must be a finite number > 0, got 0"):
         VirtualAdversarial(0.1, xi=0)

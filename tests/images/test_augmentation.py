@@ -178,11 +178,11 @@ def test_repr_shows_the_strengths_in_use():
 @pytest.mark.parametrize(
     ("strengths", "message"),
     [
-        ({"rotation": -1}, "rotation must be a finite number, 0 or more, got -1"),
+        ({"rotation": -1}, "rotation must be a finite number >= 0, got -1"),
         ({"scale": 1.0}, r"scale must be in \[0, 1\), got 1.0"),
         ({"shift": math.nan}, "shift must be .* got nan"),
         ({"elastic": math.inf}, "elastic must be .* got inf"),
-        ({"smoothness": 0}, "smoothness must be a number of pixels from 0.001 to 1e6, got 0"),
+        ({"smoothness": 0}, "smoothness must be a finite number > 0, got 0"),
     ],
     ids=str,
 )

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Seed, aligned_empty
-from ..errors import HandgradError, KnownAttributes, unknown
+from ..arrays import Array, Seed, aligned_empty, check_fraction, check_positive, make_rng
+from ..errors import KnownAttributes, check_name
 from ..network import Network
 
 MIN_NORM = math.sqrt(float(np.finfo(np.float32).tiny))  # the smallest norm whose square is a normal float32
@@ -57,13 +57,9 @@ class Adversarial(KnownAttributes):
     """
 
     def __init__(self, epsilon: float, norm: str = "l2", share: float = 0.5) -> None:
-        if not 0 < epsilon < math.inf:
-            raise HandgradError(f"epsilon must be a finite number above 0, got {epsilon}")
-        if norm not in ("l2", "linf"):
-            raise unknown("norm", norm, ("l2", "linf"))
-        if not 0 <= share <= 1:
-            raise HandgradError(f"share must be in [0, 1], got {share}")
-        self.epsilon, self.norm, self.share = epsilon, norm, share
+        self.epsilon = check_positive("epsilon", epsilon)
+        self.norm = check_name("norm", norm, ("l2", "linf"))
+        self.share = check_fraction("share", share, "[0, 1]")
         self._x = self._t = np.empty((0, 0), np.float32)
         # A copy of the network with its own buffers. Without the copy, the network would reallocate its buffers twice
         # per step for two batch sizes, and their memory would be cold: a sixth of a step of [784, 512, 512, 10] on
@@ -165,9 +161,7 @@ class VirtualAdversarial(Adversarial):
         self, epsilon: float, norm: str = "l2", share: float = 0.5, *, xi: float = 0.1, rng: Seed = None
     ) -> None:
         super().__init__(epsilon, norm, share)
-        if not 0 < xi < math.inf:
-            raise HandgradError(f"xi must be a finite number above 0, got {xi}")
-        self.xi, self.rng = xi, np.random.default_rng(rng)
+        self.xi, self.rng = check_positive("xi", xi), make_rng(rng)
 
     def _perturb(self, network: Network, x: Array, t: Array, out: Array) -> Array:
         self._t, soft = _copy_to_buffer(t, self._t, network)

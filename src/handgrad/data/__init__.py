@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HandgradError, submodule
+from ..io.atomic import as_path
 from .dataset import Dataset, Split, read_dataset
 
 __all__ = ["Dataset", "Split", "load", "read_dataset"]
@@ -75,7 +75,7 @@ def load(
 
     if name == "mnist":
         return _renamed(load_mnist(), classes)
-    path = Path(name)
+    path = as_path(name)
     if path.is_dir() or not path.exists():  # EMNIST/digits is no directory, but files in EMNIST/raw
         dataset_or_none = load_user_data(path, MNIST)
         if dataset_or_none is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..arrays import Labels, as_array, check_inputs
+from ..arrays import Labels, as_array, check_fraction, check_inputs
 from ..errors import HandgradError
 from .idx import decompress, parse_idx, read_bytes
 from .labels import encode_labels
@@ -366,8 +366,7 @@ def split_by_class(labels: Labels, share: float) -> tuple[NDArray[np.intp], NDAr
     train, test : ndarray of int
         Indices in random order, the same ones for the same labels.
     """
-    if not 0 < share < 1:
-        raise HandgradError(f"test must be a share of the examples, more than 0 and less than 1, got {share!r}")
+    check_fraction("test", share, "(0, 1)")
     if len(labels) < 2:
         raise HandgradError("a single example cannot be divided into a training and a test set: expected 2 or more")
     order = np.random.default_rng(0).permutation(len(labels))

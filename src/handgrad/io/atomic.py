@@ -27,6 +27,14 @@ _NAME_PART = 40  # characters, 160 bytes at most
 _TEMPORARY = re.compile(r"\..{1,40}\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
 
 
+def as_path(path: Any) -> Path:
+    """Convert the name of a file, also bytes, to a Path. Raises HandgradError for anything else."""
+    try:
+        return Path(os.fsdecode(path))
+    except TypeError as error:
+        raise HandgradError(f"expected the name of a file, got {path!r}") from error
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the `with` block ends without an exception.

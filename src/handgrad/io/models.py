@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from ..model import Model
 from ..network import Network
 from ..preprocessing import Preprocessing, Standardize
 from ..wrappers import Calibrated, Ensemble, Preprocessed, TestTimeAugmentation
+from .atomic import as_path
 from .safetensors import read_arrays, write_arrays
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters have the same name in PyTorch
@@ -55,7 +55,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         For custom layers, losses and preprocessing, and if the file cannot be written.
     """
     description, arrays = describe_model(model)
-    write_arrays(Path(path), arrays, {"model": description})
+    write_arrays(as_path(path), arrays, {"model": description})
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -70,7 +70,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     HandgradError
         If the file is not a model file, is damaged, or has a newer format.
     """
-    arrays, description = read_arrays(Path(path))
+    path = as_path(path)
+    arrays, description = read_arrays(path)
     if "model" not in description:
         raise HandgradError(f"{path} is not a model file: its metadata describes no model")
     return build_model(str(path), arrays, description["model"])
