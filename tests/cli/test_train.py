@@ -634,6 +634,9 @@ def test_fine_tuning_starts_from_a_run_or_a_model_file(
     assert (recipe.lr, recipe.batch_size, recipe.hidden) == (base.lr, base.batch_size, base.hidden)
     assert json.loads((out / "config.json").read_text())["freeze"] == 1
     assert str(model.resolve()) in (out / "model.md").read_text()
+    code, _, errors = invoke("export", out, "--to", "torch", "--train")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "was fine-tuned, but --train exports a training from random weights" in errors
 
 
 def test_fine_tuning_of_the_same_classes_keeps_the_last_layer(
