@@ -442,3 +442,24 @@ def test_hostile_messages_of_the_library_are_escaped(tmp_path: Path, environment
     )
     assert_printable(done.stderr)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 300])
+def test_the_directory_of_a_run_with_a_damaged_configuration(
+    content: bytes, data: Path, tmp_path: Path, invoke
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_bytes(content)
+    code, output, errors = invoke("train", "--resume", run)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert f"nothing was trained yet; start the run again with handgrad train --out {run}" in errors
+    code, _, errors = invoke("train", "--data", data, "--recipe", "quick", "--epochs", 1, "--quiet", "--out", run)
+    assert code == 0, errors
+    (run / "config.json").write_bytes(content)  # with a checkpoint and a model, which must not be lost
+    code, output, errors = invoke("train", "--resume", run)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert f"start another run, and load the weights that {run} has with handgrad.load" in errors
+    code, output, errors = invoke("train", "--data", data, "--out", run)
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "choose another --out" in errors

@@ -126,3 +126,16 @@ def test_deskewing_images_with_a_bright_background_is_warned_of(tmp_path: Path, 
     arguments = ("train", "--data", tmp_path / "own.npz", "--epochs", 1, "--quiet")
     assert "bright background" in invoke(*arguments, "--deskew", "--out", tmp_path / "a")[2]
     assert invoke(*arguments, "--out", tmp_path / "b")[2] == ""
+
+
+def test_evaluate_without_data_uses_that_of_the_run_or_asks_for_it(table: Path, tmp_path: Path, invoke) -> None:
+    run = tmp_path / "run"
+    code, _, errors = invoke("train", "--data", table, "--epochs", 2, "--out", run)
+    assert code == 0, errors
+    given, found = invoke("evaluate", run, "--data", table), invoke("evaluate", run)
+    assert found[:2] == given[:2]
+    assert found[2] == f"data: {table}, as in {run / 'config.json'}\n"
+    alone = (run / "model.safetensors").rename(tmp_path / "alone.safetensors")
+    code, output, errors = invoke("evaluate", alone)
+    assert (code, output) == (2, "")
+    assert errors == f"handgrad: {alone} expects rows of 2 numbers: give their file with --data\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -25,6 +26,7 @@ from ..wrappers import Ensemble, unwrap
 from .echo import echo, echo_error
 from .options import data_option, json_option, model_argument, with_path
 from .progress import format_correct
+from .run_directory import read_config
 
 if TYPE_CHECKING:
     from ..images import Reading
@@ -37,10 +39,11 @@ if TYPE_CHECKING:
 def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Evaluate a model on the test set.
 
-    MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix.
+    MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix. Without --data,
+    the model of a run is evaluated on the data set of the run.
     """
     classifier = _load_classifier(model)
-    dataset = load_dataset("mnist" if data is None else data).with_classes(classifier.classes)
+    dataset = load_dataset(_data_of(model, classifier) if data is None else data).with_classes(classifier.classes)
     result = classifier.evaluate(dataset.x_test, dataset.y_test)
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:
@@ -253,6 +256,23 @@ def attack(
         perturbation_grid(out, x.reshape(shape), np.stack(perturbations).reshape(shape), captions)
         if not as_json:
             echo(f"image, perturbation and sum: {out}")
+
+
+def _data_of(path: Path, model: Model) -> str:
+    """The data set of the run that a model is from, or MNIST. Raises HandgradError if the model does not read images.
+
+    Prints the name of a data set that is not MNIST to stderr.
+    """
+    config = path.parent / "config.json"
+    if config.exists():
+        with contextlib.suppress(HandgradError):
+            name = read_config(path.parent)[1]
+            if name == "synthetic" or (name != "mnist" and os.path.exists(name)):
+                echo(f"data: {name}, as in {config}", err=True)
+                return name
+    if model.image_shape is None:
+        raise HandgradError(f"{path} expects rows of {model.n_in} numbers: give their file with --data")
+    return "mnist"
 
 
 def _load_classifier(path: Path) -> Model:

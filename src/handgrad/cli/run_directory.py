@@ -162,8 +162,23 @@ def is_unused(path: Path) -> bool:
 
 
 def has_run(path: Path) -> bool:
-    """Return whether a directory contains a run. A process that is killed before its config.json leaves none."""
-    return (path / "config.json").exists()
+    """Return whether a directory contains a run.
+
+    A process that is killed before its config.json leaves none, and neither does a system that crashes before the
+    content of config.json is on the disk: such a directory has no settings and nothing that was trained.
+    """
+    config = path / "config.json"
+    if not config.exists():
+        return False
+    return _is_readable(config) or any(path.glob("checkpoint*.safetensors")) or (path / "model.safetensors").exists()
+
+
+def _is_readable(config: Path) -> bool:
+    """Whether the file contains a JSON object, unlike an empty, incomplete or zero-filled one."""
+    try:
+        return isinstance(read_json(config), dict)
+    except HandgradError:
+        return False
 
 
 def read_config(path: Path) -> tuple[Recipe, str]:
@@ -182,6 +197,13 @@ def read_config(path: Path) -> tuple[Recipe, str]:
         If the file is missing, or was not written by `handgrad train`.
     """
     file = path / "config.json"
+    if file.exists() and not _is_readable(file):
+        remedy = (
+            f"start another run, and load the weights that {path} has with handgrad.load"
+            if has_run(path)
+            else f"nothing was trained yet; start the run again with handgrad train --out {path}"
+        )
+        raise HandgradError(f"{file} is damaged, so that the settings of the run are lost: {remedy}")
     config = read_json(file)
     try:
         data = config.pop("data")
