@@ -20,6 +20,7 @@ from handgrad import (
     SquaredError,
     Trainer,
     check_gradient,
+    images,
     one_hot,
 )
 from handgrad.losses import LOSSES
@@ -440,3 +441,14 @@ def test_an_output_of_minus_infinity_is_a_probability_of_0():
     network.layers[0].W[...] = 0
     network.layers[0].b[...] = [0, -np.inf, 0]
     np.testing.assert_allclose(network.predict_proba([[1, 1]]), [[0.5, 0, 0.5]])
+
+
+def test_predict_image_reads_the_digits_of_an_image():
+    network = Network([64, 10], loss="cross_entropy", rng=0)
+    network.image_shape = (8, 8)
+    image = np.full((60, 40), 255, np.uint8)
+    image[10:50, 18:22] = 0
+    (reading,) = network.predict_image(image)
+    (expected,) = images.predict_image(network, image)
+    assert reading.probabilities == expected.probabilities
+    np.testing.assert_array_equal(reading.digit, expected.digit)

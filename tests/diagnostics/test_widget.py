@@ -208,6 +208,23 @@ def test_drawing_with_the_mouse_changes_the_bars(model: handgrad.Model, page: An
 
 
 @pytest.mark.browser
+def test_drawing_with_a_finger_does_not_scroll_the_page(model: handgrad.Model, page: Any, show: Any) -> None:
+    from playwright.sync_api import expect
+
+    show(model)
+    page.evaluate("document.body.style.height = '3000px'")
+    box = page.locator(".handgrad-canvas").bounding_box()
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    for kind, points in (("touchStart", SEVEN[:1]), ("touchMove", SEVEN[1:]), ("touchEnd", [()])):
+        for point in points:
+            at = [{"x": box["x"] + point[0], "y": box["y"] + point[1]}] if point else []
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+    expect(page.locator(".handgrad-label")).to_have_text("7")
+    assert page.evaluate("scrollY") == 0
+
+
+@pytest.mark.browser
 def test_a_click_draws_a_dot_which_is_no_digit(model: handgrad.Model, page: Any, show: Any) -> None:
     from playwright.sync_api import expect
 
