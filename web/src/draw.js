@@ -109,7 +109,7 @@ export function answerCard() {
     );
     const untrained = runs()[0] && !(last(runs()[0])?.step > 0);
     const why = predictions.find((p) => p.reason)?.reason;
-    reason.textContent = why ? (predictions.some((p) => p.answer === null) ? `Not sure: ${why}.` : `${why[0].toUpperCase()}${why.slice(1)}.`) : predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : "";
+    reason.textContent = predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : why ? (predictions.some((p) => p.answer === null) ? `Not sure: ${why}.` : `${why[0].toUpperCase()}${why.slice(1)}.`) : "";
     const text = predictions.map((p) => p.answer ?? "not sure").join(", ");
     if (text && text !== said && !store.experiment?.status?.startsWith("running")) announce(`Answer: ${text}`);
     said = text;

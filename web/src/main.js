@@ -38,7 +38,7 @@ const validationLoss = { name: "validation", of: (point) => point.validation_los
 const trainingLoss = { name: "training", of: (point) => point.loss, dash: 1, width: 1.5, shade: true };
 
 const pickEpoch = (epoch) => {
-  setEpoch(Math.max(0, Math.round(epoch)));
+  setEpoch(Math.max(0, epoch));
   openView("mistakes");
 };
 
@@ -67,8 +67,9 @@ function build() {
   };
 
   const imagesOnly = h("div", { class: "digits" }, draw.root, answer.root);
+  const pointsOnly = h("div", { class: "boundaries" }, train.boundaries.map((each) => each.root));
   const panels = {
-    train: h("div", { class: "view train-view" }, imagesOnly, h("div", { class: "boundaries" }, train.boundaries.map((each) => each.root)), h("div", { class: "curves" }, train.curves.map((each) => each.root)), h("div", { class: "weights" }, train.weights.map((each) => each.root))),
+    train: h("div", { class: "view train-view" }, imagesOnly, pointsOnly, h("div", { class: "curves" }, train.curves.map((each) => each.root)), h("div", { class: "weights" }, train.weights.map((each) => each.root))),
     inside: h("div", { class: "view inside-view" }, inside.gradients.root, inside.units.root, inside.curve.root, hiddenCard, inside.matrix.root),
     mistakes: mistakes.root,
     compare: h("div", { class: "view compare-view" }, presetCards().root, h("div", { class: "curves" }, compare.curves.map((each) => each.root)), compare.gradients.root, compare.units.root, compare.curve.root),
@@ -169,6 +170,7 @@ function build() {
     document.documentElement.dataset.input = isImage() ? "image" : "plane";
     document.documentElement.dataset.runs = runs().length;
     imagesOnly.hidden = !isImage();
+    pointsOnly.hidden = isImage();
     train.weights.forEach((each) => each.reset());
     inside.matrix.build();
     update();

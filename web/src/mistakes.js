@@ -42,6 +42,7 @@ export function mistakesView() {
       if (!asked) return;
       try {
         snapshots = await getJson(`/api/runs/${asked.id}/epochs`);
+        if (store.epoch !== null) store.epoch = snapshots[nearest(store.epoch)].epoch; // not all epochs are kept
         drawSlider();
         const answer = await getJson(`/api/runs/${asked.id}/confusion${query({ epoch: store.epoch })}`);
         if (asked !== run()) return;
@@ -87,6 +88,7 @@ export function mistakesView() {
       })),
     );
     show(matrix, h("table", { class: "confusion" }, h("caption", { class: "visually-hidden" }, "Confusion matrix: rows are true classes, columns are answers. Move with the arrow keys, select with Enter."), h("thead", {}, h("tr", {}, h("td", { class: "corner" }, h("span", {}, "true ↓ answer →")), classes.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, body)));
+    matrix.dataset.epoch = store.epoch ?? "now";
     if (focused) matrix.querySelector(`[data-cell="${focused}"]`)?.focus();
   }
 

@@ -1,5 +1,5 @@
 // Points in the plane with the decision boundary that the network learns.
-import { getFloats, getJson, Latest, query } from "./api.js";
+import { getFloats, getJson, Latest } from "./api.js";
 import { card, h, numbers, show } from "./dom.js";
 import { CLASSES, cssColor, decision, RUNS } from "./colors.js";
 import { fixed } from "./format.js";
@@ -35,7 +35,7 @@ export function boundaryCard(r) {
           points = await getJson(`/api/runs/${run.id}/points`);
           pointsOf = run.id;
         }
-        grid = await getFloats(`/api/runs/${run.id}/boundary${query({ epoch: store.epoch })}`);
+        grid = await getFloats(`/api/runs/${run.id}/boundary`);
         draw();
       } catch {
         // the next point asks again

@@ -22,6 +22,7 @@ const HELP = {
 const NAMES = { data: "Data", hidden: "Hidden layers", activation: "Activation", loss: "Loss", initializer: "Initialization", optimizer: "Optimizer", batch_size: "Batch size", lr: "Learning rate", n_train: "Training examples", l2: "L2 penalty", dropout: "Dropout", epochs: "Epochs", seed: "Seed" };
 const MAIN = ["data", "hidden", "activation", "loss", "initializer", "optimizer", "batch_size"];
 const MORE = ["n_train", "l2", "dropout", "epochs", "seed"];
+const IN_RECIPES = ["hidden", "lr", "batch_size", "epochs", "seed", "data", "n_train"]; // a recipe leaves these to the page
 const SHARED = ["data", "n_train", "batch_size", "epochs", "seed"]; // equal in both runs, so that they see the same batches
 
 /** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". */
@@ -42,13 +43,19 @@ export function differences(pair = runs().map((run) => run.settings)) {
   return Object.keys(pair[0]).filter((name) => JSON.stringify(pair[0][name]) !== JSON.stringify(pair[1][name]));
 }
 
-/** Change a setting of a run, and set up the runs again. */
-export async function change(r, name, value) {
+let queue = Promise.resolve();
+
+/** Change a setting of a run, and set up the runs again. Quick changes are made one after the other. */
+export function change(r, name, value) {
+  queue = queue.then(() => changeNow(r, name, value));
+}
+
+async function changeNow(r, name, value) {
   const settings = runs().map((run) => ({ ...run.settings }));
   const targets = SHARED.includes(name) ? settings : [settings[r]];
   for (const target of targets) {
     target[name] = value;
-    target.recipe = null;
+    if (!IN_RECIPES.includes(name)) target.recipe = null;
     if (name === "data") Object.assign(target, forData(value, target));
   }
   await start(settings);
@@ -142,9 +149,9 @@ export function settingsPanel() {
       tools,
       h("button", { type: "button", class: "quiet", "aria-expanded": String(expanded), onclick: () => { expanded = !expanded; build(); } }, expanded ? "Fewer" : "More…"),
       runs().length < 2 && h("button", { type: "button", class: "quiet", id: "add-run", title: "A second run with the same seed and batches: change one of its settings and compare", onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]) }, "+ Second run"),
-      recipes.length > 0 && isImage() && select([["", "Recipe…"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], "", (name) => {
+      recipes.length > 0 && isImage() && select([["", "No recipe"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], runs()[0].settings.recipe ?? "", (name) => {
         const recipe = recipes.find((each) => each.name === name);
-        if (recipe) start([{ ...recipe.settings, data: runs()[0].settings.data }]);
+        start([recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null }]);
       }, { "aria-label": "Use the settings of a recipe", title: "Use the settings of a recipe", class: "quiet", id: "recipe" }),
     );
     if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();

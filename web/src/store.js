@@ -35,8 +35,18 @@ export const last = (run) => run.points.at(-1) ?? null;
 
 const REMEMBERED = "handgrad-lab-experiment";
 
+let creating = null; // the experiment that is being created
+
 /** Start over with these settings, one or two runs. The experiment before is closed. */
-export async function create(settings, { preset = null, view = null } = {}) {
+export function create(settings, options = {}) {
+  const made = (creating ?? Promise.resolve()).catch(() => null).then(() => createNow(settings, options));
+  creating = made;
+  return made.finally(() => {
+    if (creating === made) creating = null;
+  });
+}
+
+async function createNow(settings, { preset = null }) {
   const before = store.experiment?.id ?? sessionStorage.getItem(REMEMBERED);
   replace(true);
   suspendStream();
@@ -51,8 +61,6 @@ export async function create(settings, { preset = null, view = null } = {}) {
   }
   store.preset = preset;
   adopt(made);
-  if (view) setView(view);
-  return made;
 }
 
 /** The experiment that this tab had before it was reloaded, if the server still has it with the same settings. */
@@ -84,11 +92,11 @@ function adopt(experiment) {
 }
 
 export async function command(action, values = {}) {
+  await creating?.catch(() => null);
   const id = store.experiment?.id;
   if (!id) return;
   try {
-    const { status } = await postJson(`/api/experiments/${id}/command`, { action, ...values });
-    if (status && store.experiment?.id === id) setStatus(status, store.experiment.message);
+    await postJson(`/api/experiments/${id}/command`, { action, ...values }); // the stream tells the new status
   } catch (error) {
     if (error.status === 404) await lost(id);
     else toast(error.message, "error");

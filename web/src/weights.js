@@ -56,7 +56,7 @@ export function firstWeightsCard(r) {
     latest.ask(async () => {
       if (run !== runs()[r]) return;
       try {
-        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0, epoch: store.epoch })}`);
+        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
         if (run !== runs()[r]) return;
         shown = answer;
         draw();
@@ -171,7 +171,7 @@ export function matrixCard() {
     if (!run) return;
     latest.ask(async () => {
       try {
-        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0, epoch: store.epoch })}`);
+        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0 })}`);
         shown = answer;
         draw();
       } catch {
