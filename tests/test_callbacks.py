@@ -6,6 +6,7 @@ import gc
 import itertools
 import math
 import pickle
+import re
 import weakref
 
 import numpy as np
@@ -35,6 +36,7 @@ from handgrad import (
     schedules,
 )
 from handgrad.callbacks import Checkpoint, CSVLogger, resume
+from handgrad.errors import HandgradWarning
 from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.training import DivergedError
 
@@ -123,7 +125,7 @@ def test_early_stopping_can_keep_the_last_weights():
     assert (thetas[2] != thetas[0]).any()
 
 
-@pytest.mark.parametrize("monitor", ["val_loss", "f1"])
+@pytest.mark.parametrize("monitor", ["test_loss", "f1"])
 def test_early_stopping_needs_its_metric(monitor, rejects):
     with rejects(f"no metric '{monitor}' in this epoch, only loss, lr, accuracy, seconds"):
         make(EarlyStopping(monitor)).fit(X, Y, epochs=2)
@@ -133,7 +135,7 @@ def test_early_stopping_does_not_use_the_metric_of_an_earlier_fit(rejects):
     """After a fit with validation, a fit without it has no val_loss: the last value of the history is of before."""
     trainer = make(EarlyStopping("val_loss"))
     trainer.fit(X, Y, epochs=2, validation=VALIDATION)
-    with rejects("no metric 'val_loss' in this epoch"):
+    with rejects("'val_loss' needs a validation set"):
         trainer.fit(X, Y, epochs=2)
 
 
@@ -536,6 +538,15 @@ def test_repr_of_a_callback_shows_its_options_and_pickles_keep_them(callback, ex
     assert repr(pickle.loads(pickle.dumps(callback))) == expected
 
 
+def test_early_stopping_needs_a_validation_set_before_the_first_epoch(rejects):
+    trainer = make(EarlyStopping())
+    before = trainer.network.parameters.copy()
+    with rejects("'val_loss' needs a validation set: pass validation= to fit"):
+        trainer.fit(X, Y, epochs=3)
+    assert trainer.epoch == 0
+    np.testing.assert_array_equal(trainer.network.parameters, before)
+
+
 # ---- Checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -864,3 +875,18 @@ def test_csv_log_that_cannot_be_written_is_an_error_before_the_first_step(tmp_pa
     with rejects("cannot write"):
         trainer.fit(X, Y, epochs=1)
     np.testing.assert_array_equal(trainer.network.parameters, before)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "other"),
+    [(Momentum(0.1), Momentum(0.2)), (Momentum(0.1), Momentum(0.1, 0.5)), (SGD(0.1), SGD(0.1, l2=1e-3))]
+    + [(Lookahead(SGD(0.1)), Lookahead(SGD(0.1), k=3)), (Lookahead(SGD(0.1)), Lookahead(SGD(0.3)))],
+    ids=str,
+)
+def test_resume_with_other_options_of_the_optimizer_warns(optimizer, other, tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpointed(path, optimizer)
+    after = make(Checkpoint(path), optimizer=other)
+    with pytest.warns(HandgradWarning, match=re.escape(f"had the optimizer {optimizer}, and continues with {other}")):
+        resume(after, path)
+    assert after.epoch == 2

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import time
+import warnings
 import weakref
 from abc import ABC, abstractmethod
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative
-from .errors import HandgradError
+from .errors import MAX_MESSAGE, HandgradError, HandgradWarning, calls_of_handgrad, printable
 from .io.atomic import as_path, replace_file
 from .io.safetensors import read_arrays, write_arrays
 from .optimizers import MAX_STEPS, UPDATE_CHUNK
@@ -70,6 +71,12 @@ class EarlyStopping(Callback):
         if trainer.epoch == trainer.first_epoch or (self._trainer is not None and self._trainer() is not trainer):
             self._forget()
         self._trainer = weakref.ref(trainer)
+        if (
+            self.monitor in ("val_loss", "val_accuracy")
+            and not trainer.has_validation
+            and trainer.epoch < trainer.epochs
+        ):
+            raise HandgradError(f"EarlyStopping: '{self.monitor}' needs a validation set: pass validation= to fit")
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         value = trainer.metrics.get(self.monitor)
@@ -295,7 +302,7 @@ class Checkpoint(Callback):
         state = trainer.state_dict()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         values = {name: value for name, value in state.items() if name not in arrays}
-        write_arrays(self.path, arrays, {"state": values})
+        write_arrays(self.path, arrays, {"state": values, "optimizer": repr(trainer.optimizer)})
         self.epoch, end = trainer.epoch, time.monotonic()
         self._due = end + (end - begin) * (1 / self.max_share - 1)
 
@@ -355,7 +362,7 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint into a trainer like the interrupted one. Then call `fit` with `until_epoch`.
 
     Raises HandgradError if the file is no checkpoint, is damaged, or is from another training. The trainer is unchanged
-    in that case.
+    in that case. Gives a HandgradWarning if the optimizer has other options than that of the interrupted training.
     """
     arrays, description = read_arrays(as_path(path))
     state = description.get("state")
@@ -370,6 +377,10 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         raise HandgradError(f"{path} is the checkpoint of another training: it has no {error}") from error
     except HandgradError as error:
         raise HandgradError(f"{path}: {error}") from error
+    saved, now = description.get("optimizer"), repr(trainer.optimizer)
+    if isinstance(saved, str) and saved != now:
+        message = f"{path}: the interrupted training had the optimizer {saved}, and continues with {now}"
+        warnings.warn(printable(message, MAX_MESSAGE), HandgradWarning, stacklevel=calls_of_handgrad())
 
 
 def _check_size(path: str | os.PathLike[str], trainer: Trainer, vectors: dict[str, Any]) -> None:

@@ -195,6 +195,8 @@ class Trainer:
         The numbers of the last epoch.
     validation : Evaluation or None
         The last epoch's evaluation of the validation set.
+    has_validation : bool
+        Whether the current `fit` has a validation set.
     epoch, epochs, first_epoch : int
         Number of finished epochs; number after which `fit` ends; number of finished epochs when it began.
     batch, batches : int
@@ -248,6 +250,7 @@ class Trainer:
         self.history = History()
         self.metrics: dict[str, float] = {}
         self.validation: Evaluation | None = None
+        self.has_validation = False
         self.epoch = self._epochs = self.first_epoch = 0
         self.batch = self.batches = 0
         self.stop = False
@@ -397,6 +400,7 @@ class Trainer:
         network = self.network
         self._batch_size = min(self.batch_size, len(t))
         self.batches = -(-len(t) // self._batch_size)
+        self.has_validation = validation is not None
         self._notify("on_train_begin")
         while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
