@@ -879,8 +879,13 @@ def test_csv_log_that_cannot_be_written_is_an_error_before_the_first_step(tmp_pa
 
 @pytest.mark.parametrize(
     ("optimizer", "other"),
-    [(Momentum(0.1), Momentum(0.2)), (Momentum(0.1), Momentum(0.1, 0.5)), (SGD(0.1), SGD(0.1, l2=1e-3))]
-    + [(Lookahead(SGD(0.1)), Lookahead(SGD(0.1), k=3)), (Lookahead(SGD(0.1)), Lookahead(SGD(0.3)))],
+    [
+        (Momentum(0.1), Momentum(0.2)),
+        (Momentum(0.1), Momentum(0.1, 0.5)),
+        (SGD(0.1), SGD(0.1, l2=1e-3)),
+        (Lookahead(SGD(0.1)), Lookahead(SGD(0.1), k=3)),
+        (Lookahead(SGD(0.1)), Lookahead(SGD(0.3))),
+    ],
     ids=str,
 )
 def test_resume_with_other_options_of_the_optimizer_warns(optimizer, other, tmp_path):
