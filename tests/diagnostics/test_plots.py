@@ -520,3 +520,13 @@ def test_long_names_are_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert max(map(len, drawn)) < 400
     assert all(line.isprintable() for text in drawn for line in text.split("\n"))
     assert any(text.startswith(r"0\nxxx") and text.endswith("...") for text in drawn)
+
+
+def test_names_with_characters_that_the_font_does_not_have_are_drawn_without_a_warning(tmp_path):
+    network = Network([4, 3, 2], rng=0)
+    network.image_shape, network.classes = (2, 2), ("犬 \N{DOG FACE}", "café")
+    x, y = np.random.default_rng(0).random((20, 2, 2)), np.arange(20) % 2
+    history = network.fit(x, y, epochs=1, rng=0)
+    figure = report(tmp_path / "report.png", network, history, x, y, title="\N{DOG FACE} 猫", part="test")
+    texts = {text.get_text() for axes in figure.axes for text in axes.get_xticklabels()}
+    assert {"□ □", "café"} <= texts

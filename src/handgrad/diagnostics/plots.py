@@ -654,8 +654,21 @@ def _image_grid(axes: Any, images: NDArray[Any], columns: int, captions: Sequenc
 
 
 def _short(text: str, length: int = MAX_NAME) -> str:
-    """A text as one line of limited length. matplotlib draws 100,000 letters in 20 seconds."""
-    return printable(text, length)
+    """A text as one line of limited length, because matplotlib draws 100,000 letters in 20 seconds.
+
+    Characters that the font does not have, such as emoji, become boxes. matplotlib would draw them with a warning.
+    """
+    known = _characters(tuple(optional("matplotlib").rcParams["font.family"]))
+    box = "\N{WHITE SQUARE}" if ord("\N{WHITE SQUARE}") in known else "?"
+    return "".join(c if ord(c) in known else box for c in printable(text, length))
+
+
+@functools.cache
+def _characters(families: tuple[str, ...]) -> frozenset[int]:
+    """The characters of the fonts of these families."""
+    fonts, ft2font = optional("matplotlib.font_manager"), optional("matplotlib.ft2font")
+    paths = [fonts.findfont(fonts.FontProperties(family=[family])) for family in families]
+    return frozenset(code for path in paths for code in ft2font.FT2Font(path).get_charmap())
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
