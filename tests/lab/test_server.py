@@ -647,10 +647,43 @@ def test_burst_is_answered_at_once_and_what_follows_is_delayed(monkeypatch):
     guard = Guard(lambda scope, receive, send: None)
     delays = [guard._delay() for _ in range(int(security.BURST) + 100)]
     waiting = [delay for delay in delays if delay is not None and delay > 1e-9]
-    assert len(waiting) == int(security.RATE * security.MAX_DELAY)
+    assert len(waiting) == pytest.approx(security.RATE * security.MAX_DELAY, abs=1)
     assert delays[-1] is None
     now[0] += 10
     assert guard._delay() <= 0
+
+
+def test_answers_get_a_small_share_of_the_time_while_a_run_is_trained(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(security.time, "monotonic", lambda: now[0])
+    budget = security.Budget()
+    assert budget.delay() == 0
+    budget.spend(security.WORK_BURST)
+    assert budget.delay() == 0
+    budget.spend(0.1)
+    assert budget.delay() == pytest.approx(0.1 / security.WORK_SHARE)
+    now[0] += 0.2 / security.WORK_SHARE
+    assert budget.delay() == 0
+    now[0] += 10_000
+    budget.delay()
+    budget.spend(security.WORK_BURST + 0.1)  # an idle time does not add up
+    assert budget.delay() > 0
+
+
+def test_expensive_answers_are_refused_while_a_run_is_trained_and_commands_are_not(
+    client, create, finish, lab, monkeypatch
+):
+    monkeypatch.setattr(security, "WORK_SHARE", 1e-9)
+    monkeypatch.setattr(security, "REFUSAL", 0)
+    monkeypatch.setattr(security.Budget, "spend", lambda self, seconds: setattr(self, "_left", self._left - 0.3))
+    made = create({**DIGITS, "epochs": 1000})
+    url = f"/api/experiments/{made['id']}"
+    assert client.post(f"{url}/command", json={"action": "start"}).status_code == 200
+    statuses = [client.get(url).status_code for _ in range(8)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 429
+    finish(made, "pause")
+    assert client.get(url).status_code == 200
 
 
 # ---- Process ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ DNS rebinding), its Origin is the server itself, and the browser says that it is
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -21,8 +22,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY = 64 * 1024  # bytes
-RATE, BURST = 60.0, 150.0  # requests per second, and at once; a page that draws and trains sends about 20 a second
-MAX_DELAY = 0.4  # seconds that a request waits; 24 requests at most wait at the same time
+RATE, BURST = 40.0, 150.0  # requests per second, and at once; a page that draws and trains sends about 20 a second
+MAX_DELAY = 0.4  # seconds that a request waits; 16 requests at most wait at the same time
+REFUSAL = 0.25  # seconds before a request is refused, which slows down a client that waits for its answers
+WORK_SHARE, WORK_BURST = 0.04, 1.0  # processor time of answers: share while a run is trained, and seconds at once
+WORK_DELAY = 1.5  # seconds that an answer waits for processor time
 SAFE_METHODS = ("GET", "HEAD")
 HEADERS = {
     "content-security-policy": (
@@ -71,6 +75,7 @@ class Guard:
         if refused is None:
             delay = self._delay()
             if delay is None:
+                await asyncio.sleep(REFUSAL)
                 refused = 429, "too many requests"
             elif delay > 0:
                 await asyncio.sleep(delay)
@@ -106,6 +111,27 @@ class Guard:
             return None
         self._next = earliest
         return delay
+
+
+class Budget:
+    """The processor time that answers may take while a run is trained: some at once, then a small share of the time."""
+
+    def __init__(self) -> None:
+        self._left, self._time = WORK_BURST, time.monotonic()
+        self._lock = threading.Lock()
+
+    def delay(self) -> float:
+        """Return the seconds until there is time for the next answer."""
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(WORK_BURST, self._left + WORK_SHARE * (now - self._time))
+            self._time = now
+            return max(0.0, -self._left / WORK_SHARE)
+
+    def spend(self, seconds: float) -> None:
+        """Note the processor time of an answer."""
+        with self._lock:
+            self._left -= seconds
 
 
 def _hostname(host: str) -> str:

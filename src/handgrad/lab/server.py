@@ -34,7 +34,7 @@ from ..blas import one_blas_thread
 from ..errors import HandgradError
 from ..io.atomic import encode_json
 from ..io.models import save
-from . import measure
+from . import measure, security
 from .code import script
 from .examples import Library
 from .presets import presets
@@ -128,6 +128,11 @@ class Lab:
             if run.id == name:
                 return run
         raise NotFoundError("there is no such run")
+
+    def experiments(self) -> list[Experiment]:
+        """Return all experiments."""
+        with self._lock:
+            return list(self._experiments.values())
 
     def has(self, experiment: Experiment) -> bool:
         """Whether an experiment is still open."""
@@ -476,11 +481,28 @@ def make_app(lab: Lab, stopping: Callable[[], bool] = lambda: False) -> Guard:
     stopping : callable
         Whether the server is about to end: open streams end then.
     """
-    answers = Answers(lab)
+    answers, budget = Answers(lab), security.Budget()
+
+    def training() -> bool:
+        return any(experiment.status == "running" for experiment in lab.experiments())
 
     def endpoint(function: Callable[[Query, bytes], Response]) -> Callable[[Request], Any]:
+        def work(query: Query, body: bytes) -> Response:
+            begin = time.thread_time()
+            try:
+                return function(query, body)
+            finally:
+                if training():
+                    budget.spend(time.thread_time() - begin)
+
         async def respond(request: Request) -> Response:
-            return await run_in_threadpool(function, Query(request), await request.body())
+            if training() and function != answers.command:
+                delay = budget.delay()
+                if delay > security.WORK_DELAY:
+                    await asyncio.sleep(security.REFUSAL)
+                    raise HTTPException(429, "too many requests while a run is trained")
+                await asyncio.sleep(delay)
+            return await run_in_threadpool(work, Query(request), await request.body())
 
         return respond
 
