@@ -307,3 +307,13 @@ def test_every_array_of_a_step_starts_at_a_cache_line(copied):
     dense, relu, _ = network.layers
     arrays = [network.parameters, network.gradient, dense.z, dense.dx, relu.a, relu.dz, relu.zeros, network.loss.dz]
     assert [a.ctypes.data % 64 for a in arrays] == [0] * len(arrays)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError])
+def test_a_tensor_that_cannot_be_an_array_is_rejected_with_the_remedy_of_its_library(error, rejects):
+    class Tensor:
+        def __array__(self, *_, **__):
+            raise error("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+    with rejects(r"x is a Tensor that is not an array: .* Use tensor.detach\(\).numpy\(\) instead"):
+        check_inputs(Tensor(), 4)

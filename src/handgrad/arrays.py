@@ -103,11 +103,13 @@ def row_blocks(count: int, rows: int = 1024) -> list[slice]:
 
 
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """Convert to an array. Raises HandgradError if the rows have different lengths."""
+    """Convert to an array. Raises HandgradError for rows of different lengths, and for tensors that need a gradient."""
     try:
         return np.asarray(value)
     except ValueError as error:
         raise HandgradError(f"{name} is not an array: its rows have different lengths") from error
+    except (RuntimeError, TypeError) as error:  # of PyTorch: "... Use tensor.detach().numpy() instead."
+        raise HandgradError(f"{name} is a {type(value).__name__} that is not an array: {error}") from error
 
 
 def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = None) -> NDArray[Any]:

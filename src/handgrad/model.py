@@ -118,6 +118,7 @@ class Model(ABC):
         names = tuple(map(str, names))
         if len(names) != self.n_classes:
             raise HandgradError(f"classes has {len(names)} names: expected {self.n_classes}")
+        check_distinct(names)
         try:
             "".join(names).encode()
         except UnicodeEncodeError as error:
@@ -243,6 +244,13 @@ class Model(ABC):
         from .diagnostics.widget import drawing_pad  # late: a feature on the core
 
         return drawing_pad(self)
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise HandgradError if a name of a class occurs twice."""
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise HandgradError(f"classes has the name {twice!r} twice: expected a different name for each class")
 
 
 def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:

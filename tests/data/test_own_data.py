@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse
 from PIL import Image
 
-from handgrad import HandgradError
+from handgrad import HandgradError, Network
 from handgrad.data import Dataset, load
 from handgrad.data.archives import read_npz
 from handgrad.data.dataset import split_by_class
@@ -573,3 +573,35 @@ def test_load_renames_the_classes(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", x=NUMBERS, y=np.arange(40) % 3)
     assert load(str(tmp_path / "own.npz"), classes=["a", "b", "c"]).classes == ("a", "b", "c")
     assert load(str(tmp_path / "own.npz"), classes={0: "a", 1: "b", 2: "c"}).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+@pytest.mark.parametrize("number", ["7", "7.5"])
+def test_labels_with_leading_zeros_are_not_merged_with_numbers(column, number, tmp_path):
+    rows = [[number, "3"] for _ in range(40)]
+    for i, row in enumerate(rows):
+        row.insert(column, ("1", "01")[i % 2])
+    path = tmp_path / "codes.csv"
+    names = ["a", "b"]
+    names.insert(column, "label")
+    path.write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    assert set(load(path).classes) == {"1", "01"}
+
+
+def test_names_of_classes_must_be_different(rejects):
+    x, y = np.eye(4), [0, 1, 0, 1]
+    for classes in (["cat", "cat"], {0: "cat", 1: "cat"}):
+        with rejects("classes has the name 'cat' twice"):
+            Dataset.from_arrays(x, y, classes=classes)
+    with rejects("classes has the name '1' twice"):
+        load("synthetic", classes=["1"] * 10)
+    with rejects("classes has the name 'cat' twice"):
+        Network([4, 2], rng=0).classes = ["cat", "cat"]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".bz2", ".xz"])
+def test_a_compressed_table_is_named_with_what_to_do(suffix, tmp_path, rejects):
+    path = tmp_path / f"x.csv{suffix}"
+    path.write_bytes(b"compressed")
+    with rejects("is compressed: expected a .csv or .csv.gz file; decompress it first"):
+        load(path)

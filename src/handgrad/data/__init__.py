@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import HandgradError, submodule
 from ..io.atomic import as_path
+from ..model import check_distinct
 from .dataset import Dataset, Split, read_dataset
 
 __all__ = ["Dataset", "Split", "load", "read_dataset"]
 
+COMPRESSED = (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz", ".rar")
 TABLES = (".csv", ".tsv", ".txt", ".data", ".tab", ".gz")
 FORMATS = (
     "mnist, synthetic, a directory of IDX files, a folder with one folder of images for each class, a CSV file, or an "
@@ -104,6 +106,8 @@ def load(
         from .tables import load_table
 
         return load_table(path, label=label, classes=classes)
+    if path.suffix.lower() in COMPRESSED:
+        raise HandgradError(f"{path} is compressed: expected a .csv or .csv.gz file; decompress it first")
     raise HandgradError(f"{path} is not a data set that handgrad reads: expected {FORMATS}")
 
 
@@ -116,7 +120,9 @@ def _renamed(dataset: Dataset, classes: Sequence[str] | Mapping[Any, str] | None
         classes = [named.get(name, name) for name in dataset.classes]
     if isinstance(classes, str) or len(classes) != len(dataset.classes):
         raise HandgradError(f"classes must be {len(dataset.classes)} names, got {classes!r}")
-    return replace(dataset, classes=tuple(map(str, classes)))
+    names = tuple(map(str, classes))
+    check_distinct(names)
+    return replace(dataset, classes=names)
 
 
 if not TYPE_CHECKING:  # modules that few programs need

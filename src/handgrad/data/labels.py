@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Labels, as_array
 from ..errors import HandgradError
+from ..model import check_distinct
 
 FEW = 20  # so many different labels are never too many for the number of examples
 MAX_CLASSES = 10_000
@@ -66,6 +67,7 @@ def encode_labels(
         names = tuple(named[str(label)] for label in labels)
     else:
         labels, names = _named(labels, y, y_test, classes)
+    check_distinct(names)
     index = {label: i for i, label in enumerate(labels)}
     return _indices("y", y, index), _indices("y_test", y_test, index), names
 

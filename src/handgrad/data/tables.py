@@ -22,6 +22,7 @@ INDICES = ("", "id", "index", "unnamed: 0")  # names of columns that number the 
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
 DELIMITERS = ",;\t|"
 PIXEL_NAME, POSITION_NAME = re.compile(r"(pixel|px|pix)[ _.-]?\d+", re.I), re.compile(r"(\d+)x(\d+)")
+LEADING_ZERO = re.compile(r"[+-]?0\d")
 MIN_PIXELS, MIN_BRIGHTEST = 64, 128  # of a table without a header that is read as images
 MAX_LABEL = 1000  # characters
 PEEK, CHUNK = 20, 2000  # rows: to find the header and the labels; read at a time
@@ -238,7 +239,7 @@ class _Reader:
     def read(self, column: int, header: list[str] | None, left_out: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The features and the labels of all rows, without the columns that are left out."""
         whole = None if self.quoted or self.delimiter == " " else self._whole_numbers()
-        if whole is not None and (header is None or whole.shape[1] == len(header)):
+        if whole is not None and (header is None or whole.shape[1] == len(header)) and not self._zeros(column, whole):
             return np.delete(whole, [column, *left_out], axis=1), whole[:, column].astype(np.float64)
         parts: list[NDArray[np.float64]] = []
         labels: list[str] = []
@@ -276,6 +277,18 @@ class _Reader:
             except (ValueError, OverflowError):
                 return None
         return np.concatenate(parts) if parts and len({part.shape[1] for part in parts}) == 1 else None
+
+    def _zeros(self, column: int, whole: NDArray[np.uint8]) -> bool:
+        """Whether a label has a leading zero."""
+        count = whole.shape[1]
+        for line in itertools.islice(self.lines, self.first, None):
+            if column < count / 2:
+                cells = line.split(self.delimiter, column + 1)[column : column + 1]
+            else:
+                cells = line.rsplit(self.delimiter, count - column)[-(count - column) :][:1]
+            if cells and LEADING_ZERO.match(cells[0].strip()):
+                return True
+        return False
 
     def _numbers(
         self, chunk: list[tuple[int, list[str]]], columns: Sequence[int], header: list[str] | None
@@ -358,7 +371,9 @@ def _label_column(label: str | int | None, header: list[str] | None, rows: Seque
 
 
 def _as_numbers(labels: list[str]) -> NDArray[Any]:
-    """Labels as floats if all of them are numbers, else as strings."""
+    """Labels as floats if all of them are numbers without leading zeros, else as strings: 01 and 1 are two labels."""
+    if any(map(LEADING_ZERO.match, labels)):
+        return np.array(labels)
     try:
         return np.array([float(label) for label in labels])
     except ValueError:
