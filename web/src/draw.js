@@ -141,7 +141,10 @@ export function answerCard() {
     }
   }
 
-  on("experiment", build);
+  on("experiment", () => {
+    show(flipped);
+    build();
+  });
   on("prediction", update);
   on("drawing", () => show(flipped));
   on("theme", update);

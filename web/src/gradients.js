@@ -43,7 +43,8 @@ function measured(name) {
 function layered(name, share, text, label) {
   const values = measured(name);
   const n = Math.max(0, ...values.map((list) => list.length));
-  return label(n).map((title, i) => ({ name: title, bars: values.map((list, run) => ({ run, share: share(list[i]), text: text(list[i]) })) }));
+  const rows = label(n).map((title, i) => ({ name: title, i, bars: values.map((list, run) => ({ run, share: share(list[i]), text: text(list[i]) })) }));
+  return rows.filter(({ i }) => values.some((list) => list[i] !== null && list[i] !== undefined));
 }
 
 /** Names of the layers in the lists of saturated and dead units: the activations, and the sigmoid of the output. */

@@ -27,11 +27,13 @@ const SHARED = ["data", "n_train", "batch_size", "epochs", "seed"]; // equal in 
 
 /** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". */
 export function describe(run) {
-  const { hidden, activation, loss, optimizer, data } = run.settings;
+  const { hidden, activation, loss, optimizer, data, batch_size } = run.settings;
   const sizes = run.layers.filter((layer) => layer.n_parameters).map((layer) => layer.name.match(/(\d+)-(\d+)/)).filter(Boolean);
   const shape = sizes.length ? [sizes[0][1], ...sizes.map((size) => size[2])].join("-") : hidden.join("-");
-  return `${dataTitle(data)} · ${shape} · ${title(activation)} · ${title(loss)} · ${title(optimizer)}`;
+  return [dataTitle(data), shape, title(activation), title(loss), title(initializerOf(run.settings)), `${title(optimizer)}, batches of ${batch_size}`].join(" · ");
 }
+
+const initializerOf = (settings) => settings.initializer ?? store.options.default_initializers[settings.activation] ?? "default";
 
 const dataTitle = (name) => store.options.datasets.find((data) => data.name === name)?.title ?? name;
 
@@ -87,12 +89,15 @@ let build = null;
 export function settingsPanel() {
   const rows = h("div", { class: "settings-rows" });
   const tools = h("div", { class: "settings-tools" });
+  const summary = h("div", { class: "settings-summary" });
   let expanded = false;
+  let open = false; // in teaching mode, the settings are a line of text until they are opened
+  const root = h("section", { class: "settings", "aria-label": "Settings" }, summary, rows);
 
   function control(r, name) {
     const { options } = store;
     const settings = runs()[r].settings;
-    const value = name === "initializer" ? (settings[name] ?? options.default_initializers[settings.activation]) : settings[name];
+    const value = name === "initializer" ? initializerOf(settings) : settings[name];
     const set = (next) => change(r, name, next);
     const key = `${name}-${r}`;
     const pairs = (names) => names.map((each) => [each.name ?? each, each.title ?? title(each)]);
@@ -154,8 +159,14 @@ export function settingsPanel() {
         start([recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null }]);
       }, { "aria-label": "Use the settings of a recipe", title: "Use the settings of a recipe", class: "quiet", id: "recipe" }),
     );
+    show(
+      summary,
+      runs().map((run, r) => h("p", { class: RUNS[r].className }, runs().length > 1 && h("b", {}, `${RUNS[r].letter} `), describe(run))),
+      h("button", { type: "button", class: "quiet", "aria-expanded": String(open), onclick: () => { open = !open; build(); } }, open ? "Hide the settings" : "Change the settings"),
+    );
+    root.classList.toggle("open", open);
     if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   };
   on("experiment", build);
-  return { root: h("section", { class: "settings", "aria-label": "Settings" }, rows) };
+  return { root };
 }

@@ -8,7 +8,7 @@ import { command, emit, isRunning, last, on, runs, store } from "./store.js";
 const ENDED = ["finished", "diverged", "failed"];
 
 // Slow motion: the page asks for one mini-batch, or one epoch, again and again.
-const SPEEDS = { start: ["full speed", 0], epoch: ["5 epochs a second", 200], slow: ["2 epochs a second", 500], step: ["10 batches a second", 100] };
+const SPEEDS = { start: ["full speed", 0], epoch: ["5 epochs/s", 200], slow: ["2 epochs/s", 500], step: ["10 batches/s", 100] };
 let speed = "start";
 let motion = null; // the timer of slow motion
 

@@ -1,10 +1,11 @@
 // One forward pass, one backward pass and one step of gradient descent, with the numbers at each layer.
-import { getJson, Latest, query } from "./api.js";
+import { bytes, getFloats, getJson, Latest, query } from "./api.js";
 import { card, choice, h, numbers, show, svg, toast } from "./dom.js";
 import { fixed, layerName, number } from "./format.js";
-import { canvas, paintActivations } from "./pixels.js";
+import { canvas, paintActivations, paintImage } from "./pixels.js";
 import { RUNS } from "./colors.js";
-import { on, runs, store } from "./store.js";
+import { isImage, on, runs, store } from "./store.js";
+import { parameterLayers, unitImages } from "./weights.js";
 
 const EXAMPLE = "2-2-1";
 
@@ -21,6 +22,7 @@ export function walkthroughView() {
   const chooser = h("div", { class: "tools" });
   let source = EXAMPLE; // the example, or the index of a run
   let steps = [];
+  let example = null; // {pixels, label} of an image
   let at = 0;
 
   function build() {
@@ -38,7 +40,9 @@ export function walkthroughView() {
     latest.ask(async () => {
       try {
         const asked = source === EXAMPLE ? { example: EXAMPLE } : { run: runs()[source].id };
-        ({ steps } = await getJson(`/api/walkthrough${query(asked)}`));
+        const answer = await getJson(`/api/walkthrough${query(asked)}`);
+        steps = answer.steps;
+        example = answer.pixels ? answer : null;
         show(list, steps.map((step, i) => h("li", {}, h("button", { type: "button", onclick: () => go(i), class: phase(step) }, layerName(step.title)))));
         go(Math.min(at, steps.length - 1));
       } catch (error) {
@@ -65,6 +69,25 @@ export function walkthroughView() {
     next.disabled = at === steps.length - 1;
     show(values, Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)));
     show(picture, diagram(steps, at));
+    if (source !== EXAMPLE) showImages(step);
+  }
+
+  /** Large arrays of a network of images, as images: the input, and the weights of the first layer. */
+  async function showImages(step) {
+    const run = runs()[source];
+    if (step === steps[0] && example) {
+      const image = canvas(`The example: a ${run.classes[example.label]}`, "large");
+      paintImage(image, bytes(example.pixels));
+      show(picture, image);
+    }
+    const position = parameterLayers(run).findIndex((layer) => layer.index === step.layer);
+    if (position !== 0 || !isImage() || !step.title.startsWith("Forward") || !step.values.W) return;
+    try {
+      const { values: floats, shape } = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
+      if (step === steps[at]) show(picture, h("div", { class: "unit-images" }, unitImages(floats, shape, 24)));
+    } catch (error) {
+      toast(error.message, "error");
+    }
   }
 
   on("experiment", build);

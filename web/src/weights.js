@@ -26,6 +26,17 @@ export function scaleLegend() {
   } };
 }
 
+/** Paint the weights of up to `most` units as images of pixels: an element for each unit. */
+export function unitImages(values, [n, m], most) {
+  const side = Math.round(Math.sqrt(m));
+  const scale = scaleOf(values);
+  return Array.from({ length: Math.min(n, most) }, (_, i) => {
+    const picture = canvas(`Weights of unit ${i}`, "unit-image");
+    paintWeights(picture, values.subarray(i * m, (i + 1) * m), side, side, scale);
+    return picture;
+  });
+}
+
 /** A card with the weights of the first layer of a run as images, one tile per hidden unit, and its activation for the drawing. */
 export function firstWeightsCard(r) {
   const latest = new Latest();
@@ -46,7 +57,7 @@ export function firstWeightsCard(r) {
     })];
   });
 
-  const activations = () => store.predictions[r]?.layers?.find((layer) => layer.values.length === shown?.shape[0])?.values ?? null;
+  const activations = () => store.predictions[r]?.layers?.find((layer) => layer.kind === "activation" && layer.values.length === shown?.shape[0])?.values ?? null;
   const activation = (i) => activations()?.[i] ?? null;
 
   function update() {
