@@ -202,6 +202,12 @@ def test_an_argument_of_any_wrong_type_is_a_one_line_error(call, arguments, name
                 call(**{**arguments, name: wrong})
 
 
+def test_a_name_of_a_file_with_a_nul_character_is_a_one_line_error(rejects):
+    for call in (load, handgrad.data.load, Checkpoint, lambda path: handgrad.save(NETWORK, path)):
+        with rejects("not the name of a file: it contains a NUL character"):
+            call("a\0b")
+
+
 def test_handgrad_error_is_a_value_error():
     assert issubclass(HandgradError, ValueError)
 

@@ -709,3 +709,10 @@ def test_invalid_fine_tuning_is_rejected(
     assert says in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_whose_name_has_a_nul_character_is_rejected_with_one_line(tmp_path: Path, invoke) -> None:
+    code, output, errors = invoke("train", "--teacher", "a\0b", "--data", "synthetic", "--out", tmp_path / "run")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "is not the name of a file: it contains a NUL character" in errors
+    assert not (tmp_path / "run").exists()

@@ -16,8 +16,6 @@ import pytest
 
 from handgrad import Network, save
 from handgrad.io.atomic import (
-    DirectoryLock,
-    LockedError,
     encode_json,
     read_json,
     remove_temporary_files,
@@ -25,6 +23,7 @@ from handgrad.io.atomic import (
     replacing,
     write_json,
 )
+from handgrad.io.locks import DirectoryLock, LockedError
 
 WRITERS = {
     "save": lambda path: save(Network([4, 3], rng=1), path),
@@ -273,7 +272,8 @@ def test_longest_names_can_be_written(write, name, tmp_path):
 
 WRITE_AND_WAIT = """
 import sys, time
-from handgrad.io.atomic import DirectoryLock, replacing
+from handgrad.io.atomic import replacing
+from handgrad.io.locks import DirectoryLock
 lock = DirectoryLock(sys.argv[1])
 with replacing(sys.argv[1] + "/" + "m" * 255) as file:
     file.write(b"half")
@@ -326,7 +326,7 @@ def test_lock_of_a_directory_is_held_until_the_process_ends(tmp_path, writer, re
 def test_one_of_many_processes_gets_the_lock(tmp_path):
     """The file of the lock is removed and created all the time."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom handgrad.io.atomic import DirectoryLock, LockedError\n"
+        "import sys\nfrom pathlib import Path\nfrom handgrad.io.locks import DirectoryLock, LockedError\n"
         "held = Path(sys.argv[1], 'held'); count = 0\n"
         "while count < 200:\n"
         "    try: lock = DirectoryLock(sys.argv[1])\n"

@@ -12,6 +12,7 @@ import click
 
 from ..data import Dataset, load
 from ..errors import HandgradError, unknown
+from ..io.atomic import as_path
 from ..recipes import GROUPS, RECIPES, Recipe
 
 METAVARS = {"early_stopping": "PATIENCE", "teacher": "MODEL|RECIPE"}  # those of other options are their types
@@ -32,7 +33,7 @@ def model_path(path: Path) -> Path:
 
     Raises HandgradError for the directory of a run that has not written its model yet.
     """
-    model = path / "model.safetensors"
+    model = as_path(path) / "model.safetensors"
     if os.path.exists(model):  # unlike model.exists(), also for names that are too long
         return model
     if os.path.exists(path / "config.json"):

@@ -21,7 +21,8 @@ from .. import __version__
 from ..arrays import check_int
 from ..data import Dataset
 from ..errors import HandgradError
-from ..io.atomic import DirectoryLock, LockedError, read_json, remove_temporary_files, write_json
+from ..io.atomic import read_json, remove_temporary_files, write_json
+from ..io.locks import DirectoryLock, LockedError
 from ..io.models import load, save
 from ..model import Model
 from ..recipes import Recipe

@@ -1,4 +1,4 @@
-"""Writing files: a file is replaced completely or not at all. Locks between processes. JSON files.
+"""Writing files: a file is replaced completely or not at all. JSON files.
 
 Every file that handgrad writes goes through `replacing`. What is not a regular file, such as a device or a pipe, is
 written into. The temporary files of killed processes are removed by the next process that writes to their directory.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import HandgradError
+from .locks import lock_file
 
 # The name of a temporary file has a part of the name of the file, whose length may be the largest that is allowed.
 _NAME_PART = 40  # characters, 160 bytes at most
@@ -30,9 +31,12 @@ _TEMPORARY = re.compile(r"\..{1,40}\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
 def as_path(path: Any) -> Path:
     """Convert the name of a file, also bytes, to a Path. Raises HandgradError for anything else."""
     try:
-        return Path(os.fsdecode(path))
+        name = os.fsdecode(path)
     except TypeError as error:
         raise HandgradError(f"expected the name of a file, got {path!r}") from error
+    if "\0" in name:
+        raise HandgradError(f"{name!r} is not the name of a file: it contains a NUL character")
+    return Path(name)
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
         try:
             if sys.platform != "win32":  # there, an open file cannot be removed, also without a lock
                 with contextlib.suppress(OSError):  # a file system without locks
-                    _lock(file.fileno(), wait=True)
+                    lock_file(file.fileno(), wait=True)
             if os.path.exists(temporary):  # else another process, which removes temporary files, had the lock first
                 return temporary, file
         except BaseException:
@@ -131,7 +135,7 @@ def remove_temporary_files(directory: str | os.PathLike[str]) -> None:
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                _lock(descriptor)
+                lock_file(descriptor)
                 os.unlink(path)
             finally:
                 os.close(descriptor)
@@ -141,74 +145,6 @@ def remove_temporary_files(directory: str | os.PathLike[str]) -> None:
 def _remove_temporary_files_once(directory: Path) -> None:
     """Remove them before the first file that this process writes to a directory."""
     remove_temporary_files(directory)
-
-
-# ---- Locks -----------------------------------------------------------------------------------------------------------
-
-
-class LockedError(HandgradError):
-    """Another process has the lock."""
-
-
-class DirectoryLock:
-    """A lock of a directory, held by one process at a time. The system releases it when the process ends.
-
-    Parameters
-    ----------
-    directory : path-like
-        An existing directory. While the lock is held, it has a file named ".lock".
-
-    Raises
-    ------
-    LockedError
-        If another process has the lock.
-    OSError
-        If the file cannot be created.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.path = Path(directory, ".lock")
-        while True:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                _lock(self._descriptor)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                    os.close(self._descriptor)
-                    raise LockedError(f"{directory} is in use by another process") from error
-                return  # the file system has no locks
-            if self._is_current():
-                return
-            os.close(self._descriptor)  # the process that had the lock has removed the file
-
-    def _is_current(self) -> bool:
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        """Remove the file and release the lock."""
-        if sys.platform == "win32":  # there, an open file cannot be removed
-            os.close(self._descriptor)
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-        else:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            os.close(self._descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool = False) -> None:
-    """Lock an open file exclusively. Raises OSError if another process has the lock and `wait` is False."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
