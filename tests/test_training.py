@@ -488,6 +488,22 @@ def test_callbacks_receive_all_events_by_order_and_then_by_position():
     assert events == [(name, *event) for event in expected for name in ("a", "b1", "b2", "c")]
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("block", [400_000, 40])
+def test_totals_within_an_epoch_are_those_of_its_batches_before_their_steps(weighted, block, monkeypatch):
+    monkeypatch.setattr("handgrad.training.GATHER_FLOATS", block)  # one block, or blocks of two batches
+    w = np.arange(1.0, N + 1) if weighted else None
+    seen, at_end = [], []
+    trainer = make(callbacks=[Call(lambda t: seen.append(t.totals()), lambda t: at_end.append(t.totals()))])
+    trainer.fit(X, Y, epochs=2, sample_weight=w)
+    assert [total.examples for total in seen] == [5, 10, 15, 20, 23] * 2
+    assert at_end == [seen[4], seen[9]]
+    for epoch, total in enumerate(at_end):
+        assert total.loss / N == pytest.approx(trainer.history["loss"][epoch])
+        assert total.correct / N == trainer.history["accuracy"][epoch]
+    assert trainer.totals() == at_end[-1]
+
+
 def test_exception_of_a_callback_is_not_changed():
     def fail(trainer):
         raise KeyError("mine")

@@ -148,6 +148,7 @@ _SUBPACKAGES = (
     "images",
     "interop",
     "io",
+    "lab",
     "progress",
     "recipes",
     "sklearn",
