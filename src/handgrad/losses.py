@@ -527,6 +527,7 @@ LOSSES: dict[str, type[Loss]] = {
     "log_cosh": LogCosh,
     "poisson": Poisson,
 }
+LOSS_CLASSES = {loss.__name__: loss for loss in LOSSES.values()}  # the names in model files are the class names
 
 
 def make_loss(loss: str | Loss) -> Loss:

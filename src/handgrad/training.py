@@ -96,7 +96,7 @@ class Totals(NamedTuple):
     examples: int
 
 
-class Augmentation(Protocol):
+class AugmentFunction(Protocol):
     """A function that makes new training images, see `handgrad.images.Augmentation`."""
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator, out: Array) -> Array:
@@ -177,7 +177,7 @@ class Trainer:
         Learning rate schedule, or a name in `handgrad.schedules.SCHEDULES`, as "cosine". Constant by default.
     callbacks : sequence of Callback
         Called after each step and epoch.
-    augment : Augmentation, optional
+    augment : AugmentFunction, optional
         Makes new images at each epoch, in a background thread, one block before the steps that use it.
     teacher : Model, optional
         Knowledge distillation: its soft labels, at the temperature of the network's loss, replace y. It receives what
@@ -220,7 +220,7 @@ class Trainer:
         batch_size: int = 10,
         schedule: Schedule | str | None = None,
         callbacks: Sequence[Callback] = (),
-        augment: Augmentation | None = None,
+        augment: AugmentFunction | None = None,
         teacher: Model | None = None,
         perturb: Perturbation | None = None,
         rng: Seed = None,

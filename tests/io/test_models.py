@@ -40,9 +40,10 @@ from handgrad import (
     save,
 )
 from handgrad.callbacks import Checkpoint
-from handgrad.io.models import LOSSES, MAX_DEPTH, PREPROCESSING
+from handgrad.io.models import MAX_DEPTH, PREPROCESSING
 from handgrad.io.safetensors import read_arrays, write_arrays
 from handgrad.layers import LAYERS
+from handgrad.losses import LOSS_CLASSES
 from handgrad.preprocessing import Preprocessing
 
 X = np.random.default_rng(0).random((12, 4))
@@ -109,7 +110,7 @@ def test_network_round_trip(name, dtype, tmp_path):
 def test_round_trips_cover_every_layer_loss_and_preprocessing():
     made = [make(np.float32) for make in NETWORKS.values()]
     assert {type(layer) for network in made for layer in network.layers} == set(LAYERS.values())
-    assert {type(network.loss) for network in made} == set(LOSSES.values())
+    assert {type(network.loss) for network in made} == set(LOSS_CLASSES.values())
     assert set(PREPROCESSING.values()) == {Deskew, Standardize}
 
 

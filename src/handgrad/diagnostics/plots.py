@@ -25,7 +25,7 @@ from ..layers import Dense
 from ..model import Model, binary_to_two_columns
 from ..model import confusion_matrix as count_predictions
 from ..network import Network
-from ..training import Augmentation
+from ..training import AugmentFunction
 from ..wrappers import Ensemble, unwrap
 from .histograms import Histogram, value_range
 
@@ -389,7 +389,7 @@ def histograms(
 
 
 def augmentation_grid(
-    path: str | os.PathLike[str] | None, images: NDArray[np.uint8], augment: Augmentation, rng: np.random.Generator
+    path: str | os.PathLike[str] | None, images: NDArray[np.uint8], augment: AugmentFunction, rng: np.random.Generator
 ) -> Any:
     """Draw one row per image: the image and eleven augmented versions of it.
 
@@ -399,7 +399,7 @@ def augmentation_grid(
         The PNG file; None only returns the figure.
     images : ndarray of shape (count, height, width), uint8
         Images, preprocessed as in training.
-    augment : Augmentation
+    augment : AugmentFunction
         The data augmentation, `trainer.augment`.
     rng : numpy.random.Generator
         Random generator of the augmentation.

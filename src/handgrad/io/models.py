@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import HandgradError, unknown
 from ..images.deskew import Deskew
 from ..layers import LAYERS, BatchNorm
-from ..losses import LOSSES as LOSSES_BY_WORD
+from ..losses import LOSS_CLASSES
 from ..model import Model
 from ..network import Network
 from ..preprocessing import Preprocessing, Standardize
@@ -41,7 +41,6 @@ TRAINING = "training."  # prefix of arrays that only continue a training, see `h
 MAX_DEPTH = 8  # of nested models in a file
 
 PREPROCESSING: dict[str, type[Preprocessing]] = {"Deskew": Deskew, "Standardize": Standardize}
-LOSSES = {loss.__name__: loss for loss in LOSSES_BY_WORD.values()}  # the names in model files are the class names
 
 Made = TypeVar("Made")
 
@@ -104,7 +103,7 @@ def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         raise HandgradError(f"cannot save {model!r}: expected a network, an ensemble or a wrapper of handgrad")
     for layer in model.layers:
         _check_known(layer, LAYERS)
-    _check_known(model.loss, LOSSES)
+    _check_known(model.loss, LOSS_CLASSES)
     return {
         "type": "Network",
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in model.layers],
@@ -183,7 +182,7 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
     if described != sum(value.size for value in parameters):  # before this amount of memory is allocated
         raise HandgradError(f"{what} is damaged: it describes {described:,} parameters")
     (dtype,) = {value.dtype for value in parameters}
-    network = Network(layers, loss=make_part(LOSSES, "loss", description["loss"]), rng=0, dtype=dtype)
+    network = Network(layers, loss=make_part(LOSS_CLASSES, "loss", description["loss"]), rng=0, dtype=dtype)
     network.classes, network.image_shape = description["classes"], description["image_shape"]
     expected = _arrays(network)
     if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:

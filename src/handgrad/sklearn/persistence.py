@@ -21,9 +21,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..errors import HandgradError
-from ..io.models import LOSSES, TRAINING, build_model, describe_model, make_part
+from ..io.models import TRAINING, build_model, describe_model, make_part
 from ..io.safetensors import read_arrays, write_arrays
-from ..losses import Loss
+from ..losses import LOSS_CLASSES, Loss
 from ..training import MAX_COUNT, set_rng_state
 from .classifier import MLPClassifier
 from .regressor import MLPRegressor
@@ -244,7 +244,7 @@ def _from_json(value: Any) -> Any:
         values = [_from_json(item) for item in value]
         return values if any(isinstance(item, dict) for item in values) else tuple(values)
     if isinstance(value, dict) and "loss" in value:
-        return make_part(LOSSES, "loss", value["loss"])
+        return make_part(LOSS_CLASSES, "loss", value["loss"])
     if isinstance(value, dict):
         return {_restore_labels(k)[0] if isinstance(k, dict) else k: weight for k, weight in value["pairs"]}
     return value
