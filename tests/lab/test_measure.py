@@ -11,6 +11,7 @@ from handgrad import CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh
 from handgrad.lab import measure
 from handgrad.lab.examples import Library
 from handgrad.lab.measure import Predictions, Probe
+from handgrad.lab.points import spirals
 from handgrad.lab.presets import all_presets
 from handgrad.lab.walkthrough import small_network
 
@@ -56,7 +57,7 @@ def test_saturation_has_an_entry_for_each_row_of_the_table_that_has_an_activatio
     network = Network([4, 5, 6, 3], activation=["tanh", "relu"], dropout=0.1, rng=0)
     measured = Probe(network, np.ones((10, 4), np.float32), np.zeros(10, int)).measure(network.parameters)
     rows = [row for row in measure.layer_table(network) if row["kind"] in ("activation", "output")]
-    assert [row["name"] for row in rows] == ["Tanh()", "ReLU()", "Sigmoid of the output"]
+    assert [row["name"] for row in rows] == ["Tanh", "ReLU", "Sigmoid of the output"]
     assert [value is None for value in measured.saturated] == [False, True, False]
     assert [value is None for value in measured.dead] == [True, False, True]
 
@@ -100,6 +101,14 @@ def test_gradient_check_passes_for_a_network_and_fails_for_a_wrong_gradient(loss
     assert result["largest_relative_error"] < 1e-6
     monkeypatch.setattr(Sigmoid, "backward", lambda self, da: da * self.a)
     assert not measure.check(network, x, y)["ok"]
+
+
+def test_gradient_check_is_not_misled_by_the_kinks_of_relu():
+    x, y = spirals(300)
+    network = Network([2, 32, 32, 2], activation="relu", loss="cross_entropy", rng=0)
+    network.fit(x, y, 60, validation=None, lr=0.01, progress=False, rng=0)
+    for first in range(0, 240, 60):
+        assert measure.check(network, x[first:], y[first:])["ok"]
 
 
 def test_walkthrough_shows_the_gradient_of_backprop():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -213,6 +214,15 @@ def test_small_walkthrough_needs_no_run(client):
     steps = client.get("/api/walkthrough?example=2-2-1").json()["steps"]
     assert steps[0]["values"]["x"]["all"] == [1.0, 0.5]
     assert client.get("/api/walkthrough").status_code == 400
+
+
+def test_walkthrough_of_a_run_shows_its_example(client, create, lab):
+    run = create(DIGITS)["runs"][0]["id"]
+    shown = client.get(f"/api/walkthrough?run={run}&index=3").json()
+    assert base64.b64decode(shown["pixels"]) == lab.run(run).x_train[3].tobytes()
+    assert shown["label"] == lab.run(run).y_train[3]
+    assert shown["steps"][0]["values"]["x"]["shape"] == [784]
+    assert client.get(f"/api/walkthrough?run={run}&index=200").status_code == 400
 
 
 def test_new_experiment_replaces_the_old_one(client, create, lab):

@@ -6,6 +6,7 @@ The test set of MNIST is never used: validation examples are the end of its trai
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +151,7 @@ class Library:
         code = (
             "from handgrad.data import load",
             "",
-            f"data = load({name if name == 'mnist' else self.own!r})",
+            f"data = load({json.dumps(name if name == 'mnist' else self.own, ensure_ascii=False)})",
             f"x_train, y_train = data.x_train[:{n_train}], data.y_train[:{n_train}]",
             f"x_validation, y_validation = data.x_train[-{count}:], data.y_train[-{count}:]",
         )
@@ -184,6 +185,7 @@ def _points(name: str, n_train: int) -> Examples:
     code = (
         f"from handgrad.lab.points import {name}",
         "",
-        f"(x_train, y_train), (x_validation, y_validation) = {name}({n_train}, rng=0), {name}({count}, rng=1)",
+        f"x_train, y_train = {name}({n_train}, rng=0)",
+        f"x_validation, y_validation = {name}({count}, rng=1)",
     )
     return Examples(*make(n_train, 0), *make(count, 1), ("0", "1"), code)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..adversarial import deepfool
 from ..arrays import Array, as_floats
 from ..errors import HandgradError
-from ..gradcheck import TOLERANCE, gradient_errors
+from ..gradcheck import TOLERANCE, Check, gradient_errors
 from ..layers import ACTIVATIONS, Dense, Identity, Layer, Sigmoid, Tanh
 from ..model import Model, binary_to_two_columns, confusion_matrix
 from ..network import Network
@@ -23,6 +23,7 @@ from ..wrappers import unwrap
 
 PROBE = 100  # examples of the batch on which gradients and saturation are measured
 MARGIN = 0.01  # a bounded output within this share of its range from an end is saturated
+ATTEMPTS = 6  # of a gradient check
 BOUNDARY = 80  # points of a decision boundary on each side
 SHOWN = 8  # numbers of a large array that the walkthrough shows
 SMALL = 64  # size of an array that the walkthrough shows completely
@@ -132,16 +133,20 @@ def update_ratios(network: Network, before: Array) -> list[float | None]:
     return ratios
 
 
+def layer_name(layer: Layer) -> str:
+    """Return a short name: "Dense 784-30", "Sigmoid", "LeakyReLU(slope=0.01)"."""
+    return f"Dense {layer.n_in}-{layer.n_out}" if isinstance(layer, Dense) else repr(layer).removesuffix("()")
+
+
 def layer_table(network: Network) -> list[dict[str, Any]]:
     """Return a row for each layer, and one for the activation of the output, which belongs to the loss."""
     rows: list[dict[str, Any]] = []
     width = network.n_in
     for i, layer in enumerate(network.layers):
-        name = f"{type(layer).__name__} {width}-{layer.n_out}" if isinstance(layer, Dense) else repr(layer)
         width = layer.width(width)
         kind = type(layer).__name__.lower() if layer.parameter_shapes or not is_activation(layer) else "activation"
         count = sum(math.prod(shape) for shape in layer.parameter_shapes.values())
-        rows.append({"index": i, "name": name, "kind": kind, "shape": [width], "n_parameters": count})
+        rows.append({"index": i, "name": layer_name(layer), "kind": kind, "shape": [width], "n_parameters": count})
     if network.loss.output_activation == "sigmoid":
         rows.append({"index": None, "name": "Sigmoid of the output", "kind": "output", "shape": [width]})
         rows[-1]["n_parameters"] = 0
@@ -265,15 +270,25 @@ def boundary(network: Network, x: NDArray[Any]) -> tuple[NDArray[np.float32], tu
 
 
 def check(network: Network, x: NDArray[Any], y: NDArray[Any], count: int = 8) -> dict[str, Any]:
-    """Compare the derived gradients of the network with numerical ones, in float64, on a few examples."""
-    checks = list(gradient_errors(network, floats(network, x[:count]), y[:count]))
+    """Compare the derived gradients of the network with numerical ones, in float64, on a few examples.
+
+    A numerical derivative is wrong if the step crosses the kink of a ReLU. Therefore a derivative that differs is
+    checked again on other examples, in other directions: a wrong gradient differs every time.
+    """
+    best: dict[str, Check] = {}
+    for attempt in range(ATTEMPTS):
+        rows = slice(attempt * count, (attempt + 1) * count)
+        if not len(x[rows]) or (best and all(one.passed for one in best.values())):
+            break
+        for one in gradient_errors(network, floats(network, x[rows]), y[rows], rng=attempt):
+            best[one.name] = min(best.get(one.name, one), one, key=lambda each: (not each.passed, each.error))
     return {
-        "largest_relative_error": max(one.error for one in checks),
+        "largest_relative_error": max(one.error for one in best.values()),
         "n_checked": int(network.parameters.size),
         "n_examples": min(count, len(x)),
         "tolerance": TOLERANCE,
-        "ok": all(one.passed for one in checks),
-        "per_layer": [{"name": one.name, "error": one.error, "ok": one.passed} for one in checks],
+        "ok": all(one.passed for one in best.values()),
+        "per_layer": [{"name": one.name, "error": one.error, "ok": one.passed} for one in best.values()],
     }
 
 
@@ -310,10 +325,10 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
         given, result = names[i]
         if isinstance(layer, Dense):
             values = {"W": layer.W, "b": layer.b, given: before[0], result: a[0]}
-            yield _step(f"Forward: {layer!r}", f"{result} = W {given} + b", i, **values)
+            yield _step(f"Forward: {layer_name(layer)}", f"{result} = W {given} + b", i, **values)
         else:
             formula = f"{result} = {_function(layer)}({given})"
-            yield _step(f"Forward: {layer!r}", formula, i, **{given: before[0], result: a[0]})
+            yield _step(f"Forward: {layer_name(layer)}", formula, i, **{given: before[0], result: a[0]})
     p, last = network.loss.activation(a), names[-1][1]
     value = np.array([network.loss.value(a, t)])
     formula = f"p = {network.loss.output_activation}({last}), L = {_loss(network)}"
@@ -330,11 +345,18 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
         else:
             formula = f"d{given} = {_derivative(layer, given, result)} · d{result}"
             values = {f"d{result}": upstream, f"d{given}": dz[0]}
-        yield _step(f"Backward: {layer!r}", formula, i, **values)
+        yield _step(f"Backward: {layer_name(layer)}", formula, i, **values)
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Dense):
             new = {"W": layer.W - lr * layer.dW, "b": layer.b - lr * layer.db}
-            yield _step(f"Step: {layer!r}", f"W ← W - {lr:g} dW, b ← b - {lr:g} db", i, dW=layer.dW, db=layer.db, **new)
+            yield _step(
+                f"Step: {layer_name(layer)}",
+                f"W ← W - {lr:g} dW, b ← b - {lr:g} db",
+                i,
+                dW=layer.dW,
+                db=layer.db,
+                **new,
+            )
 
 
 def _symbols(network: Network) -> list[tuple[str, str]]:

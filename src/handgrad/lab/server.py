@@ -415,11 +415,14 @@ class Answers:
                 raise HandgradError(f"index must be an integer from 0 to {len(run.x_train) - 1}")
             network, rows = run.current().network, slice(index, index + 1)
             x, y, lr = measure.floats(network, run.x_train[rows]), run.y_train[rows], run.lr
+            shown: dict[str, Any] = {"pixels": run.examples.x_train[index]} if run.examples.is_images else {}
+            shown |= {"label": int(run.y_train[index])}
         elif example == SMALL_EXAMPLE:
             network, x, y, lr = small_network()
+            shown = {}
         else:
             raise HandgradError(f"expected a run, or example={SMALL_EXAMPLE}")
-        return answer(measure.walkthrough(network, x, y, lr))
+        return answer({**measure.walkthrough(network, x, y, lr), **shown})
 
     def _snapshot(self, query: Query) -> tuple[Run, Snapshot]:
         """The run of a request, and its weights after the epoch of the request."""

@@ -31,6 +31,7 @@ from .pace import ClosedError, Pace
 from .settings import Settings, check_lr
 
 INTERVAL = 0.1  # seconds between two points of an experiment with one run
+MAX_INTERVAL = 1.0  # seconds, also if measurements then take a larger share
 MEASURING = 0.03  # share of the time that measurements take at most
 EPOCH_INTERVAL = 0.25  # seconds between two epochs that are kept, of runs with very short epochs
 COPY_AGE = 0.05  # seconds for which a copy of the weights is used again
@@ -405,7 +406,7 @@ class Run:
         """Send a point of the curves: the mean loss since the last point, and what is measured now."""
         if self._last_step == self.step:
             return
-        begin, network, trainer = time.perf_counter(), self.network, self.trainer
+        begin, used, network, trainer = time.perf_counter(), time.thread_time(), self.network, self.trainer
         totals, seconds = self._totals(), self._seconds
         if not self._waiting:
             seconds += begin - self._since
@@ -431,7 +432,7 @@ class Run:
             "examples_per_second": count / elapsed if elapsed > 0 else None,
         }
         self._last, self._last_step, self._last_seconds, self._validation = totals, self.step, seconds, {}
-        self._experiment.point(event, time.perf_counter() - begin)
+        self._experiment.point(event, time.thread_time() - used)
         self._since = time.perf_counter() if self._since else 0.0
         self._seconds = seconds
 
@@ -564,11 +565,11 @@ class Experiment:
         self.history.append(event, self._numbers)
 
     def point(self, event: dict[str, Any], seconds: float) -> None:
-        """Append a point, which took some time to measure."""
+        """Append a point, which took some processor time to measure."""
         with self.pace.condition:
             if event["run"] == self.runs[0].id or self.mark != event["step"]:
                 self._numbers += 1
-            interval = max(INTERVAL * len(self.runs), seconds * len(self.runs) / MEASURING)
+            interval = len(self.runs) * min(max(INTERVAL, seconds / MEASURING), MAX_INTERVAL)
             self._next_due = time.perf_counter() + interval
             for run in self.runs:
                 run._due = self.next_due(run._number)
