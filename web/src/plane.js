@@ -138,10 +138,10 @@ export function planeChooser() {
           command("start");
         } }, h("strong", {}, data.title))),
     );
-    text.textContent = store.options.presets.find((each) => each.name === current)?.text ?? "";
+    text.textContent = store.options.presets.find((each) => each.name === current)?.text ?? "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.";
   }
   on("experiment", build);
-  const root = card("Data in the plane", { class: "plane-chooser", help: "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned." }, list, text);
+  const root = card("Data in the plane", { class: "plane-chooser" }, list, text);
   return { root };
 }
 
