@@ -30,8 +30,8 @@ SEVEN = ((0.28, 0.25), (0.72, 0.22), (0.6, 0.5), (0.45, 0.8))
 class Server:
     """The server of the lab in a thread of this process."""
 
-    def __init__(self, port: int = 0) -> None:
-        self.lab = lab_server.Lab()
+    def __init__(self, port: int = 0, own: str | None = None) -> None:
+        self.lab = lab_server.Lab(own)
         app = lab_server.make_app(self.lab, lambda: self.server.should_exit)
         config = uvicorn.Config(app, port=port, log_level="error", ws="none", timeout_graceful_shutdown=2)
         self.server = uvicorn.Server(config)
@@ -452,6 +452,34 @@ def test_the_settings_are_in_the_address(lab, server):
     expect(page.locator("#activation-0")).to_have_value("tanh")
 
 
+def test_a_link_in_the_open_page_changes_the_view_or_the_runs(lab, server):
+    page = lab("run=" + SHORT)
+    name = experiment_of(page, server).id
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # skip to the content
+    expect(page.locator("#view-train")).to_be_focused()
+    page.evaluate("location.hash = '#view=code&run=' + location.hash.split('run=')[1]")
+    expect(page.locator("#tab-code")).to_have_attribute("aria-selected", "true")
+    assert experiment_of(page, server).id == name
+    page.evaluate("location.hash = '#preset=moons'")
+    expect(page.locator("#data-0")).to_have_value("moons")
+    assert experiment_of(page, server).id != name
+
+
+def test_a_page_without_a_place_says_why(lab, server, page):
+    from handgrad.lab.settings import Settings
+
+    for _ in range(2):
+        server.lab.create([Settings(data="moons", n_train=50)])
+    page.goto(server.url)
+    expect(page.locator("main [role=alert]")).to_contain_text("close one of them")
+    for name in list(server.lab._experiments):
+        server.lab.remove(name)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("html[data-ready]")).to_be_visible()
+    page.problems[:] = [problem for problem in page.problems if "409" not in problem]
+
+
 def test_a_reloaded_page_continues_its_run(lab, server):
     page = lab("run=" + SHORT)
     page.click("#epoch")
@@ -609,6 +637,28 @@ def test_every_request_goes_to_the_server_of_the_page(lab, server, page):
         page.click("#step")
         page.wait_for_timeout(100)
     assert [address for address in addresses if not address.startswith(("data:", server.url))] == []
+
+
+def test_class_names_are_shown_as_text(page, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    names = ("<img src=x onerror=alert(1)>", "bird")
+    for k, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            pixels = np.zeros((20, 14), np.uint8)
+            pixels[4 + 6 * k : 9 + 6 * k, 2 + i % 3 : 12] = 255
+            image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    server = Server(own=str(tmp_path))
+    try:
+        page.goto(f"{server.url}#view=mistakes&run=data:own~n_train:16~batch_size:4~hidden:5~epochs:2")
+        expect(page.locator(".confusion thead th").first).to_have_text(names[0])
+        page.keyboard.press("1")
+        page.keyboard.press("x")
+        expect(page.locator(".bars .bar b").first).to_have_text(names[0])
+        expect(page.locator(".sees figcaption")).to_have_text("14 × 20 pixels")
+        page.goto("about:blank")
+    finally:
+        server.close()
 
 
 def test_the_sources_set_text_only_as_text():

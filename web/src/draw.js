@@ -21,13 +21,14 @@ export function drawCard(flip) {
 
   async function showExample() {
     try {
-      const { pixels, side, drawing } = await example();
+      const { pixels, drawing } = await example();
+      const { width, height } = drawing;
       const image = h("canvas");
       const ink = cssColor("--ink");
-      paint(image, pixels, side, side, () => [0, 0, 0]);
+      paint(image, pixels, width, height, () => [0, 0, 0]);
       // The ink of the page on a transparent background, so that examples look like drawings.
       const context = image.getContext("2d");
-      const data = context.getImageData(0, 0, side, side);
+      const data = context.getImageData(0, 0, width, height);
       const [r, g, b] = hexToRgb(ink);
       pixels.forEach((value, i) => data.data.set([r, g, b, value], 4 * i));
       context.putImageData(data, 0, 0);
@@ -59,7 +60,8 @@ export function drawCard(flip) {
 const hexToRgb = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
 
 export function answerCard() {
-  const seen = canvas("What the network sees: an image of 28 by 28 pixels", "seen");
+  const seen = canvas("What the network sees", "seen");
+  const size = h("figcaption", {});
   const answers = h("div", { class: "answers" });
   const bars = h("div", { class: "bars", role: "img", "aria-label": "Probabilities of the classes" });
   const reason = h("p", { class: "reason", role: "status" });
@@ -79,6 +81,10 @@ export function answerCard() {
       return { k, fills, values, root: h("div", { class: "bar" }, h("b", {}, name), h("div", { class: "tracks" }, fills.map((fill) => h("span", { class: "track" }, fill))), values[0]) };
     });
     show(bars, rows.map((row) => row.root));
+    bars.style.setProperty("--name", `${Math.max(1.6, ...classes().map((name) => name.length))}ch`);
+    const [height, width] = runs()[0]?.image ?? [28, 28];
+    size.textContent = `${width} × ${height} pixels`;
+    seen.setAttribute("aria-label", `What the network sees: an image of ${width} by ${height} pixels`);
     update();
   }
 
@@ -94,13 +100,13 @@ export function answerCard() {
     }
     bars.setAttribute("aria-label", `Probabilities of the classes: ${predictions.map((p) => p.probabilities.map((value, k) => `${classes()[k]} ${percent(value, 0)}`).join(", ")).join("; run B: ") || "nothing is drawn"}`);
     if (predictions[0]?.seen) paintImage(seen, bytes(predictions[0].seen));
-    else paint(seen, new Uint8Array(784), 28, 28, () => [0, 0, 0]);
+    else paint(seen, [0], 1, 1, () => [0, 0, 0]);
     show(
       answers,
       (predictions.length ? predictions : runs().map(() => null)).map((p, i) =>
         h(
           "div",
-          { class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""}` },
+          { class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""} ${p?.answer?.length > 2 ? "word" : ""}` },
           runs().length > 1 && h("small", {}, RUNS[i].letter),
           h("strong", {}, p ? (p.answer ?? "?") : ""),
           h("span", {}, p ? (p.answer === null ? "not sure" : percent(p.confidence, 0)) : ""),
@@ -125,9 +131,8 @@ export function answerCard() {
       const change = bytes(found.change);
       const [after, difference] = [canvas(`The changed image, which the network reads as ${found.to}`), canvas("The change: blue pixels become darker, orange pixels brighter")];
       paintImage(after, pixels);
-      const side = Math.round(Math.sqrt(change.length));
       const largest = Math.max(1, ...Array.from(change, (value) => Math.abs(value - 128)));
-      paint(difference, change, side, side, (value) => diverging((value - 128) / largest));
+      paint(difference, change, found.width, found.height, (value) => diverging((value - 128) / largest));
       show(
         flipped,
         h("figure", {}, difference, h("figcaption", {}, `change, norm ${fixed(found.norm, 2)}`)),
@@ -151,7 +156,7 @@ export function answerCard() {
   const root = card(
     "What the network sees",
     { class: "answer-card" },
-    h("div", { class: "sees" }, h("figure", {}, seen, h("figcaption", {}, "28 × 28 pixels")), answers),
+    h("div", { class: "sees" }, h("figure", {}, seen, size), answers),
     bars,
     reason,
     twin,

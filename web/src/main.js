@@ -1,7 +1,7 @@
 // The page of handgrad lab: builds the views and keeps the visible one up to date.
 import "uplot/dist/uPlot.min.css";
 import "../style.css";
-import { getJson } from "./api.js";
+import { ApiError, getJson } from "./api.js";
 import { codeView } from "./code.js";
 import { presetCards } from "./compare.js";
 import { curveCard } from "./curves.js";
@@ -103,6 +103,10 @@ function build() {
     panels[name].setAttribute("aria-labelledby", `tab-${name}`);
   }
   show(main, Object.values(panels));
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the part of the address after # has the settings
+    panels[store.view].focus();
+  });
 
   // ---- Updates: only what is visible ---------------------------------------------------------------------------------
 
@@ -245,17 +249,27 @@ async function open(hash, fresh) {
   emit("view");
 }
 
+/** A link was opened in this page: another view, or other runs. */
+async function follow(hash) {
+  const found = link.decode(hash, store.options.defaults);
+  const { settings } = wanted(found);
+  const text = (list) => link.encode({ runs: list });
+  const same = !(found.preset || found.runs.length) || text(settings) === text(runs().map((run) => run.settings));
+  if (!same) await open(hash, false);
+  else if (found.view) openView(found.view);
+}
+
 async function start() {
   applyTheme();
   try {
     store.options = await getJson("/api/options");
     build();
     await open(location.hash, true);
-    addEventListener("hashchange", () => open(location.hash, false).catch((error) => toast(error.message, "error")));
+    addEventListener("hashchange", () => follow(location.hash).catch((error) => toast(error.message, "error")));
     document.documentElement.dataset.ready = "";
   } catch (error) {
-    document.getElementById("loading").textContent = error.message;
-    throw error;
+    show(document.getElementById("views"), h("p", { class: "empty", role: "alert" }, error.message), h("button", { type: "button", onclick: () => location.reload() }, "Try again"));
+    if (!(error instanceof ApiError)) throw error;
   }
 }
 

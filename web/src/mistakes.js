@@ -88,6 +88,7 @@ export function mistakesView() {
       })),
     );
     show(matrix, h("table", { class: "confusion" }, h("caption", { class: "visually-hidden" }, "Confusion matrix: rows are true classes, columns are answers. Move with the arrow keys, select with Enter."), h("thead", {}, h("tr", {}, h("td", { class: "corner" }, h("span", {}, "true ↓ answer →")), classes.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, body)));
+    matrix.style.setProperty("--classes", classes.length + 1);
     matrix.dataset.epoch = store.epoch ?? "now";
     if (focused) matrix.querySelector(`[data-cell="${focused}"]`)?.focus();
   }
@@ -177,10 +178,13 @@ export function layerFigures(layers) {
 /** Bars of probabilities. */
 export function probabilityBars(classes, probabilities) {
   const best = probabilities.indexOf(Math.max(...probabilities));
-  return h("div", { class: "bars small", role: "img", "aria-label": `Probabilities: ${probabilities.map((p, k) => `${classes[k]} ${percent(p, 0)}`).join(", ")}` }, probabilities.map((p, k) => {
+  const names = `${Math.max(1.6, ...classes.map((name) => name.length))}ch`;
+  const bars = h("div", { class: "bars small", role: "img", "aria-label": `Probabilities: ${probabilities.map((p, k) => `${classes[k]} ${percent(p, 0)}`).join(", ")}` }, probabilities.map((p, k) => {
     const fill = h("i", { class: "run-a" });
     fill.style.setProperty("--share", p);
     return h("div", { class: `bar ${k === best ? "best" : ""}` }, h("b", {}, classes[k]), h("div", { class: "tracks" }, h("span", { class: "track" }, fill)), h("span", { class: "value" }, percent(p, 0)));
   }));
+  bars.style.setProperty("--name", names);
+  return bars;
 }
 

@@ -1,6 +1,7 @@
 // Arrays as images: one value is one pixel of a canvas that the style sheet enlarges.
 import { h } from "./dom.js";
 import { diverging, grey } from "./colors.js";
+import { imageShape } from "./store.js";
 
 /** A canvas with a text for screen readers. */
 export function canvas(label, className = "") {
@@ -29,8 +30,8 @@ export function paint(element, values, width, height, color) {
 
 /** Paint an image of bytes, 0 black. */
 export function paintImage(element, pixels) {
-  const side = Math.round(Math.sqrt(pixels.length));
-  paint(element, pixels, side, side, (value) => grey(value / 255));
+  const [height, width] = imageShape(pixels.length);
+  paint(element, pixels, width, height, (value) => grey(value / 255));
 }
 
 /** Paint weights: blue below 0, orange above, with the strongest colour at ±scale. */

@@ -1,7 +1,7 @@
 // Ask every run what it answers to the drawing: after each change of the drawing, and while the network trains.
 import { getJson, bytes, Latest, postBytes, query } from "./api.js";
 import { throttle, toast } from "./dom.js";
-import { emit, isImage, on, runs, store } from "./store.js";
+import { emit, imageShape, isImage, on, runs, store } from "./store.js";
 
 const latest = new Latest(40); // the server answers 60 requests a second, also of two runs
 let version = 0; // of the drawing: an answer to an older one is dropped
@@ -41,8 +41,8 @@ export async function example() {
   const index = Math.floor(Math.random() * (run.n_validation || 1));
   const found = await getJson(`/api/runs/${run.id}/activations${query({ index })}`);
   const pixels = bytes(found.pixels);
-  const side = Math.round(Math.sqrt(pixels.length));
-  return { pixels, side, drawing: { width: side, height: side, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index } };
+  const [height, width] = imageShape(pixels.length);
+  return { pixels, drawing: { width, height, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index } };
 }
 
 const again = throttle(predict, 250);

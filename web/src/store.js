@@ -30,6 +30,13 @@ export const store = {
 export const runs = () => store.experiment?.runs ?? [];
 export const dataset = () => store.options?.datasets.find((data) => data.name === runs()[0]?.settings.data) ?? null;
 export const isImage = () => dataset()?.image ?? false;
+/** [height, width] of an image with this number of pixels: that of the data, or a square if a recipe reduces the images. */
+export function imageShape(n) {
+  const shape = runs()[0]?.image;
+  if (shape && shape[0] * shape[1] === n) return shape;
+  const side = Math.round(Math.sqrt(n));
+  return side * side === n ? [side, side] : [1, n];
+}
 export const isRunning = () => store.experiment?.status === "running";
 export const last = (run) => run.points.at(-1) ?? null;
 

@@ -4,7 +4,7 @@ import { card, h, numbers, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { fixed, number } from "./format.js";
 import { canvas, paintWeights, scaleOf } from "./pixels.js";
-import { isImage, runs, store } from "./store.js";
+import { imageShape, isImage, runs, store } from "./store.js";
 
 const FIRST = 60; // tiles that are shown until the person asks for all
 
@@ -28,11 +28,11 @@ export function scaleLegend() {
 
 /** Paint the weights of up to `most` units as images of pixels: an element for each unit. */
 export function unitImages(values, [n, m], most) {
-  const side = Math.round(Math.sqrt(m));
+  const [height, width] = imageShape(m);
   const scale = scaleOf(values);
   return Array.from({ length: Math.min(n, most) }, (_, i) => {
     const picture = canvas(`Weights of unit ${i}`, "unit-image");
-    paintWeights(picture, values.subarray(i * m, (i + 1) * m), side, side, scale);
+    paintWeights(picture, values.subarray(i * m, (i + 1) * m), width, height, scale);
     return picture;
   });
 }
@@ -80,8 +80,7 @@ export function firstWeightsCard(r) {
   function draw() {
     if (!shown) return;
     const [n, m] = shown.shape;
-    const side = Math.round(Math.sqrt(m));
-    if (side * side !== m) return;
+    const [height, width] = imageShape(m);
     const visible = all ? n : Math.min(n, FIRST);
     if (elements.length !== visible) {
       elements = Array.from({ length: visible }, (_, i) => {
@@ -96,7 +95,7 @@ export function firstWeightsCard(r) {
       more.textContent = `Show all ${n} units`;
     }
     const scale = scaleOf(shown.values);
-    elements.forEach(({ picture }, i) => paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), side, side, scale));
+    elements.forEach(({ picture }, i) => paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), width, height, scale));
     legend.draw();
     legend.set(scale);
     drawActivations();
@@ -128,10 +127,10 @@ export function firstWeightsCard(r) {
       return;
     }
     const [, m] = shown.shape;
-    const side = Math.round(Math.sqrt(m));
+    const [height, width] = imageShape(m);
     const row = shown.values.subarray(selected * m, (selected + 1) * m);
     const picture = canvas(`Weights of unit ${selected}`, "large");
-    paintWeights(picture, row, side, side, scaleOf(shown.values));
+    paintWeights(picture, row, width, height, scaleOf(shown.values));
     const value = activation(selected);
     show(detail, picture, h("div", {}, h("h3", {}, `Hidden unit ${selected}`), h("p", {}, "Ink on an orange pixel increases the weighted input z of this unit, ink on a blue pixel decreases it."), h("p", {}, `Weights from ${fixed(row.reduce((a, b) => Math.min(a, b)), 2)} to ${fixed(row.reduce((a, b) => Math.max(a, b)), 2)}.`, value === null ? "" : ` Activation for the drawing: ${number(value)}.`)));
   }
