@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 import handgrad
 from handgrad.data.synthetic import synthetic_digits
 from handgrad.errors import HandgradError
-from handgrad.images import as_digit, decoding, predict_image
+from handgrad.images import as_digit, decoding, detector, predict_image
 from handgrad.images.segmentation import box_mean, label, maximum_filter, minimum_filter, remove_lines
 from handgrad.recipes import RECIPES
 
@@ -218,6 +218,53 @@ def test_answer_below_the_threshold_is_not_sure() -> None:
     assert reading.confidence == pytest.approx(0.1)
     assert reading.reason == "the confidence 10% is below 60%"
     assert sum(reading.probabilities.values()) == pytest.approx(1)
+
+
+# ---- The detector of digits ------------------------------------------------------------------------------------------
+
+
+def letters(text: str, size: int) -> list[NDArray[np.uint8]]:
+    """Printed letters, each dark on a bright sheet."""
+    sheets = []
+    for character in text:
+        image = Image.new("L", (3 * size, 3 * size), 240)
+        font = ImageFont.load_default(size=2 * size)
+        ImageDraw.Draw(image).text((1.5 * size, 1.5 * size), character, fill=30, font=font, anchor="mm")
+        sheets.append(np.asarray(image))
+    return sheets
+
+
+@pytest.mark.parametrize("size", [20, 60])
+def test_letters_are_not_sure(model: handgrad.Model, size: int) -> None:
+    readings = [predict_image(model, sheet)[0] for sheet in letters("AEFHKMNRTVWXYaehkmnrwx", size)]
+    assert sum(reading.label is not None for reading in readings) <= 1
+    assert "this does not look like a digit" in {reading.reason for reading in readings}
+
+
+def test_printed_and_drawn_digits_are_digits(model: handgrad.Model) -> None:
+    # A network of synthetic digits does not know all printed ones. The detector must not be what rejects them.
+    sheets = letters("0123456789", 40)
+    reasons = [reading.reason for sheet in sheets for reading in predict_image(model, sheet)]
+    assert sum(reason.startswith("this ") for reason in reasons) <= 1
+    x, y, _, _ = synthetic_digits(300, 10, seed=5)
+    p = detector.probabilities(x)
+    assert (p[:, detector.OTHER] > 0.5).mean() <= 0.02
+    assert (p.argmax(axis=1) == y).mean() >= 0.95
+
+
+def test_detector_is_only_used_for_models_that_read_digits(model: handgrad.Model) -> None:
+    """A model of clothes or of another alphabet may also have ten classes with the names 0 to 9."""
+    assert detector.reads_digits(model)
+    x, y, _, _ = synthetic_digits(600, 10, seed=6)
+    other = handgrad.Network([784, 10], activation="relu", loss="cross_entropy", rng=0)
+    other.image_shape = (28, 28)
+    other.fit(x, (y + 3) % 10, optimizer=handgrad.Adam(0.01), epochs=10, rng=0)
+    assert not detector.reads_digits(other)
+    named = handgrad.Network([784, 10], rng=0)
+    named.image_shape, named.classes = (28, 28), tuple("abcdefghij")
+    assert not detector.reads_digits(named)
+    for sheet in letters("AHKX", 40):
+        assert "look like" not in predict_image(other, sheet)[0].reason
 
 
 @pytest.mark.parametrize("noise", [0, 4, 12, 30])

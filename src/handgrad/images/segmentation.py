@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .decoding import LUMA, block_mean
+from .shadows import remove_shadow_edges
 
 Ink = NDArray[np.float32]  # (height, width), 0 for background, up to 1 for strokes
 Mask = NDArray[np.bool_]  # (height, width)
@@ -151,6 +152,7 @@ def _segment(grey: Ink) -> _Page | None:
     The more likely polarity is accepted if its contrast is clear. Otherwise both are compared, and must differ from the
     paper around them.
     """
+    grey = remove_shadow_edges(grey)
     pages: list[tuple[float, _Page]] = []
     for contrast in contrasts(grey):
         without = remove_lines(contrast.ink)
