@@ -83,7 +83,8 @@ def clean_notebooks(app: Any, error: Exception | None) -> None:
     """Make all notebooks of a build portable."""
     if error is not None:
         return
-    pages = {Path(name).name: Path(app.srcdir, name).parent for name in app.env.found_docs}
+    files = [Path(app.srcdir, f"{name}.md") for name in app.env.found_docs]
+    pages = {path.stem: path.parent for path in files if "{nb-download}" in path.read_text()}  # their names are unique
     for path in Path(app.outdir).glob("_downloads/*/*.ipynb"):
         notebook = portable(json.loads(path.read_text()), pages[path.stem], app.config.html_baseurl)
         path.write_text(json.dumps(notebook, indent=1) + "\n")

@@ -58,6 +58,10 @@ def test_a_page_that_is_offered_as_a_notebook_uses_only_what_is_installed(path: 
     assert needs_the_repository("\n".join(CELL.findall(NOTEBOOKS[path]))) == []
 
 
+def test_the_names_of_the_notebooks_are_unique() -> None:
+    assert len({path.stem for path in NOTEBOOKS}) == len(NOTEBOOKS)
+
+
 def test_code_that_needs_the_repository_is_noticed() -> None:
     assert needs_the_repository("from handgrad.data import load\nimport numpy as np\nopen('digit.png', 'w')") == []
     code = "import sys\nsys.path.insert(0, '../examples')\nfrom benchmarks.steps import main\nimport records"
