@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import os
-
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
