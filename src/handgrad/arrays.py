@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -99,6 +100,71 @@ def row_blocks(count: int, rows: int = 1024) -> list[slice]:
     return [slice(first, first + rows) for first in range(0, count, rows)]
 
 
+# ---- Examples in files -----------------------------------------------------------------------------------------------
+
+
+class Rows(ABC):
+    """Examples in files, which are read when they are used: they replace the array x where it does not fit into memory.
+
+    A slice is a view, as that of an array. An array of indices reads these examples, and `numpy.asarray` reads all. See
+    `handgrad.data.stream`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (count, n_in) or (count, height, width).
+    dtype : numpy.dtype
+        Type of the elements.
+    in_blocks : bool
+        Whether the random order of an epoch mixes neighbouring examples only in a buffer.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    in_blocks = False
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def __getitem__(self, rows: Any) -> Any:
+        """Return a view for a slice, and an array for indices."""
+
+    @abstractmethod
+    def subset(self, rows: NDArray[np.intp]) -> Rows:
+        """Return the examples with these indices, without reading them."""
+
+    @abstractmethod
+    def in_order(self, rng: np.random.Generator) -> RowsInOrder:
+        """Return the examples of one epoch, in a random order."""
+
+    @abstractmethod
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all examples."""
+
+
+class RowsInOrder(ABC):
+    """The examples of one epoch: `order[first:last]` are the next indices, and `take` copies their examples."""
+
+    @abstractmethod
+    def __getitem__(self, positions: slice) -> NDArray[np.intp]:
+        """Return the indices of the examples at these positions. The positions must ascend."""
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.intp], axis: int = 0, out: Any = None, mode: str = "clip") -> Any:
+        """Copy these examples, at positions that were asked for last, to `out`: `numpy.take` calls this method."""
+
+
 # ---- Inputs, labels, weights -----------------------------------------------------------------------------------------
 
 
@@ -138,6 +204,8 @@ def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = 
     HandgradError
         For other shapes, no examples, values that are not finite, and pixels out of range.
     """
+    if isinstance(x, Rows):
+        return _check_rows(x, n_in, image_shape)
     x = as_array("x", x)
     if x.dtype.kind not in "fiub":
         raise HandgradError(f"x has dtype {x.dtype}: expected numbers, or images with pixels 0 to 255 or in [0, 1]")
@@ -157,6 +225,20 @@ def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = 
     if x.dtype.kind == "f":
         _check_finite(x.reshape(len(x), n_in))
     return _check_pixels(x) if x.ndim == 3 else x
+
+
+def _check_rows(x: Rows, n_in: int, image_shape: tuple[int, int] | None) -> Any:
+    """Validate the shape and the type of examples in files: images of integer pixels."""
+    expected = (
+        f"({len(x)}, height, width), uint8, with {n_in} pixels"
+        if image_shape is None
+        else f"images of {image_shape} pixels"
+    )
+    if len(x) == 0 or x.ndim != 3 or x.dtype != np.uint8 or math.prod(x.shape[1:]) != n_in:
+        raise HandgradError(f"x has shape {x.shape} and dtype {x.dtype}: expected {expected}")
+    if image_shape is not None and x.shape[1:] != image_shape:
+        raise HandgradError(f"x has images of {x.shape[1:]} pixels: expected {image_shape}")
+    return x
 
 
 def _check_finite(x: NDArray[Any]) -> None:
@@ -192,7 +274,7 @@ def _check_pixels(x: NDArray[Any]) -> NDArray[Any]:
 
 def as_floats(x: NDArray[Any], out: Array) -> Array:
     """Write checked inputs into the float buffer `out` (count, n_in). Integer pixels are divided by 255."""
-    rows = x.reshape(out.shape)
+    rows = np.asarray(x).reshape(out.shape)  # reads the examples of Rows
     if x.ndim == 3 and x.dtype == np.uint8:
         np.multiply(rows, PIXEL, out=out, dtype=out.dtype)
     else:
