@@ -90,6 +90,20 @@ def test_options_describe_everything_that_the_page_offers(client):
     assert options["defaults"]["data"] in ("mnist", "synthetic")
 
 
+def test_own_images_are_the_first_choice(tmp_path, digits):
+    x, y, x_test, y_test = digits
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    with TestClient(make_app(Lab(str(tmp_path / "own.npz"))), base_url=ADDRESS) as client:
+        defaults = client.get("/api/options").json()["defaults"]
+        assert (defaults["data"], defaults["n_train"]) == ("own", 500)
+        made = client.post("/api/experiments", json={"runs": [defaults]}).json()
+        assert made["runs"][0]["image"] == [8, 8]
+        run = made["runs"][0]["id"]
+        answer = client.post(f"/api/runs/{run}/predict?width=60&height=60&channels=1", content=drawing()).json()
+        assert len(base64.b64decode(answer["seen"])) == 64
+        assert f'data = load("{tmp_path / "own.npz"}")' in client.get(f"/api/runs/{run}/code").text
+
+
 def test_experiment_is_described_and_trained(client, create, finish):
     made = create({**DIGITS, "epochs": 1})
     (run,) = made["runs"]

@@ -13,6 +13,7 @@ from handgrad import Callback
 from handgrad.lab import history as history_module
 from handgrad.lab.examples import Library
 from handgrad.lab.history import History
+from handgrad.lab.measure import update_ratios
 from handgrad.lab.session import NotFoundError
 from handgrad.lab.settings import Settings
 
@@ -56,13 +57,15 @@ def test_weights_and_metrics_are_those_of_a_trainer_without_the_lab(experiment, 
 def test_step_takes_one_step_and_measures_it(experiment, finish, events):
     lab = experiment()
     for number in (1, 2, 3):
+        before = lab.runs[0].current().network
         finish(lab, "step")
         assert (lab.status, lab.runs[0].step) == ("paused", number)
+        after = lab.runs[0].current()
         point = events(lab, "point")[-1]
         assert point["step"] == number
         assert point["loss"] > 0
-        assert all(0 < ratio < 1 for ratio in point["update_ratios"])
-        assert len(point["gradient_norms"]) == 2
+        assert point["update_ratios"] == update_ratios(after.network, before.parameters)
+        assert point["gradient_norms"] == lab.runs[0]._probe.measure(after.parameters).gradient_norms
 
 
 def test_epoch_stops_after_the_validation_of_the_epoch(experiment, finish, events):
@@ -237,6 +240,19 @@ def test_diverged_run_says_so_and_the_other_run_goes_on(experiment, finish, even
     assert "training diverged at step" in message
     assert np.isfinite(lab.runs[0].current().parameters).all()
     assert lab.runs[1].step == 60
+
+
+def test_error_in_the_thread_ends_the_run_and_not_the_experiment(experiment, finish, events, capsys):
+    lab = experiment(POINTS, replace(POINTS, lr=0.2))
+
+    def fail(*_):
+        raise RuntimeError("mine")
+
+    lab.runs[0].trainer.optimizer.train_step = fail
+    finish(lab)
+    assert [run.status for run in lab.runs] == ["failed", "finished"]
+    assert lab.status == "failed"
+    assert "RuntimeError: mine" in capsys.readouterr().err
 
 
 def test_events_have_null_instead_of_nan():

@@ -257,7 +257,7 @@ class Answers:
                     "units": [1, MAX_UNITS],
                     "body": MAX_BODY,
                 },
-                "defaults": Settings(data=digits).to_json(),
+                "defaults": _defaults(datasets, digits).to_json(),
                 "presets": presets(digits),
             }
         )
@@ -428,6 +428,14 @@ class Answers:
         """The run of a request, and its weights after the epoch of the request."""
         run = self.lab.run(query.path["run"])
         return run, run.snapshot(query.integer("epoch", 0, 1_000_000))
+
+
+def _defaults(datasets: list[dict[str, Any]], digits: str) -> Settings:
+    """The first settings of the page: those of the user's images if there are any."""
+    own = next((row for row in datasets if row["name"] == "own" and row["n_train"] >= Settings.batch_size), None)
+    if own is None:
+        return Settings(data=digits)
+    return Settings(data="own", n_train=min(Settings.n_train, own["n_train"]))
 
 
 def _require_images(run: Run) -> None:

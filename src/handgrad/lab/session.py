@@ -12,6 +12,7 @@ import math
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +181,7 @@ class Run:
             "steps_per_epoch": self.epoch_steps,
             "classes": self.examples.classes,
             "image": list(self.examples.shape) if self.examples.is_images else None,
-            "status": self.status,
+            "status": self._experiment.status if self.status == "ready" else self.status,
             "message": self.message,
             "step": self.step,
             "lr": self.lr,
@@ -268,6 +269,9 @@ class Run:
                 self._point()
         except (HandgradError, MemoryError) as error:
             status, message = "failed", str(error) or "not enough memory"
+        except Exception:  # an error of handgrad: the page must not wait for this run
+            traceback.print_exc()
+            status, message = "failed", "the training failed: the terminal shows the reason"
         finally:
             with self._experiment.pace.condition:
                 self._waiting, self._copy_wanted = True, False
