@@ -144,6 +144,7 @@ _SUBPACKAGES = (
     "cli",
     "data",
     "diagnostics",
+    "distributed",
     "export",
     "images",
     "interop",

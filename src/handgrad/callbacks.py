@@ -286,6 +286,7 @@ class Checkpoint(Callback):
     """
 
     order = 2  # after all others, whose states it saves
+    main_process_only = True
 
     def __init__(self, path: str | os.PathLike[str], max_share: float = 1.0) -> None:
         self.path, self.max_share = as_path(path), check_fraction("Checkpoint: max_share", max_share, "(0, 1]")
@@ -324,6 +325,8 @@ class CSVLogger(Callback):
     HandgradError
         From `fit`, if the file cannot be written.
     """
+
+    main_process_only = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = as_path(path)

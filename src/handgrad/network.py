@@ -210,7 +210,7 @@ class Network(Model):
         rng : int, numpy.random.Generator or None
             Seed of the order of the examples.
         **options
-            Other options of `Trainer`: schedule, callbacks, augment, teacher, perturb.
+            Other options of `Trainer`: schedule, callbacks, augment, teacher, perturb, comm, sync_every.
 
         Returns
         -------
@@ -233,7 +233,7 @@ class Network(Model):
         from .optimizers import make_optimizer  # late: the layers of the package above this one
         from .training import Trainer
 
-        names = ("schedule", "callbacks", "augment", "teacher", "perturb")
+        names = ("schedule", "callbacks", "augment", "teacher", "perturb", "comm", "sync_every")
         chosen = {name: options.pop(name) for name in names if name in options}
         trainer = Trainer(self, make_optimizer(optimizer, lr), batch_size=batch_size, rng=rng, **chosen)
         return trainer.fit(
@@ -309,7 +309,7 @@ class Network(Model):
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
         self._loss.allocate(batch, width, self.dtype)
-        self._batch, self._mean = batch, np.array(1 / batch, self.dtype)
+        self._batch, self._mean = batch, np.array(1 / max(batch, 1), self.dtype)
 
     # ---- Inference ---------------------------------------------------------------------------------------------------
 

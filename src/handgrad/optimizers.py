@@ -104,7 +104,7 @@ class Optimizer(ABC):
     def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
         """Update one block of θ and of the state in place. `scratch` is memory of the block's size; g is only read."""
 
-    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
+    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: float | Array | None = None) -> Array:
         """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
         x, t and weight are those of `Network.backprop`.
@@ -163,10 +163,11 @@ class Optimizer(ABC):
     def _attach(self, network: Network) -> None:
         """Divide θ, g and the state into blocks with the same `lr_scale`.
 
-        A network other than the last one starts with an empty state.
+        A network with other parameters than the last one starts with an empty state.
         """
         theta, g = network.parameters, network.gradient_buffer
-        if self._network not in (None, network) or self.state.shape[1] == 0:
+        another = self._network is not None and self._network.parameters is not theta
+        if another or self.state.shape[1] == 0:
             self.state = aligned_empty(self.n_slots * theta.size, theta.dtype).reshape(self.n_slots, theta.size)
             self.state[...] = self.steps = 0
         elif self.state.shape[1] != theta.size:
@@ -237,7 +238,7 @@ class SGD(Optimizer):
 
     momentum = Misnamed("use the optimizer Momentum or Nesterov")
 
-    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
+    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: float | Array | None = None) -> Array:
         """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
         lr g is the gradient of lr L. So the loss carries lr, which saves a pass over θ: 10 % of a step of 784-30-10.

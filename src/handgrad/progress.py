@@ -29,6 +29,7 @@ class ProgressBar(Callback):
     """
 
     shows_progress = True
+    main_process_only = True
 
     def __init__(self) -> None:
         self.bar: Any = None

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import (
     Array,
+    Rows,
     Seed,
     aligned_empty,
     as_array,
@@ -28,6 +29,7 @@ from .arrays import (
     check_inputs,
     check_int,
     check_sample_weight,
+    row_blocks,
     spawn_rngs,
 )
 from .checks import after_training, before_training, check_views
@@ -43,6 +45,7 @@ from .errors import (
 )
 from .history import History as History
 from .history import format_metric
+from .losses import Loss
 from .model import Evaluation, Model, NotFiniteError
 from .network import Network
 from .optimizers import Optimizer, make_optimizer
@@ -50,11 +53,15 @@ from .schedules import Schedule, make_schedule
 from .tables import Table
 
 if TYPE_CHECKING:
+    from .distributed.data_parallel import Communicator, DataParallel
     from .progress import ProgressBar
 
 # Floats that are gathered, and converted from integer pixels, at a time: 1.5 MiB in float32, few enough to stay in the
 # cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
 GATHER_FLOATS = 400_000
+
+# Floats of the targets above which they are made for each block, instead of once: 40 MB in float32.
+TARGET_FLOATS = 10_000_000
 
 MAX_COUNT = 1 << 63  # larger integers are not counts, and may not fit into a float
 
@@ -122,11 +129,14 @@ class Callback(KnownAttributes):
     Callbacks with a lower `order` are called first, and callbacks with the same `order` in the order of the list. The
     `order` of EMA and SWA is -1, that of EarlyStopping is 1, that of Checkpoint is 2, and that of all others is 0.
 
-    A callback with `shows_progress` replaces the progress bar that `Trainer.fit` adds by default.
+    A callback with `shows_progress` replaces the progress bar that `Trainer.fit` adds by default. In a training with
+    several processes, a callback with `main_process_only`, because it writes a file or prints, is only called in the
+    process with rank 0; the other callbacks are called in every process.
     """
 
-    order = 0
+    order: float = 0
     shows_progress = False
+    main_process_only = False
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Run before the first step of a `fit`."""
@@ -186,6 +196,13 @@ class Trainer:
         Changes a batch before its step.
     rng : int, numpy.random.Generator or None
         Seed of shuffling and of `augment`.
+    comm : Communicator, optional
+        Data-parallel training: the communicator of several processes, as MPI.COMM_WORLD of mpi4py. Every process calls
+        `fit` with the same examples, computes the gradient of its rows of each batch, and receives the sum. See
+        `handgrad.distributed`.
+    sync_every : int, optional
+        Local SGD, with `comm`: every process takes steps with the gradient of its own rows, and the weights are
+        averaged after this number of steps. By default, the gradients are summed at every step.
 
     Attributes
     ----------
@@ -224,6 +241,8 @@ class Trainer:
         teacher: Model | None = None,
         perturb: Perturbation | None = None,
         rng: Seed = None,
+        comm: Communicator | None = None,
+        sync_every: int | None = None,
     ) -> None:
         if not isinstance(network, Network):
             raise HandgradError(f"Trainer: network must be a Network, got {network!r}")
@@ -259,6 +278,11 @@ class Trainer:
         self._block: tuple[Array, Array, Array | None, int] | None = None  # z, t, w and the first batch of this block
         self._warned: set[str] = set()
         self._progress: ProgressBar | None = None  # the progress bar of the current `fit`
+        self._parallel: DataParallel | None = None
+        if comm is not None or sync_every is not None:
+            from .distributed.data_parallel import DataParallel  # late: a feature on the core
+
+            self._parallel = DataParallel(self, comm, sync_every)
 
     @property
     def epochs(self) -> int:
@@ -285,7 +309,7 @@ class Trainer:
 
         Parameters
         ----------
-        x : array-like of shape (count, n_in) or (count, height, width)
+        x : array-like of shape (count, n_in) or (count, height, width), or Rows
             Numbers, or images: see `handgrad.arrays.check_inputs`. Training on images sets the network's `image_shape`.
         y : array-like of shape (count,) or (count, n_out)
             Labels, or one row of targets per example.
@@ -333,14 +357,14 @@ class Trainer:
         check_attributes(self, self.optimizer, network, *network.layers)
         check_views(network)
         x = network.check_inputs(x)
-        t = network.loss.targets(y, len(x), network.n_out, network.dtype)
+        t = make_targets(network.loss, y, len(x), network.n_out, network.dtype)
         image_shape = x.shape[1:] if x.ndim == 3 else network.image_shape
         if sample_weight is not None:
             check_sample_weight(sample_weight, len(x), network.dtype)
         if isinstance(validation, int | float | np.number):
             chosen, others = split(len(x), float(validation))
-            validation = x[others], as_array("y", y)[others]
-            x, t = x[chosen], t[chosen]
+            validation = _subset(x, others), as_array("y", y)[others]
+            x, t = _subset(x, chosen), _subset(t, chosen)
             sample_weight = None if sample_weight is None else as_array("sample_weight", sample_weight)[chosen]
         if validation is not None:  # before the first epoch, not after it
             if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -358,12 +382,15 @@ class Trainer:
         if x.ndim == 3 and x.dtype != np.uint8:
             x = x.reshape(len(x), network.n_in)
         self.optimizer.refresh()
+        if self._parallel is not None:
+            self._parallel.start(x, t, w)
         known, first = t if self.teacher is None else None, self.epoch
         if self.epoch == 0:
             self._warn(before_training(network, x, known, self.epochs * len(x), names))
         self._progress = self._progress_bar(progress)
         try:
-            history = self._run(x, t, w, validation)
+            with contextlib.nullcontext() if self._parallel is None else self._parallel.limited_threads():
+                history = self._run(x, t, w, validation)
         finally:
             if self._progress is not None:
                 self._progress.close()
@@ -377,7 +404,7 @@ class Trainer:
         """The progress bar of a `fit`. By default there is one in a terminal or a notebook."""
         if progress not in (None, True, False):
             raise HandgradError(f"progress must be True, False or None, got {progress!r}")
-        if progress is False:
+        if progress is False or not self.is_main_process:
             return None
         from .progress import ProgressBar, is_interactive  # late: a feature on the core
 
@@ -385,10 +412,15 @@ class Trainer:
             return ProgressBar()
         return None
 
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes and prints: the one with rank 0, or the only one."""
+        return self._parallel is None or self._parallel.rank == 0
+
     def _warn(self, problems: dict[str, str]) -> None:
         """Warn of each kind of problem once."""
         for kind, message in problems.items():
-            if kind not in self._warned:
+            if kind not in self._warned and self.is_main_process:
                 self._warned.add(kind)
                 warnings.warn(message, HandgradWarning, stacklevel=calls_of_handgrad())
 
@@ -407,7 +439,8 @@ class Trainer:
             lr = self._lr()
             self._last_good = network.parameters.copy(), self.optimizer.state_dict()
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported by DivergedError
-                loss, accuracy = self._train_epoch(x, t, w)
+                train_epoch = self._train_epoch if self._parallel is None else self._parallel.train_epoch
+                loss, accuracy = train_epoch(x, t, w)
                 size = float(np.vdot(network.parameters, network.parameters))
                 self.metrics = {"loss": loss, "lr": lr} | ({} if accuracy is None else {"accuracy": accuracy})
                 if math.isfinite(loss + size):
@@ -430,7 +463,8 @@ class Trainer:
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
         try:
-            self.validation = evaluation = self.network.evaluate(x, y)
+            model = self.network if self._parallel is None else self._parallel
+            self.validation = evaluation = model.evaluate(x, y)
         except NotFiniteError:
             self._raise_diverged(self.batch)
         self.metrics["val_loss"] = evaluation.loss
@@ -515,13 +549,19 @@ class Trainer:
         # mode="clip": the indices are valid, and the default mode would write to `out` through a temporary array
         np.take(x, chosen, axis=0, out=out, mode="clip")
 
+    def _batches_per_block(self) -> int:
+        return max(1, GATHER_FLOATS // (self.network.n_in * self._batch_size))
+
     def _shuffled_blocks(
         self, x: NDArray[Any], t: Array, w: Array | None
     ) -> Iterator[tuple[Array, Array, Array | None]]:
         """The examples, targets and weights in a new order, several whole batches at a time, in the same buffers."""
-        order = self._permutation(len(t))
+        order: Any
+        order = source_rows = x.in_order(self.shuffling) if isinstance(x, Rows) else self._permutation(len(t))
+        if not isinstance(x, Rows):
+            source_rows = x
         n_in, n_out, dtype = self.network.n_in, t.shape[1], self.network.dtype
-        block = max(1, GATHER_FLOATS // (n_in * self._batch_size)) * self._batch_size
+        block = self._batches_per_block() * self._batch_size
         rows, count = min(block, len(t)), -(-len(t) // block)
         background = self.augment is not None or self.teacher is not None
         buffers = [
@@ -533,14 +573,19 @@ class Trainer:
 
         def fill(number: int) -> tuple[Array, Array, Array | None]:
             chosen = order[number * block : (number + 1) * block]
+            if self._parallel is not None and self.augment is None:  # augmentation draws random numbers for all rows
+                chosen = chosen[self._parallel.own_rows(len(chosen))]
             x_block, t_block = (buffer[: len(chosen)] for buffer in buffers[number % len(buffers)])
             source = x_block if direct else gathered[: len(chosen)]
-            self._gather(x, chosen, source)
+            self._gather(source_rows, chosen, source)
             if self.augment is not None:
                 self.augment(source, self.augmenting, x_block)
+                if self._parallel is not None:
+                    own = self._parallel.own_rows(len(chosen))
+                    chosen, x_block, t_block = chosen[own], x_block[own], t_block[: len(own)]
             elif not direct:
                 as_floats(source, out=x_block)
-            if self.teacher is not None:
+            if self.teacher is not None and len(chosen):
                 t_block[...] = self.teacher.soft_labels(x_block, self.network.loss.temperature)
             else:
                 np.take(t, chosen, axis=0, out=t_block, mode="clip")
@@ -555,6 +600,8 @@ class Trainer:
 
     def _ordered(self) -> list[Callback]:
         callbacks = self.callbacks if self._progress is None else [*self.callbacks, self._progress]
+        if self._parallel is not None:
+            callbacks = self._parallel.callbacks(callbacks)
         return sorted(callbacks, key=lambda callback: callback.order)
 
     def _notify(self, event: str) -> None:
@@ -662,6 +709,59 @@ class Trainer:
         }
         metrics = {name: format_metric(name, value) for name, value in self.metrics.items()}
         return Table(("Trainer", ""), [*settings.items(), *metrics.items()])._repr_html_()
+
+
+class Targets:
+    """The targets t (count, n_out) of many labels, made when they are used.
+
+    Eight million rows of ten floats take 320 MB, their labels 8 MB as bytes. The values are the same.
+
+    Parameters
+    ----------
+    loss : Loss
+        Makes the targets of each row from its label.
+    y : ndarray of shape (count,)
+        Labels.
+    n_out : int
+        Number of outputs.
+    dtype : numpy.dtype
+        Type of the targets.
+    """
+
+    def __init__(self, loss: Loss, y: NDArray[Any], n_out: int, dtype: np.dtype[Any]) -> None:
+        self.loss, self.y, self.dtype, self.shape = loss, y, dtype, (len(y), n_out)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Any) -> Array:
+        y = self.y[rows]
+        return self.loss.targets(y, len(y), self.shape[1], self.dtype)
+
+    def subset(self, rows: NDArray[np.intp]) -> Targets:
+        """Return the targets of these rows."""
+        return Targets(self.loss, self.y[rows], self.shape[1], self.dtype)
+
+    def take(self, rows: NDArray[np.intp], axis: int, out: Array, mode: str) -> Array:
+        """Write the targets of these rows to `out`: `numpy.take` calls this method."""
+        out[...] = self[rows]
+        return out
+
+
+def make_targets(loss: Loss, y: ArrayLike, count: int, n_out: int, dtype: np.dtype[Any]) -> Any:
+    """Validate y and return the targets (count, n_out): an array, or `Targets` if the array would be large."""
+    labels = as_array("y", y)
+    if count * n_out <= TARGET_FLOATS or labels.shape != (count,):
+        return loss.targets(y, count, n_out, dtype)
+    targets = Targets(loss, labels, n_out, dtype)
+    for rows in row_blocks(count, TARGET_FLOATS // 10 // n_out + 1):
+        targets[rows]
+    return targets
+
+
+def _subset(values: Any, rows: NDArray[np.intp]) -> Any:
+    """The rows of an array, or of values that are made when they are used."""
+    return values.subset(rows) if isinstance(values, Rows | Targets) else values[rows]
 
 
 def split(count: int, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

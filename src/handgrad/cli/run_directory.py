@@ -243,6 +243,8 @@ def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:
 class HistoryWriter(Callback):
     """Writes the history to a file after each epoch."""
 
+    main_process_only = True
+
     def __init__(self, run: RunDirectory, suffix: str) -> None:
         self.run, self.name = run, f"history{suffix}.json"
 
@@ -257,6 +259,8 @@ class HistoryWriter(Callback):
 
 class GrowingReport(Callback):
     """Writes report.png once a minute: on the validation set, or only learning curves and weights without one."""
+
+    main_process_only = True
 
     def __init__(self, run: RunDirectory, dataset: Dataset) -> None:
         self.run, self.dataset = run, dataset

@@ -53,7 +53,7 @@ class SklearnSGD(Optimizer):
         super().__init__(lr)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: Array | None = None) -> Array:
+    def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: float | Array | None = None) -> Array:
         """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
         As in `SGD`, the loss contains the factor lr: four passes over θ instead of six.
