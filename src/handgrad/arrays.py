@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, SupportsIndex, TypeAlias
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -149,7 +149,7 @@ class Rows(ABC):
         """Return the examples of one epoch, in a random order."""
 
     @abstractmethod
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all examples."""
 
 
@@ -205,7 +205,8 @@ def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = 
         For other shapes, no examples, values that are not finite, and pixels out of range.
     """
     if isinstance(x, Rows):
-        return _check_rows(x, n_in, image_shape)
+        _check_rows(x, n_in, image_shape)
+        return cast("NDArray[Any]", x)
     x = as_array("x", x)
     if x.dtype.kind not in "fiub":
         raise HandgradError(f"x has dtype {x.dtype}: expected numbers, or images with pixels 0 to 255 or in [0, 1]")
@@ -227,7 +228,7 @@ def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = 
     return _check_pixels(x) if x.ndim == 3 else x
 
 
-def _check_rows(x: Rows, n_in: int, image_shape: tuple[int, int] | None) -> Any:
+def _check_rows(x: Rows, n_in: int, image_shape: tuple[int, int] | None) -> None:
     """Validate the shape and the type of examples in files: images of integer pixels."""
     expected = (
         f"({len(x)}, height, width), uint8, with {n_in} pixels"
@@ -238,7 +239,6 @@ def _check_rows(x: Rows, n_in: int, image_shape: tuple[int, int] | None) -> Any:
         raise HandgradError(f"x has shape {x.shape} and dtype {x.dtype}: expected {expected}")
     if image_shape is not None and x.shape[1:] != image_shape:
         raise HandgradError(f"x has images of {x.shape[1:]} pixels: expected {image_shape}")
-    return x
 
 
 def _check_finite(x: NDArray[Any]) -> None:

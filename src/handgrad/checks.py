@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Array
+from .arrays import Array, Rows, row_blocks
 from .errors import HandgradError
 from .layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from .network import Network
@@ -31,6 +31,9 @@ MIN_UNITS, INACTIVE_SHARE = 8, 0.8  # of a layer
 # after 8 epochs; ten times as large weights give 0.94, and a hundred times as large ones 0.995 after training.
 SATURATED_BEFORE, SATURATED_AFTER = 0.9, 0.98
 SATURATED, CONSTANT = 1e-3, 1e-4  # range of a unit's output: of a sigmoid or tanh, and relative to its largest value
+WINDOWS, WINDOW_ROWS = 256, 64  # neighbours whose classes are compared
+SORTED_CHANGES = 0.1  # changes of the class from one example to the next, relative to a random order
+LABEL_ROWS = 1 << 16  # rows of targets whose labels are counted at a time
 MIN_STEPS, MIN_EXAMPLES, MAX_PRIOR = 200, 100, 0.9  # for chance_accuracy
 
 
@@ -68,19 +71,22 @@ def before_training(
     Returns
     -------
     dict of str to str
-        Warnings by the name of the check: "scale", "loss" or "units".
+        Warnings by the name of the check: "order", "scale", "loss", "units".
     """
+    found: dict[str, str] = {}
+    if isinstance(x, Rows) and x.in_blocks and t is not None and (problem := _sorted_by_class(t)):
+        found["order"] = problem
     problem = _scale(network, x[_spread(len(x), MAX_ROWS)], names)
     if problem:
-        return {"scale": problem}
+        return found | {"scale": problem}
     rows = _rows(len(x), examples)
     if len(rows) == 0:
-        return {}
+        return found
     problem = None if t is None else _initial_loss(network, x[rows], t[rows])
     if problem:
-        return {"loss": problem}
+        return found | {"loss": problem}
     problem = _saturated_units(_hidden_outputs(network, x[rows]), SATURATED_BEFORE)
-    return {"units": problem} if problem else {}
+    return found | ({"units": problem} if problem else {})
 
 
 def after_training(
@@ -230,11 +236,32 @@ def _saturated_units(hidden: Sequence[tuple[int, Layer, Array]], limit: float) -
     return None
 
 
+def _labels(t: Array) -> NDArray[np.intp]:
+    """The class of each row of targets."""
+    return (t[:, 0] > 0.5).astype(np.intp) if t.shape[1] == 1 else t.argmax(axis=1)
+
+
+def _sorted_by_class(t: Array) -> str | None:
+    """Neighbours that have the same class much more often than examples in random order have."""
+    windows = [_labels(t[first : first + WINDOW_ROWS]) for first in _spread(len(t), WINDOWS)]
+    share = np.bincount(np.concatenate(windows)) / sum(map(len, windows))
+    expected = 1 - float(np.vdot(share, share))  # probability that two random examples have different classes
+    changes = sum(np.count_nonzero(np.diff(labels)) for labels in windows) / sum(len(labels) - 1 for labels in windows)
+    if changes >= SORTED_CHANGES * expected:
+        return None
+    return (
+        "the examples are sorted by class, and an epoch mixes neighbours only in a buffer, so that training is less "
+        "accurate: shuffle the files once with handgrad data shuffle SOURCE DESTINATION"
+    )
+
+
 def _chance_accuracy(t: Array, accuracy: float) -> str | None:
     """A training accuracy that is not better than that of always choosing the most common class."""
-    labels = (t[:, 0] > 0.5).astype(np.intp) if t.shape[1] == 1 else t.argmax(axis=1)
-    prior = np.bincount(labels).max() / len(labels)
-    if prior > MAX_PRIOR or accuracy > prior + math.sqrt(prior * (1 - prior) / len(labels)):
+    counts = np.zeros(max(2, t.shape[1]), np.int64)
+    for rows in row_blocks(len(t), LABEL_ROWS):
+        counts += np.bincount(_labels(t[rows]), minlength=len(counts))
+    prior = counts.max() / len(t)
+    if prior > MAX_PRIOR or accuracy > prior + math.sqrt(prior * (1 - prior) / len(t)):
         return None
     return (
         f"the training accuracy is {accuracy:.1%} after training, and always choosing the most common class gives "

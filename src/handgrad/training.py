@@ -759,9 +759,10 @@ def make_targets(loss: Loss, y: ArrayLike, count: int, n_out: int, dtype: np.dty
     return targets
 
 
-def _subset(values: Any, rows: NDArray[np.intp]) -> Any:
+def _subset(values: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     """The rows of an array, or of values that are made when they are used."""
-    return values.subset(rows) if isinstance(values, Rows | Targets) else values[rows]
+    part: Any = values.subset(rows) if isinstance(values, Rows | Targets) else values[rows]
+    return part  # type: ignore[no-any-return]
 
 
 def split(count: int, fraction: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

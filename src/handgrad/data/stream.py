@@ -57,7 +57,7 @@ class Part(NamedTuple):
         """Read consecutive examples from number `first` on."""
         with reading(self.path), open(self.path, "rb", buffering=0) as file:
             file.seek(self.offset + first * math.prod(self.shape[1:]))
-            view = memoryview(out.reshape(-1))
+            view = memoryview(out.reshape(-1).data)
             while len(view):
                 count = file.readinto(view)
                 if not count:
@@ -79,17 +79,12 @@ class FileRows(Rows):
     """
 
     def __init__(self, parts: Sequence[Part], shuffle: str = "rows") -> None:
-        self.parts, self.shuffle = tuple(parts), shuffle
+        self.parts, self.shuffle, self.in_blocks = tuple(parts), shuffle, shuffle == "blocks"
         self._first = np.cumsum([0, *(part.shape[0] for part in self.parts)])
         self._rows: range | NDArray[np.intp] = range(int(self._first[-1]))  # numbers of the rows in the files
         self._function: Callable[[NDArray[Any]], NDArray[Any]] | None = None
         self._maps: list[NDArray[np.uint8]] | None = None
         self.shape, self.dtype = (len(self._rows), *self.parts[0].shape[1:]), np.dtype(np.uint8)
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether an epoch mixes blocks instead of single rows."""
-        return self.shuffle == "blocks"
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, slice):
@@ -136,7 +131,8 @@ class FileRows(Rows):
         positions = np.where(positions < 0, positions + len(self), positions)
         if isinstance(self._rows, range):
             return positions * self._rows.step + self._rows.start
-        return self._rows[positions]
+        rows: NDArray[np.intp] = self._rows[positions]
+        return rows
 
     def _read(self, rows: range | NDArray[np.intp], out: NDArray[np.uint8]) -> None:
         if isinstance(rows, range) and rows.step == 1:
