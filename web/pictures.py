@@ -101,12 +101,12 @@ def make_film(page: Page, address: str) -> None:
     film.take(600)
     draw(page, THREE, film)
     film.take(900)
-    page.select_option("#speed", "step")
+    page.select_option("#speed", "10")
     page.click("#start")
     for _ in range(8):
         page.wait_for_timeout(100)
         film.take()
-    page.select_option("#speed", "start")
+    page.select_option("#speed", "")
     for _ in range(22):
         page.wait_for_timeout(60)
         film.take()

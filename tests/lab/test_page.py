@@ -235,20 +235,18 @@ def test_train_pause_step_epoch_and_reset(lab, server):
     assert experiment_of(page, server).runs[0].step == 0
 
 
-def test_slow_motion_trains_an_epoch_at_a_time(lab, server):
+def test_slow_motion_limits_the_steps_per_second(lab, server):
     page = lab()
-    page.select_option("#speed", "epoch")
+    page.select_option("#speed", "10")
     page.click("#start")
-    expect(page.locator("#start")).to_have_text("Pause")
+    expect(fact(page, "Steps")).to_have_text(re.compile("^[4-9]$"))
     experiment = experiment_of(page, server)
-    until = time.monotonic() + 10
-    while not (experiment.status == "paused" and experiment.runs[0].step >= 200):
-        assert time.monotonic() < until, "no pause between epochs"
-        page.wait_for_timeout(10)
-    assert experiment.runs[0].step % 100 == 0
-    expect(page.locator("#start")).to_have_text("Pause")
-    page.click("#start")
-    expect(page.locator("#start")).to_have_text("Continue")
+    page.wait_for_timeout(500)
+    assert experiment.runs[0].step < 100  # full speed: thousands
+    page.reload()
+    expect(page.locator("#speed")).to_have_value("10")
+    page.select_option("#speed", "")
+    expect(fact(page, "Steps")).to_have_text(re.compile("^[0-9],[0-9]{3}"))
 
 
 def test_the_rate_changes_while_the_network_trains(lab, server):

@@ -89,11 +89,10 @@ export function query(values) {
 export class Latest {
   #busy = false;
   #next = null;
-  #pause;
 
   /** pause: milliseconds between two questions, at least. */
   constructor(pause = 0) {
-    this.#pause = pause;
+    this.pause = pause;
   }
 
   async ask(question) {
@@ -105,7 +104,7 @@ export class Latest {
     const begin = performance.now();
     try {
       await question();
-      const rest = begin + this.#pause - performance.now();
+      const rest = begin + this.pause - performance.now();
       if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
     } finally {
       this.#busy = false;

@@ -125,13 +125,14 @@ export function toast(text, kind = "note") {
   toastTimer = setTimeout(() => (element.hidden = true), kind === "error" ? 8000 : 3500);
 }
 
-/** Run f at most once per interval, with the last call always executed. */
-export function throttle(f, milliseconds) {
+/** Run f at most once per interval, with the last call always executed. interval: milliseconds, or a function of none. */
+export function throttle(f, interval) {
+  const milliseconds = () => (typeof interval === "function" ? interval() : interval);
   let timer = null;
   let last = -Infinity;
   return () => {
     if (timer !== null) return;
-    const wait = Math.max(0, last + milliseconds - performance.now());
+    const wait = Math.max(0, last + milliseconds() - performance.now());
     timer = setTimeout(() => {
       timer = null;
       last = performance.now();

@@ -139,7 +139,7 @@ function build() {
   };
   const update = () => store.experiment && updates[store.view]();
   const often = throttle(() => ["train", "inside", "compare", "plane"].includes(store.view) && update(), 150);
-  const seldom = throttle(() => ((store.view === "mistakes" && mistakes.wantsPoints()) || store.view === "code") && update(), 1000);
+  const seldom = throttle(() => ((store.view === "mistakes" && mistakes.wantsPoints()) || store.view === "code") && update(), () => (store.view === "mistakes" ? mistakes.interval() : 1000));
 
   function showView() {
     const { view } = store;

@@ -22,6 +22,7 @@ export function mistakesView() {
   let cell = null; // [true class, predicted class]
   let image = null; // index of the selected image
   let confusion = null;
+  let duration = 0; // of the last answer, milliseconds
 
   const run = () => runs()[store.run] ?? runs()[0];
 
@@ -40,6 +41,7 @@ export function mistakesView() {
     latest.ask(async () => {
       const asked = run();
       if (!asked) return;
+      const begin = performance.now();
       try {
         snapshots = await getJson(`/api/runs/${asked.id}/epochs`);
         if (store.epoch !== null) store.epoch = snapshots[nearest(store.epoch)].epoch; // not all epochs are kept
@@ -47,6 +49,7 @@ export function mistakesView() {
         const answer = await getJson(`/api/runs/${asked.id}/confusion${query({ epoch: store.epoch })}`);
         if (asked !== run()) return;
         confusion = answer;
+        duration = performance.now() - begin;
         drawMatrix();
         if (cell) await drawGallery();
         if (image !== null) await drawImage();
@@ -158,7 +161,7 @@ export function mistakesView() {
     h("section", { class: "card gallery-card" }, h("header", {}, galleryTitle), galleryHelp, gallery),
     card("Inside one image", { class: "inside-card" }, insideHelp, inside),
   );
-  return { root, update: refresh, redraw: () => confusion && drawMatrix(), wantsPoints: () => store.epoch === null };
+  return { root, update: refresh, redraw: () => confusion && drawMatrix(), wantsPoints: () => store.epoch === null, interval: () => Math.min(15000, Math.max(2500, 20 * duration)) };
 }
 
 /** One picture of activations per layer. */

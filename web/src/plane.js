@@ -10,7 +10,7 @@ import { command, isImage, on, runs, store } from "./store.js";
 export function boundaryCard(r) {
   const picture = h("canvas", { class: "boundary", role: "img", "aria-label": "Decision boundary", width: 600, height: 600 });
   const caption = h("p", { class: "help" });
-  const latest = new Latest();
+  const latest = new Latest(250);
   let points = null;
   let pointsOf = null;
   let grid = null;

@@ -45,7 +45,8 @@ export async function example() {
   return { pixels, drawing: { width, height, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index } };
 }
 
-const again = throttle(predict, 250);
+// While the network trains, answers must not take time from the training, and only two views show them.
+const again = throttle(() => ["train", "inside"].includes(store.view) && predict(), () => 400 * Math.max(1, runs().length));
 on("drawing", () => {
   version++;
   predict();
@@ -57,3 +58,4 @@ on("experiment", () => {
 });
 on("reset", again);
 on("status", again);
+on("view", again);

@@ -3,66 +3,34 @@ import { h, select, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { count, number, percent, rate } from "./format.js";
 import { change } from "./settings.js";
-import { command, emit, isRunning, last, on, runs, store } from "./store.js";
+import { command, isRunning, last, on, runs, store } from "./store.js";
 
 const ENDED = ["finished", "diverged", "failed"];
 
-// Slow motion: the page asks for one mini-batch, or one epoch, again and again.
-const SPEEDS = { start: ["full speed", 0], epoch: ["5 epochs/s", 200], slow: ["2 epochs/s", 500], step: ["10 batches/s", 100] };
-let speed = "start";
-let motion = null; // the timer of slow motion
+// Slow motion, to watch how the network changes: steps per second.
+const SPEEDS = [["", "full speed"], ["500", "500 steps/s"], ["100", "100 steps/s"], ["10", "10 steps/s"], ["2", "2 steps/s"]];
+let speed = "";
 
-const busy = () => isRunning() || motion !== null;
-
-async function move() {
-  const { experiment } = store;
-  await command(speed === "slow" ? "epoch" : speed);
-  if (motion === null) return;
-  if (experiment !== store.experiment || ENDED.includes(experiment.status)) stopMotion();
-  else motion = setTimeout(move, SPEEDS[speed][1]);
-}
-
-function stopMotion() {
-  clearTimeout(motion);
-  motion = null;
-  emit("status");
-}
-
-function start() {
-  if (speed === "start") return command("start");
-  motion = setTimeout(move, 0);
-  emit("status");
-  return null;
-}
-
-function pause() {
-  stopMotion();
-  return command("pause");
-}
+const sendSpeed = () => command("speed", { value: speed === "" ? null : Number(speed) });
 
 export const actions = {
-  toggle: () => (busy() ? pause() : start()),
+  toggle: () => command(isRunning() ? "pause" : "start"),
   step: () => command("step"),
   epoch: () => command("epoch"),
-  reset() {
-    stopMotion();
-    command("reset");
-  },
+  reset: () => command("reset"),
 };
 
 const MIN = -4; // of the logarithm of the rate
 const MAX = 2;
 
 export function transport() {
-  const startButton = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
+  const start = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
   const step = h("button", { type: "button", id: "step", onclick: actions.step, title: "Train on one mini-batch (S)" }, "Step");
   const epoch = h("button", { type: "button", id: "epoch", onclick: actions.epoch, title: "Train for one epoch (E)" }, "Epoch");
   const reset = h("button", { type: "button", id: "reset", onclick: actions.reset, title: "Back to the initial weights (R)" }, "Reset");
-  const speeds = select(Object.entries(SPEEDS).map(([key, [text]]) => [key, text]), speed, (value) => {
-    const moving = busy();
-    if (moving) pause();
+  const speeds = select(SPEEDS, speed, (value) => {
     speed = value;
-    if (moving) start();
+    sendSpeed();
   }, { id: "speed", "aria-label": "Speed", title: "Slow motion, to watch how the network changes" });
   const rates = h("div", { class: "rates" });
   const facts = h("dl", { class: "facts" });
@@ -80,7 +48,7 @@ export function transport() {
         clearTimeout(timer);
         timer = setTimeout(() => command("lr", { value: lr, run: run.id }), 120);
       };
-      const untrained = () => !(last(run)?.step > 0) && !busy();
+      const untrained = () => !(last(run)?.step > 0) && !isRunning();
       slider.addEventListener("input", () => {
         const lr = Number((10 ** Number(slider.value)).toPrecision(2));
         box.value = rate(lr);
@@ -110,12 +78,12 @@ export function transport() {
   function update() {
     const { experiment } = store;
     if (!experiment) return;
-    const running = busy();
+    const running = isRunning();
     const untouched = runs().every((run) => !(last(run)?.step > 0));
-    startButton.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
-    startButton.dataset.state = running ? "running" : "idle";
-    startButton.disabled = ENDED.includes(experiment.status);
-    step.disabled = epoch.disabled = running || startButton.disabled;
+    start.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
+    start.dataset.state = running ? "running" : "idle";
+    start.disabled = ENDED.includes(experiment.status);
+    step.disabled = epoch.disabled = running || start.disabled;
     const failed = ["diverged", "failed"].includes(experiment.status);
     const one = runs().findIndex((run) => ["diverged", "failed"].includes(run.status));
     const text = failed ? experiment.message || "The training diverged." : one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";
@@ -143,13 +111,15 @@ export function transport() {
   const fact = (name, value, extra) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra && h("small", {}, ` ${extra}`)));
 
   on("experiment", () => {
-    stopMotion();
+    if (store.experiment.speed) speed = speeds.value = String(store.experiment.speed); // a reloaded page
+    else if (speed !== "") sendSpeed();
     buildRates();
     update();
   });
   on("status", update);
   on("points", updateFacts);
   on("reset", () => {
+    if (speed !== "") sendSpeed();
     buildRates();
     update();
   });
@@ -163,6 +133,6 @@ export function transport() {
   actions.faster = () => nudge(0.1);
   actions.slower = () => nudge(-0.1);
 
-  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, startButton, step, epoch, reset), speeds, rates, facts);
+  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, start, step, epoch, reset), speeds, rates, facts);
   return { root, message };
 }

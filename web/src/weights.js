@@ -39,7 +39,7 @@ export function unitImages(values, [n, m], most) {
 
 /** A card with the weights of the first layer of a run as images, one tile per hidden unit, and its activation for the drawing. */
 export function firstWeightsCard(r) {
-  const latest = new Latest();
+  const latest = new Latest(200);
   const tiles = h("div", { class: "tiles" });
   const legend = scaleLegend();
   const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => { all = true; update(); } });
@@ -70,6 +70,7 @@ export function firstWeightsCard(r) {
         const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
         if (run !== runs()[r]) return;
         shown = answer;
+        latest.pause = Math.min(1500, Math.max(200, answer.values.length / 300)); // large layers less often, so that the training is not slower
         draw();
       } catch {
         // the next point asks again
@@ -156,7 +157,7 @@ export function matrixCard() {
   const legend = scaleLegend();
   const caption = h("p", { class: "help" });
   const chooser = h("div", { class: "tools" });
-  const latest = new Latest();
+  const latest = new Latest(250);
   let layer = 1;
   let shown = null;
   const twin = numbers(() => {
