@@ -4,8 +4,8 @@ A recipe contains every setting of a training as a plain value. The flags of the
 and config.json of a run contains them. A recipe does not contain the image size and the number of classes: its lengths
 are in pixels of images with a height of 28, as in MNIST, and are scaled to the images it is used for.
 
-`records/` has the accuracy of each recipe on the test set of MNIST over several seeds; docs/explanation/records.md describes how
-they were found.
+`records/` has the accuracy of each recipe on the test set of MNIST over several seeds; docs/explanation/records.md
+describes how they were found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ from .wrappers import (
     fold_batchnorm,
     unwrap,
 )
+
+if TYPE_CHECKING:
+    from .distributed.data_parallel import Communicator
 
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
 MAX_SETTING = 1 << 63  # larger numbers are no settings
@@ -178,6 +181,8 @@ class Recipe:
         freeze: int = 0,
         classes: Sequence[str] | None = None,
         on_trainer: Callable[[Trainer, int], None] = lambda trainer, member: None,
+        comm: Communicator | None = None,
+        sync_every: int | None = None,
     ) -> Model:
         """Train as the recipe describes. The command line uses this method too.
 
@@ -201,6 +206,9 @@ class Recipe:
         on_trainer : callable
             Called with each trainer and the number of the ensemble member, from 0, before its training: to add
             callbacks, to set class names, to load a checkpoint.
+        comm, sync_every
+            Training with several processes, see `Trainer`. Every process calls this method and returns the model. A
+            checkpoint only has to be loaded by rank 0.
 
         Returns
         -------
@@ -218,9 +226,10 @@ class Recipe:
             recipe, origin = self, None
         else:
             recipe, origin = self.starting_from(start), _Origin(start, freeze, classes)
-        recipe._trainer(shape, n_out, 0, None, origin=origin)  # raises errors before a teacher is trained
+        processes: dict[str, Any] = {"comm": comm, "sync_every": sync_every}
+        recipe._trainer(shape, n_out, 0, None, origin=origin, **processes)  # raises errors before a teacher is trained
         if self.teacher is not None and teacher is None:
-            teacher = self._train_teacher(x, y, n_out)
+            teacher = self._train_teacher(x, y, n_out, **processes)
         preprocessing = recipe.fit_preprocessing(x, start)
         if teacher is not None:
             teacher = _without_preprocessing(teacher, preprocessing)
@@ -230,10 +239,11 @@ class Recipe:
         validation = (x[count:], y[count:]) if self.validation else None
         networks = []
         for member in range(self.members):
-            trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin)
+            trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin, **processes)
             if classes is not None:
                 trainer.network.classes = tuple(classes)
             on_trainer(trainer, member)
+            trainer.synchronize()
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
                 until_epoch = trainer.epoch if trainer.stop else self.epochs
@@ -246,7 +256,7 @@ class Recipe:
         """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""
         return self.replace(validation=min(self.validation, count // 6))
 
-    def _train_teacher(self, x: NDArray[Any], y: NDArray[Any], n_out: int) -> Model:
+    def _train_teacher(self, x: NDArray[Any], y: NDArray[Any], n_out: int, **processes: Any) -> Model:
         if self.teacher not in RECIPES:
             from .io import load  # late, because few recipes need it
 
@@ -258,7 +268,8 @@ class Recipe:
                 )
             model: Model = load(path)
             return model
-        return RECIPES[self.teacher].replace(validation=self.validation, seed=self.seed).train(x, y, n_out)
+        recipe = RECIPES[self.teacher].replace(validation=self.validation, seed=self.seed)
+        return recipe.train(x, y, n_out, **processes)
 
     def trainer(
         self,
@@ -296,6 +307,7 @@ class Recipe:
         teacher: Model | None,
         callbacks: Sequence[Callback] = (),
         origin: _Origin | None = None,
+        **processes: Any,
     ) -> Trainer:
         """The trainer with a teacher that receives preprocessed examples."""
         sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
@@ -320,6 +332,7 @@ class Recipe:
             perturb=Adversarial(epsilon) if epsilon else None,
             teacher=teacher,
             rng=sequence,
+            **processes,
         )
 
     def _optimizer(self) -> Optimizer:

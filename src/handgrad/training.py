@@ -608,6 +608,14 @@ class Trainer:
         for callback in self._ordered():
             getattr(callback, event)(self)
 
+    def synchronize(self) -> None:
+        """Replace the state of this training by that of the process with rank 0, as `fit` does when it begins.
+
+        All processes must call it, for example after rank 0 has resumed a run. Without `comm`, it does nothing.
+        """
+        if self._parallel is not None:
+            self._parallel.synchronize()
+
     # ---- Interrupt and continue --------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
