@@ -7,7 +7,7 @@ trainer    steps per second in `handgrad lab` without a page, relative to `Train
 page       steps per second with an open page, relative to the same run without it: the stream of events, the weights
            three times a second, and the confusion matrix every second
 drawing    the same while somebody draws on the page: the drawing is read five times a second
-flood      steps per second while 50 connections send 500 requests a second, relative to the same run without them;
+flood      steps per second while 200 connections send 500 requests a second, relative to the same run without them;
            the largest growth of the memory of the server, and how many requests were answered or refused
 
 The run is that of the blog post: 784-30-10, SGD with batch size 10, on 10,000 digits. Windows with and without
@@ -39,7 +39,7 @@ import numpy as np
 from .tables import RESULTS, about, machine, save, save_json, table
 
 SETTINGS = {"data": "synthetic", "n_train": 10_000, "epochs": 1000}
-FLOOD, CONNECTIONS = 500, 50  # requests per second
+FLOOD, CONNECTIONS = 500, 200  # requests per second
 ALONE = """
 import sys, time
 from handgrad import SGD, Callback, Network, Trainer

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import uvicorn
+from anyio import to_thread
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -57,6 +58,7 @@ STATIC = Path(__file__).parent / "static"
 NOT_BUILT = "The page of the lab is not built. In a checkout, run: make lab"
 MAX_EXPERIMENTS, MAX_STREAMS = 2, 8
 ABANDONED = 15.0  # seconds without a request or a stream after which an experiment makes room for a new one
+THREADS = 6  # that compute answers; each keeps some megabytes
 POLL = 0.05  # seconds between two looks at the history
 HEARTBEAT = 15.0  # seconds between two comments of a stream, by which a closed connection is noticed
 MAX_IMAGES = 200
@@ -552,6 +554,7 @@ def make_app(lab: Lab, stopping: Callable[[], bool] = lambda: False) -> Guard:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
         await run_in_threadpool(lab.close)
 
@@ -658,7 +661,7 @@ def serve(port: int, *, own: str | None = None, browser: bool = True, show: Call
     show(f"handgrad lab: {address} (Ctrl-C ends it)")
     config = uvicorn.Config(
         make_app(lab, lambda: server.should_exit),
-        log_level="warning",
+        log_level="error",  # it warns of each refused connection
         access_log=False,
         server_header=False,
         ws="none",
