@@ -28,6 +28,9 @@
     return { row, bar: row.querySelector(".draw-bar"), percent: row.lastChild };
   });
 
+  const accuracy = `${(100 * network.ACCURACY).toFixed(1)} %`;
+  root.querySelector(".draw-accuracy").textContent = `It reads ${accuracy} of MNIST's 10,000 test images correctly.`;
+
   let isExample = false;
   let last = null; // end of the current stroke while the pen is down
 
