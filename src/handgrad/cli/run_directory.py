@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import __version__
 from ..arrays import check_int
 from ..data import Dataset
@@ -73,6 +75,11 @@ class RunDirectory:
         What a fine-tuning starts from.
     parent : RunDirectory, optional
         Directory that must be created first.
+    is_main : bool
+        False in a process of a parallel training that writes nothing, and therefore locks nothing.
+    shuffle : str, optional
+        Order of the examples in an epoch, "rows" or "blocks", for files that are read when they are used. A resumed run
+        has the same order, also if the memory is not the same.
     """
 
     def __init__(
@@ -84,14 +91,16 @@ class RunDirectory:
         new: bool,
         start: Start | None = None,
         parent: RunDirectory | None = None,
+        is_main: bool = True,
+        shuffle: str | None = None,
     ) -> None:
         self.path, self.recipe, self.data, self.new, self.parent = path, recipe, data, new, parent
-        self.start = start
+        self.start, self.is_main, self.shuffle = start, is_main, shuffle
         self._created = self._saved = False
         self._lock: DirectoryLock | None = None
 
     def __enter__(self) -> RunDirectory:
-        if not self.new:
+        if not self.new and self.is_main:
             self.lock()
         return self
 
@@ -132,6 +141,8 @@ class RunDirectory:
             if self.new:
                 save(self.start.model, self.path / START)  # before config.json, which makes the directory a run
             config |= {"from": self.start.path, "freeze": self.start.freeze}
+        if self.shuffle is not None:
+            config["shuffle"] = self.shuffle
         write_json(self.path / "config.json", config)
         self._created = True
 
@@ -211,6 +222,7 @@ def read_config(path: Path) -> tuple[Recipe, str]:
         config.pop("handgrad")
         config.pop("from", None)
         config.pop("freeze", None)
+        config.pop("shuffle", None)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{file} was not written by handgrad train: expected a recipe with its data set") from error
     return with_path(file, Recipe.from_config, config), str(data)
@@ -223,6 +235,14 @@ def read_start(path: Path) -> Start | None:
         return None
     freeze = with_path(path / "config.json", check_int, "freeze", config.get("freeze", 0), 0)
     return Start(load(path / START), str(config["from"]), freeze)
+
+
+def read_shuffle(path: Path) -> str | None:
+    """Read the order of the examples in a run, "rows" or "blocks", or None if they are in memory."""
+    shuffle = read_json(path / "config.json").get("shuffle")
+    if shuffle is None or shuffle in ("rows", "blocks"):
+        return None if shuffle is None else str(shuffle)
+    raise HandgradError(f"{path / 'config.json'}: shuffle must be rows or blocks, got {shuffle!r}")
 
 
 def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:
@@ -285,7 +305,7 @@ class GrowingReport(Callback):
             self.run.path / "report.png",
             network if preprocessing is None else Preprocessed(network, preprocessing),
             trainer.history,
-            *((x[first:], y[first:]) if recipe.validation else ()),
+            *((np.asarray(x[first:]), y[first:]) if recipe.validation else ()),
             title=f"{recipe.name}: after {trainer.epoch} of {trainer.epochs} epochs",
             part="validation",
         )

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from ..arrays import check_int
+from ..arrays import Rows, check_int
 from ..callbacks import Checkpoint, resume
 from ..data import Dataset
 from ..data.dataset import has_bright_background
 from ..diagnostics.model_card import model_card
+from ..distributed.mpi import abort_on_error, world
 from ..errors import HandgradError, HandgradWarning
 from ..io.atomic import encode_json, replace_file
 from ..io.models import load
 from ..model import Evaluation, Model
 from ..recipes import NETWORK_SETTINGS, RECIPES, Recipe, keeps_output
 from ..training import Trainer
-from .echo import echo, warn
+from .echo import echo, echo_error, warn
 from .options import (
     GroupedCommand,
     choose_recipe,
@@ -33,6 +35,7 @@ from .options import (
     load_data,
     model_path,
     recipe_options,
+    shuffle_option,
     with_path,
 )
 from .progress import ProgressReporter, count, format_correct, layer_sizes, result_numbers
@@ -45,6 +48,7 @@ from .run_directory import (
     is_unused,
     read_config,
     read_result,
+    read_shuffle,
     read_start,
 )
 from .signals import exit_code
@@ -53,6 +57,7 @@ from .signals import exit_code
 @click.command(cls=GroupedCommand)
 @recipe_options()
 @data_option
+@shuffle_option
 @click.option(
     "--from",
     "start",
@@ -71,15 +76,24 @@ from .signals import exit_code
 @click.option(
     "--resume", "resumed", type=click.Path(path_type=Path), metavar="DIR", help="Continue the run in this directory."
 )
+@click.option(
+    "--sync-every",
+    type=int,
+    metavar="H",
+    help="With several processes: average the weights every H steps (local SGD), instead of summing the gradients at "
+    "every step.",
+)
 @click.option("--quiet", is_flag=True, help="Print only the result.")
 @json_option
 def train(
     recipe: str | None,
     data: str | None,
+    shuffle: str | None,
     start: Path | None,
     freeze: int | None,
     out: Path | None,
     resumed: Path | None,
+    sync_every: int | None,
     quiet: bool,
     as_json: bool,
     **settings: Any,
@@ -90,7 +104,8 @@ def train(
     --resume and gives the same model as an uninterrupted one. The default recipe, post, trains a 784-30-10 network
     with sigmoids for 30 epochs of SGD on MNIST; handgrad recipes lists the others. The flags change single settings of
     a recipe, and the defaults below are those of post. Numbers of a table are standardized. Of a small training set,
-    a sixth is used for validation unless --validation is given.
+    a sixth is used for validation unless --validation is given. Several processes train one network if mpiexec or srun
+    starts them.
 
     \b
     Examples:
@@ -98,21 +113,50 @@ def train(
       handgrad train --hidden 100 --activation relu --optimizer adam --lr 0.001 --epochs 5 --out runs/first
       handgrad train --data flowers.csv
       handgrad train --from runs/quick --data letters --epochs 10
+      mpiexec -n 4 handgrad train --recipe quick
     """  # noqa: D301 (click needs the backspace)
-    reporter = ProgressReporter(quiet=quiet, as_json=as_json)
+    comm = world()
+    if comm is None and sync_every is not None:
+        raise HandgradError("--sync-every needs several processes: mpiexec -n 4 handgrad train ..., or leave it out")
+    flags = {"recipe": recipe, "data": data, "shuffle": shuffle, "start": start, "freeze": freeze, "out": out}
+    with abort_on_error(comm, echo_error):
+        _run(flags, resumed, settings, ProgressReporter(quiet=quiet, as_json=as_json), comm, sync_every)
+
+
+def _run(
+    flags: dict[str, Any],
+    resumed: Path | None,
+    settings: dict[str, Any],
+    reporter: ProgressReporter,
+    comm: Any,
+    sync_every: int | None,
+) -> None:
+    """Train as the flags say. Of several processes, only the one with rank 0 writes and prints."""
+    is_main = comm is None or comm.Get_rank() == 0
+    recipe, data, shuffle, start, freeze, out = (
+        flags[name] for name in ("recipe", "data", "shuffle", "start", "freeze", "out")
+    )
     if resumed is None:
         origin = _read_start(start, freeze, settings)
         chosen, directory = _new_run(recipe, out, settings, origin)
     else:
-        flags = {"recipe": recipe, "data": data, "start": start, "freeze": freeze, "out": out}
         chosen, directory, data = _resumed_run(resumed, {**settings, **flags})
-        with RunDirectory(directory, chosen, data, new=False):  # not while another process trains in it
+        with RunDirectory(
+            directory, chosen, data, new=False, is_main=is_main
+        ):  # not while another process trains in it
             result = read_result(directory, chosen)
         if result is not None:
-            echo(encode_json({**result, "run": str(directory)}) if as_json else _describe_finished(directory, result))
+            if is_main:
+                done = {**result, "run": str(directory)}
+                echo(encode_json(done) if reporter.as_json else _describe_finished(directory, result))
             return
-        origin = read_start(directory)
-    dataset, data, substituted = load_data(data, warn)
+        origin, shuffle = read_start(directory), read_shuffle(directory)
+    if not is_main:
+        comm.Barrier()  # rank 0 reads the data set first, because it may download it
+    dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle)
+    if comm is not None and is_main:
+        comm.Barrier()
+    order = _order(dataset, comm)
     notes = list(dataset.notes)
     if resumed is None and settings["validation"] is None:
         wanted, chosen = chosen.validation, chosen.for_examples(len(dataset.x_train))
@@ -121,13 +165,17 @@ def train(
     if not dataset.is_images:
         notes.append("the numbers are standardized")
     loaded, dataset = dataset, replace(dataset, notes=tuple(notes))
-    if chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
+    if is_main and chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
         warn("the images have a bright background, but deskewing expects a dark one (0): store 255 - x, or --no-deskew")
-    with RunDirectory(directory, chosen, data, new=resumed is None, start=origin) as run:
+    with RunDirectory(
+        directory, chosen, data, new=resumed is None, start=origin, is_main=is_main, shuffle=order
+    ) as run:
         try:
             with warnings_as_lines(reporter):
-                model, trainers = _train(run, dataset, reporter)
+                model, trainers = _train(run, dataset, reporter, {"comm": comm, "sync_every": sync_every})
             reporter.stop()
+            if not is_main:
+                return
             test = model.evaluate(dataset.x_test, dataset.y_test)
             from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
 
@@ -142,7 +190,8 @@ def train(
             run.finish(result_numbers(test, trainers), stopped=all(trainer.stop for trainer in trainers))
         except KeyboardInterrupt as interrupt:
             reporter.stop()
-            echo(f"interrupted: {run.interrupted(reporter.saved())}", err=True)
+            if is_main:
+                echo(f"interrupted: {run.interrupted(reporter.saved())}", err=True)
             raise SystemExit(exit_code(interrupt)) from None
         finally:
             reporter.stop()
@@ -167,6 +216,18 @@ def warnings_as_lines(reporter: ProgressReporter) -> Iterator[None]:
 
         warnings.showwarning = print_warning
         yield
+
+
+def _order(dataset: Dataset, comm: Any) -> str | None:
+    """The order of files that are read when they are used, for all processes that of rank 0; None for arrays."""
+    x = dataset.x_train
+    if not isinstance(x, Rows):
+        return None
+    if comm is not None:
+        in_blocks = np.array([x.in_blocks], np.int64)
+        comm.Bcast(in_blocks)
+        x.in_blocks = bool(in_blocks[0])
+    return "blocks" if x.in_blocks else "rows"
 
 
 def _read_start(path: Path | None, freeze: int | None, settings: dict[str, Any]) -> Start | None:
@@ -230,13 +291,18 @@ def _describe_finished(directory: Path, result: dict[str, Any]) -> str:
     return f"{directory} is finished: {ended}{count(result['epochs'], 'epoch')}, test: {test}{advice}"
 
 
-def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> tuple[Model, list[Trainer]]:
-    """Train the recipe of a run, its teacher first, and save the model. Returns it and one trainer for each member."""
+def _train(
+    run: RunDirectory, dataset: Dataset, reporter: ProgressReporter, processes: dict[str, Any]
+) -> tuple[Model, list[Trainer]]:
+    """Train the recipe of a run, its teacher first, and save the model. Returns it and one trainer for each member.
+
+    `processes` contains the options `comm` and `sync_every` of the trainers.
+    """
     recipe, x, y = run.recipe, dataset.x_train, dataset.y_train
     start = run.start
     if start is None:
         recipe.trainer(x.shape[1:], len(dataset.classes))  # raises errors before a teacher is trained
-    teacher = _train_teacher(run, dataset, reporter) if recipe.teacher in RECIPES else None
+    teacher = _train_teacher(run, dataset, reporter, processes) if recipe.teacher in RECIPES else None
     trainers: list[Trainer] = []
 
     def on_trainer(trainer: Trainer, member: int) -> None:
@@ -245,7 +311,7 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
         note = None if start is None else _describe_start(start, dataset)
         reporter.start(recipe, trainer.network, dataset, checkpoint, member, note)
         trainer.callbacks += [HistoryWriter(run, suffix), reporter, GrowingReport(run, dataset), checkpoint]
-        if not run.new and checkpoint.path.exists():
+        if run.is_main and not run.new and checkpoint.path.exists():
             resume(trainer, checkpoint.path)
             if trainer.epoch > recipe.epochs:
                 raise HandgradError(
@@ -262,8 +328,10 @@ def _train(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> t
         freeze=0 if start is None else start.freeze,
         classes=dataset.classes,
         on_trainer=on_trainer,
+        **processes,
     )
-    run.save(model)
+    if run.is_main:
+        run.save(model)
     return model, trainers
 
 
@@ -279,15 +347,16 @@ def _describe_start(start: Start, dataset: Dataset) -> str:
     return f"start: {start.path}; {last}{frozen}"
 
 
-def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter) -> Model:
+def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReporter, processes: dict[str, Any]) -> Model:
     """Train the recipe that is the teacher, in a subdirectory; load it if it is already trained."""
     path = run.path / "teacher"
     recipe = RECIPES[str(run.recipe.teacher)].replace(validation=run.recipe.validation, seed=run.recipe.seed)
-    with RunDirectory(path, recipe, run.data, new=run.new or not has_run(path), parent=run) as teacher_run:
+    new = run.new or not has_run(path)
+    with RunDirectory(path, recipe, run.data, new=new, parent=run, is_main=run.is_main) as teacher_run:
         if not run.new and (path / "model.safetensors").exists():
             model: Model = load(path / "model.safetensors")
             return model
-        return _train(teacher_run, dataset, reporter)[0]
+        return _train(teacher_run, dataset, reporter, processes)[0]
 
 
 COMMANDS = (train,)
