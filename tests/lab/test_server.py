@@ -24,8 +24,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from handgrad.lab import security
+from handgrad.lab.experiments import MAX_STREAMS, Lab
 from handgrad.lab.security import HEADERS, MAX_BODY, Guard
-from handgrad.lab.server import MAX_STREAMS, Lab, bind, make_app
+from handgrad.lab.server import bind, make_app
 
 ADDRESS = "http://127.0.0.1"
 POINTS = {"data": "moons", "n_train": 60, "hidden": [5], "loss": "cross_entropy", "activation": "tanh", "lr": 0.1}
@@ -249,7 +250,7 @@ def test_new_experiment_replaces_the_old_one(client, create, lab):
 def test_abandoned_experiment_makes_room(client, create, monkeypatch):
     first, _ = create(), create()
     assert client.post("/api/experiments", json={"runs": [POINTS]}).status_code == 409
-    monkeypatch.setattr("handgrad.lab.server.ABANDONED", -1)
+    monkeypatch.setattr("handgrad.lab.experiments.ABANDONED", -1)
     create()
     assert client.get(f"/api/experiments/{first['id']}").status_code == 404
 

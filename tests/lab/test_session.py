@@ -14,7 +14,7 @@ from handgrad.lab import history as history_module
 from handgrad.lab.examples import Library
 from handgrad.lab.history import History
 from handgrad.lab.measure import update_ratios
-from handgrad.lab.session import NotFoundError
+from handgrad.lab.run import NotFoundError
 from handgrad.lab.settings import Settings
 
 from .conftest import DIGITS, POINTS
@@ -311,8 +311,8 @@ def test_epochs_are_kept_with_the_weights_that_were_evaluated(experiment, finish
 
 
 def test_number_of_kept_epochs_is_limited(experiment, finish, monkeypatch):
-    monkeypatch.setattr("handgrad.lab.session.SNAPSHOTS", 5)
-    monkeypatch.setattr("handgrad.lab.session.EPOCH_INTERVAL", 0)
+    monkeypatch.setattr("handgrad.lab.run.SNAPSHOTS", 5)
+    monkeypatch.setattr("handgrad.lab.run.EPOCH_INTERVAL", 0)
     lab = experiment(replace(POINTS, epochs=40))
     finish(lab)
     epochs = [row["epoch"] for row in lab.runs[0].epochs()]

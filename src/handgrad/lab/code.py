@@ -6,7 +6,7 @@ import json
 from typing import NamedTuple
 
 from ..recipes import RECIPES
-from .session import Run, Snapshot
+from .run import Run, Snapshot
 from .settings import FROM_PAGE, Settings
 
 WIDTH = 88  # characters of a line

@@ -1,0 +1,116 @@
+"""The experiments of a server: their number and that of the open streams are limited."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import Any
+
+from ..errors import HandgradError
+from .examples import Library
+from .run import NotFoundError, Run
+from .session import Experiment
+from .settings import Settings
+
+MAX_EXPERIMENTS, MAX_STREAMS = 2, 8
+ABANDONED = 15.0  # seconds without a request or a stream after which an experiment makes room for a new one
+
+
+class BusyError(HandgradError):
+    """There are too many experiments or streams."""
+
+
+class Lab:
+    """The experiments of a server.
+
+    Parameters
+    ----------
+    own : str, optional
+        Name or path of the user's data set.
+    """
+
+    def __init__(self, own: str | None = None) -> None:
+        self.library = Library(own)
+        self.streams = 0
+        self._lock = threading.Lock()
+        self._experiments: dict[str, Experiment] = {}
+        self._seen: dict[str, float] = {}
+        self._streams: dict[str, int] = {}
+        self._creating = threading.Lock()  # one at a time, because the number is limited
+
+    def create(self, settings: list[Settings], replaces: str | None = None) -> Experiment:
+        """Create an experiment. Raises BusyError if there are too many already."""
+        with self._creating:
+            if replaces is not None:
+                self.remove(replaces)
+            if len(self._experiments) >= MAX_EXPERIMENTS:
+                self._remove_abandoned()
+            experiment = Experiment(settings, self.library)
+            with self._lock:
+                self._experiments[experiment.id] = experiment
+                self._seen[experiment.id], self._streams[experiment.id] = time.monotonic(), 0
+            return experiment
+
+    def _remove_abandoned(self) -> None:
+        with self._lock:
+            idle = [name for name, streams in self._streams.items() if not streams]
+            oldest = min(idle, key=lambda name: self._seen[name], default=None)
+            if oldest is None or time.monotonic() - self._seen[oldest] < ABANDONED:
+                raise BusyError(f"{MAX_EXPERIMENTS} experiments are open in other tabs: close one of them")
+        self.remove(oldest)
+
+    def remove(self, name: str) -> None:
+        """End an experiment, if there is one of this name."""
+        with self._lock:
+            experiment = self._experiments.pop(name, None)
+            self._seen.pop(name, None)
+            self._streams.pop(name, None)
+        if experiment is not None:
+            experiment.close()
+
+    def experiment(self, name: str) -> Experiment:
+        """Return an experiment. Raises NotFoundError."""
+        with self._lock:
+            if name not in self._experiments:
+                raise NotFoundError("there is no such experiment: it was closed, or the server was restarted")
+            self._seen[name] = time.monotonic()
+            return self._experiments[name]
+
+    def run(self, name: str) -> Run:
+        """Return a run. Raises NotFoundError."""
+        for run in self.experiment(name.rpartition("-")[0]).runs:
+            if run.id == name:
+                return run
+        raise NotFoundError("there is no such run")
+
+    def experiments(self) -> list[Experiment]:
+        """Return all experiments."""
+        with self._lock:
+            return list(self._experiments.values())
+
+    def has(self, experiment: Experiment) -> bool:
+        """Whether an experiment is still open."""
+        return self._experiments.get(experiment.id) is experiment
+
+    @contextlib.contextmanager
+    def streaming(self, experiment: Experiment) -> Any:
+        """Count an open stream. Raises BusyError if there are too many."""
+        with self._lock:
+            if self.streams >= MAX_STREAMS:
+                raise BusyError(f"{MAX_STREAMS} streams are open: close a tab")
+            self.streams += 1
+            self._streams[experiment.id] = self._streams.get(experiment.id, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.streams -= 1
+                if experiment.id in self._streams:
+                    self._streams[experiment.id] -= 1
+                    self._seen[experiment.id] = time.monotonic()
+
+    def close(self) -> None:
+        """End all experiments."""
+        for name in list(self._experiments):
+            self.remove(name)
