@@ -295,15 +295,18 @@ def test_gradients_and_saturated_units_have_bars_and_numbers(lab, draw):
     expect(page.locator(".matrix-card .matrix")).to_have_attribute("aria-label", re.compile("10 rows.*12 columns"))
 
 
-def test_a_diverging_run_says_so(lab):
-    page = lab(
-        "run="
-        + SMALL.replace("epochs:400", "epochs:5")
-        + "~activation:relu~loss:squared_error~lr:1000~optimizer:momentum"
-    )
+def test_a_diverging_run_says_so_and_the_other_goes_on(lab):
+    diverging = "hidden:50-50-50~activation:relu~loss:cross_entropy~lr:1000~optimizer:nesterov"
+    page = lab(f"run={SHORT}~{diverging}&run={SHORT}")
     page.click("#start")
-    expect(page.locator("#start")).to_be_disabled()
-    expect(page.locator("#start")).to_have_text(re.compile("Diverged|Finished"))
+    expect(page.locator("#start")).to_have_text("Start again")
+    expect(page.locator(".message")).to_have_text(
+        re.compile("(Run A: t|T)raining diverged at step .* try a learning rate")
+    )
+    expect(fact(page, "Validation accuracy").locator(".run-b")).to_contain_text("%")
+    page.click("#reset")
+    expect(page.locator("#start")).to_have_text("Start training")
+    expect(page.locator(".message")).to_be_hidden()
 
 
 # ---- Compare ---------------------------------------------------------------------------------------------------------
@@ -343,7 +346,7 @@ def test_a_preset_opens_by_a_click_and_by_a_link(lab, server):
 def test_from_the_curve_to_the_image(lab):
     page = lab("run=" + SHORT)
     page.click("#start")
-    expect(page.locator("#start")).to_have_text("Finished")
+    expect(page.locator("#start")).to_have_text("Start again")
     plot = page.locator(".train-view .u-over").first
     box = plot.bounding_box()
     plot.click(position={"x": box["width"] * 0.6, "y": box["height"] / 2})  # epoch 1.8 of 3
@@ -382,7 +385,7 @@ def test_the_boundary_in_the_plane_is_learned_live(lab):
     expect(page.locator(picture).first).to_have_attribute("aria-label", re.compile("boundary of [0-9]+ points"))
     before = pixels(page, picture)
     page.click("#start")
-    expect(page.locator("#start")).to_have_text("Finished", timeout=20_000)
+    expect(page.locator("#start")).to_have_text("Start again", timeout=20_000)
     page.wait_for_timeout(500)
     assert (pixels(page, picture) != before).mean() > 0.1
     page.click("[data-plane=circles]")

@@ -132,7 +132,7 @@ function receive(event) {
       toast("The server ended this run, because another page needed the place. Start it again, or reload.");
     }
   } else if (event.type === "reset") {
-    for (const each of runs()) Object.assign(each, { points: [], epochs: [] });
+    for (const each of runs()) Object.assign(each, { points: [], epochs: [], status: "ready", message: "" });
     store.epoch = null;
     emit("reset");
   }

@@ -14,11 +14,16 @@ let speed = "";
 const sendSpeed = () => command("speed", { value: speed === "" ? null : Number(speed) });
 
 export const actions = {
-  toggle: () => command(isRunning() ? "pause" : "start"),
+  async toggle() {
+    if (ended()) await command("reset");
+    await command(isRunning() ? "pause" : "start");
+  },
   step: () => command("step"),
   epoch: () => command("epoch"),
   reset: () => command("reset"),
 };
+
+const ended = () => ENDED.includes(store.experiment?.status);
 
 const MIN = -4; // of the logarithm of the rate
 const MAX = 2;
@@ -80,15 +85,15 @@ export function transport() {
     if (!experiment) return;
     const running = isRunning();
     const untouched = runs().every((run) => !(last(run)?.step > 0));
-    start.textContent = running ? "Pause" : ENDED.includes(experiment.status) ? { finished: "Finished", diverged: "Diverged", failed: "Failed" }[experiment.status] : untouched ? "Start training" : "Continue";
+    start.textContent = running ? "Pause" : ended() ? "Start again" : untouched ? "Start training" : "Continue";
     start.dataset.state = running ? "running" : "idle";
-    start.disabled = ENDED.includes(experiment.status);
-    step.disabled = epoch.disabled = running || start.disabled;
+    step.disabled = epoch.disabled = running || ended();
     const failed = ["diverged", "failed"].includes(experiment.status);
     const one = runs().findIndex((run) => ["diverged", "failed"].includes(run.status));
-    const text = failed ? experiment.message || "The training diverged." : one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";
+    const ofRun = one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";
+    const text = ofRun || (failed ? experiment.message || "The training diverged" : "");
     message.hidden = !text;
-    message.textContent = text && `${text} Reduce the learning rate, then press Reset.`;
+    message.textContent = text && `${text[0].toUpperCase()}${text.slice(1)}.`.replace("..", ".");
     message.dataset.kind = "error";
     document.documentElement.dataset.status = experiment.status;
     updateFacts();
