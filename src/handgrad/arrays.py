@@ -6,6 +6,7 @@ import math
 import operator
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, SupportsIndex, TypeAlias, cast
 
 import numpy as np
@@ -143,6 +144,10 @@ class Rows(ABC):
     @abstractmethod
     def subset(self, rows: NDArray[np.intp]) -> Rows:
         """Return the examples with these indices, without reading them."""
+
+    @abstractmethod
+    def transformed(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Rows:
+        """Return the examples with a function applied to those that are read, for example `Deskew(28, 28)`."""
 
     @abstractmethod
     def in_order(self, rng: np.random.Generator) -> RowsInOrder:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adversarial.perturb import Adversarial
-from .arrays import check_int, check_non_negative, spawn_rngs
+from .arrays import Rows, check_int, check_non_negative, spawn_rngs
 from .blas import blas_threads
 from .callbacks import EMA, EarlyStopping
 from .errors import HandgradError, printable, unknown
@@ -234,7 +234,7 @@ class Recipe:
         if teacher is not None:
             teacher = _without_preprocessing(teacher, preprocessing)
         if preprocessing is not None:
-            x = preprocessing(x)
+            x = x.transformed(preprocessing) if isinstance(x, Rows) else preprocessing(x)
         count = len(x) - self.validation
         validation = (x[count:], y[count:]) if self.validation else None
         networks = []

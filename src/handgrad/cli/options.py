@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import click
 
 from ..data import Dataset, load
+from ..data.stream import SHUFFLES
 from ..errors import HandgradError, unknown
 from ..io.atomic import as_path
 from ..recipes import GROUPS, RECIPES, Recipe
@@ -22,8 +23,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 data_option = click.option(
     "--data",
     metavar="mnist|synthetic|PATH",
-    help="Data set: MNIST, synthetic digits, a directory of IDX files, a folder with one folder of images for each "
-    "class, a CSV file with a column of labels, or an .npz file.  [default: mnist]",
+    help="Data set: MNIST, synthetic digits, a directory of IDX or .npy files, a folder with one folder of images for "
+    "each class, a CSV file with a column of labels, or an .npz file.  [default: mnist]",
+)
+shuffle_option = click.option(
+    "--shuffle",
+    type=click.Choice(SHUFFLES),
+    help="Order of the images in an epoch, for IDX and .npy files: rows, any order, as in memory; or blocks of rows "
+    "that are mixed in a buffer, for files larger than memory.  [default: auto, by the available memory]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 
@@ -57,7 +64,7 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups."""
         group_of = {setting.name: setting.metadata.get("group") for setting in fields(Recipe)}
-        group_of |= dict.fromkeys(("recipe", "data", "resumed", "start", "freeze"), "Recipe and data")
+        group_of |= dict.fromkeys(("recipe", "data", "shuffle", "resumed", "start", "freeze"), "Recipe and data")
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Recipe and data", *GROUPS, "Output")}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -135,7 +142,7 @@ def choose_recipe(name: str | None, settings: Mapping[str, Any] | None = None, d
     return RECIPES[name].replace(**(settings or {}))
 
 
-def load_data(name: str | None, warn: Callable[[str], None]) -> tuple[Dataset, str, bool]:
+def load_data(name: str | None, warn: Callable[[str], None], shuffle: str | None = None) -> tuple[Dataset, str, bool]:
     """Load the data set of --data, or synthetic digits if MNIST is not available.
 
     Returns
@@ -149,10 +156,11 @@ def load_data(name: str | None, warn: Callable[[str], None]) -> tuple[Dataset, s
     from ..data.mnist import MnistNotFoundError
 
     name = "mnist" if name is None else name
+    shuffle = shuffle or "auto"
     if name != "mnist":
-        return load(name), name if name == "synthetic" else str(Path(name).resolve()), False
+        return load(name, shuffle=shuffle), name if name == "synthetic" else str(Path(name).resolve()), False
     try:
-        return load(name), name, False
+        return load(name, shuffle=shuffle), name, False
     except MnistNotFoundError as error:
         warn(f"MNIST is not available, using synthetic digits instead: {error}")
         return load("synthetic"), "synthetic", True

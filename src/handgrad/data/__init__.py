@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..arrays import Rows
 from ..errors import HandgradError, submodule
 from ..io.atomic import as_path
 from ..model import check_distinct
@@ -17,8 +18,8 @@ __all__ = ["Dataset", "Split", "load", "read_dataset"]
 COMPRESSED = (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz", ".rar")
 TABLES = (".csv", ".tsv", ".txt", ".data", ".tab", ".gz")
 FORMATS = (
-    "mnist, synthetic, a directory of IDX files, a folder with one folder of images for each class, a CSV file, or an "
-    ".npz file"
+    "mnist, synthetic, a directory of IDX or .npy files, a folder with one folder of images for each class, a CSV "
+    "file, or an .npz file"
 )
 
 
@@ -28,6 +29,7 @@ def load(
     classes: Sequence[str] | Mapping[Any, str] | None = None,
     size: tuple[int, int] | None = None,
     label: str | int | None = None,
+    shuffle: str = "auto",
 ) -> Dataset:
     """Load a data set by name, from a file or from a directory.
 
@@ -39,6 +41,8 @@ def load(
 
         - a directory of four IDX files, or the directory that torchvision downloads to: ROOT/FashionMNIST or ROOT, for
           MNIST, Fashion-MNIST, KMNIST, QMNIST and EMNIST; for a split of EMNIST ROOT/EMNIST/digits, .../letters, ...;
+        - a folder of .npy files, train-images.npy, train-labels.npy, test-images.npy and test-labels.npy, or numbered
+          shards, train-images-0.npy, train-labels-0.npy, train-images-1.npy, ...;
         - a folder with one folder of image files for each class, or with the folders train and test of such folders;
         - a CSV file with a column of labels; pixels are read as images, all other columns as numbers;
         - an .npz file with x_train, y_train, x_test and y_test, as Keras has it, or with x and y.
@@ -50,6 +54,11 @@ def load(
         Size of the images of a folder in pixels. By default the most common size, at most 64 pixels per side.
     label : str or int, optional
         Name or number, from 0, of the column of labels of a CSV file.
+    shuffle : {"auto", "rows", "blocks"}
+        For IDX and .npy files that are not compressed. The training images of files of more than 256 MiB stay on the
+        disk and are read when they are used. "rows": an epoch reads them in any order, as in memory. "blocks": an epoch
+        reads blocks of 512 images in random order and mixes 64 of them in a buffer, for files larger than memory.
+        "auto": "rows" if the files fit into the available memory.
 
     Returns
     -------
@@ -67,6 +76,21 @@ def load(
     >>> load("synthetic")
     synthetic digits: 60,000 training images, 10,000 test images, 28x28 pixels, 10 classes
     """
+    if shuffle not in ("auto", "rows", "blocks"):
+        raise HandgradError(f"shuffle must be auto, rows or blocks, got {shuffle!r}")
+    dataset = _load(name, classes, size, label, shuffle)
+    if shuffle == "blocks" and not isinstance(dataset.x_train, Rows):
+        raise HandgradError(f"shuffle='blocks' needs a directory of IDX or .npy files, not {str(name)!r}")
+    return dataset
+
+
+def _load(
+    name: str,
+    classes: Sequence[str] | Mapping[Any, str] | None,
+    size: tuple[int, int] | None,
+    label: str | int | None,
+    shuffle: str,
+) -> Dataset:
     if name == "synthetic":
         from .synthetic import synthetic_digits
 
@@ -79,10 +103,14 @@ def load(
         return _renamed(load_mnist(), classes)
     path = as_path(name)
     if path.is_dir() or not path.exists():  # EMNIST/digits is no directory, but files in EMNIST/raw
-        dataset_or_none = load_user_data(path, MNIST)
+        dataset_or_none = load_user_data(path, MNIST, shuffle)
         if dataset_or_none is not None:
             return _renamed(dataset_or_none, classes)
     if path.is_dir():
+        from .mapped import has_npy_names, load_npy_folder
+
+        if has_npy_names(path):
+            return load_npy_folder(path, shuffle, classes)
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
         tables = [entry for entry in entries if re.search(r"\.[ct]sv(\.gz)?$", entry.name, re.IGNORECASE)]
         if len(tables) > 1:  # such as train.csv and test.csv

@@ -265,6 +265,7 @@ class Dataset:
 
 def has_bright_background(x: NDArray[np.uint8]) -> bool:
     """Return whether the border of most images (count, height, width) is bright."""
+    x = np.asarray(x)
     border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)
     return bool(np.median(np.median(border, axis=1)) >= BRIGHT)
 
@@ -422,11 +423,16 @@ def read_payloads(directory: Path) -> dict[str, bytes]:
     HandgradError
         If a file is missing or damaged.
     """
+    return {name: decompress(read_bytes(path), path.name) for name, path in find_files(directory).items()}
+
+
+def find_files(directory: Path) -> dict[str, Path]:
+    """Return the path of each of the four files in a directory. Raises HandgradError if a file is missing."""
     found = {name: matching_files(directory, name) for name in FILES.values()}
     missing = [name for name, paths in found.items() if not paths]
     if missing:
         raise HandgradError(f"{directory} does not contain {', '.join(missing)}: add the missing files, plain or .gz")
-    return {name: decompress(read_bytes(paths[0]), paths[0].name) for name, paths in found.items()}
+    return {name: paths[0] for name, paths in found.items()}
 
 
 def matching_files(directory: Path, name: str) -> list[Path]:

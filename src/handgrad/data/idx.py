@@ -42,6 +42,7 @@ TYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(">f8"),
 }
 MAX_DIMENSIONS = 64  # NumPy's own limit
+HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS  # the largest header
 MAX_UNCOMPRESSED = 1 << 30  # bytes; twice the size of the largest data set in this format, EMNIST ByClass
 
 
@@ -87,6 +88,36 @@ def parse_idx(payload: bytes, name: str) -> NDArray[Any]:
     HandgradError
         If the first bytes, the dtype code or the shape are invalid, or if bytes are missing or left over.
     """
+    dtype, shape, start = parse_header(payload, len(payload), name)
+    return np.frombuffer(payload, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def parse_header(payload: bytes, size: int, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Parse the header of an IDX file.
+
+    Parameters
+    ----------
+    payload : bytes
+        The first HEADER_BYTES bytes of the file, or all of it.
+    size : int
+        Number of bytes of the whole file.
+    name : str
+        Name of the file, used in error messages.
+
+    Returns
+    -------
+    dtype : numpy.dtype
+        Type of the elements, big-endian.
+    shape : tuple of int
+        Shape of the array.
+    start : int
+        Number of bytes before the first element.
+
+    Raises
+    ------
+    HandgradError
+        If the first bytes, the dtype code or the shape are invalid, or if bytes are missing or left over.
+    """
     if len(payload) < 4 or payload[:2] != b"\0\0":
         raise HandgradError(
             f"{name} is not an IDX file: it starts with the bytes '{payload[:4].hex(' ')}', "
@@ -101,7 +132,7 @@ def parse_idx(payload: bytes, name: str) -> NDArray[Any]:
     start = 4 + 4 * ndim
     if len(payload) < start:
         raise HandgradError(
-            f"{name} is truncated within its header: it has {len(payload)} bytes, expected at least {start}; "
+            f"{name} is truncated within its header: it has {size} bytes, expected at least {start}; "
             "copy or download it again"
         )
     shape = struct.unpack_from(f">{ndim}I", payload, 4)
@@ -111,13 +142,13 @@ def parse_idx(payload: bytes, name: str) -> NDArray[Any]:
             "copy or download it again"
         )
     expected = start + math.prod(shape) * dtype.itemsize
-    if len(payload) != expected:
-        problem = "is truncated" if len(payload) < expected else "has extra bytes at the end"
+    if size != expected:
+        problem = "is truncated" if size < expected else "has extra bytes at the end"
         raise HandgradError(
-            f"{name} {problem}: it has {len(payload)} bytes, expected {expected} for {dtype.name} of shape {shape}; "
+            f"{name} {problem}: it has {size} bytes, expected {expected} for {dtype.name} of shape {shape}; "
             "copy or download it again"
         )
-    return np.frombuffer(payload, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    return dtype, shape, start
 
 
 def encode_idx(array: ArrayLike) -> bytes:

@@ -18,7 +18,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ import numpy as np
 from ..errors import HandgradError, MissingExtraError, optional
 from ..io.atomic import replacing
 from . import torchvision
-from .dataset import FILES, Dataset, build_dataset, matching_files, read_payloads
+from .dataset import FILES, Dataset, build_dataset, find_files, matching_files, read_payloads
 from .idx import decompress, encode_idx, read_bytes
+from .mapped import load_idx
 
 logger = logging.getLogger(__name__)  # without a logging configuration, Python prints warnings to stderr
 
@@ -197,8 +198,11 @@ def find_mnist(source: Source = MNIST) -> Path | None:
     return next((copy.path for copy in check_copies(source) if copy.complete), None)
 
 
-def load_user_data(path: Path, source: Source) -> Dataset | None:
-    """Load the data set in a user's directory, torchvision's too, or mnist.npz; None if there are no IDX files."""
+def load_user_data(path: Path, source: Source, shuffle: str = "auto") -> Dataset | None:
+    """Load the data set in a user's directory, torchvision's too, or mnist.npz; None if there are no IDX files.
+
+    Large files stay on the disk: see `handgrad.data.load` for `shuffle`.
+    """
     if path.suffix == ".npz" and path.is_file():
         return build_dataset(_npz_payloads(read_bytes(path), str(path), source), source.name)
     found = [directory for directory in torchvision.candidates(path) if torchvision.has_mnist_names(directory)]
@@ -208,6 +212,10 @@ def load_user_data(path: Path, source: Source) -> Dataset | None:
     if len(found) > 1:
         others = ", ".join(str(other) for other in found[1:])
         logger.warning("%s contains several data sets: reading %s; others are %s", path, directory, others)
+    mapped = load_idx(directory, find_files(directory), shuffle)
+    if mapped is not None:
+        name = torchvision.dataset_name(directory)
+        return torchvision.with_known_classes(replace(mapped, name=name), name)
     payloads = read_payloads(directory)
     if all(hashlib.sha256(payloads[name]).hexdigest() == file.sha256 for name, file in source.files.items()):
         return build_dataset(payloads, source.name)

@@ -79,7 +79,7 @@ class FileRows(Rows):
     """
 
     def __init__(self, parts: Sequence[Part], shuffle: str = "rows") -> None:
-        self.parts, self.shuffle, self.in_blocks = tuple(parts), shuffle, shuffle == "blocks"
+        self.parts, self.in_blocks = tuple(parts), shuffle == "blocks"
         self._first = np.cumsum([0, *(part.shape[0] for part in self.parts)])
         self._rows: range | NDArray[np.intp] = range(int(self._first[-1]))  # numbers of the rows in the files
         self._function: Callable[[NDArray[Any]], NDArray[Any]] | None = None
@@ -178,7 +178,7 @@ class FileRows(Rows):
 
     def __repr__(self) -> str:
         names = self.parts[0].path.name if len(self.parts) == 1 else f"{len(self.parts)} files"
-        return f"FileRows({self.shape}, {names}, shuffle={self.shuffle!r})"
+        return f"FileRows({self.shape}, {names}, in_blocks={self.in_blocks})"
 
 
 class RandomOrder(RowsInOrder):
