@@ -14,7 +14,9 @@ from handgrad.lab.settings import Settings
 
 from .conftest import DIGITS, POINTS
 
-RECIPE = Settings.from_json({"recipe": "second", "data": "synthetic", "n_train": 600, "epochs": 2, "batch_size": 50})
+SMALL = {"data": "synthetic", "n_train": 600, "epochs": 2, "batch_size": 50}
+RECIPE = Settings.from_json({"recipe": "second", **SMALL})
+AVERAGED = Settings.from_json({"recipe": "pure", "hidden": [32, 16], **SMALL})  # an average of the weights at the end
 
 
 @pytest.fixture
@@ -43,8 +45,9 @@ def weights(tmp_path):
         replace(DIGITS, optimizer="adam", lr=0.01, dropout=0.2, l2=0.001, activation="relu", loss="cross_entropy"),
         replace(POINTS, loss="squared_error", optimizer="nesterov", initializer="normal", hidden=()),
         RECIPE,
+        AVERAGED,
     ],
-    ids=["sgd", "adam", "points", "recipe"],
+    ids=["sgd", "adam", "points", "recipe", "average"],
 )
 def test_program_repeats_a_run_with_changes_of_the_rate_pauses_and_steps(settings, experiment, finish, weights):
     lab = experiment(settings)
@@ -75,7 +78,7 @@ def test_program_repeats_a_run_that_was_paused_while_it_ran(experiment, finish, 
         np.testing.assert_array_equal(weights(script(run, run.current())), run.current().parameters)
 
 
-@pytest.mark.parametrize("settings", [DIGITS, RECIPE], ids=["settings", "recipe"])
+@pytest.mark.parametrize("settings", [DIGITS, RECIPE, AVERAGED], ids=["settings", "recipe", "average"])
 def test_program_of_a_complete_run_needs_no_callback(settings, experiment, finish, weights):
     lab = experiment(settings)
     lab.command("lr", 0.02)  # before the first step
