@@ -18,7 +18,7 @@ import click
 
 from .. import __version__
 from ..errors import HandgradError, printable
-from . import convert, data, diagnose, evaluate, lab, recipes, train
+from . import convert, data, diagnose, evaluate, lab, recipes, sweep, train
 from .echo import echo_error
 from .signals import exit_code, raising_signals
 
@@ -132,7 +132,7 @@ def handgrad() -> None:
     """Train, evaluate and export neural networks for handwritten digits."""
 
 
-for _module in (recipes, train, evaluate, convert, diagnose, data, lab):
+for _module in (recipes, train, sweep, evaluate, convert, diagnose, data, lab):
     for _command in _module.COMMANDS:
         handgrad.add_command(_command)
 
