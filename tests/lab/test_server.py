@@ -775,6 +775,22 @@ def test_port_in_use_is_named_and_another_one_is_taken(process):
     assert not address.endswith(f":{port}/")
 
 
+def test_killed_server_starts_again_on_the_same_port(process):
+    done, address, _ = process("--port", "0")
+    port = int(address.rstrip("/").rpartition(":")[2])
+    made = post(port, "/api/experiments", {"runs": [POINTS]})
+    path = f"/api/experiments/{made['id']}/events"
+    stream = Stream(port, path)
+    done.kill()
+    done.wait(10)
+    stream.close()
+    _, again, _ = process("--port", str(port))
+    assert again == address
+    stale = Stream(port, path, f"{made['id']}:3")
+    assert stale.status == 404
+    stale.close()
+
+
 def test_missing_extra_is_one_line(tmp_path):
     program = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv = ['handgrad', 'lab', '--no-browser']; "
