@@ -31,8 +31,8 @@ export function tick(value) {
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
-/** Name of a layer without the parentheses of Python: Sigmoid() is Sigmoid, Dense(n_in=2, n_out=1) is Dense 2-1. */
-export const layerName = (name) => name.replace(/Dense\(n_in=(\d+), n_out=(\d+)[^)]*\)/, "Dense $1-$2").replace(/\(\)$/, "");
+/** Name of a layer without the parentheses of Python: Sigmoid() is Sigmoid, BatchNorm(n=96, ...) is BatchNorm 96. */
+export const layerName = (name) => name.replace(/Dense\(n_in=(\d+), n_out=(\d+)[^)]*\)/, "Dense $1-$2").replace(/(\w+)\(n=(\d+)[^)]*\)/, "$1 $2").replace(/\(\)$/, "");
 
 /** 12345 as 12,345. */
 export function count(value) {

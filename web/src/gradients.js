@@ -1,7 +1,7 @@
 // Gradients per layer, and shares of units that are saturated or dead: bars with numbers, measured while the network trains.
 import { card, h, numbers, show } from "./dom.js";
 import { RUNS } from "./colors.js";
-import { number, percent } from "./format.js";
+import { layerName, number, percent } from "./format.js";
 import { last, runs } from "./store.js";
 import { parameterLayers } from "./weights.js";
 
@@ -32,7 +32,7 @@ const longest = (lists) => lists.reduce((best, list) => (list.length > best.leng
 
 /** Names of the layers in a list of measurements, one per layer with weights. */
 function layerNames(count) {
-  const names = longest(runs().map((run) => parameterLayers(run).map((layer) => layer.name)));
+  const names = longest(runs().map((run) => parameterLayers(run).map((layer) => layerName(layer.name))));
   return Array.from({ length: count }, (_, i) => names[i] ?? `Layer ${i + 1}`);
 }
 
@@ -106,4 +106,4 @@ export function unitsCard() {
 
 /** Lines for the chart of gradient norms: one per layer. */
 export const gradientLines = (run) =>
-  parameterLayers(run).map((layer, i) => ({ name: layer.name, of: (point) => point.gradient_norms?.[i], dash: i % 6 }));
+  parameterLayers(run).map((layer, i) => ({ name: layerName(layer.name), of: (point) => point.gradient_norms?.[i], dash: i % 6 }));

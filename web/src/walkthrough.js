@@ -181,10 +181,12 @@ function diagram(steps, at) {
 
   const names = columnNames(sizes);
   const width = 760;
-  const height = 330;
+  const most = Math.max(...sizes);
+  const height = Math.max(330, 88 * most + 50);
+  const spacing = most > 2 ? 88 : 150;
   const columns = sizes.length + 1;
   const x = (column) => 70 + (column * (width - 150)) / (columns - 1);
-  const y = (i, n) => height / 2 + 12 + (i - (n - 1) / 2) * 150;
+  const y = (i, n) => height / 2 + 12 + (i - (n - 1) / 2) * spacing;
   const edges = [];
   const labels = [];
   layers.forEach((each, l) => {
@@ -194,10 +196,11 @@ function diagram(steps, at) {
         const [x1, y1, x2, y2] = [x(l) + 34, y(j, sizes[l]), x(l + 1) - 34, y(i, sizes[l + 1])];
         const active = fresh.has(`z${l}`) || fresh.has(`dW${l}`) || fresh.has(`W${l}`);
         edges.push(svg("line", { x1, y1, x2, y2, class: `edge ${w < 0 ? "negative" : "positive"} ${active ? "active" : ""}`, "stroke-width": w === undefined ? 1 : 1 + Math.min(5, 2.5 * Math.abs(w)) }));
-        const t = (i + j) % 2 ? 0.3 : 0.32;
+        // Labels near the side with more units, so that they do not overlap.
+        const t = most < 3 ? 0.31 : sizes[l] >= sizes[l + 1] ? 0.2 + 0.27 * i : 0.8 - 0.27 * j;
         const [tx, ty] = [x1 + t * (x2 - x1), y1 + t * (y2 - y1)];
         if (w !== undefined) {
-          const showGradient = each.dW && !each.updated;
+          const showGradient = most < 3 && each.dW && !each.updated;
           labels.push(svg("text", { x: tx, y: ty - 5, class: `weight ${active ? "active" : ""}` }, fixed(w, 2)));
           if (showGradient) labels.push(svg("text", { x: tx, y: ty + 12, class: "gradient" }, `∂ ${fixed(each.dW[i][j], 3)}`));
         }
@@ -218,8 +221,8 @@ function diagram(steps, at) {
       nodes.push(node(l + 1, i, sizes[l + 1], [each.z && [`z ${fixed(each.z[i], 2)}`, each.a ? "sub" : "main"], each.a && [`a ${fixed(each.a[i], 2)}`, "main"], gradient && [`${each.dz ? "∂z" : "∂a"} ${fixed(gradient[i], 3)}`, "gradient"]], ["z", "a", "dz", "da"].some((key) => fresh.has(`${key}${l}`))));
     }
   });
-  nodes.push(node(columns - 1, 0, 1, output.p ? [[`p ${fixed(output.p[0], 3)}`, "main"], [`t ${number(output.t?.[0])}`, "sub"], [`L ${fixed(output.L, 3)}`, "sub"]] : [["loss", "sub"]], fresh.has("p")));
-  const link = svg("line", { x1: x(columns - 2) + 34, y1: height / 2 + 12, x2: x(columns - 1) - 34, y2: height / 2 + 12, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
+  nodes.push(node(columns - 1, 0, 1, output.p ? [...output.p.slice(0, 2).map((each, k) => [`p${output.p.length > 1 ? "₀₁"[k] : ""} ${fixed(each, 3)}`, "main"]), output.p.length === 1 && [`t ${number(output.t?.[0])}`, "sub"], [`L ${fixed(output.L, 3)}`, "sub"]] : [["loss", "sub"]], fresh.has("p")));
+  const link = sizes.at(-1) === 1 && svg("line", { x1: x(columns - 2) + 34, y1: height / 2 + 12, x2: x(columns - 1) - 34, y2: height / 2 + 12, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "diagram", "aria-label": `Network ${sizes.join("-")} at this step: ${layerName(steps[at].title)}` }, names.map((name, column) => svg("text", { x: x(column), y: 16, class: "sub" }, name)), edges, link, nodes, labels);
 }
 

@@ -92,9 +92,9 @@ export function firstWeightsCard(r) {
         return { picture, meter, button };
       });
       show(tiles, elements.map((element) => element.button));
-      more.hidden = visible === n;
-      more.textContent = `Show all ${n} units`;
     }
+    more.hidden = visible === n;
+    more.textContent = `Show all ${n} units`;
     const scale = scaleOf(shown.values);
     elements.forEach(({ picture }, i) => paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), width, height, scale));
     legend.draw();
