@@ -137,29 +137,29 @@ def shuffle_files(
     buckets = min(MAX_BUCKETS, -(-size // BUCKET_BYTES))
     rng = np.random.default_rng(seed)
     labels = np.empty_like(y)
-    with _new_files(directory, dataset, x.shape, labels, size * (2 if buckets > 1 else 1)) as file, _writing(directory):
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(buckets)]
-            of: list[list[NDArray[Any]]] = [[] for _ in files]
-            for rows in row_blocks(len(x), READ_ROWS):
-                block = np.asarray(x[rows])
-                chosen = rng.integers(buckets, size=len(block))
-                for i, bucket in enumerate(files):
-                    bucket.write(block[chosen == i].tobytes())
-                    of[i].append(y[rows][chosen == i])
-                progress(len(block))
-            first = 0
-            for bucket, parts in zip(files, of, strict=True):
-                own = np.concatenate(parts)
-                bucket.seek(0)
-                images = np.frombuffer(bucket.read(), np.uint8).reshape(len(own), *x.shape[1:])
-                order = rng.permutation(len(own))
-                for rows in row_blocks(len(own), READ_ROWS):
-                    file.write(images[order[rows]].tobytes())
-                labels[first : first + len(own)] = own[order]
-                first += len(own)
-                bucket.truncate(0)
-                progress(len(own))
+    needed = size * (2 if buckets > 1 else 1)
+    with _new_files(directory, dataset, x.shape, labels, needed) as file, contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(buckets)]
+        of: list[list[NDArray[Any]]] = [[] for _ in files]
+        for rows in row_blocks(len(x), READ_ROWS):
+            block = np.asarray(x[rows])
+            chosen = rng.integers(buckets, size=len(block))
+            for i, bucket in enumerate(files):
+                bucket.write(block[chosen == i].tobytes())
+                of[i].append(y[rows][chosen == i])
+            progress(len(block))
+        first = 0
+        for bucket, parts in zip(files, of, strict=True):
+            own = np.concatenate(parts)
+            bucket.seek(0)
+            images = np.frombuffer(bucket.read(), np.uint8).reshape(len(own), *x.shape[1:])
+            order = rng.permutation(len(own))
+            for rows in row_blocks(len(own), READ_ROWS):
+                file.write(images[order[rows]].tobytes())
+            labels[first : first + len(own)] = own[order]
+            first += len(own)
+            bucket.truncate(0)
+            progress(len(own))
 
 
 def label_bytes(dataset: Dataset, y: Labels) -> NDArray[np.uint8]:
