@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..adversarial import deepfool
 from ..arrays import as_floats
 from ..data import load as load_dataset
-from ..errors import HandgradError
+from ..errors import HandgradError, optional
 from ..io.atomic import encode_json
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
@@ -61,19 +61,46 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
 
 @click.command()
 @model_argument
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("images", metavar="[IMAGE...]", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, or of the test "
+    "images of a data set. They need not fit into memory.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --data: write the class indices to an .npy file, or the names of the classes and their probabilities to "
+    "a .csv file.",
+)
 @click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write the prepared digits to a PNG file.")
 @json_option
-def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: bool) -> None:
-    """Predict the digits in image files.
+def predict(
+    model: Path, images: tuple[Path, ...], data: str | None, out: Path | None, show: Path | None, as_json: bool
+) -> None:
+    """Predict the digits in image files, or the classes of all examples of a data set.
 
     MODEL is a model file or a run directory. Each IMAGE is a PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy file of any
     size, a directory of such files, or - for standard input. Photographs, ruled paper and several digits in one image
     are read: every digit is found, cropped, scaled and centred as in MNIST. The answer is "not sure" if the confidence
     is below 60 % or if the shape is not a digit's. After an image that cannot be read or has no digit, the others are
     read, and the exit code is 2.
-    """
+
+    \b
+    Examples:
+      handgrad predict runs/quick photo.jpg
+      handgrad predict runs/quick --data images.npy --out answers.npy
+    """  # noqa: D301 (click needs the backspace)
     classifier = _load_classifier(model)
+    if data is not None or out is not None:
+        if data is None or out is None or images or show is not None:
+            raise HandgradError("--data and --out belong together, and exclude IMAGE and --show")
+        _predict_all(classifier, data, out, as_json)
+        return
+    if not images:
+        raise HandgradError("no image to predict: expected an IMAGE, or --data with --out")
     if classifier.image_shape is None:
         raise HandgradError(f"{model} has no image shape: it was not trained on images")
     digits, captions, failed = [], [], False
@@ -110,6 +137,26 @@ def predict(model: Path, images: tuple[Path, ...], show: Path | None, as_json: b
             echo(f"prepared images: {show}")
     if failed:
         raise SystemExit(2)
+
+
+def _predict_all(classifier: Model, data: str, out: Path, as_json: bool) -> None:
+    """Write the classes of all examples of a data set to a file."""
+    from ..data.answers import read_examples, write_answers
+
+    if out.suffix not in (".npy", ".csv"):
+        raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
+    x = read_examples(data)
+    bar = optional("tqdm").tqdm(total=len(x), unit=" images", unit_scale=True, leave=False, disable=None)
+    with bar:
+        counts = write_answers(classifier, x, out, bar.update)
+    if as_json:
+        echo(
+            encode_json(
+                {"out": str(out), "count": len(x), "classes": dict(zip(classifier.classes, counts, strict=True))}
+            )
+        )
+    else:
+        echo(f"{len(x):,} answers in {out}")
 
 
 def _image_files(path: Path) -> list[Path]:
