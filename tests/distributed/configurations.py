@@ -34,7 +34,7 @@ WEIGHTS = rng.uniform(0.5, 2, 205)
 
 
 def train(
-    comm, optimizer, *, images=False, weighted=False, epochs=3, hidden=(24, 16), dtype=np.float64, seed=0, **options
+    comm, optimizer, *, images=False, weighted=False, epochs=2, hidden=(24, 16), dtype=np.float64, seed=0, **options
 ):
     """Train one network. Of several processes, only rank 0 has the right seed; the others receive its state."""
     seed += 0 if comm is None or comm.Get_rank() == 0 else 100
@@ -49,7 +49,7 @@ def train(
         **parts,
     )
     network.layers[0].lr_scale = scale
-    trainer = Trainer(network, optimizer, **{"batch_size": 17, "rng": seed, "comm": comm} | options)
+    trainer = Trainer(network, optimizer, **{"batch_size": 33, "rng": seed, "comm": comm} | options)
     x, y = (IMAGES, np.arange(120) % 10) if images else (X, Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HandgradWarning)  # random labels
@@ -61,16 +61,16 @@ def soft_teacher():
     return Network([20, 30, 4], loss="cross_entropy", rng=5, dtype=np.float64)
 
 
-# 164 of 205 examples are for training. The last batch has 11 rows for batches of 17, and 2 rows, fewer than the ranks,
-# for batches of 54 and of 3.
+# 164 of 205 examples are for training. The last batch has 32 rows for batches of 33, and 2 rows, fewer than the ranks,
+# for batches of 54 and of 6.
 CONFIGURATIONS = {
     "sgd": lambda comm: train(comm, SGD(0.1), dropout=0.2, weighted=True),
     "momentum": lambda comm: train(comm, Momentum(0.05, clip_norm=0.5), batch_norm=True, weighted=True),
     "nesterov": lambda comm: train(comm, Nesterov(0.05, l2=1e-3, l1=1e-4), batch_norm=True, dropout=0.3, batch_size=54),
     "adam": lambda comm: train(comm, Adam(0.01), batch_norm=True, dropout=0.2, callbacks=[EMA(0.9)], lr_scale=0.5),
-    "adamw": lambda comm: train(comm, AdamW(0.01), dropout=0.5, batch_size=3, epochs=1, schedule="one_cycle"),
+    "adamw": lambda comm: train(comm, AdamW(0.01), dropout=0.5, batch_size=6, epochs=1, schedule="one_cycle"),
     "muon": lambda comm: train(comm, Muon(0.02, max_norm=2.0), dropout=0.1, teacher=soft_teacher(), batch_size=54),
-    "lookahead": lambda comm: train(comm, Lookahead(Adam(0.01), 3), callbacks=[EarlyStopping(patience=1)], epochs=8),
+    "lookahead": lambda comm: train(comm, Lookahead(Adam(0.01), 3), callbacks=[EarlyStopping(patience=1)], epochs=4),
     "float32": lambda comm: train(comm, Momentum(0.05), batch_norm=True, dropout=0.2, dtype=np.float32),
     "augmentation": lambda comm: train(
         comm, Nesterov(0.02), images=True, augment=Augmentation(28, 28, rotation=10, shift=2), dropout=0.2, epochs=2

@@ -18,7 +18,7 @@ from ..callbacks import Checkpoint, resume
 from ..data import Dataset
 from ..data.dataset import has_bright_background
 from ..diagnostics.model_card import model_card
-from ..distributed.mpi import abort_on_error, world
+from ..distributed.mpi import abort_on_error, wait_for_all, world
 from ..errors import HandgradError, HandgradWarning
 from ..io.atomic import encode_json, replace_file
 from ..io.models import load
@@ -152,10 +152,10 @@ def _run(
             return
         origin, shuffle = read_start(directory), read_shuffle(directory)
     if not is_main:
-        comm.Barrier()  # rank 0 reads the data set first, because it may download it
+        wait_for_all(comm)  # rank 0 reads the data set first, because it may download it
     dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle)
-    if comm is not None and is_main:
-        comm.Barrier()
+    if is_main:
+        wait_for_all(comm)
     order = _order(dataset, comm)
     notes = list(dataset.notes)
     if resumed is None and settings["validation"] is None:
@@ -175,6 +175,7 @@ def _run(
                 model, trainers = _train(run, dataset, reporter, {"comm": comm, "sync_every": sync_every})
             reporter.stop()
             if not is_main:
+                wait_for_all(comm)  # rank 0 evaluates the model and writes the results
                 return
             test = model.evaluate(dataset.x_test, dataset.y_test)
             from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
@@ -196,6 +197,7 @@ def _run(
         finally:
             reporter.stop()
     reporter.result(test, trainers, directory, data)
+    wait_for_all(comm)
     if substituted:
         warn("this network was trained and tested on synthetic digits, not on MNIST")
 

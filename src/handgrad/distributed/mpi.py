@@ -24,6 +24,8 @@ RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 INSTALL = "run pip install 'handgrad[mpi]', or pip install mpi4py and load the MPI library of the cluster"
 REPORT_SECONDS = 1.0  # that the other ranks wait before they report an error, which rank 0 may report for all of them
 
+WAIT_SECONDS = 0.01  # between two looks at whether the others are ready
+
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of processes that mpiexec or srun has started, 1 without them."""
@@ -77,7 +79,7 @@ def check_launcher(comm: object) -> None:
         return
     size, launched = mpi.COMM_WORLD.Get_size(), launched_size()
     if size == 1 < launched:
-        library = mpi.Get_library_version().partition("\n")[0].strip().rstrip("\0")
+        library = " ".join(mpi.Get_library_version().rstrip("\0").partition("\n")[0].split())
         raise HandgradError(
             f"the launcher has started {launched} processes, but each one is alone in MPI: mpi4py has loaded another "
             f"MPI ({library}) than that of the launcher; use the mpiexec of that library"
@@ -120,6 +122,20 @@ def abort_on_error(comm: Any, report: Callable[[str], None] | None = None) -> It
         else:
             report(message)
         _abort(comm, 2 if expected else 1)
+
+
+def wait_for_all(comm: Any) -> None:
+    """Wait until all processes call this function, without using the core as MPI's Barrier does.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm or None
+        The communicator. None: do nothing.
+    """
+    if comm is not None:
+        request = comm.Ibarrier()
+        while not request.Test():
+            time.sleep(WAIT_SECONDS)
 
 
 def _abort(comm: Any, code: int) -> None:
