@@ -19,7 +19,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip i
 from handgrad.lab import server as lab_server  # noqa: E402
 
 expect = playwright.expect
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=20_000)  # for machines with other work; a test takes a second or two
 pytestmark = pytest.mark.browser
 
 SMALL = "data:synthetic~n_train:1000~hidden:12~initializer:xavier_normal~epochs:400"
@@ -66,6 +66,7 @@ def lab(page, server):
 
     def open_page(fragment: str = f"run={SMALL}"):
         page.set_viewport_size({"width": 1280, "height": 800})
+        page.set_default_navigation_timeout(30_000)
         page.goto(f"{server.url}#{fragment}")
         expect(page.locator("html[data-ready]")).to_be_visible()
         return page

@@ -18,7 +18,8 @@ async function copy(text, element) {
   }
 }
 
-const KEYWORDS = /(#.*$)|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\b(from|import|as|for|in|if|else|elif|while|def|return|with|lambda|not|and|or|print|None|True|False)\b|\b(\d[\d_.]*(?:e[-+]?\d+)?)\b/gm;
+const KEYWORDS =
+  /(#.*$)|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\b(from|import|as|for|in|if|else|elif|while|def|return|with|lambda|not|and|or|print|None|True|False)\b|\b(\d[\d_.]*(?:e[-+]?\d+)?)\b/gm;
 
 /** Python with coloured comments, strings, keywords and numbers. */
 function highlight(text) {
@@ -66,8 +67,18 @@ export function codeView() {
       const found = await postJson(`/api/runs/${run().id}/check`);
       show(
         result,
-        h("p", { class: found.ok ? "ok" : "bad" }, found.ok ? "✓ The derived gradient agrees with the measured slope." : "✗ The derived gradient differs from the measured slope."),
-        h("p", {}, `Largest relative error ${number(found.largest_relative_error)} in ${count(found.n_checked)} derivatives.`),
+        h(
+          "p",
+          { class: found.ok ? "ok" : "bad" },
+          found.ok
+            ? "✓ The derived gradient agrees with the measured slope."
+            : "✗ The derived gradient differs from the measured slope.",
+        ),
+        h(
+          "p",
+          {},
+          `Largest relative error ${number(found.largest_relative_error)} in ${count(found.n_checked)} derivatives.`,
+        ),
         perLayer(found.per_layer),
       );
     } catch (error) {
@@ -79,23 +90,80 @@ export function codeView() {
 
   function perLayer(layers) {
     if (!layers?.length) return null;
-    return numbers(() => ["Largest relative error per layer", ["Layer", "Relative error"], layers.map((layer, i) => (typeof layer === "object" ? [layer.name ?? i, number(layer.largest_relative_error ?? layer.error)] : [i, number(layer)]))], "Each layer");
+    return numbers(
+      () => [
+        "Largest relative error per layer",
+        ["Layer", "Relative error"],
+        layers.map((layer, i) =>
+          typeof layer === "object"
+            ? [layer.name ?? i, number(layer.largest_relative_error ?? layer.error)]
+            : [i, number(layer)],
+        ),
+      ],
+      "Each layer",
+    );
   }
 
   function build() {
     show(result);
-    show(which, runs().length > 1 && choice("Run", runs().map((_, i) => [i, `Run ${RUNS[i].letter}`]), store.run, setRun));
+    show(
+      which,
+      runs().length > 1 &&
+        choice(
+          "Run",
+          runs().map((_, i) => [i, `Run ${RUNS[i].letter}`]),
+          store.run,
+          setRun,
+        ),
+    );
     update();
   }
   on("experiment", build);
 
-  const root = h("div", { class: "view code-view" },
-    card("The same run in Python", { class: "code-card", tools: which, help: "This script trains the network on this page: the same data, seed, batches and changes of the learning rate. It ends with the same weights." },
-      h("div", { class: "buttons" }, h("button", { type: "button", id: "copy-code", onclick: () => copy(code.textContent, code) }, "Copy"), download),
-      h("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Python" }, code)),
-    h("div", { class: "column" },
-      card("Gradient check", { class: "check-card", help: "handgrad derives every gradient by hand. The check changes one weight at a time by a tiny amount in both directions, measures the slope of the loss, and compares it with the derived gradient." }, button, result),
-      card("Link to these settings", { class: "link-card", help: "The address contains all settings. If somebody opens it while handgrad lab runs on their computer, they get the same runs." }, link, h("div", { class: "buttons" }, h("button", { type: "button", onclick: () => copy(location.href, link) }, "Copy the link")))),
+  const root = h(
+    "div",
+    { class: "view code-view" },
+    card(
+      "The same run in Python",
+      {
+        class: "code-card",
+        tools: which,
+        help: "This script trains the network on this page: the same data, seed, batches and changes of the learning rate. It ends with the same weights.",
+      },
+      h(
+        "div",
+        { class: "buttons" },
+        h("button", { type: "button", id: "copy-code", onclick: () => copy(code.textContent, code) }, "Copy"),
+        download,
+      ),
+      h("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Python" }, code),
+    ),
+    h(
+      "div",
+      { class: "column" },
+      card(
+        "Gradient check",
+        {
+          class: "check-card",
+          help: "handgrad derives every gradient by hand. The check changes one weight at a time by a tiny amount in both directions, measures the slope of the loss, and compares it with the derived gradient.",
+        },
+        button,
+        result,
+      ),
+      card(
+        "Link to these settings",
+        {
+          class: "link-card",
+          help: "The address contains all settings. If somebody opens it while handgrad lab runs on their computer, they get the same runs.",
+        },
+        link,
+        h(
+          "div",
+          { class: "buttons" },
+          h("button", { type: "button", onclick: () => copy(location.href, link) }, "Copy the link"),
+        ),
+      ),
+    ),
   );
   return { root, update };
 }

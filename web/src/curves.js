@@ -13,10 +13,27 @@ const DASHES = [[], [4, 4], [1, 4], [8, 3, 1, 3], [12, 4], [2, 2]];
  * lines(run) gives [{name, of(point), dash, width}]; text(value) formats a value; log: start with a logarithmic axis;
  * pick(epoch): called for a click.
  */
-export function curveCard(title, { lines, text, ticks = tick, log = false, canLog = true, help, pick, className = "", min, max }) {
+export function curveCard(
+  title,
+  { lines, text, ticks = tick, log = false, canLog = true, help, pick, className = "", min, max },
+) {
   const plot = h("div", { class: "plot" });
   const legend = h("div", { class: "legend" });
-  const toggle = canLog && h("label", { class: "check" }, h("input", { type: "checkbox", checked: log, onchange: (event) => { log = event.target.checked; rebuild(); } }), "log");
+  const toggle =
+    canLog &&
+    h(
+      "label",
+      { class: "check" },
+      h("input", {
+        type: "checkbox",
+        checked: log,
+        onchange: (event) => {
+          log = event.target.checked;
+          rebuild();
+        },
+      }),
+      "log",
+    );
   let chart = null;
   let layout = "";
   let entries = []; // {run, line, value element}
@@ -31,13 +48,22 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
     });
     const keys = entries.map(({ r, k }) => `${r}:${k}`);
     if (!rows.size) return null;
-    return [title, ["Epoch", ...entries.map((entry) => entry.name)], [...rows].sort((a, b) => a[0] - b[0]).map(([epoch, values]) => [epoch.toFixed(2), ...keys.map((key) => values.get(key) ?? "")])];
+    return [
+      title,
+      ["Epoch", ...entries.map((entry) => entry.name)],
+      [...rows]
+        .sort((a, b) => a[0] - b[0])
+        .map(([epoch, values]) => [epoch.toFixed(2), ...keys.map((key) => values.get(key) ?? "")]),
+    ];
   });
 
   function data() {
     const tables = runs().map((run) => {
       const points = run.points;
-      return [points.map((point) => point.epoch), ...lines(run).map((line) => points.map((point) => positive(line.of(point))))];
+      return [
+        points.map((point) => point.epoch),
+        ...lines(run).map((line) => points.map((point) => positive(line.of(point)))),
+      ];
     });
     const filled = tables.filter((each) => each[0].length);
     if (!filled.length) return [[0, 1], ...entries.map(() => [null, null])];
@@ -49,23 +75,48 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
 
   function build() {
     chart?.destroy();
-    entries = runs().flatMap((run, r) => lines(run).map((line, k) => ({ r, k, line, name: runs().length > 1 ? `${RUNS[r].letter} ${line.name}` : line.name })));
-    legend.replaceChildren(...entries.map((entry) => {
-      entry.value = h("b", {}, "");
-      const sample = h("i", { class: `sample ${RUNS[entry.r].className} dash-${entry.line.dash ?? 0} ${entry.line.shade ? "pale" : ""}` });
-      return h("span", {}, sample, `${entry.name} `, entry.value);
-    }));
-    const axis = { stroke: () => cssColor("--muted"), grid: { stroke: () => cssColor("--line"), width: 1 }, ticks: { show: false }, font: font() };
+    entries = runs().flatMap((run, r) =>
+      lines(run).map((line, k) => ({
+        r,
+        k,
+        line,
+        name: runs().length > 1 ? `${RUNS[r].letter} ${line.name}` : line.name,
+      })),
+    );
+    legend.replaceChildren(
+      ...entries.map((entry) => {
+        entry.value = h("b", {}, "");
+        const sample = h("i", {
+          class: `sample ${RUNS[entry.r].className} dash-${entry.line.dash ?? 0} ${entry.line.shade ? "pale" : ""}`,
+        });
+        return h("span", {}, sample, `${entry.name} `, entry.value);
+      }),
+    );
+    const axis = {
+      stroke: () => cssColor("--muted"),
+      grid: { stroke: () => cssColor("--line"), width: 1 },
+      ticks: { show: false },
+      font: font(),
+    };
     chart = new uPlot(
       {
         ...size(),
         padding: [8, 10, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-        scales: { x: { time: false, range: (_, low, high) => [Math.min(0, low), Math.max(high, low + 0.05, 0.05)] }, y: { distr: log ? 3 : 1, range: log ? logRange : (u, low, high) => range(low, high, min, max) } },
+        scales: {
+          x: { time: false, range: (_, low, high) => [Math.min(0, low), Math.max(high, low + 0.05, 0.05)] },
+          y: { distr: log ? 3 : 1, range: log ? logRange : (u, low, high) => range(low, high, min, max) },
+        },
         axes: [
           { ...axis, space: 50, size: 28, values: (_, splits) => splits.map(tick) },
-          { ...axis, size: 56, space: 28, grid: { ...axis.grid, ...(log && { filter: decades }) }, values: (_, splits) => splits.map(ticks) },
+          {
+            ...axis,
+            size: 56,
+            space: 28,
+            grid: { ...axis.grid, ...(log && { filter: decades }) },
+            values: (_, splits) => splits.map(ticks),
+          },
         ],
         series: [
           {},
@@ -74,7 +125,10 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
             width: line.width ?? 2,
             dash: DASHES[line.dash ?? 0],
             spanGaps: true,
-            points: { show: (u, i) => u.data[i].filter((value) => value !== null && value !== undefined).length < 3, size: 5 },
+            points: {
+              show: (u, i) => u.data[i].filter((value) => value !== null && value !== undefined).length < 3,
+              size: 5,
+            },
           })),
         ],
         hooks: { setCursor: [showValues], draw: [drawSelection] },
@@ -96,7 +150,8 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
       let value = index === null || index === undefined ? null : values[index];
       if (value === null || value === undefined) {
         // no cursor, or not measured there: the last one before
-        for (let k = index ?? values.length - 1; k >= 0 && (value === null || value === undefined); k--) value = values[k];
+        for (let k = index ?? values.length - 1; k >= 0 && (value === null || value === undefined); k--)
+          value = values[k];
       }
       entry.value.textContent = value === null || value === undefined ? "" : text(value);
     });
@@ -118,7 +173,8 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
   }
 
   const size = () => ({ width: Math.max(120, plot.clientWidth), height: Math.max(90, plot.clientHeight) });
-  const font = () => `${Math.round(0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`;
+  const font = () =>
+    `${Math.round(0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`;
 
   function rebuild() {
     layout = "";
@@ -127,7 +183,10 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
 
   function update() {
     if (!plot.clientWidth || !runs().length) return;
-    const needed = runs().map((run) => `${run.id}:${lines(run).length}`).join() + log;
+    const needed =
+      runs()
+        .map((run) => `${run.id}:${lines(run).length}`)
+        .join() + log;
     if (needed !== layout) {
       layout = needed;
       build();
@@ -135,7 +194,10 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
       chart.setData(data());
       showValues(chart);
     }
-    plot.setAttribute("aria-label", `${title}: ${entries.map((entry) => `${entry.name} ${entry.value.textContent || "no value yet"}`).join(", ")}`);
+    plot.setAttribute(
+      "aria-label",
+      `${title}: ${entries.map((entry) => `${entry.name} ${entry.value.textContent || "no value yet"}`).join(", ")}`,
+    );
     twin.refresh();
   }
 
@@ -146,12 +208,20 @@ export function curveCard(title, { lines, text, ticks = tick, log = false, canLo
     else update();
   }).observe(plot);
 
-  const root = card(title, { class: `curve-card ${className}`, help, tools: h("div", { class: "tools" }, legend, toggle) }, plot, twin);
+  const root = card(
+    title,
+    { class: `curve-card ${className}`, help, tools: h("div", { class: "tools" }, legend, toggle) },
+    plot,
+    twin,
+  );
   return { root, update, rebuild, redraw: () => chart?.redraw() };
 }
 
 /** Grid lines of a logarithmic axis: powers of ten. */
-const decades = (u, splits) => splits.map((split) => (split > 0 && Math.abs(Math.log10(split) - Math.round(Math.log10(split))) < 1e-6 ? split : null));
+const decades = (u, splits) =>
+  splits.map((split) =>
+    split > 0 && Math.abs(Math.log10(split) - Math.round(Math.log10(split))) < 1e-6 ? split : null,
+  );
 
 function logRange(u, low, high) {
   return low === null || high === null ? [0.1, 10] : uPlot.rangeLog(low, Math.max(high, 1.5 * low), 10, false);

@@ -19,13 +19,17 @@ function fill(element, properties, children) {
     else if (name === "value" || name === "checked" || name === "disabled") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
 /** Replace the children of an element. */
 export function show(parent, ...children) {
-  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return parent;
 }
 
@@ -68,12 +72,25 @@ export function table(caption, columns, rows) {
     "table",
     {},
     h("caption", {}, caption),
-    h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column)))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        columns.map((column) => h("th", { scope: "col" }, column)),
+      ),
+    ),
     h(
       "tbody",
       {},
       rows.map(([first, ...others]) =>
-        h("tr", {}, h("th", { scope: "row" }, String(first)), others.map((cell) => h("td", {}, String(cell)))),
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row" }, String(first)),
+          others.map((cell) => h("td", {}, String(cell))),
+        ),
       ),
     ),
   );

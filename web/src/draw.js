@@ -42,7 +42,11 @@ export function drawCard(flip) {
   on("drawing", () => {
     const { drawing } = store;
     label.textContent =
-      drawing?.source === "example" ? `A validation image. Its label is ${drawing.label}.` : drawing?.source === "image" ? "Your image." : "";
+      drawing?.source === "example"
+        ? `A validation image. Its label is ${drawing.label}.`
+        : drawing?.source === "image"
+          ? "Your image."
+          : "";
   });
 
   const buttons = h(
@@ -50,10 +54,31 @@ export function drawCard(flip) {
     { class: "buttons" },
     h("button", { type: "button", id: "clear", onclick: pad.clear, title: "Clear the pad (C)" }, "Clear"),
     h("button", { type: "button", id: "undo", onclick: pad.undo, title: "Remove the last stroke (U)" }, "Undo"),
-    h("button", { type: "button", id: "example", onclick: showExample, title: "An image that the network is not trained on (X)" }, "Example"),
+    h(
+      "button",
+      { type: "button", id: "example", onclick: showExample, title: "An image that the network is not trained on (X)" },
+      "Example",
+    ),
     imageInput(receive),
   );
-  const root = card("Draw", { class: "draw-card" }, pad.root, buttons, flip, label, h("details", { class: "numbers" }, h("summary", {}, "How the drawing is read"), h("p", { class: "help" }, "The drawing is cropped, scaled to 20 × 20 pixels, centred and smoothed, as the images of MNIST were. The result is the input of the network. It is the same Python code that handgrad predict uses.")));
+  const root = card(
+    "Draw",
+    { class: "draw-card" },
+    pad.root,
+    buttons,
+    flip,
+    label,
+    h(
+      "details",
+      { class: "numbers" },
+      h("summary", {}, "How the drawing is read"),
+      h(
+        "p",
+        { class: "help" },
+        "The drawing is cropped, scaled to 20 × 20 pixels, centred and smoothed, as the images of MNIST were. The result is the input of the network. It is the same Python code that handgrad predict uses.",
+      ),
+    ),
+  );
   return { root, clear: pad.clear, undo: pad.undo, example: showExample };
 }
 
@@ -65,11 +90,25 @@ export function answerCard() {
   const answers = h("div", { class: "answers" });
   const bars = h("div", { class: "bars", role: "img", "aria-label": "Probabilities of the classes" });
   const reason = h("p", { class: "reason", role: "status" });
-  const flipButton = h("button", { type: "button", id: "flip", title: "The smallest change of the image that flips the answer (F)", onclick: showFlip, disabled: true }, "Smallest change that flips it");
+  const flipButton = h(
+    "button",
+    {
+      type: "button",
+      id: "flip",
+      title: "The smallest change of the image that flips the answer (F)",
+      onclick: showFlip,
+      disabled: true,
+    },
+    "Smallest change that flips it",
+  );
   const flipped = h("div", { class: "flip" });
   const twin = numbers(() => {
     if (!store.predictions.length) return null;
-    return ["Probabilities in percent", ["Class", ...runs().map((_, i) => (runs().length > 1 ? `Run ${RUNS[i].letter}` : "Probability"))], classes().map((name, k) => [name, ...store.predictions.map((p) => fixed(100 * p.probabilities[k], 2))])];
+    return [
+      "Probabilities in percent",
+      ["Class", ...runs().map((_, i) => (runs().length > 1 ? `Run ${RUNS[i].letter}` : "Probability"))],
+      classes().map((name, k) => [name, ...store.predictions.map((p) => fixed(100 * p.probabilities[k], 2))]),
+    ];
   });
   const classes = () => runs()[0]?.classes ?? [];
   let rows = [];
@@ -78,9 +117,27 @@ export function answerCard() {
     rows = classes().map((name, k) => {
       const fills = runs().map((_, i) => h("i", { class: RUNS[i].className }));
       const values = runs().map((_, i) => h("span", { class: "value" }));
-      return { k, fills, values, root: h("div", { class: "bar" }, h("b", {}, name), h("div", { class: "tracks" }, fills.map((fill) => h("span", { class: "track" }, fill))), values[0]) };
+      return {
+        k,
+        fills,
+        values,
+        root: h(
+          "div",
+          { class: "bar" },
+          h("b", {}, name),
+          h(
+            "div",
+            { class: "tracks" },
+            fills.map((fill) => h("span", { class: "track" }, fill)),
+          ),
+          values[0],
+        ),
+      };
     });
-    show(bars, rows.map((row) => row.root));
+    show(
+      bars,
+      rows.map((row) => row.root),
+    );
     bars.style.setProperty("--name", `${Math.max(1.6, ...classes().map((name) => name.length))}ch`);
     const [height, width] = runs()[0]?.image ?? [28, 28];
     size.textContent = `${width} × ${height} pixels`;
@@ -96,9 +153,15 @@ export function answerCard() {
     for (const { k, fills, values, root } of rows) {
       fills.forEach((fill, i) => fill.style.setProperty("--share", predictions[i]?.probabilities[k] ?? 0));
       values[0].textContent = predictions.length ? percent(predictions[0].probabilities[k], 0) : "";
-      root.classList.toggle("best", predictions.length > 0 && predictions[0].probabilities[k] === Math.max(...predictions[0].probabilities));
+      root.classList.toggle(
+        "best",
+        predictions.length > 0 && predictions[0].probabilities[k] === Math.max(...predictions[0].probabilities),
+      );
     }
-    bars.setAttribute("aria-label", `Probabilities of the classes: ${predictions.map((p) => p.probabilities.map((value, k) => `${classes()[k]} ${percent(value, 0)}`).join(", ")).join("; run B: ") || "nothing is drawn"}`);
+    bars.setAttribute(
+      "aria-label",
+      `Probabilities of the classes: ${predictions.map((p) => p.probabilities.map((value, k) => `${classes()[k]} ${percent(value, 0)}`).join(", ")).join("; run B: ") || "nothing is drawn"}`,
+    );
     if (predictions[0]?.seen) paintImage(seen, bytes(predictions[0].seen));
     else paint(seen, [0], 1, 1, () => [0, 0, 0]);
     show(
@@ -106,7 +169,9 @@ export function answerCard() {
       (predictions.length ? predictions : runs().map(() => null)).map((p, i) =>
         h(
           "div",
-          { class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""} ${p?.answer?.length > 2 ? "word" : ""}` },
+          {
+            class: `answer ${RUNS[i].className} ${p && p.answer === null ? "unsure" : ""} ${p?.answer?.length > 2 ? "word" : ""}`,
+          },
           runs().length > 1 && h("small", {}, RUNS[i].letter),
           h("strong", {}, p ? (p.answer ?? "?") : ""),
           h("span", {}, p ? (p.answer === null ? "not sure" : percent(p.confidence, 0)) : ""),
@@ -115,7 +180,14 @@ export function answerCard() {
     );
     const untrained = runs()[0] && !(last(runs()[0])?.step > 0);
     const why = predictions.find((p) => p.reason)?.reason;
-    reason.textContent = predictions.length && untrained ? "The network is not trained yet: its answer is a guess." : why ? (predictions.some((p) => p.answer === null) ? `Not sure: ${why}.` : `${why[0].toUpperCase()}${why.slice(1)}.`) : "";
+    reason.textContent =
+      predictions.length && untrained
+        ? "The network is not trained yet: its answer is a guess."
+        : why
+          ? predictions.some((p) => p.answer === null)
+            ? `Not sure: ${why}.`
+            : `${why[0].toUpperCase()}${why.slice(1)}.`
+          : "";
     const text = predictions.map((p) => p.answer ?? "not sure").join(", ");
     if (text && text !== said && !store.experiment?.status?.startsWith("running")) announce(`Answer: ${text}`);
     said = text;
@@ -129,7 +201,10 @@ export function answerCard() {
       const found = await flip(run);
       const pixels = bytes(found.pixels);
       const change = bytes(found.change);
-      const [after, difference] = [canvas(`The changed image, which the network reads as ${found.to}`), canvas("The change: blue pixels become darker, orange pixels brighter")];
+      const [after, difference] = [
+        canvas(`The changed image, which the network reads as ${found.to}`),
+        canvas("The change: blue pixels become darker, orange pixels brighter"),
+      ];
       paintImage(after, pixels);
       const largest = Math.max(1, ...Array.from(change, (value) => Math.abs(value - 128)));
       paint(difference, change, found.width, found.height, (value) => diverging((value - 128) / largest));
@@ -137,7 +212,11 @@ export function answerCard() {
         flipped,
         h("figure", {}, difference, h("figcaption", {}, `change, norm ${fixed(found.norm, 2)}`)),
         h("figure", {}, after, h("figcaption", {}, h("b", {}, `${found.from} → ${found.to}`))),
-        h("p", { class: "help" }, `This change of ${fixed(found.norm, 2)} (the image itself has a norm of ${fixed(Math.hypot(...Array.from(bytes(store.predictions[0].seen), (v) => v / 255)), 1)}) is enough to turn the answer ${found.from} into ${found.to}. The colours are amplified.`),
+        h(
+          "p",
+          { class: "help" },
+          `This change of ${fixed(found.norm, 2)} (the image itself has a norm of ${fixed(Math.hypot(...Array.from(bytes(store.predictions[0].seen), (v) => v / 255)), 1)}) is enough to turn the answer ${found.from} into ${found.to}. The colours are amplified.`,
+        ),
       );
     } catch (error) {
       toast(error.message, "error");

@@ -27,12 +27,17 @@ export function percent(value, decimals = 1) {
 /** A number at an axis, as short as possible. */
 export function tick(value) {
   if (value === null || value === undefined) return "";
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(0).replaceAll("-", "−");
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5))
+    return value.toExponential(0).replaceAll("-", "−");
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
 /** Name of a layer without the parentheses of Python: Sigmoid() is Sigmoid, BatchNorm(n=96, ...) is BatchNorm 96. */
-export const layerName = (name) => name.replace(/Dense\(n_in=(\d+), n_out=(\d+)[^)]*\)/, "Dense $1-$2").replace(/(\w+)\(n=(\d+)[^)]*\)/, "$1 $2").replace(/\(\)$/, "");
+export const layerName = (name) =>
+  name
+    .replace(/Dense\(n_in=(\d+), n_out=(\d+)[^)]*\)/, "Dense $1-$2")
+    .replace(/(\w+)\(n=(\d+)[^)]*\)/, "$1 $2")
+    .replace(/\(\)$/, "");
 
 /** 12345 as 12,345. */
 export function count(value) {

@@ -17,7 +17,8 @@ async function read(file) {
   context.drawImage(bitmap, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height);
   const bytes = new Uint8Array(width * height);
-  for (let i = 0, k = 0; i < bytes.length; i++, k += 4) bytes[i] = Math.round(0.299 * data[k] + 0.587 * data[k + 1] + 0.114 * data[k + 2]);
+  for (let i = 0, k = 0; i < bytes.length; i++, k += 4)
+    bytes[i] = Math.round(0.299 * data[k] + 0.587 * data[k + 1] + 0.114 * data[k + 2]);
   return { canvas, drawing: { width, height, channels: 1, bytes, source: "image" } };
 }
 
@@ -32,10 +33,17 @@ export function imageInput(received) {
       toast(`${file.name || "The clipboard"} is not an image that the browser can open.`, "error");
     }
   }
-  const input = h("input", { type: "file", accept: "image/*", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true", onchange: () => {
-    take(input.files[0]);
-    input.value = "";
-  } });
+  const input = h("input", {
+    type: "file",
+    accept: "image/*",
+    class: "visually-hidden",
+    tabindex: "-1",
+    "aria-hidden": "true",
+    onchange: () => {
+      take(input.files[0]);
+      input.value = "";
+    },
+  });
   const firstImage = (list) => [...(list ?? [])].find((file) => file.type.startsWith("image/")) ?? [...(list ?? [])][0];
 
   addEventListener("dragover", (event) => {
@@ -57,6 +65,10 @@ export function imageInput(received) {
     if (event.clipboardData.files.length) take(firstImage(event.clipboardData.files));
   });
 
-  const button = h("button", { type: "button", onclick: () => input.click(), title: "You can also drop an image on the page or paste one" }, "Image…");
+  const button = h(
+    "button",
+    { type: "button", onclick: () => input.click(), title: "You can also drop an image on the page or paste one" },
+    "Image…",
+  );
   return [button, input];
 }

@@ -42,38 +42,146 @@ const pickEpoch = (epoch) => {
   openView("mistakes");
 };
 
-const accuracyCurve = (options = {}) => curveCard("Accuracy", { lines: () => [validationAccuracy, trainingAccuracy], text: (value) => percent(value, 1), ticks: (value) => (value === null ? "" : `${tick(100 * value)} %`), canLog: false, max: 1, pick: pickEpoch, ...options });
-const lossCurve = (options = {}) => curveCard("Loss", { lines: () => [validationLoss, trainingLoss], text: (value) => number(value), min: 0, log: true, pick: pickEpoch, ...options });
-const gradientCurve = () => curveCard("Gradient norms over time", { lines: gradientLines, text: (value) => number(value, 2), log: true, className: "wide" });
+const accuracyCurve = (options = {}) =>
+  curveCard("Accuracy", {
+    lines: () => [validationAccuracy, trainingAccuracy],
+    text: (value) => percent(value, 1),
+    ticks: (value) => (value === null ? "" : `${tick(100 * value)} %`),
+    canLog: false,
+    max: 1,
+    pick: pickEpoch,
+    ...options,
+  });
+const lossCurve = (options = {}) =>
+  curveCard("Loss", {
+    lines: () => [validationLoss, trainingLoss],
+    text: (value) => number(value),
+    min: 0,
+    log: true,
+    pick: pickEpoch,
+    ...options,
+  });
+const gradientCurve = () =>
+  curveCard("Gradient norms over time", {
+    lines: gradientLines,
+    text: (value) => number(value, 2),
+    log: true,
+    className: "wide",
+  });
 
 function build() {
   const main = document.getElementById("views");
   const answer = answerCard();
   const draw = drawCard(answer.flip);
-  const train = { curves: [accuracyCurve(), lossCurve()], weights: [firstWeightsCard(0), firstWeightsCard(1)], boundaries: [boundaryCard(0), boundaryCard(1)] };
+  const train = {
+    curves: [accuracyCurve(), lossCurve()],
+    weights: [firstWeightsCard(0), firstWeightsCard(1)],
+    boundaries: [boundaryCard(0), boundaryCard(1)],
+  };
   const inside = { gradients: gradientCard(), units: unitsCard(), curve: gradientCurve(), matrix: matrixCard() };
-  const compare = { curves: [accuracyCurve(), lossCurve()], gradients: gradientCard(), units: unitsCard(), curve: gradientCurve() };
-  const plane = { chooser: planeChooser(), boundaries: [boundaryCard(0), boundaryCard(1)], curves: [accuracyCurve(), lossCurve()] };
+  const compare = {
+    curves: [accuracyCurve(), lossCurve()],
+    gradients: gradientCard(),
+    units: unitsCard(),
+    curve: gradientCurve(),
+  };
+  const plane = {
+    chooser: planeChooser(),
+    boundaries: [boundaryCard(0), boundaryCard(1)],
+    curves: [accuracyCurve(), lossCurve()],
+  };
   const mistakes = mistakesView();
   const steps = walkthroughView();
   const code = codeView();
 
   const hidden = h("div", { class: "layers" });
-  const hiddenCard = card("Activations for your drawing", { class: "hidden-card", help: "The outputs of each layer for the image on the pad, one square per unit: black is 0, white is the largest." }, hidden);
+  const hiddenCard = card(
+    "Activations for your drawing",
+    {
+      class: "hidden-card",
+      help: "The outputs of each layer for the image on the pad, one square per unit: black is 0, white is the largest.",
+    },
+    hidden,
+  );
   const drawHidden = () => {
     hiddenCard.hidden = !isImage();
-    if (!store.predictions.length) show(hidden, h("p", { class: "empty" }, "Draw a digit in the view Train, or press X for an example."));
-    else show(hidden, store.predictions.map((prediction, i) => h("div", { class: "layer-row" }, store.predictions.length > 1 && h("h3", { class: RUNS[i].className }, `Run ${RUNS[i].letter}`), layerFigures(prediction.layers))));
+    if (!store.predictions.length)
+      show(hidden, h("p", { class: "empty" }, "Draw a digit in the view Train, or press X for an example."));
+    else
+      show(
+        hidden,
+        store.predictions.map((prediction, i) =>
+          h(
+            "div",
+            { class: "layer-row" },
+            store.predictions.length > 1 && h("h3", { class: RUNS[i].className }, `Run ${RUNS[i].letter}`),
+            layerFigures(prediction.layers),
+          ),
+        ),
+      );
   };
 
   const imagesOnly = h("div", { class: "digits" }, draw.root, answer.root);
-  const pointsOnly = h("div", { class: "boundaries" }, train.boundaries.map((each) => each.root));
+  const pointsOnly = h(
+    "div",
+    { class: "boundaries" },
+    train.boundaries.map((each) => each.root),
+  );
   const panels = {
-    train: h("div", { class: "view train-view" }, imagesOnly, pointsOnly, h("div", { class: "curves" }, train.curves.map((each) => each.root)), h("div", { class: "weights" }, train.weights.map((each) => each.root))),
-    inside: h("div", { class: "view inside-view" }, inside.gradients.root, inside.units.root, inside.curve.root, hiddenCard, inside.matrix.root),
+    train: h(
+      "div",
+      { class: "view train-view" },
+      imagesOnly,
+      pointsOnly,
+      h(
+        "div",
+        { class: "curves" },
+        train.curves.map((each) => each.root),
+      ),
+      h(
+        "div",
+        { class: "weights" },
+        train.weights.map((each) => each.root),
+      ),
+    ),
+    inside: h(
+      "div",
+      { class: "view inside-view" },
+      inside.gradients.root,
+      inside.units.root,
+      inside.curve.root,
+      hiddenCard,
+      inside.matrix.root,
+    ),
     mistakes: mistakes.root,
-    compare: h("div", { class: "view compare-view" }, presetCards().root, h("div", { class: "curves" }, compare.curves.map((each) => each.root)), compare.gradients.root, compare.units.root, compare.curve.root),
-    plane: h("div", { class: "view plane-view" }, plane.chooser.root, h("div", { class: "boundaries" }, plane.boundaries.map((each) => each.root)), h("div", { class: "curves" }, plane.curves.map((each) => each.root))),
+    compare: h(
+      "div",
+      { class: "view compare-view" },
+      presetCards().root,
+      h(
+        "div",
+        { class: "curves" },
+        compare.curves.map((each) => each.root),
+      ),
+      compare.gradients.root,
+      compare.units.root,
+      compare.curve.root,
+    ),
+    plane: h(
+      "div",
+      { class: "view plane-view" },
+      plane.chooser.root,
+      h(
+        "div",
+        { class: "boundaries" },
+        plane.boundaries.map((each) => each.root),
+      ),
+      h(
+        "div",
+        { class: "curves" },
+        plane.curves.map((each) => each.root),
+      ),
+    ),
     steps: steps.root,
     code: code.root,
   };
@@ -83,10 +191,22 @@ function build() {
 
   // ---- Tabs ----------------------------------------------------------------------------------------------------------
 
-  const tabs = VIEWS.map(([name, text]) => h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}`, onclick: (event) => {
-    openView(name);
-    if (event.detail) panels[name].focus({ preventScroll: true }); // a click: the arrow keys belong to the view
-  } }, text));
+  const tabs = VIEWS.map(([name, text]) =>
+    h(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `tab-${name}`,
+        "aria-controls": `view-${name}`,
+        onclick: (event) => {
+          openView(name);
+          if (event.detail) panels[name].focus({ preventScroll: true }); // a click: the arrow keys belong to the view
+        },
+      },
+      text,
+    ),
+  );
   show(document.getElementById("tabs"), tabs);
   document.getElementById("tabs").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -139,7 +259,10 @@ function build() {
   };
   const update = () => store.experiment && updates[store.view]();
   const often = throttle(() => ["train", "inside", "compare", "plane"].includes(store.view) && update(), 150);
-  const seldom = throttle(() => ((store.view === "mistakes" && mistakes.wantsPoints()) || store.view === "code") && update(), () => (store.view === "mistakes" ? mistakes.interval() : 1000));
+  const seldom = throttle(
+    () => ((store.view === "mistakes" && mistakes.wantsPoints()) || store.view === "code") && update(),
+    () => (store.view === "mistakes" ? mistakes.interval() : 1000),
+  );
 
   function showView() {
     const { view } = store;
@@ -180,7 +303,9 @@ function build() {
     update();
   });
   on("reset", () => {
-    [...train.curves, ...compare.curves, ...plane.curves, inside.curve, compare.curve].forEach((each) => each.rebuild());
+    [...train.curves, ...compare.curves, ...plane.curves, inside.curve, compare.curve].forEach((each) =>
+      each.rebuild(),
+    );
     update();
   });
   on("theme", () => {
@@ -200,18 +325,48 @@ function build() {
     if (button && !button.disabled) button.click();
   };
   listen({
-    " ": click("start"), s: click("step"), e: click("epoch"), r: click("reset"), "[": () => actions.slower(), "]": () => actions.faster(),
-    c: draw.clear, u: draw.undo, x: () => isImage() && draw.example(), f: click("flip"),
-    d: toggleTheme, t: toggleTeaching, "?": showKeys,
+    " ": click("start"),
+    s: click("step"),
+    e: click("epoch"),
+    r: click("reset"),
+    "[": () => actions.slower(),
+    "]": () => actions.faster(),
+    c: draw.clear,
+    u: draw.undo,
+    x: () => isImage() && draw.example(),
+    f: click("flip"),
+    d: toggleTheme,
+    t: toggleTeaching,
+    "?": showKeys,
     ArrowLeft: () => store.view === "steps" && steps.back(),
     ArrowRight: () => store.view === "steps" && steps.next(),
     ...Object.fromEntries(VIEWS.map(([name], i) => [String(i + 1), () => openView(name)])),
   });
   show(
     document.getElementById("page-tools"),
-    h("button", { type: "button", class: "icon", id: "teach", "aria-pressed": "false", title: "Teaching mode: large fonts, full screen (T)", "aria-label": "Teaching mode", onclick: toggleTeaching }, svg("svg", { viewBox: "0 0 16 16", class: "glyph", "aria-hidden": "true" }, svg("path", { d: "M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4" }))),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "icon",
+        id: "teach",
+        "aria-pressed": "false",
+        title: "Teaching mode: large fonts, full screen (T)",
+        "aria-label": "Teaching mode",
+        onclick: toggleTeaching,
+      },
+      svg(
+        "svg",
+        { viewBox: "0 0 16 16", class: "glyph", "aria-hidden": "true" },
+        svg("path", { d: "M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4" }),
+      ),
+    ),
     themeButton(),
-    h("button", { type: "button", class: "icon", id: "show-keys", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys }, "?"),
+    h(
+      "button",
+      { type: "button", class: "icon", id: "show-keys", title: "Keys (?)", "aria-label": "Keys", onclick: showKeys },
+      "?",
+    ),
   );
 }
 
@@ -268,7 +423,11 @@ async function start() {
     addEventListener("hashchange", () => follow(location.hash).catch((error) => toast(error.message, "error")));
     document.documentElement.dataset.ready = "";
   } catch (error) {
-    show(document.getElementById("views"), h("p", { class: "empty", role: "alert" }, error.message), h("button", { type: "button", onclick: () => location.reload() }, "Try again"));
+    show(
+      document.getElementById("views"),
+      h("p", { class: "empty", role: "alert" }, error.message),
+      h("button", { type: "button", onclick: () => location.reload() }, "Try again"),
+    );
     if (!(error instanceof ApiError)) throw error;
   }
 }

@@ -9,7 +9,14 @@ import { last, on, runs, setEpoch, setRun, store } from "./store.js";
 export function mistakesView() {
   const latest = new Latest();
   const which = h("div", { class: "tools" });
-  const slider = h("input", { type: "range", min: 0, max: 0, step: 1, id: "epoch-slider", oninput: () => choose(Number(slider.value)) });
+  const slider = h("input", {
+    type: "range",
+    min: 0,
+    max: 0,
+    step: 1,
+    id: "epoch-slider",
+    oninput: () => choose(Number(slider.value)),
+  });
   const sliderText = h("output", { for: "epoch-slider" });
   const matrix = h("div", { class: "scroll confusion-box" });
   const summary = h("p", { class: "help" });
@@ -32,7 +39,16 @@ export function mistakesView() {
     show(matrix);
     show(gallery);
     show(inside);
-    show(which, runs().length > 1 && choice("Run", runs().map((_, i) => [i, `Run ${RUNS[i].letter}`]), store.run, setRun));
+    show(
+      which,
+      runs().length > 1 &&
+        choice(
+          "Run",
+          runs().map((_, i) => [i, `Run ${RUNS[i].letter}`]),
+          store.run,
+          setRun,
+        ),
+    );
     refresh();
   }
 
@@ -54,7 +70,8 @@ export function mistakesView() {
         if (cell) await drawGallery();
         if (image !== null) await drawImage();
       } catch (error) {
-        if (store.epoch !== null && error.status === 404) setEpoch(null); // that snapshot does not exist any more
+        if (store.epoch !== null && error.status === 404)
+          setEpoch(null); // that snapshot does not exist any more
         else if (!isAbandoned(error)) summary.textContent = error.message;
       }
     });
@@ -65,11 +82,18 @@ export function mistakesView() {
     const at = store.epoch === null ? snapshots.length : nearest(store.epoch);
     slider.value = at;
     const now = last(run());
-    sliderText.textContent = store.epoch === null ? `now${now ? ` (epoch ${now.epoch.toFixed(2)})` : ""}` : `after epoch ${snapshots[at]?.epoch ?? store.epoch}`;
+    sliderText.textContent =
+      store.epoch === null
+        ? `now${now ? ` (epoch ${now.epoch.toFixed(2)})` : ""}`
+        : `after epoch ${snapshots[at]?.epoch ?? store.epoch}`;
     slider.setAttribute("aria-valuetext", sliderText.textContent);
   }
 
-  const nearest = (epoch) => snapshots.reduce((best, snapshot, i) => (Math.abs(snapshot.epoch - epoch) < Math.abs(snapshots[best].epoch - epoch) ? i : best), 0);
+  const nearest = (epoch) =>
+    snapshots.reduce(
+      (best, snapshot, i) => (Math.abs(snapshot.epoch - epoch) < Math.abs(snapshots[best].epoch - epoch) ? i : best),
+      0,
+    );
 
   const choose = (i) => setEpoch(i >= snapshots.length ? null : snapshots[i].epoch);
 
@@ -82,15 +106,55 @@ export function mistakesView() {
     summary.textContent = `Accuracy ${percent(accuracy, 2)}: ${count(wrong)} mistakes in ${count(all)} validation images. Rows are true classes, columns are answers.`;
     const focused = document.activeElement?.dataset?.cell;
     const body = rows.map((row, i) =>
-      h("tr", {}, h("th", { scope: "row" }, classes[i]), row.map((n, j) => {
-        const color = i === j ? cool(totals[i] ? 0.85 * (n / totals[i]) : 0) : heat(n ? 0.15 + 0.85 * Math.sqrt(n / worst) : 0);
-        const button = h("button", { type: "button", "data-cell": `${i},${j}`, tabindex: (cell ? cell[0] === i && cell[1] === j : i === 0 && j === 0) ? 0 : -1, "aria-pressed": String(cell?.[0] === i && cell?.[1] === j), "aria-label": `True ${classes[i]}, answer ${classes[j]}: ${n} images`, onclick: () => selectCell(i, j), onkeydown: move }, n ? String(n) : "");
-        button.style.setProperty("--cell", rgb(color));
-        button.style.setProperty("--cell-ink", textOn(color));
-        return h("td", {}, button);
-      })),
+      h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, classes[i]),
+        row.map((n, j) => {
+          const color =
+            i === j ? cool(totals[i] ? 0.85 * (n / totals[i]) : 0) : heat(n ? 0.15 + 0.85 * Math.sqrt(n / worst) : 0);
+          const button = h(
+            "button",
+            {
+              type: "button",
+              "data-cell": `${i},${j}`,
+              tabindex: (cell ? cell[0] === i && cell[1] === j : i === 0 && j === 0) ? 0 : -1,
+              "aria-pressed": String(cell?.[0] === i && cell?.[1] === j),
+              "aria-label": `True ${classes[i]}, answer ${classes[j]}: ${n} images`,
+              onclick: () => selectCell(i, j),
+              onkeydown: move,
+            },
+            n ? String(n) : "",
+          );
+          button.style.setProperty("--cell", rgb(color));
+          button.style.setProperty("--cell-ink", textOn(color));
+          return h("td", {}, button);
+        }),
+      ),
     );
-    show(matrix, h("table", { class: "confusion" }, h("caption", { class: "visually-hidden" }, "Confusion matrix: rows are true classes, columns are answers. Move with the arrow keys, select with Enter."), h("thead", {}, h("tr", {}, h("td", { class: "corner" }, h("span", {}, "true ↓ answer →")), classes.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, body)));
+    show(
+      matrix,
+      h(
+        "table",
+        { class: "confusion" },
+        h(
+          "caption",
+          { class: "visually-hidden" },
+          "Confusion matrix: rows are true classes, columns are answers. Move with the arrow keys, select with Enter.",
+        ),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("td", { class: "corner" }, h("span", {}, "true ↓ answer →")),
+            classes.map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h("tbody", {}, body),
+      ),
+    );
     matrix.style.setProperty("--classes", classes.length + 1);
     matrix.dataset.epoch = store.epoch ?? "now";
     if (focused) matrix.querySelector(`[data-cell="${focused}"]`)?.focus();
@@ -122,16 +186,34 @@ export function mistakesView() {
 
   async function drawGallery() {
     const [i, j] = cell;
-    const answer = await getJson(`/api/runs/${run().id}/images${query({ epoch: store.epoch, true: i, predicted: j, limit: 60 })}`);
+    const answer = await getJson(
+      `/api/runs/${run().id}/images${query({ epoch: store.epoch, true: i, predicted: j, limit: 60 })}`,
+    );
     const { classes } = confusion;
     galleryTitle.textContent = i === j ? `${classes[i]}, read correctly` : `${classes[i]}, read as ${classes[j]}`;
-    galleryHelp.textContent = answer.total ? `${count(answer.total)} images${answer.total > answer.images.length ? `, the first ${answer.images.length}` : ""}. The number is the probability that the network gives to its answer.` : "No image of the validation set is in this cell.";
-    show(gallery, answer.images.map((each) => {
-      const picture = canvas("", "");
-      picture.setAttribute("aria-hidden", "true");
-      paintImage(picture, bytes(each.pixels));
-      return h("button", { type: "button", class: "digit", "aria-pressed": String(each.index === image), "aria-label": `Image ${each.index}: a ${classes[i]}, read as ${classes[j]} with ${percent(each.probability, 0)}`, onclick: (event) => selectImage(each.index, event.currentTarget) }, picture, h("small", {}, percent(each.probability, 0)));
-    }));
+    galleryHelp.textContent = answer.total
+      ? `${count(answer.total)} images${answer.total > answer.images.length ? `, the first ${answer.images.length}` : ""}. The number is the probability that the network gives to its answer.`
+      : "No image of the validation set is in this cell.";
+    show(
+      gallery,
+      answer.images.map((each) => {
+        const picture = canvas("", "");
+        picture.setAttribute("aria-hidden", "true");
+        paintImage(picture, bytes(each.pixels));
+        return h(
+          "button",
+          {
+            type: "button",
+            class: "digit",
+            "aria-pressed": String(each.index === image),
+            "aria-label": `Image ${each.index}: a ${classes[i]}, read as ${classes[j]} with ${percent(each.probability, 0)}`,
+            onclick: (event) => selectImage(each.index, event.currentTarget),
+          },
+          picture,
+          h("small", {}, percent(each.probability, 0)),
+        );
+      }),
+    );
   }
 
   function selectImage(index, button) {
@@ -147,7 +229,17 @@ export function mistakesView() {
     paintImage(picture, bytes(found.pixels));
     const best = found.probabilities.indexOf(Math.max(...found.probabilities));
     insideHelp.textContent = `Image ${image} of the validation set. Label ${classes[found.label]}, answer ${classes[best]} with ${percent(found.probabilities[best])}.`;
-    show(inside, picture, layerFigures(found.layers), probabilityBars(classes, found.probabilities), numbers(() => ["Probabilities", ["Class", "Probability"], found.probabilities.map((p, k) => [classes[k], fixed(p, 4)])]));
+    show(
+      inside,
+      picture,
+      layerFigures(found.layers),
+      probabilityBars(classes, found.probabilities),
+      numbers(() => [
+        "Probabilities",
+        ["Class", "Probability"],
+        found.probabilities.map((p, k) => [classes[k], fixed(p, 4)]),
+      ]),
+    );
   }
 
   on("experiment", build);
@@ -156,12 +248,26 @@ export function mistakesView() {
     const group = which.firstChild;
     if (group) [...group.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === store.run)));
   });
-  const root = h("div", { class: "view mistakes-view" },
-    card("Confusion matrix", { class: "confusion-card", tools: which }, h("div", { class: "epoch-picker" }, h("label", { for: "epoch-slider" }, "Weights"), slider, sliderText), summary, matrix),
+  const root = h(
+    "div",
+    { class: "view mistakes-view" },
+    card(
+      "Confusion matrix",
+      { class: "confusion-card", tools: which },
+      h("div", { class: "epoch-picker" }, h("label", { for: "epoch-slider" }, "Weights"), slider, sliderText),
+      summary,
+      matrix,
+    ),
     h("section", { class: "card gallery-card" }, h("header", {}, galleryTitle), galleryHelp, gallery),
     card("Inside one image", { class: "inside-card" }, insideHelp, inside),
   );
-  return { root, update: refresh, redraw: () => confusion && drawMatrix(), wantsPoints: () => store.epoch === null, interval: () => Math.min(15000, Math.max(2500, 20 * duration)) };
+  return {
+    root,
+    update: refresh,
+    redraw: () => confusion && drawMatrix(),
+    wantsPoints: () => store.epoch === null,
+    interval: () => Math.min(15000, Math.max(2500, 20 * duration)),
+  };
 }
 
 /** One picture of activations per layer. */
@@ -171,8 +277,17 @@ export function layerFigures(layers) {
     const { width, height } = paintActivations(picture, layer.values);
     picture.style.setProperty("--columns", width);
     const largest = layer.values.indexOf(Math.max(...layer.values));
-    picture.setAttribute("aria-label", `${layerName(layer.name)}: ${layer.values.length} outputs, the largest is ${fixed(layer.values[largest], 2)} of unit ${largest}`);
-    const figure = h("figure", { class: "layer-figure" }, h("figcaption", {}, h("b", {}, layerName(layer.name)), ` ${layer.values.length} units`), picture, numbers(() => [layerName(layer.name), ["Unit", "Output"], layer.values.map((value, i) => [i, fixed(value, 4)])]));
+    picture.setAttribute(
+      "aria-label",
+      `${layerName(layer.name)}: ${layer.values.length} outputs, the largest is ${fixed(layer.values[largest], 2)} of unit ${largest}`,
+    );
+    const figure = h(
+      "figure",
+      { class: "layer-figure" },
+      h("figcaption", {}, h("b", {}, layerName(layer.name)), ` ${layer.values.length} units`),
+      picture,
+      numbers(() => [layerName(layer.name), ["Unit", "Output"], layer.values.map((value, i) => [i, fixed(value, 4)])]),
+    );
     figure.dataset.rows = height;
     return figure;
   });
@@ -182,12 +297,25 @@ export function layerFigures(layers) {
 export function probabilityBars(classes, probabilities) {
   const best = probabilities.indexOf(Math.max(...probabilities));
   const names = `${Math.max(1.6, ...classes.map((name) => name.length))}ch`;
-  const bars = h("div", { class: "bars small", role: "img", "aria-label": `Probabilities: ${probabilities.map((p, k) => `${classes[k]} ${percent(p, 0)}`).join(", ")}` }, probabilities.map((p, k) => {
-    const fill = h("i", { class: "run-a" });
-    fill.style.setProperty("--share", p);
-    return h("div", { class: `bar ${k === best ? "best" : ""}` }, h("b", {}, classes[k]), h("div", { class: "tracks" }, h("span", { class: "track" }, fill)), h("span", { class: "value" }, percent(p, 0)));
-  }));
+  const bars = h(
+    "div",
+    {
+      class: "bars small",
+      role: "img",
+      "aria-label": `Probabilities: ${probabilities.map((p, k) => `${classes[k]} ${percent(p, 0)}`).join(", ")}`,
+    },
+    probabilities.map((p, k) => {
+      const fill = h("i", { class: "run-a" });
+      fill.style.setProperty("--share", p);
+      return h(
+        "div",
+        { class: `bar ${k === best ? "best" : ""}` },
+        h("b", {}, classes[k]),
+        h("div", { class: "tracks" }, h("span", { class: "track" }, fill)),
+        h("span", { class: "value" }, percent(p, 0)),
+      );
+    }),
+  );
   bars.style.setProperty("--name", names);
   return bars;
 }
-

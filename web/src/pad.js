@@ -8,7 +8,14 @@ const BRUSH = 1 / 11; // width of the brush, relative to the pad
 
 /** changed(drawing) is called with {width, height, channels, bytes}, or null when the pad is empty. */
 export function createPad(changed) {
-  const canvas = h("canvas", { id: "pad", class: "pad", width: SIZE * DETAIL, height: SIZE * DETAIL, role: "img", "aria-label": "Pad for drawing a digit. Without a pointer, use an example." });
+  const canvas = h("canvas", {
+    id: "pad",
+    class: "pad",
+    width: SIZE * DETAIL,
+    height: SIZE * DETAIL,
+    role: "img",
+    "aria-label": "Pad for drawing a digit. Without a pointer, use an example.",
+  });
   const hint = h("p", { class: "pad-hint", "aria-hidden": "true" }, "Draw a digit here");
   const root = h("div", { class: "pad-box" }, canvas, hint);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -35,7 +42,12 @@ export function createPad(changed) {
     // Curves through the middles of the points look smooth at any speed of the hand.
     for (let i = 1; i < stroke.length - 1; i++) {
       const [point, next] = [stroke[i], stroke[i + 1]];
-      context.quadraticCurveTo(point.x * side, point.y * side, ((point.x + next.x) / 2) * side, ((point.y + next.y) / 2) * side);
+      context.quadraticCurveTo(
+        point.x * side,
+        point.y * side,
+        ((point.x + next.x) / 2) * side,
+        ((point.y + next.y) / 2) * side,
+      );
     }
     if (stroke.length > 1) context.lineTo(stroke.at(-1).x * side, stroke.at(-1).y * side);
     context.stroke();

@@ -8,7 +8,13 @@ import { command, isImage, on, runs, store } from "./store.js";
 
 /** The picture of one run: the probability of class 1 as colour, the points on top. */
 export function boundaryCard(r) {
-  const picture = h("canvas", { class: "boundary", role: "img", "aria-label": "Decision boundary", width: 600, height: 600 });
+  const picture = h("canvas", {
+    class: "boundary",
+    role: "img",
+    "aria-label": "Decision boundary",
+    width: 600,
+    height: 600,
+  });
   const caption = h("p", { class: "help" });
   const latest = new Latest(250);
   let points = null;
@@ -21,7 +27,14 @@ export function boundaryCard(r) {
     const at = (k, count) => Math.round((k / (n - 1)) * (count - 1));
     const [low, high] = grid.range;
     const x = (k) => fixed(low + (k / (n - 1)) * (high - low), 1);
-    return ["Probability of class 1 on a grid; rows are y, columns are x", ["y", ...Array.from({ length: n }, (_, k) => x(k))], Array.from({ length: n }, (_, i) => [x(n - 1 - i), ...Array.from({ length: n }, (_, j) => fixed(grid.values[at(n - 1 - i, ny) * nx + at(j, nx)], 2))])];
+    return [
+      "Probability of class 1 on a grid; rows are y, columns are x",
+      ["y", ...Array.from({ length: n }, (_, k) => x(k))],
+      Array.from({ length: n }, (_, i) => [
+        x(n - 1 - i),
+        ...Array.from({ length: n }, (_, j) => fixed(grid.values[at(n - 1 - i, ny) * nx + at(j, nx)], 2)),
+      ]),
+    ];
   });
 
   function update() {
@@ -94,7 +107,12 @@ export function boundaryCard(r) {
     const py = (i) => (1 - (i + 0.5) / ny) * side;
     for (let i = 0; i < ny - 1; i++) {
       for (let j = 0; j < nx - 1; j++) {
-        const corners = [[i, j], [i, j + 1], [i + 1, j + 1], [i + 1, j]];
+        const corners = [
+          [i, j],
+          [i, j + 1],
+          [i + 1, j + 1],
+          [i + 1, j],
+        ];
         const crossings = [];
         for (let k = 0; k < 4; k++) {
           const [a, b] = [corners[k], corners[(k + 1) % 4]];
@@ -114,7 +132,13 @@ export function boundaryCard(r) {
   }
 
   const title = h("span", { class: `run-name ${RUNS[r].className}` });
-  const root = card("Decision boundary", { class: "boundary-card", tools: h("div", { class: "tools" }, title) }, picture, caption, twin);
+  const root = card(
+    "Decision boundary",
+    { class: "boundary-card", tools: h("div", { class: "tools" }, title) },
+    picture,
+    caption,
+    twin,
+  );
   on("experiment", () => {
     grid = null;
     pointsOf = null;
@@ -133,12 +157,26 @@ export function planeChooser() {
       list,
       store.options.datasets
         .filter((data) => !data.image && data.available)
-        .map((data) => h("button", { type: "button", class: "preset", "aria-pressed": String(data.name === current), "data-plane": data.name, onclick: async () => {
-          await openPlane(data.name);
-          command("start");
-        } }, h("strong", {}, data.title))),
+        .map((data) =>
+          h(
+            "button",
+            {
+              type: "button",
+              class: "preset",
+              "aria-pressed": String(data.name === current),
+              "data-plane": data.name,
+              onclick: async () => {
+                await openPlane(data.name);
+                command("start");
+              },
+            },
+            h("strong", {}, data.title),
+          ),
+        ),
     );
-    text.textContent = store.options.presets.find((each) => each.name === current)?.text ?? "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.";
+    text.textContent =
+      store.options.presets.find((each) => each.name === current)?.text ??
+      "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.";
   }
   on("experiment", build);
   const root = card("Data in the plane", { class: "plane-chooser" }, list, text);
@@ -149,5 +187,8 @@ export function planeChooser() {
 export async function openPlane(name) {
   const preset = store.options.presets.find((each) => each.name === name);
   const model = preset ?? store.options.presets.find((each) => each.runs.length === 1);
-  await startRuns([{ ...model.runs[0], ...(preset ? {} : { hidden: [8], epochs: 200 }), data: name }], preset?.name ?? null);
+  await startRuns(
+    [{ ...model.runs[0], ...(preset ? {} : { hidden: [8], epochs: 200 }), data: name }],
+    preset?.name ?? null,
+  );
 }

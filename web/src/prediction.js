@@ -42,11 +42,17 @@ export async function example() {
   const found = await getJson(`/api/runs/${run.id}/activations${query({ index })}`);
   const pixels = bytes(found.pixels);
   const [height, width] = imageShape(pixels.length);
-  return { pixels, drawing: { width, height, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index } };
+  return {
+    pixels,
+    drawing: { width, height, channels: 1, bytes: pixels, source: "example", label: run.classes[found.label], index },
+  };
 }
 
 // While the network trains, answers must not take time from the training, and only two views show them.
-const again = throttle(() => ["train", "inside"].includes(store.view) && predict(), () => 400 * Math.max(1, runs().length));
+const again = throttle(
+  () => ["train", "inside"].includes(store.view) && predict(),
+  () => 400 * Math.max(1, runs().length),
+);
 on("drawing", () => {
   version++;
   predict();

@@ -19,7 +19,21 @@ const HELP = {
   epochs: "The training stops after this number of epochs.",
   seed: "Start of the random generators. The same seed gives the same weights and the same order of the examples.",
 };
-const NAMES = { data: "Data", hidden: "Hidden layers", activation: "Activation", loss: "Loss", initializer: "Initialization", optimizer: "Optimizer", batch_size: "Batch size", lr: "Learning rate", n_train: "Training examples", l2: "L2 penalty", dropout: "Dropout", epochs: "Epochs", seed: "Seed" };
+const NAMES = {
+  data: "Data",
+  hidden: "Hidden layers",
+  activation: "Activation",
+  loss: "Loss",
+  initializer: "Initialization",
+  optimizer: "Optimizer",
+  batch_size: "Batch size",
+  lr: "Learning rate",
+  n_train: "Training examples",
+  l2: "L2 penalty",
+  dropout: "Dropout",
+  epochs: "Epochs",
+  seed: "Seed",
+};
 const MAIN = ["data", "hidden", "activation", "loss", "initializer", "optimizer", "batch_size"];
 const MORE = ["n_train", "l2", "dropout", "epochs", "seed"];
 const IN_RECIPES = ["hidden", "lr", "batch_size", "epochs", "seed", "data", "n_train"]; // a recipe leaves these to the page
@@ -28,16 +42,34 @@ const SHARED = ["data", "n_train", "batch_size", "epochs", "seed"]; // equal in 
 /** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". */
 export function describe(run) {
   const { hidden, activation, loss, optimizer, data, batch_size } = run.settings;
-  const sizes = run.layers.filter((layer) => layer.n_parameters).map((layer) => layer.name.match(/(\d+)-(\d+)/)).filter(Boolean);
+  const sizes = run.layers
+    .filter((layer) => layer.n_parameters)
+    .map((layer) => layer.name.match(/(\d+)-(\d+)/))
+    .filter(Boolean);
   const shape = sizes.length ? [sizes[0][1], ...sizes.map((size) => size[2])].join("-") : hidden.join("-");
-  return [dataTitle(data), shape, title(activation), title(loss), title(initializerOf(run.settings)), `${title(optimizer)}, batches of ${batch_size}`].join(" · ");
+  return [
+    dataTitle(data),
+    shape,
+    title(activation),
+    title(loss),
+    title(initializerOf(run.settings)),
+    `${title(optimizer)}, batches of ${batch_size}`,
+  ].join(" · ");
 }
 
-const initializerOf = (settings) => settings.initializer ?? store.options.default_initializers[settings.activation] ?? "default";
+const initializerOf = (settings) =>
+  settings.initializer ?? store.options.default_initializers[settings.activation] ?? "default";
 
 const dataTitle = (name) => store.options.datasets.find((data) => data.name === name)?.title ?? name;
 
-export const toText = (name, value) => (name === "data" ? dataTitle(value) : Array.isArray(value) ? value.join(", ") || "none" : typeof value === "string" ? title(value) : String(value));
+export const toText = (name, value) =>
+  name === "data"
+    ? dataTitle(value)
+    : Array.isArray(value)
+      ? value.join(", ") || "none"
+      : typeof value === "string"
+        ? title(value)
+        : String(value);
 
 /** The names of the settings in which the two runs differ. */
 export function differences(pair = runs().map((run) => run.settings)) {
@@ -101,28 +133,57 @@ export function settingsPanel() {
     const set = (next) => change(r, name, next);
     const key = `${name}-${r}`;
     const pairs = (names) => names.map((each) => [each.name ?? each, each.title ?? title(each)]);
-    if (name === "data") return select(options.datasets.filter((data) => data.available).map((data) => [data.name, data.title]), value, set, { id: key });
-    const lists = { activation: options.activations, loss: options.losses, initializer: options.initializers, optimizer: options.optimizers };
+    if (name === "data")
+      return select(
+        options.datasets.filter((data) => data.available).map((data) => [data.name, data.title]),
+        value,
+        set,
+        { id: key },
+      );
+    const lists = {
+      activation: options.activations,
+      loss: options.losses,
+      initializer: options.initializers,
+      optimizer: options.optimizers,
+    };
     if (name in lists) {
       const list = pairs(lists[name]);
       if (!list.some(([each]) => each === value)) list.push([value, title(value ?? "default")]);
       return select(list, value, set, { id: key });
     }
     if (name === "hidden") {
-      const input = h("input", { type: "text", id: key, value: value.join(", "), inputmode: "numeric", autocomplete: "off", spellcheck: "false", onchange: () => {
-        const sizes = input.value.split(/[\s,;x-]+/).filter(Boolean).map(Number);
-        if (sizes.every((size) => Number.isInteger(size) && size > 0)) set(sizes);
-        else {
-          toast(`"${input.value}" are no widths of layers: write whole numbers, for example 100, 30.`, "error");
-          input.value = value.join(", ");
-        }
-      } });
+      const input = h("input", {
+        type: "text",
+        id: key,
+        value: value.join(", "),
+        inputmode: "numeric",
+        autocomplete: "off",
+        spellcheck: "false",
+        onchange: () => {
+          const sizes = input.value
+            .split(/[\s,;x-]+/)
+            .filter(Boolean)
+            .map(Number);
+          if (sizes.every((size) => Number.isInteger(size) && size > 0)) set(sizes);
+          else {
+            toast(`"${input.value}" are no widths of layers: write whole numbers, for example 100, 30.`, "error");
+            input.value = value.join(", ");
+          }
+        },
+      });
       return input;
     }
-    const input = h("input", { type: "number", id: key, value: value ?? "", min: 0, step: "any", onchange: () => {
-      if (input.value !== "" && Number.isFinite(Number(input.value))) set(Number(input.value));
-      else input.value = value ?? "";
-    } });
+    const input = h("input", {
+      type: "number",
+      id: key,
+      value: value ?? "",
+      min: 0,
+      step: "any",
+      onchange: () => {
+        if (input.value !== "" && Number.isFinite(Number(input.value))) set(Number(input.value));
+        else input.value = value ?? "";
+      },
+    });
     return input;
   }
 
@@ -135,7 +196,11 @@ export function settingsPanel() {
       runs().map((run, r) =>
         h(
           "div",
-          { class: `settings-row ${RUNS[r].className}`, role: "group", "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings of the run" },
+          {
+            class: `settings-row ${RUNS[r].className}`,
+            role: "group",
+            "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings of the run",
+          },
           runs().length > 1 && h("span", { class: `letter ${RUNS[r].className}` }, RUNS[r].letter),
           [...MAIN, ...(expanded ? MORE : [])].map((name) => {
             const element = field(NAMES[name], control(r, name), expanded && HELP[name]);
@@ -145,24 +210,94 @@ export function settingsPanel() {
             return element;
           }),
           r === 0 && tools,
-          runs().length > 1 && h("button", { type: "button", class: "icon", "aria-label": `Remove run ${RUNS[r].letter}`, title: "Remove this run", onclick: () => start(runs().filter((each) => each !== run).map((each) => each.settings)) }, "×"),
+          runs().length > 1 &&
+            h(
+              "button",
+              {
+                type: "button",
+                class: "icon",
+                "aria-label": `Remove run ${RUNS[r].letter}`,
+                title: "Remove this run",
+                onclick: () =>
+                  start(
+                    runs()
+                      .filter((each) => each !== run)
+                      .map((each) => each.settings),
+                  ),
+              },
+              "×",
+            ),
         ),
       ),
     );
-    const recipes = (store.options.recipes ?? []).filter(({ settings }) => !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available);
+    const recipes = (store.options.recipes ?? []).filter(
+      ({ settings }) =>
+        !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available,
+    );
     show(
       tools,
-      h("button", { type: "button", class: "quiet", "aria-expanded": String(expanded), onclick: () => { expanded = !expanded; build(); } }, expanded ? "Fewer" : "More…"),
-      runs().length < 2 && h("button", { type: "button", class: "quiet", id: "add-run", title: "A second run with the same seed and batches: change one of its settings and compare", onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]) }, "+ Second run"),
-      recipes.length > 0 && isImage() && select([["", "No recipe"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])], runs()[0].settings.recipe ?? "", (name) => {
-        const recipe = recipes.find((each) => each.name === name);
-        start([recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null }]);
-      }, { "aria-label": "Use the settings of a recipe", title: "Use the settings of a recipe", class: "quiet", id: "recipe" }),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "aria-expanded": String(expanded),
+          onclick: () => {
+            expanded = !expanded;
+            build();
+          },
+        },
+        expanded ? "Fewer" : "More…",
+      ),
+      runs().length < 2 &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "quiet",
+            id: "add-run",
+            title: "A second run with the same seed and batches: change one of its settings and compare",
+            onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]),
+          },
+          "+ Second run",
+        ),
+      recipes.length > 0 &&
+        isImage() &&
+        select(
+          [["", "No recipe"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])],
+          runs()[0].settings.recipe ?? "",
+          (name) => {
+            const recipe = recipes.find((each) => each.name === name);
+            start([
+              recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null },
+            ]);
+          },
+          {
+            "aria-label": "Use the settings of a recipe",
+            title: "Use the settings of a recipe",
+            class: "quiet",
+            id: "recipe",
+          },
+        ),
     );
     show(
       summary,
-      runs().map((run, r) => h("p", { class: RUNS[r].className }, runs().length > 1 && h("b", {}, `${RUNS[r].letter} `), describe(run))),
-      h("button", { type: "button", class: "quiet", "aria-expanded": String(open), onclick: () => { open = !open; build(); } }, open ? "Hide the settings" : "Change the settings"),
+      runs().map((run, r) =>
+        h("p", { class: RUNS[r].className }, runs().length > 1 && h("b", {}, `${RUNS[r].letter} `), describe(run)),
+      ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "aria-expanded": String(open),
+          onclick: () => {
+            open = !open;
+            build();
+          },
+        },
+        open ? "Hide the settings" : "Change the settings",
+      ),
     );
     root.classList.toggle("open", open);
     if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();

@@ -77,7 +77,11 @@ export async function resume(settings) {
   try {
     const found = await getJson(`/api/experiments/${encodeURIComponent(id)}`);
     const same = (a, b) => link.encode({ runs: [a] }) === link.encode({ runs: [b] });
-    if (settings && !(settings.length === found.runs.length && settings.every((s, i) => same(s, found.runs[i].settings)))) return false;
+    if (
+      settings &&
+      !(settings.length === found.runs.length && settings.every((s, i) => same(s, found.runs[i].settings)))
+    )
+      return false;
     adopt(found);
     return true;
   } catch {
@@ -141,7 +145,8 @@ function receive(event) {
 function setStatus(status, message) {
   const { experiment } = store;
   if (experiment.status === status && experiment.message === message) return;
-  if (experiment.status !== status && ["finished", "diverged", "failed"].includes(status)) announce(message || `Training: ${status}.`);
+  if (experiment.status !== status && ["finished", "diverged", "failed"].includes(status))
+    announce(message || `Training: ${status}.`);
   Object.assign(experiment, { status, message });
   emit("status");
 }

@@ -45,7 +45,12 @@ let dialog = null;
 
 export function showKeys() {
   if (!dialog) {
-    dialog = h("dialog", { id: "keys", "aria-label": "Keys" }, table("Keys", ["Key", "Effect"], KEYS), h("form", { method: "dialog" }, h("button", { class: "primary", autofocus: true }, "Close")));
+    dialog = h(
+      "dialog",
+      { id: "keys", "aria-label": "Keys" },
+      table("Keys", ["Key", "Effect"], KEYS),
+      h("form", { method: "dialog" }, h("button", { class: "primary", autofocus: true }, "Close")),
+    );
     document.body.append(dialog);
   }
   if (dialog.open) dialog.close();
@@ -57,7 +62,11 @@ export function listen(keys) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target;
-    if (target.closest?.("input:not([type=range]):not([type=checkbox]), select, textarea, dialog[open]") && event.key !== "?") return;
+    if (
+      target.closest?.("input:not([type=range]):not([type=checkbox]), select, textarea, dialog[open]") &&
+      event.key !== "?"
+    )
+      return;
     if (event.key === " " && target.closest?.("button, summary, input, a")) return;
     if (event.key.startsWith("Arrow") && target.closest?.("input, [role=tablist], table, .scroll, .uplot")) return;
     const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];

@@ -18,8 +18,24 @@ export function toggleTheme() {
 }
 
 export function themeButton() {
-  const icon = svg("svg", { viewBox: "0 0 16 16", class: "glyph", "aria-hidden": "true" }, svg("circle", { cx: 8, cy: 8, r: 6 }), svg("path", { class: "solid", d: "M8 2a6 6 0 0 1 0 12z" }));
-  return h("button", { type: "button", class: "icon", id: "theme", onclick: toggleTheme, title: "Light or dark (D)", "aria-label": "Switch between light and dark" }, icon);
+  const icon = svg(
+    "svg",
+    { viewBox: "0 0 16 16", class: "glyph", "aria-hidden": "true" },
+    svg("circle", { cx: 8, cy: 8, r: 6 }),
+    svg("path", { class: "solid", d: "M8 2a6 6 0 0 1 0 12z" }),
+  );
+  return h(
+    "button",
+    {
+      type: "button",
+      class: "icon",
+      id: "theme",
+      onclick: toggleTheme,
+      title: "Light or dark (D)",
+      "aria-label": "Switch between light and dark",
+    },
+    icon,
+  );
 }
 
 system.addEventListener("change", applyTheme);

@@ -8,7 +8,13 @@ import { command, isRunning, last, on, runs, store } from "./store.js";
 const ENDED = ["finished", "diverged", "failed"];
 
 // Slow motion, to watch how the network changes: steps per second.
-const SPEEDS = [["", "full speed"], ["500", "500 steps/s"], ["100", "100 steps/s"], ["10", "10 steps/s"], ["2", "2 steps/s"]];
+const SPEEDS = [
+  ["", "full speed"],
+  ["500", "500 steps/s"],
+  ["100", "100 steps/s"],
+  ["10", "10 steps/s"],
+  ["2", "2 steps/s"],
+];
 let speed = "";
 
 const sendSpeed = () => command("speed", { value: speed === "" ? null : Number(speed) });
@@ -29,14 +35,37 @@ const MIN = -4; // of the logarithm of the rate
 const MAX = 2;
 
 export function transport() {
-  const start = h("button", { type: "button", class: "primary", id: "start", onclick: actions.toggle, title: "Start or pause (Space)" });
-  const step = h("button", { type: "button", id: "step", onclick: actions.step, title: "Train on one mini-batch (S)" }, "Step");
-  const epoch = h("button", { type: "button", id: "epoch", onclick: actions.epoch, title: "Train for one epoch (E)" }, "Epoch");
-  const reset = h("button", { type: "button", id: "reset", onclick: actions.reset, title: "Back to the initial weights (R)" }, "Reset");
-  const speeds = select(SPEEDS, speed, (value) => {
-    speed = value;
-    sendSpeed();
-  }, { id: "speed", "aria-label": "Speed", title: "Slow motion, to watch how the network changes" });
+  const start = h("button", {
+    type: "button",
+    class: "primary",
+    id: "start",
+    onclick: actions.toggle,
+    title: "Start or pause (Space)",
+  });
+  const step = h(
+    "button",
+    { type: "button", id: "step", onclick: actions.step, title: "Train on one mini-batch (S)" },
+    "Step",
+  );
+  const epoch = h(
+    "button",
+    { type: "button", id: "epoch", onclick: actions.epoch, title: "Train for one epoch (E)" },
+    "Epoch",
+  );
+  const reset = h(
+    "button",
+    { type: "button", id: "reset", onclick: actions.reset, title: "Back to the initial weights (R)" },
+    "Reset",
+  );
+  const speeds = select(
+    SPEEDS,
+    speed,
+    (value) => {
+      speed = value;
+      sendSpeed();
+    },
+    { id: "speed", "aria-label": "Speed", title: "Slow motion, to watch how the network changes" },
+  );
   const rates = h("div", { class: "rates" });
   const facts = h("dl", { class: "facts" });
   const message = h("p", { class: "message", role: "status", hidden: true });
@@ -46,8 +75,24 @@ export function transport() {
     sliders = runs().map((run, r) => {
       const value = run.settings.lr;
       const name = runs().length > 1 ? `Rate ${RUNS[r].letter}` : "Learning rate";
-      const slider = h("input", { type: "range", min: MIN, max: MAX, step: 0.02, value: Math.log10(value), "aria-label": `${name}, logarithmic`, id: `rate-slider-${r}` });
-      const box = h("input", { type: "number", min: 0, step: "any", value: rate(value), "aria-label": name, id: `rate-${r}`, class: "short" });
+      const slider = h("input", {
+        type: "range",
+        min: MIN,
+        max: MAX,
+        step: 0.02,
+        value: Math.log10(value),
+        "aria-label": `${name}, logarithmic`,
+        id: `rate-slider-${r}`,
+      });
+      const box = h("input", {
+        type: "number",
+        min: 0,
+        step: "any",
+        value: rate(value),
+        "aria-label": name,
+        id: `rate-${r}`,
+        class: "short",
+      });
       let timer;
       const send = (lr) => {
         clearTimeout(timer);
@@ -73,10 +118,23 @@ export function transport() {
         if (untrained()) change(r, "lr", lr);
         else send(lr);
       });
-      return { slider, box, root: h("div", { class: `rate ${RUNS[r].className}` }, h("label", { for: `rate-slider-${r}` }, name), slider, box) };
+      return {
+        slider,
+        box,
+        root: h(
+          "div",
+          { class: `rate ${RUNS[r].className}` },
+          h("label", { for: `rate-slider-${r}` }, name),
+          slider,
+          box,
+        ),
+      };
     });
     const focused = document.activeElement?.id;
-    show(rates, sliders.map((each) => each.root));
+    show(
+      rates,
+      sliders.map((each) => each.root),
+    );
     if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   }
 
@@ -102,21 +160,30 @@ export function transport() {
   function updateFacts() {
     const points = runs().map(last);
     const first = points[0];
-    const validation = runs().map((run) => run.points.findLast((point) => point.validation_accuracy !== null && point.validation_accuracy !== undefined)?.validation_accuracy);
+    const validation = runs().map(
+      (run) =>
+        run.points.findLast((point) => point.validation_accuracy !== null && point.validation_accuracy !== undefined)
+          ?.validation_accuracy,
+    );
     const several = runs().length > 1;
     show(
       facts,
       fact("Epoch", first ? first.epoch.toFixed(2) : "0", `of ${runs()[0]?.settings.epochs ?? ""}`),
       fact("Steps", first ? count(first.step) : "0"),
-      fact("Validation accuracy", validation.map((value, r) => h("span", { class: several ? RUNS[r].className : "" }, percent(value)))),
+      fact(
+        "Validation accuracy",
+        validation.map((value, r) => h("span", { class: several ? RUNS[r].className : "" }, percent(value))),
+      ),
       fact("Examples/s", first?.examples_per_second ? count(first.examples_per_second) : number(null)),
     );
   }
 
-  const fact = (name, value, extra) => h("div", {}, h("dt", {}, name), h("dd", {}, value, extra && h("small", {}, ` ${extra}`)));
+  const fact = (name, value, extra) =>
+    h("div", {}, h("dt", {}, name), h("dd", {}, value, extra && h("small", {}, ` ${extra}`)));
 
   on("experiment", () => {
-    if (store.experiment.speed) speed = speeds.value = String(store.experiment.speed); // a reloaded page
+    if (store.experiment.speed)
+      speed = speeds.value = String(store.experiment.speed); // a reloaded page
     else if (speed !== "") sendSpeed();
     buildRates();
     update();
@@ -138,6 +205,13 @@ export function transport() {
   actions.faster = () => nudge(0.1);
   actions.slower = () => nudge(-0.1);
 
-  const root = h("div", { class: "transport", role: "group", "aria-label": "Training" }, h("div", { class: "buttons" }, start, step, epoch, reset), speeds, rates, facts);
+  const root = h(
+    "div",
+    { class: "transport", role: "group", "aria-label": "Training" },
+    h("div", { class: "buttons" }, start, step, epoch, reset),
+    speeds,
+    rates,
+    facts,
+  );
   return { root, message };
 }

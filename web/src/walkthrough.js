@@ -17,8 +17,16 @@ export function walkthroughView() {
   const picture = h("div", { class: "step-picture" });
   const values = h("div", { class: "step-values" });
   const position = h("p", { class: "note", role: "status" });
-  const back = h("button", { type: "button", id: "step-back", onclick: () => go(at - 1), title: "Previous step (left arrow)" }, "← Back");
-  const next = h("button", { type: "button", id: "step-next", class: "primary", onclick: () => go(at + 1), title: "Next step (right arrow)" }, "Next →");
+  const back = h(
+    "button",
+    { type: "button", id: "step-back", onclick: () => go(at - 1), title: "Previous step (left arrow)" },
+    "← Back",
+  );
+  const next = h(
+    "button",
+    { type: "button", id: "step-next", class: "primary", onclick: () => go(at + 1), title: "Next step (right arrow)" },
+    "Next →",
+  );
   const chooser = h("div", { class: "tools" });
   let source = EXAMPLE; // the example, or the index of a run
   let steps = [];
@@ -26,13 +34,19 @@ export function walkthroughView() {
   let at = 0;
 
   function build() {
-    const options = [[EXAMPLE, "2-2-1 network"], ...runs().map((run, i) => [i, runs().length > 1 ? `Run ${RUNS[i].letter}` : "This network"])];
+    const options = [
+      [EXAMPLE, "2-2-1 network"],
+      ...runs().map((run, i) => [i, runs().length > 1 ? `Run ${RUNS[i].letter}` : "This network"]),
+    ];
     if (source !== EXAMPLE && source >= runs().length) source = EXAMPLE;
-    show(chooser, choice("Network", options, source, (value) => {
-      source = value;
-      at = 0;
-      load();
-    }));
+    show(
+      chooser,
+      choice("Network", options, source, (value) => {
+        source = value;
+        at = 0;
+        load();
+      }),
+    );
     if (store.view === "steps") load();
   }
 
@@ -43,7 +57,16 @@ export function walkthroughView() {
         const answer = await getJson(`/api/walkthrough${query(asked)}`);
         steps = answer.steps;
         example = answer.pixels ? answer : null;
-        show(list, steps.map((step, i) => h("li", {}, h("button", { type: "button", onclick: () => go(i), class: phase(step) }, layerName(step.title)))));
+        show(
+          list,
+          steps.map((step, i) =>
+            h(
+              "li",
+              {},
+              h("button", { type: "button", onclick: () => go(i), class: phase(step) }, layerName(step.title)),
+            ),
+          ),
+        );
         go(Math.min(at, steps.length - 1));
       } catch (error) {
         toast(error.message, "error");
@@ -51,7 +74,8 @@ export function walkthroughView() {
     });
   }
 
-  const phase = (step) => (step.title.startsWith("Backward") ? "backward" : step.title.startsWith("Step") ? "update" : "forward");
+  const phase = (step) =>
+    step.title.startsWith("Backward") ? "backward" : step.title.startsWith("Step") ? "update" : "forward";
 
   function go(i) {
     if (i < 0 || i >= steps.length) return;
@@ -67,7 +91,10 @@ export function walkthroughView() {
     position.textContent = `Step ${at + 1} of ${steps.length}`;
     back.disabled = at === 0;
     next.disabled = at === steps.length - 1;
-    show(values, Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)));
+    show(
+      values,
+      Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)),
+    );
     show(picture, diagram(steps, at));
     if (source !== EXAMPLE) showImages(step);
   }
@@ -91,9 +118,27 @@ export function walkthroughView() {
   }
 
   on("experiment", build);
-  const root = h("div", { class: "view steps-view" },
-    card("Steps", { class: "steps-card", tools: chooser, help: "Follow one example through the network: forward to the loss, backward to the gradients, and one step of gradient descent." }, list),
-    h("section", { class: "card step-card", "aria-live": "polite" }, h("header", {}, title, h("div", { class: "buttons" }, back, next)), position, equation, picture, values),
+  const root = h(
+    "div",
+    { class: "view steps-view" },
+    card(
+      "Steps",
+      {
+        class: "steps-card",
+        tools: chooser,
+        help: "Follow one example through the network: forward to the loss, backward to the gradients, and one step of gradient descent.",
+      },
+      list,
+    ),
+    h(
+      "section",
+      { class: "card step-card", "aria-live": "polite" },
+      h("header", {}, title, h("div", { class: "buttons" }, back, next)),
+      position,
+      equation,
+      picture,
+      values,
+    ),
   );
   return { root, load, next: () => go(at + 1), back: () => go(at - 1), redraw: () => steps.length && go(at) };
 }
@@ -103,20 +148,60 @@ function valueFigure(name, value, step) {
   const shape = value.shape.join(" × ");
   const caption = h("figcaption", {}, h("code", {}, name), h("small", {}, shape === "1" ? "" : ` ${shape}`));
   if (!value.all) {
-    return h("figure", { class: "value" }, caption, h("p", {}, `from ${number(value.min)} to ${number(value.max)}`), h("p", { class: "help" }, `first numbers: ${value.first.map((each) => number(each)).join(", ")}, …`));
+    return h(
+      "figure",
+      { class: "value" },
+      caption,
+      h("p", {}, `from ${number(value.min)} to ${number(value.max)}`),
+      h("p", { class: "help" }, `first numbers: ${value.first.map((each) => number(each)).join(", ")}, …`),
+    );
   }
   const flat = value.all.flat();
   if (value.shape.length === 1 && flat.length > 12) {
     const image = canvas(`${name}: ${flat.length} numbers`, "activations");
     const { width } = paintActivations(image, flat);
     image.style.setProperty("--columns", width);
-    return h("figure", { class: "value" }, caption, image, numbers(() => [`${name} in: ${layerName(step.title)}`, ["Index", "Value"], flat.map((each, i) => [i, number(each, 4)])]));
+    return h(
+      "figure",
+      { class: "value" },
+      caption,
+      image,
+      numbers(() => [
+        `${name} in: ${layerName(step.title)}`,
+        ["Index", "Value"],
+        flat.map((each, i) => [i, number(each, 4)]),
+      ]),
+    );
   }
   const rows = value.shape.length === 2 ? value.all : value.all.map((each) => [each]);
-  return h("figure", { class: "value" }, caption, h("table", { class: "array" }, h("tbody", {}, rows.map((row) => h("tr", {}, row.map((each) => h("td", {}, number(each, 4))))))));
+  return h(
+    "figure",
+    { class: "value" },
+    caption,
+    h(
+      "table",
+      { class: "array" },
+      h(
+        "tbody",
+        {},
+        rows.map((row) =>
+          h(
+            "tr",
+            {},
+            row.map((each) => h("td", {}, number(each, 4))),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
-const columnNames = (sizes) => ["input", ...sizes.slice(1, -1).map((_, i) => (sizes.length > 3 ? `hidden layer ${i + 1}` : "hidden layer")), "output layer", "loss"];
+const columnNames = (sizes) => [
+  "input",
+  ...sizes.slice(1, -1).map((_, i) => (sizes.length > 3 ? `hidden layer ${i + 1}` : "hidden layer")),
+  "output layer",
+  "loss",
+];
 
 /** The network as nodes and edges with their numbers, if it is small enough. */
 function diagram(steps, at) {
@@ -195,34 +280,102 @@ function diagram(steps, at) {
         const w = each.W?.[i][j];
         const [x1, y1, x2, y2] = [x(l) + 34, y(j, sizes[l]), x(l + 1) - 34, y(i, sizes[l + 1])];
         const active = fresh.has(`z${l}`) || fresh.has(`dW${l}`) || fresh.has(`W${l}`);
-        edges.push(svg("line", { x1, y1, x2, y2, class: `edge ${w < 0 ? "negative" : "positive"} ${active ? "active" : ""}`, "stroke-width": w === undefined ? 1 : 1 + Math.min(5, 2.5 * Math.abs(w)) }));
+        edges.push(
+          svg("line", {
+            x1,
+            y1,
+            x2,
+            y2,
+            class: `edge ${w < 0 ? "negative" : "positive"} ${active ? "active" : ""}`,
+            "stroke-width": w === undefined ? 1 : 1 + Math.min(5, 2.5 * Math.abs(w)),
+          }),
+        );
         // Labels near the side with more units, so that they do not overlap.
         const t = most < 3 ? 0.31 : sizes[l] >= sizes[l + 1] ? 0.2 + 0.27 * i : 0.8 - 0.27 * j;
         const [tx, ty] = [x1 + t * (x2 - x1), y1 + t * (y2 - y1)];
         if (w !== undefined) {
           const showGradient = most < 3 && each.dW && !each.updated;
           labels.push(svg("text", { x: tx, y: ty - 5, class: `weight ${active ? "active" : ""}` }, fixed(w, 2)));
-          if (showGradient) labels.push(svg("text", { x: tx, y: ty + 12, class: "gradient" }, `∂ ${fixed(each.dW[i][j], 3)}`));
+          if (showGradient)
+            labels.push(svg("text", { x: tx, y: ty + 12, class: "gradient" }, `∂ ${fixed(each.dW[i][j], 3)}`));
         }
       }
     }
   });
   const node = (column, i, n, lines, active) => {
-    const group = svg("g", { class: `node ${active ? "active" : ""}` }, svg("circle", { cx: x(column), cy: y(i, n), r: 34 }));
+    const group = svg(
+      "g",
+      { class: `node ${active ? "active" : ""}` },
+      svg("circle", { cx: x(column), cy: y(i, n), r: 34 }),
+    );
     const shown = lines.filter(Boolean);
-    shown.forEach(([text, kind], k) => group.append(svg("text", { x: x(column), y: y(i, n) + 5 + (k - (shown.length - 1) / 2) * 17, class: kind }, text)));
+    shown.forEach(([text, kind], k) =>
+      group.append(
+        svg("text", { x: x(column), y: y(i, n) + 5 + (k - (shown.length - 1) / 2) * 17, class: kind }, text),
+      ),
+    );
     return group;
   };
   const nodes = [];
-  for (let i = 0; i < sizes[0]; i++) nodes.push(node(0, i, sizes[0], [input && [`x ${number(input[i])}`, "main"]], fresh.has("x")));
+  for (let i = 0; i < sizes[0]; i++)
+    nodes.push(node(0, i, sizes[0], [input && [`x ${number(input[i])}`, "main"]], fresh.has("x")));
   layers.forEach((each, l) => {
     for (let i = 0; i < sizes[l + 1]; i++) {
       const gradient = each.dz ?? each.da;
-      nodes.push(node(l + 1, i, sizes[l + 1], [each.z && [`z ${fixed(each.z[i], 2)}`, each.a ? "sub" : "main"], each.a && [`a ${fixed(each.a[i], 2)}`, "main"], gradient && [`${each.dz ? "∂z" : "∂a"} ${fixed(gradient[i], 3)}`, "gradient"]], ["z", "a", "dz", "da"].some((key) => fresh.has(`${key}${l}`))));
+      nodes.push(
+        node(
+          l + 1,
+          i,
+          sizes[l + 1],
+          [
+            each.z && [`z ${fixed(each.z[i], 2)}`, each.a ? "sub" : "main"],
+            each.a && [`a ${fixed(each.a[i], 2)}`, "main"],
+            gradient && [`${each.dz ? "∂z" : "∂a"} ${fixed(gradient[i], 3)}`, "gradient"],
+          ],
+          ["z", "a", "dz", "da"].some((key) => fresh.has(`${key}${l}`)),
+        ),
+      );
     }
   });
-  nodes.push(node(columns - 1, 0, 1, output.p ? [...output.p.slice(0, 2).map((each, k) => [`p${output.p.length > 1 ? "₀₁"[k] : ""} ${fixed(each, 3)}`, "main"]), output.p.length === 1 && [`t ${number(output.t?.[0])}`, "sub"], [`L ${fixed(output.L, 3)}`, "sub"]] : [["loss", "sub"]], fresh.has("p")));
-  const link = sizes.at(-1) === 1 && svg("line", { x1: x(columns - 2) + 34, y1: height / 2 + 12, x2: x(columns - 1) - 34, y2: height / 2 + 12, class: `edge ${fresh.has("p") ? "active" : ""}`, "stroke-width": 1 });
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "diagram", "aria-label": `Network ${sizes.join("-")} at this step: ${layerName(steps[at].title)}` }, names.map((name, column) => svg("text", { x: x(column), y: 16, class: "sub" }, name)), edges, link, nodes, labels);
+  nodes.push(
+    node(
+      columns - 1,
+      0,
+      1,
+      output.p
+        ? [
+            ...output.p
+              .slice(0, 2)
+              .map((each, k) => [`p${output.p.length > 1 ? "₀₁"[k] : ""} ${fixed(each, 3)}`, "main"]),
+            output.p.length === 1 && [`t ${number(output.t?.[0])}`, "sub"],
+            [`L ${fixed(output.L, 3)}`, "sub"],
+          ]
+        : [["loss", "sub"]],
+      fresh.has("p"),
+    ),
+  );
+  const link =
+    sizes.at(-1) === 1 &&
+    svg("line", {
+      x1: x(columns - 2) + 34,
+      y1: height / 2 + 12,
+      x2: x(columns - 1) - 34,
+      y2: height / 2 + 12,
+      class: `edge ${fresh.has("p") ? "active" : ""}`,
+      "stroke-width": 1,
+    });
+  return svg(
+    "svg",
+    {
+      viewBox: `0 0 ${width} ${height}`,
+      role: "img",
+      class: "diagram",
+      "aria-label": `Network ${sizes.join("-")} at this step: ${layerName(steps[at].title)}`,
+    },
+    names.map((name, column) => svg("text", { x: x(column), y: 16, class: "sub" }, name)),
+    edges,
+    link,
+    nodes,
+    labels,
+  );
 }
-

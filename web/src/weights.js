@@ -12,18 +12,32 @@ const FIRST = 60; // tiles that are shown until the person asks for all
 export const parameterLayers = (run) => run.layers.filter((layer) => layer.n_parameters > 0);
 
 /** The layers of a run that have a matrix of weights. position counts the layers with parameters. */
-const weightLayers = (run) => parameterLayers(run).map((layer, position) => ({ ...layer, position })).filter((layer) => layer.kind === "dense");
+const weightLayers = (run) =>
+  parameterLayers(run)
+    .map((layer, position) => ({ ...layer, position }))
+    .filter((layer) => layer.kind === "dense");
 
 /** The legend of the diverging colours. */
 export function scaleLegend() {
   const bar = canvas("Colours of weights: blue is negative, orange is positive", "legend-bar");
-  const draw = () => paintWeights(bar, Array.from({ length: 41 }, (_, i) => (i - 20) / 20), 41, 1, 1);
+  const draw = () =>
+    paintWeights(
+      bar,
+      Array.from({ length: 41 }, (_, i) => (i - 20) / 20),
+      41,
+      1,
+      1,
+    );
   const low = h("span", {}, "negative");
   const high = h("span", {}, "positive");
-  return { root: h("div", { class: "scale" }, low, bar, high), draw, set(scale) {
-    low.textContent = `−${number(scale, 2)}`;
-    high.textContent = `+${number(scale, 2)}`;
-  } };
+  return {
+    root: h("div", { class: "scale" }, low, bar, high),
+    draw,
+    set(scale) {
+      low.textContent = `−${number(scale, 2)}`;
+      high.textContent = `+${number(scale, 2)}`;
+    },
+  };
 }
 
 /** Paint the weights of up to `most` units as images of pixels: an element for each unit. */
@@ -42,7 +56,15 @@ export function firstWeightsCard(r) {
   const latest = new Latest(200);
   const tiles = h("div", { class: "tiles" });
   const legend = scaleLegend();
-  const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => { all = true; update(); } });
+  const more = h("button", {
+    type: "button",
+    class: "quiet",
+    hidden: true,
+    onclick: () => {
+      all = true;
+      update();
+    },
+  });
   let all = false;
   let shown = null; // {values, shape}
   let elements = [];
@@ -51,13 +73,32 @@ export function firstWeightsCard(r) {
   const twin = numbers(() => {
     if (!shown) return null;
     const [n, m] = shown.shape;
-    return ["Weights of each hidden unit", ["Unit", "Smallest", "Largest", "Norm", "Activation"], Array.from({ length: n }, (_, i) => {
-      const row = shown.values.subarray(i * m, (i + 1) * m);
-      return [i, fixed(row.reduce((a, b) => Math.min(a, b)), 3), fixed(row.reduce((a, b) => Math.max(a, b)), 3), fixed(Math.hypot(...row), 3), number(activation(i))];
-    })];
+    return [
+      "Weights of each hidden unit",
+      ["Unit", "Smallest", "Largest", "Norm", "Activation"],
+      Array.from({ length: n }, (_, i) => {
+        const row = shown.values.subarray(i * m, (i + 1) * m);
+        return [
+          i,
+          fixed(
+            row.reduce((a, b) => Math.min(a, b)),
+            3,
+          ),
+          fixed(
+            row.reduce((a, b) => Math.max(a, b)),
+            3,
+          ),
+          fixed(Math.hypot(...row), 3),
+          number(activation(i)),
+        ];
+      }),
+    ];
   });
 
-  const activations = () => store.predictions[r]?.layers?.find((layer) => layer.kind === "activation" && layer.values.length === shown?.shape[0])?.values ?? null;
+  const activations = () =>
+    store.predictions[r]?.layers?.find(
+      (layer) => layer.kind === "activation" && layer.values.length === shown?.shape[0],
+    )?.values ?? null;
   const activation = (i) => activations()?.[i] ?? null;
 
   function update() {
@@ -91,12 +132,17 @@ export function firstWeightsCard(r) {
         const button = h("button", { type: "button", class: "tile", onclick: () => choose(i) }, picture, meter);
         return { picture, meter, button };
       });
-      show(tiles, elements.map((element) => element.button));
+      show(
+        tiles,
+        elements.map((element) => element.button),
+      );
     }
     more.hidden = visible === n;
     more.textContent = `Show all ${n} units`;
     const scale = scaleOf(shown.values);
-    elements.forEach(({ picture }, i) => paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), width, height, scale));
+    elements.forEach(({ picture }, i) =>
+      paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), width, height, scale),
+    );
     legend.draw();
     legend.set(scale);
     drawActivations();
@@ -133,10 +179,46 @@ export function firstWeightsCard(r) {
     const picture = canvas(`Weights of unit ${selected}`, "large");
     paintWeights(picture, row, width, height, scaleOf(shown.values));
     const value = activation(selected);
-    show(detail, picture, h("div", {}, h("h3", {}, `Hidden unit ${selected}`), h("p", {}, "Ink on an orange pixel increases the weighted input z of this unit, ink on a blue pixel decreases it."), h("p", {}, `Weights from ${fixed(row.reduce((a, b) => Math.min(a, b)), 2)} to ${fixed(row.reduce((a, b) => Math.max(a, b)), 2)}.`, value === null ? "" : ` Activation for the drawing: ${number(value)}.`)));
+    show(
+      detail,
+      picture,
+      h(
+        "div",
+        {},
+        h("h3", {}, `Hidden unit ${selected}`),
+        h(
+          "p",
+          {},
+          "Ink on an orange pixel increases the weighted input z of this unit, ink on a blue pixel decreases it.",
+        ),
+        h(
+          "p",
+          {},
+          `Weights from ${fixed(
+            row.reduce((a, b) => Math.min(a, b)),
+            2,
+          )} to ${fixed(
+            row.reduce((a, b) => Math.max(a, b)),
+            2,
+          )}.`,
+          value === null ? "" : ` Activation for the drawing: ${number(value)}.`,
+        ),
+      ),
+    );
   }
 
-  const root = card("Weights of the first layer", { class: `weights-card ${RUNS[r].className}`, tools: h("div", { class: "tools" }, h("span", { class: "run-name" }), legend.root), help: "One image per hidden unit: the weight of each pixel. The line under an image is the activation of the unit for your drawing." }, tiles, more, detail, twin);
+  const root = card(
+    "Weights of the first layer",
+    {
+      class: `weights-card ${RUNS[r].className}`,
+      tools: h("div", { class: "tools" }, h("span", { class: "run-name" }), legend.root),
+      help: "One image per hidden unit: the weight of each pixel. The line under an image is the activation of the unit for your drawing.",
+    },
+    tiles,
+    more,
+    detail,
+    twin,
+  );
   return {
     root,
     update,
@@ -164,7 +246,14 @@ export function matrixCard() {
     if (!shown) return null;
     const [n, m] = shown.shape;
     const columns = Math.min(m, 40);
-    return [`Weights; one row per output${columns < m ? `, the first ${columns} inputs` : ""}`, ["Output", ...Array.from({ length: columns }, (_, j) => String(j))], Array.from({ length: n }, (_, i) => [i, ...Array.from({ length: columns }, (_, j) => fixed(shown.values[i * m + j], 3))])];
+    return [
+      `Weights; one row per output${columns < m ? `, the first ${columns} inputs` : ""}`,
+      ["Output", ...Array.from({ length: columns }, (_, j) => String(j))],
+      Array.from({ length: n }, (_, i) => [
+        i,
+        ...Array.from({ length: columns }, (_, j) => fixed(shown.values[i * m + j], 3)),
+      ]),
+    ];
   });
 
   function build() {
@@ -172,7 +261,17 @@ export function matrixCard() {
     const layers = weightLayers(run);
     layer = Math.min(Math.max(layer, isImage() ? 1 : 0), layers.length - 1);
     shown = null;
-    const element = h("select", { "aria-label": "Layer whose weights are shown", onchange: () => { layer = Number(element.value); update(); } }, layers.map((each, i) => h("option", { value: i }, each.name)));
+    const element = h(
+      "select",
+      {
+        "aria-label": "Layer whose weights are shown",
+        onchange: () => {
+          layer = Number(element.value);
+          update();
+        },
+      },
+      layers.map((each, i) => h("option", { value: i }, each.name)),
+    );
     element.value = String(layer);
     show(chooser, element, legend.root);
   }
@@ -182,7 +281,9 @@ export function matrixCard() {
     if (!run) return;
     latest.ask(async () => {
       try {
-        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0 })}`);
+        const answer = await getFloats(
+          `/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0 })}`,
+        );
         shown = answer;
         draw();
       } catch {
@@ -196,7 +297,10 @@ export function matrixCard() {
     const [n, m] = shown.shape;
     const scale = scaleOf(shown.values);
     paintWeights(picture, shown.values, m, n, scale);
-    picture.setAttribute("aria-label", `Weights as a matrix of ${n} rows, one per output, and ${m} columns, one per input`);
+    picture.setAttribute(
+      "aria-label",
+      `Weights as a matrix of ${n} rows, one per output, and ${m} columns, one per input`,
+    );
     caption.textContent = `${n} rows, one per output; ${m} columns, one per input.`;
     legend.draw();
     legend.set(scale);
