@@ -28,9 +28,9 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Build docs/_build/html/index.html. Every page is executed, which takes a few minutes the first time.
+# Build docs/_build/html/index.html. Every page is executed, two at a time, which takes a few minutes the first time.
 docs: .venv/docs
-	OPENBLAS_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OPENBLAS_NUM_THREADS=1 KERAS_BACKEND=torch $(BIN)/python -m sphinx -W --keep-going -j 2 -b html docs docs/_build/html
 
 # Take pictures of every page in docs/_build/screenshots, and list what does not fit its box. Needs Chromium.
 docs-screenshots: docs .venv/dev

@@ -167,3 +167,4 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("source-read", link_files)
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True  # it only adds a file; it does not declare it
