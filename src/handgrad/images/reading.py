@@ -17,7 +17,7 @@ from ..errors import HandgradError, optional
 from ..model import Model, binary_to_two_columns
 from . import detector
 from .decoding import LUMA, from_array, open_picture
-from .segmentation import Region, find_regions, label
+from .segmentation import Region, find_filling_digit, find_regions, label
 
 Grey = NDArray[np.float32]  # (height, width), grey levels
 
@@ -283,6 +283,9 @@ def _regions(levels: NDArray[np.float32]) -> list[Region]:
     height, width = levels.shape[:2]
     if min(height, width) < 3:
         raise HandgradError(f"image of {width}x{height} pixels: expected at least 3x3 pixels")
+    filling = find_filling_digit(levels)
+    if filling is not None and not shape_reason(filling.strokes):
+        return [filling]
     regions = find_regions(levels)
     if len(regions) > MAX_DIGITS:
         raise HandgradError(f"{len(regions)} shapes found: expected at most {MAX_DIGITS} digits")

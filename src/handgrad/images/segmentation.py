@@ -37,6 +37,12 @@ CONTACT = 0.2  # of the size of a component at the border: above, it is a shadow
 OUTER = 0.15  # width of the margin, relative to the side, in which thin lines are edges
 SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
 FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the strongest one; and if it touches the border
+# A digit that fills the image, in even light.
+DEEP = 0.55  # contrast between ink and paper, relative to white paper; shadows are weaker
+EVEN = 0.15  # largest difference of the paper between quarters of the image, relative to the contrast
+BORDER_INK = 0.42  # largest fraction of the pixels at the border that are ink
+NEAR_BORDER = 0.15  # distance of the digit from the border, relative to the shorter side of the image
+ALONE = 0.9  # fraction of the ink that belongs to the digit
 SPECK = 0.3  # components below this fraction of the size of the largest one are dust, or belong to a digit nearby
 
 
@@ -122,6 +128,65 @@ def find_regions(levels: NDArray[np.float32]) -> list[Region]:
             region = Region(box, page.crop(part), len(part.labels))  # type: ignore[arg-type]
         regions.append(region)
     return regions
+
+
+def find_filling_digit(levels: NDArray[np.float32]) -> Region | None:
+    """Find the digit of an image that it fills: it is at the border, and there is nothing else in the image.
+
+    The background of `find_regions` is wrong where the strokes are as wide as its window, for example in a narrow image
+    that was cropped to a 1. In even light, one threshold separates ink from paper: Otsu's. Returns None if the light is
+    not even, the contrast is not clear, or the image has anything else.
+    """
+    factor = max(1, math.ceil(math.sqrt(levels.shape[0] * levels.shape[1] / COARSE_PIXELS)))
+    grey = remove_shadow_edges(to_grey(block_mean(levels, factor)))
+    dark = grey < otsu_threshold(grey)
+    ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
+    ink_is_dark = ring.mean() < 0.5
+    mask = dark if ink_is_dark else ~dark
+    if not mask.any() or mask.all() or min(ring.mean(), 1 - ring.mean()) > BORDER_INK:
+        return None
+    signed = -grey if ink_is_dark else grey
+    paper = float(np.percentile(signed[~mask], 20))  # beyond the soft edges of the strokes
+    contrast = float(np.percentile(signed[mask], 75)) - paper
+    if contrast < DEEP * (abs(paper) if ink_is_dark else 255):
+        return None
+    axis = int(grey.shape[1] > grey.shape[0])  # along the longer side: across a narrow image there may be no paper
+    quarters = [np.percentile(part, 5) for part in np.array_split(signed, 4, axis=axis)]
+    noise = 1.48 / math.sqrt(2) * min(float(np.median(np.abs(np.diff(grey, axis=k)))) for k in (0, 1))
+    if max(quarters) - min(quarters) > EVEN * contrast or NOISE * noise > LEVEL * contrast:
+        return None
+    margin = 2 + round(0.1 * max(grey.shape))
+    ink = np.pad(np.clip((signed - paper) / contrast, 0, None).astype(np.float32), margin)
+    ink[ink < max(MIN_CONTRAST, NOISE * noise / contrast)] = 0
+    labels, count = label(local_threshold(ink))
+    parts = select(components(labels, count, ink), labels.shape)
+    if len(parts) != 1 or parts[0].area < ALONE * np.count_nonzero(labels):
+        return None
+    (part,) = parts
+    top, left = part.top - margin, part.left - margin
+    bottom, right = part.bottom - margin, part.right - margin
+    free = min(top, left, grey.shape[0] - bottom, grey.shape[1] - right)
+    if free > max(1, NEAR_BORDER * min(grey.shape)):
+        return None
+    box = (factor * float(left), factor * float(top), factor * float(right), factor * float(bottom))
+    return Region(box, _Page(ink, labels, parts).crop(part), len(part.labels))
+
+
+def otsu_threshold(grey: Ink) -> float:
+    """The threshold with the largest variance between the two classes of levels.
+
+    References
+    ----------
+    Otsu (1979), A threshold selection method from gray-level histograms.
+    """
+    counts, edges = np.histogram(grey, bins=128)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middles)
+    gap = sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)
+    between = below.astype(float) * above * gap**2
+    return float(edges[1:][between.argmax()])
 
 
 class _Page(NamedTuple):
