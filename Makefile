@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records bench bench-quick fuzz clean
+.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records bench bench-quick bench-scale fuzz clean
 
 train: .venv/app
 	$(BIN)/handgrad train --recipe post
@@ -69,6 +69,15 @@ bench: .venv/peers
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.photos
+
+# Measure the inputs of the scaling model, and compare it with trainings on 1, 2 and 4 ranks: 10 minutes. The emulated
+# hosts need root and iproute2, and are skipped without them. Keep the machine idle, or add SCALE=--high-priority as root.
+SCALE ?=
+
+bench-scale: .venv/peers
+	$(BIN)/python -m benchmarks.scaling_model $(SCALE)
+	$(BIN)/python -m benchmarks.scaling --only ranks $(SCALE)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.large_batch
 
 # The comparison of training steps in its short form: about a minute. It writes no results.
 bench-quick: .venv/peers
