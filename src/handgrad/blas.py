@@ -25,7 +25,7 @@ def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[An
     Raises MissingExtraError if threadpoolctl, of the extra `app`, is not installed.
     """
     largest = max((2 * batch_size * W.size for W, _ in network.weights), default=0)
-    return nullcontext() if largest > SMALL else _one_thread(_libraries())
+    return nullcontext() if largest > SMALL else _limited(_libraries(), 1)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
@@ -33,7 +33,18 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
     Raises MissingExtraError if threadpoolctl, of the extra `app`, is not installed.
     """
-    return _one_thread(_libraries())
+    return _limited(_libraries(), 1)
+
+
+def at_most(threads: int) -> AbstractContextManager[Any]:
+    """Limit BLAS to a number of threads in a `with` block, unless it uses fewer.
+
+    Raises MissingExtraError if threadpoolctl, of the extra `app`, is not installed.
+    """
+    current = max(
+        (library["num_threads"] for library in _libraries().info() if library["user_api"] == "blas"), default=1
+    )
+    return _limited(_libraries(), min(threads, current))
 
 
 _lock = threading.Lock()
@@ -41,10 +52,10 @@ _active: list[Any] = []  # the limit that the first block has set, once for each
 
 
 @contextmanager
-def _one_thread(libraries: Any) -> Iterator[None]:
-    """Limit BLAS to one thread until the last of several concurrent blocks ends."""
+def _limited(libraries: Any, threads: int) -> Iterator[None]:
+    """Limit BLAS until the last of several concurrent blocks ends. The limit is that of the first one."""
     with _lock:
-        _active.append(_active[0] if _active else libraries.limit(limits=1, user_api="blas"))
+        _active.append(_active[0] if _active else libraries.limit(limits=threads, user_api="blas"))
     try:
         yield
     finally:

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
-from handgrad import EMA, SGD, Adam, Callback, Checkpoint, Dense, Network, ReLU, Trainer, VirtualAdversarial
+from handgrad import EMA, SGD, Adam, Callback, Checkpoint, Dense, Momentum, Network, ReLU, Trainer, VirtualAdversarial
 from handgrad.callbacks import resume
+from handgrad.data import load
+from handgrad.distributed.mpi import threads_per_rank
 from handgrad.layers import Dropout, Layer
 from handgrad.training import DivergedError
 
@@ -68,6 +71,27 @@ def test_the_gradient_is_that_of_the_whole_batch(ranks):
         return train(comm, SGD(0.1), epochs=1).network.gradient
 
     np.testing.assert_allclose(ranks(2, last_gradient)[1], last_gradient(None), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("shuffle", ["rows", "blocks"])
+def test_every_rank_reads_its_rows_of_files(shuffle, tmp_path, ranks):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (1300, 6, 4)).astype(np.uint8), np.arange(1300) % 4
+    for part, rows in (("train", slice(0, 1200)), ("test", slice(1200, 1300))):
+        np.save(tmp_path / f"{part}-images.npy", x[rows])
+        np.save(tmp_path / f"{part}-labels.npy", y[rows])
+
+    def fit(comm):
+        data = load(tmp_path, shuffle=shuffle)
+        network = Network([24, 8, 4], loss="cross_entropy", rng=1)
+        trainer = Trainer(network, Momentum(0.02), batch_size=50, rng=2, comm=comm)
+        trainer.fit(data.x_train, data.y_train, 2, validation=(data.x_train[:100], data.y_train[:100]))
+        return trainer
+
+    alone, *trainers = fit(None), *ranks(3, fit)
+    for trainer in trainers:
+        assert relative_difference(trainer.network.parameters, alone.network.parameters) < 1e-6
+        np.testing.assert_allclose(trainer.history["val_loss"], alone.history["val_loss"], rtol=1e-6)
 
 
 # ---- Local SGD -------------------------------------------------------------------------------------------------------
@@ -233,3 +257,20 @@ def test_unsupported_parts_are_rejected(rejects, ranks):
         trainer(None, sync_every=2)
     with rejects("comm must be a communicator, as MPI.COMM_WORLD, got 4, without Get_rank"):
         trainer(4)
+
+
+# ---- BLAS threads ----------------------------------------------------------------------------------------------------
+
+
+def test_ranks_on_one_machine_share_its_cores(ranks, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert ranks(2, threads_per_rank) == [4, 4]
+    assert ranks(3, threads_per_rank) == [2, 2, 2]
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    assert ranks(2, threads_per_rank) == [1, 1]
+
+
+def test_the_limit_ends_with_the_training(ranks):
+    before = [library["num_threads"] for library in threadpool_info()]
+    ranks(3, lambda comm: train(comm, SGD(0.1), epochs=1))
+    assert [library["num_threads"] for library in threadpool_info()] == before

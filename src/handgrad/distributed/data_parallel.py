@@ -34,7 +34,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ..arrays import Array, as_array, check_int, layer_buffer
+from ..arrays import Array, Rows, as_array, check_int, layer_buffer
 from ..callbacks import EMA, SWA
 from ..errors import HandgradError
 from ..layers import BatchNorm, Dropout, Layer
@@ -381,8 +381,9 @@ class DataParallel(Callback):
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Evaluate the network: every rank evaluates its part of the examples. Returns the result of all."""
-        x, y, network = as_array("x", x), as_array("y", y), self.trainer.network
-        count, size = len(x), self.shard.size
+        network, size = self.trainer.network, self.shard.size
+        x, y = x if isinstance(x, Rows) else as_array("x", x), as_array("y", y)
+        count = len(x)
         if count < size:
             return network.evaluate(x, y)
         rows = slice(self.rank * count // size, (self.rank + 1) * count // size)

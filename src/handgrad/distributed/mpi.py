@@ -8,11 +8,12 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..blas import at_most
 from ..errors import HandgradError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -152,15 +153,12 @@ def limited_threads(comm: Communicator) -> Iterator[None]:
     Otherwise every rank would use all cores: two ranks with two threads each on two cores take 2.5 times as long. The
     limit needs threadpoolctl. Without it, set OPENBLAS_NUM_THREADS.
     """
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        yield
-        return
     threads = threads_per_rank(comm)
-    libraries = ThreadpoolController().select(user_api="blas")
-    current = max((library["num_threads"] for library in libraries.info()), default=1)
-    with libraries.limit(limits=min(threads, current)):
+    try:
+        limit = at_most(threads)
+    except MissingExtraError:
+        limit = nullcontext()
+    with limit:
         yield
 
 
