@@ -125,7 +125,8 @@ def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
 def remove_temporary_files(directory: str | os.PathLike[str]) -> None:
     """Remove the temporary files in a directory that killed processes have left. Those of living processes stay."""
     try:
-        names = [entry.path for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
+        with os.scandir(directory) as entries:
+            names = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     except OSError:
         return
     for path in names:
