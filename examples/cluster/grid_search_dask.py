@@ -1,8 +1,8 @@
 """A grid search of scikit-learn with handgrad's estimator, on the workers of a Dask cluster.
 
-    pip install "handgrad[dask,sklearn]"
-    python grid_search_dask.py                        # two processes on this machine
-    python grid_search_dask.py tcp://10.0.0.1:8786    # the workers of a scheduler
+Install: pip install "handgrad[dask,sklearn]"
+Two processes on this machine: python grid_search_dask.py
+The workers of a scheduler: python grid_search_dask.py tcp://10.0.0.1:8786
 """
 
 import sys

@@ -379,6 +379,7 @@ def cluster_client(address: str) -> Iterator[Any]:
     distributed = _distributed()
     with _quiet():
         try:
+            distributed.comm.get_address_host_port(address)  # raises ValueError sooner than a client
             client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise HandgradError(
