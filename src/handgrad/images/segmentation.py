@@ -138,7 +138,7 @@ def find_filling_digit(levels: NDArray[np.float32]) -> Region | None:
     not even, the contrast is not clear, or the image has anything else.
     """
     factor = max(1, math.ceil(math.sqrt(levels.shape[0] * levels.shape[1] / COARSE_PIXELS)))
-    grey = remove_shadow_edges(to_grey(block_mean(levels, factor)))
+    grey = to_grey(block_mean(levels, factor))
     dark = grey < otsu_threshold(grey)
     ring = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
     ink_is_dark = ring.mean() < 0.5

@@ -21,6 +21,7 @@ Grey = NDArray[np.float32]  # (height, width), levels 0 to 255
 Edge = tuple[float, float, float, int]  # angle of the normal, position, height J, half width in pixels
 
 SIDE = 48  # pixels of the shorter side of the image in which edges are searched
+TILE = 6  # pixels of the search
 MIN_SIDE = 100  # smaller images are not searched
 ANGLES = 60  # directions of the search
 MIN_STEP, MAX_STEP = 0.12, 1.0  # in the logarithm of the levels; darker regions are no shadows
@@ -51,6 +52,10 @@ def _find_edge(grey: Grey) -> Edge | None:
     factor = max(1, min(grey.shape) // SIDE)
     small = block_mean(grey, factor)
     logs = np.log(small + np.float32(DARKEST))
+    height, width = (n // TILE for n in logs.shape)
+    tiles = logs[: height * TILE, : width * TILE].reshape(height, TILE, width, TILE).max(axis=(1, 3))
+    if np.ptp(tiles) < MIN_STEP:  # a shadow covers whole tiles, so that their brightest pixel is darker
+        return None
     best, found = MIN_STEP, None
     for angle in np.arange(ANGLES) * math.pi / ANGLES:
         distance = _distance(small.shape, angle)
