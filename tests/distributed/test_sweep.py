@@ -104,3 +104,18 @@ def test_a_grid_search_of_scikit_learn_runs_on_dask_by_joblib(monkeypatch: pytes
         monkeypatch.setattr(sys, "argv", [str(program), cluster.scheduler_address])
         runpy.run_path(str(program), run_name="__main__")
     assert "best parameters: {'alpha':" in capsys.readouterr().out
+
+
+def test_the_files_for_slurm_and_kubernetes_are_valid() -> None:
+    yaml = pytest.importorskip("yaml")
+    directory = ROOT / "examples" / "cluster"
+    compile((directory / "slurm_dask.py").read_text(), "slurm_dask.py", "exec")
+    cluster = yaml.safe_load((directory / "kubernetes_dask.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
+    scheduler = cluster["spec"]["scheduler"]
+    ports = {port["name"] for port in scheduler["spec"]["containers"][0]["ports"]}
+    assert {port["targetPort"] for port in scheduler["service"]["ports"]} == ports
+    worker = cluster["spec"]["worker"]["spec"]
+    assert [mount["name"] for mount in worker["containers"][0]["volumeMounts"]] == [
+        v["name"] for v in worker["volumes"]
+    ]

@@ -148,7 +148,8 @@ class Sweep:
 
     def row(self, task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row of a finished task in the table: settings, seed, measures or the error."""
-        error = {"error": outcome["error"]} if "error" in outcome else {}
+        message = outcome.get("error") or outcome.get("lost")
+        error = {"error": message} if message else {}
         measures = {name: outcome[name] for name in MEASURES if name in outcome}
         return {**task["settings"], "seed": task["recipe"]["seed"], **measures, **error}
 
