@@ -65,6 +65,7 @@ class GroupedCommand(click.Command):
         """Write the options in groups."""
         group_of = {setting.name: setting.metadata.get("group") for setting in fields(Recipe)}
         group_of |= dict.fromkeys(("recipe", "data", "shuffle", "resumed", "start", "freeze"), "Recipe and data")
+        group_of["sync_every"] = "Training"
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Recipe and data", *GROUPS, "Output")}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
