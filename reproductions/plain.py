@@ -56,6 +56,7 @@ TABLE = Table(
     train,
     {name: RUNS[name] for name in NAMES},
     [Row(row.what, TEST, row.paper, row.run, "best", last="last") for row in NIELSEN.rows if row.run in NAMES],
+    program="plain NumPy",
 )
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class Table:
     most: float = 0.01
     show: Callable[[float], str] = percent
     what: str = "network and training"
+    program: str = "handgrad"  # what our values come from
     rates: Sequence[float] = ()  # learning rates of `--tune`
 
     def rule(self) -> str:
@@ -117,7 +118,7 @@ class Table:
     def lines(self, record: dict[str, Any]) -> str:
         """Return the table of all existing runs."""
         lasts = any(row.last for row in self.rows)
-        head = [self.what, "measured", "published", "handgrad, mean ± sd", "range"]
+        head = [self.what, "measured", "published", f"{self.program}, mean ± sd", "range"]
         head += ["last epoch"] * lasts + ["seeds", "agrees"]
         cells = []
         for row in self.rows:
