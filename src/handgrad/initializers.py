@@ -24,7 +24,7 @@ def normal(W: Array, b: Array, rng: np.random.Generator) -> None:
 
 
 def lecun(W: Array, b: Array, rng: np.random.Generator) -> None:
-    """W ~ N(0, 1 / n_in), b = 0: z has the variance of x. LeCun et al., Efficient BackProp (1998), section 4.6."""
+    """W ~ N(0, 1 / n_in), b = 0: z has the variance of x. LeCun et al. (1998), Efficient BackProp, section 4.6."""
     _gaussian(W, b, rng, variance=1 / W.shape[1])
 
 
