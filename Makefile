@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records bench bench-quick bench-scale fuzz clean
+.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records detector bench bench-quick bench-scale fuzz clean
 
 train: .venv/app
 	$(BIN)/handgrad train --recipe post
@@ -58,6 +58,10 @@ records: .venv/peers
 	$(BIN)/python -m records.run best ensemble --seeds 2 --workers 2
 	$(BIN)/python -m records.ablation
 	$(BIN)/python -m records.digits8
+
+# Train the detector of digits, which handgrad predict uses, and measure it.
+detector: .venv/dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m records.detector
 
 # Compare the speed with PyTorch, JAX, Keras and scikit-learn (22 minutes), and read photographs (4). Keep the machine idle.
 bench: .venv/peers

@@ -376,11 +376,12 @@ def main() -> None:
         for name, draw in NOT_DIGITS.items():
             rng = np.random.default_rng(3)
             add(name, [draw(rng) for _ in range(2 * count)], [""] * 2 * count)
-    text = table(["photographs", "correct", "not sure", "wrong", "wrong, confidence above 90%"], rows)
+    text = f"{count} digits for each kind of photographs; {2 * count} images of each kind that is not one digit.\n\n"
+    text += table(["photographs", "correct", "not sure", "wrong", "wrong, confidence above 90%"], rows)
     print(text)
     if not options.quick and not options.scenes:
         save_json(RESULTS / "photos.json", results)
-        save(RESULTS / "photos.md", f"{about(results['machine'])}; {count} digits each\n\n{text}\n")
+        save(RESULTS / "photos.md", f"{about(results['machine'])}\n\n{text}\n")
         page = RESULTS.parents[1] / "docs" / "howto" / "photos.md"
         save(page, between(page.read_text(), {"photos": text}))
 

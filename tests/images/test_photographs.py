@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import handgrad
 from handgrad.data.synthetic import synthetic_digits
 from handgrad.errors import HandgradError
 from handgrad.images import as_digit, decoding, detector, predict_image
-from handgrad.images.segmentation import box_mean, label, maximum_filter, minimum_filter, remove_lines
+from handgrad.images.segmentation import (
+    box_mean,
+    find_filling_digit,
+    label,
+    maximum_filter,
+    minimum_filter,
+    remove_lines,
+)
 from handgrad.recipes import RECIPES
 
 
@@ -151,6 +158,33 @@ def test_digit_that_touches_the_border(model: handgrad.Model, digit: str, side: 
         columns[0] if side in ("left", "all") else 0 : columns[-1] + 1 if side in ("right", "all") else None,
     ]
     assert read(model, 230 - 190 * cut) == digit
+
+
+@pytest.mark.parametrize("bright", [False, True])
+@pytest.mark.parametrize("shape", ["slanted 1", "thick 0", "thick 7"])
+def test_digit_that_fills_a_narrow_image_is_read_as_on_a_sheet(shape: str, bright: bool) -> None:
+    """The stroke may be as wide as the image."""
+    sheet = Image.new("L", (300, 300), 0)
+    pen = ImageDraw.Draw(sheet)
+    if shape == "thick 0":
+        pen.ellipse((100, 70, 190, 230), outline=255, width=34)
+    elif shape == "thick 7":
+        pen.line([(100, 80), (190, 80), (150, 230)], fill=255, width=36, joint="curve")
+    else:
+        pen.line([(165, 80), (150, 230)], fill=255, width=24)
+    ink = np.asarray(sheet.filter(ImageFilter.GaussianBlur(2)), np.float32) / 255
+    rows, columns = np.flatnonzero((ink > 0.3).any(axis=1)), np.flatnonzero((ink > 0.3).any(axis=0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    paper, stroke = (40, 235) if bright else (235, 40)
+    expected, found = (as_digit(paper + (stroke - paper) * levels).astype(float) for levels in (ink, cut))
+    shifts = [np.roll(found, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    assert min(np.abs(shifted - expected).sum() for shifted in shifts) < 0.1 * expected.sum()
+
+
+def test_shadow_across_the_corner_is_not_a_digit_that_fills_the_image() -> None:
+    rows, columns = np.mgrid[0:240, 0:320].astype(np.float32)
+    image = np.where(rows + columns > 380, 0.5, 1) * np.float32(225)
+    assert find_filling_digit(image[..., None].astype(np.float32)) is None
 
 
 def test_small_digit_on_a_large_page(model: handgrad.Model) -> None:
