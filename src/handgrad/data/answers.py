@@ -19,7 +19,7 @@ from .idx import decompress, parse_idx, read_bytes
 from .mapped import open_images
 from .stream import FileRows
 
-BLOCK_ROWS = 8192  # 6.4 MB of 28x28 pixels
+BLOCK_ROWS = 2048  # 1.6 MB of 28x28 pixels
 _NUMBERED = re.compile(r"images(?:-(\d+))?\.npy")
 
 

@@ -7,7 +7,7 @@ for each row. An epoch therefore has two levels of randomness:
     blocks of 512 rows      in random order
     64 blocks in a buffer   all of their 32,768 rows in random order; 26 MB for images of 28x28 pixels
 
-A thread reads the next buffer while the rows of the current one are used. The order depends only on the seed.
+The next buffer is read while the rows of the current one are used. The order depends only on the seed.
 
 References
 ----------
@@ -64,6 +64,12 @@ class Part(NamedTuple):
                     raise HandgradError(f"{self.path} has become shorter while it was read: start again")
                 view = view[count:]
 
+    def will_need(self, first: int, last: int) -> None:
+        """Ask the system to read examples ahead."""
+        size = math.prod(self.shape[1:])
+        with reading(self.path), open(self.path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), self.offset + first * size, (last - first) * size, os.POSIX_FADV_WILLNEED)
+
 
 class FileRows(Rows):
     """Images in one or several files, uint8.
@@ -115,6 +121,32 @@ class FileRows(Rows):
         if len(rows):
             self._read(rows, out)
         return out if self._function is None else self._function(out)
+
+    def read_to(self, first: int, out: NDArray[Any]) -> None:
+        """Read consecutive examples from position `first` on into `out`."""
+        rows = self._rows[first : first + len(out)]
+        if self._function is None:
+            self._read(rows, out)
+        else:
+            out[...] = self.read(rows)
+
+    @property
+    def is_transformed(self) -> bool:
+        """Whether a function is applied to the examples that are read."""
+        return self._function is not None
+
+    def will_need(self, first: int, last: int) -> None:
+        """Ask the system to read consecutive examples ahead."""
+        rows = self._rows[first:last]
+        if not len(rows) or not hasattr(os, "posix_fadvise"):
+            return
+        low, high = (rows[0], rows[-1] + 1) if isinstance(rows, range) else (int(rows.min()), int(rows.max()) + 1)
+        if high - low > DENSE * len(rows):
+            return
+        for part, start in zip(self.parts, self._first.tolist(), strict=False):
+            begin, end = max(low - start, 0), min(high - start, part.shape[0])
+            if begin < end:
+                part.will_need(begin, end)
 
     def _with(self, rows: range | NDArray[np.intp]) -> FileRows:
         twin = object.__new__(type(self))
@@ -195,15 +227,19 @@ class RandomOrder(RowsInOrder):
         return out
 
 
-class _Buffer(NamedTuple):
-    """The examples of some blocks: the order of their rows, their pixels, and the first row of each block in them."""
+class _Buffer:
+    """The examples of some blocks: the order of their rows, and their pixels, of which `done` blocks are read."""
 
-    order: NDArray[np.intp]
-    pixels: NDArray[Any]
+    def __init__(self, blocks: NDArray[np.intp], order: NDArray[np.intp], pixels: NDArray[Any]) -> None:
+        self.blocks, self.order, self.pixels, self.done = blocks, order, pixels, 0
 
 
 class BlockOrder(RowsInOrder):
     """The examples in the order of random blocks that are mixed in a buffer. Positions must be read in ascending order.
+
+    While the rows of a buffer are used, the next buffer is read: block by block by the thread that asks for the rows,
+    after the system was told to read them ahead. A reader thread of Python would wait for the training thread at each
+    of its calls, for up to 5 ms. Images that are deskewed when they are read are read and deskewed by a thread.
 
     Parameters
     ----------
@@ -223,17 +259,25 @@ class BlockOrder(RowsInOrder):
         self._slot = np.zeros(count, np.int64)  # of each block in its buffer
         self._number = np.full(count, -1)  # of the buffer of each block
         self._ready: dict[int, _Buffer] = {}
-        self._thread = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[_Buffer]] = (0, self._thread.submit(self._fill, 0))
+        # Used again, because the system clears new memory: it costs 0.2 us for each image.
+        self._unused: list[NDArray[Any]] = []
+        self._size = (min(count, BUFFER_BLOCKS) * BLOCK_ROWS, *x.shape[1:])
+        self._thread = ThreadPoolExecutor(1) if x.is_transformed else None
+        self._buffer: _Buffer | None = None  # the next one, which is being read
+        self._future: Future[None]
+        self._begin(0)
 
     def __getitem__(self, positions: slice) -> NDArray[np.intp]:
         """Return the indices of the examples at these positions of the epoch, which `take` can then read."""
         first, last = positions.start, min(positions.stop, len(self.x))
         low, high = np.searchsorted(self._starts, [first, last - 1], "right") - 1
-        while self._next[0] <= high:
-            self._receive()
+        while self._next <= high:
+            self._finish()
         for number in [number for number in self._ready if number < low]:
-            del self._ready[number]
+            self._unused.append(self._ready.pop(number).pixels)
+        if self._thread is None and self._buffer is not None:  # as much of the next buffer as was used of this one
+            begin, end = self._starts[high : high + 2]
+            self._read(self._buffer, math.ceil(len(self._buffer.blocks) * (last - begin) / (end - begin)))
         begin, order = int(self._starts[low]), [self._ready[number].order for number in range(low, high + 1)]
         return (order[0] if len(order) == 1 else np.concatenate(order))[first - begin : last - begin]
 
@@ -250,32 +294,45 @@ class BlockOrder(RowsInOrder):
                 out[here] = buffer.pixels[row[here]]
         return out
 
-    def _receive(self) -> None:
-        """Wait for the next buffer, and have the thread read the one after it."""
-        number, future = self._next
-        self._ready[number] = future.result()
-        blocks = self._chosen(number)
-        self._slot[blocks], self._number[blocks] = np.arange(len(blocks)), number
-        if number + 2 < len(self._starts):
-            self._next = number + 1, self._thread.submit(self._fill, number + 1)
+    def _begin(self, number: int) -> None:
+        """Begin to read a buffer, if there is one with this number."""
+        self._next, self._buffer = number, None
+        if number + 1 >= len(self._starts):
+            if self._thread is not None:
+                self._thread.shutdown(wait=False)
+            return
+        blocks = np.sort(
+            self._blocks[number * BUFFER_BLOCKS : (number + 1) * BUFFER_BLOCKS]
+        )  # in the order of the file
+        rows = (blocks[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
+        order = np.random.default_rng([self._seed, number]).permutation(rows[rows < len(self.x)])
+        pixels = self._unused.pop() if self._unused else np.empty(self._size, self.x.dtype)
+        self._buffer = _Buffer(blocks, order, pixels)
+        if self._thread is not None:
+            self._future = self._thread.submit(self._read, self._buffer, len(blocks))
+            return
+        for block in blocks.tolist():
+            self.x.will_need(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(self.x)))
+
+    def _finish(self) -> None:
+        """Read the rest of the next buffer, and begin with the one after it."""
+        number, buffer = self._next, self._buffer
+        assert buffer is not None  # the last buffer contains the last position
+        if self._thread is not None:
+            self._future.result()
         else:
-            self._next = number + 1, future
-            self._thread.shutdown(wait=False)
+            self._read(buffer, len(buffer.blocks))
+        self._ready[number] = buffer
+        self._slot[buffer.blocks], self._number[buffer.blocks] = np.arange(len(buffer.blocks)), number
+        self._begin(number + 1)
 
-    def _chosen(self, number: int) -> NDArray[np.intp]:
-        """The blocks of a buffer, in the order of the file."""
-        return np.sort(self._blocks[number * BUFFER_BLOCKS : (number + 1) * BUFFER_BLOCKS])
-
-    def _fill(self, number: int) -> _Buffer:
-        blocks, count = self._chosen(number), len(self.x)
-        pixels: NDArray[Any] = np.empty((len(blocks) * BLOCK_ROWS, *self.x.shape[1:]), self.x.dtype)
-        rows = []
-        for slot, block in enumerate(blocks.tolist()):
-            first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, count)
-            rows.append(np.arange(first, last))
-            pixels[slot * BLOCK_ROWS :][: last - first] = np.asarray(self.x[first:last])
-        order = np.random.default_rng([self._seed, number]).permutation(np.concatenate(rows))
-        return _Buffer(order, pixels)
+    def _read(self, buffer: _Buffer, count: int) -> None:
+        """Read the first `count` blocks of a buffer."""
+        for slot in range(buffer.done, count):
+            first = int(buffer.blocks[slot]) * BLOCK_ROWS
+            rows = min(BLOCK_ROWS, len(self.x) - first)
+            self.x.read_to(first, buffer.pixels[slot * BLOCK_ROWS :][:rows])
+        buffer.done = max(buffer.done, count)
 
 
 # ---- Memory ----------------------------------------------------------------------------------------------------------
