@@ -87,7 +87,7 @@ def test_an_unknown_name_is_rejected_with_the_closest_one(arguments, suggestion,
 
 
 def test_the_error_for_an_unknown_name_lists_all_names():
-    assert str(unknown("loss", "qqqq", ["b", "a"])) == "unknown loss 'qqqq': The losses are a, b"
+    assert str(unknown("loss", "qqqq", ["b", "a"])) == "unknown loss 'qqqq': the losses are a, b"
     assert str(unknown("flag", "aaa", ["aab"])) == "unknown flag 'aaa': did you mean 'aab'? The flags are aab"
 
 

@@ -134,9 +134,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HandgradError:
     """Return the error for a name that is not in `known`, with the closest known name if there is one."""
     known = sorted(known)
     close = closest(name, known)
-    hint = f"did you mean '{close}'? " if close else ""
+    hint = f"did you mean '{close}'? The" if close else "the"
     plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
-    return HandgradError(f"unknown {kind} '{name}': {hint}The {plural} are {', '.join(known)}.".rstrip("."))
+    return HandgradError(f"unknown {kind} '{name}': {hint} {plural} are {', '.join(known)}.".rstrip("."))
 
 
 def check_name(kind: str, name: Any, known: Iterable[str]) -> Any:
