@@ -199,7 +199,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("name", ["data", "export", "initializers", "interop", "recipes", "schedules", "sklearn"])
+@pytest.mark.parametrize(
+    "name", ["blas", "data", "distributed", "export", "initializers", "interop", "recipes", "schedules", "sklearn"]
+)
 def test_every_public_name_of_a_module_with_its_own_page_is_in_the_reference(name: str) -> None:
     module = importlib.import_module(f"handgrad.{name}")
     public = getattr(module, "__all__", None) or [
