@@ -644,7 +644,7 @@ SIZES = r"at least two sizes, as in \[784, 30, 10\], or a list of layers"
         ([4, 3, 2], {"activation": ReLU}, "activation must be a name"),
         ([4, 3, 2], {"activation": ReLU()}, "activation must be a name"),
         ([4, 3, 2], {"activation": [ReLU]}, "unknown activation"),
-        ([4, 3, 2], {"activation": "qqq"}, "The activations are elu, exact_gelu, gelu, identity"),
+        ([4, 3, 2], {"activation": "qqq"}, "the activations are elu, exact_gelu, gelu, identity"),
         ([4, 2], {"activation": "sigmoyd"}, "did you mean 'sigmoid'"),
         ([4, 3, 2], {"activation": ["tanh", "tanh"]}, "2 names for 1 hidden layers: expected one name, or 1"),
         ([4, 3, 3, 2], {"activation": ["tanh"]}, "1 names for 2 hidden layers"),
