@@ -11,7 +11,15 @@ the methods of `Communicator`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from ..errors import submodule
 from .data_parallel import Communicator, DataParallel
 from .mpi import abort_on_error, launched_rank, launched_size, world
 
 __all__ = ["Communicator", "DataParallel", "abort_on_error", "launched_rank", "launched_size", "world"]
+
+if not TYPE_CHECKING:  # modules that few programs need
+
+    def __getattr__(name: str) -> Any:
+        return submodule(__name__, name)

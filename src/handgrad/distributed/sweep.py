@@ -499,7 +499,7 @@ def plot(sweep: Sweep, rows: Sequence[Mapping[str, Any]], path: str | Path | Non
     ):
         axes.plot([x for x, _ in pairs], [i for _, i in pairs], ls="", label=label, **style)
     axes.set_yticks(range(len(shown)), [format_settings(s.settings) or sweep.recipe.name for s in shown], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("validation accuracy in %", color=GREY)
     axes.set_title(f"{sweep.recipe.name} on {Path(sweep.data).name}", fontsize=11, color=TEXT, loc="left")
     axes.grid(axis="x", color="#eeeeee")
