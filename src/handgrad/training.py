@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 # cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
 GATHER_FLOATS = 400_000
 
-# Floats of the targets above which they are made for each block, instead of once: 40 MB in float32.
-TARGET_FLOATS = 10_000_000
+# Floats of the targets above which they are made for each block, instead of once: 16 MB in float32.
+TARGET_FLOATS = 4_000_000
 
 MAX_COUNT = 1 << 63  # larger integers are not counts, and may not fit into a float
 
@@ -762,7 +762,7 @@ def make_targets(loss: Loss, y: ArrayLike, count: int, n_out: int, dtype: np.dty
     if count * n_out <= TARGET_FLOATS or labels.shape != (count,):
         return loss.targets(y, count, n_out, dtype)
     targets = Targets(loss, labels, n_out, dtype)
-    for rows in row_blocks(count, TARGET_FLOATS // 10 // n_out + 1):
+    for rows in row_blocks(count, TARGET_FLOATS // 4 // n_out + 1):
         targets[rows]
     return targets
 
