@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from handgrad.data.mnist import MnistNotFoundError
+
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")  # Dask needs it
 
@@ -113,6 +115,23 @@ def test_errors_are_one_line(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "pip install 'handgrad[dask]'" in invoke("sweep")[2]
+
+
+def test_a_resumed_sweep_of_mnist_never_uses_synthetic_digits(
+    tmp_path: Path, data: Path, scheduler: str, invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "sweep"
+    assert invoke("sweep", *SETTINGS, "--data", data, "--seeds", 1, "--scheduler", scheduler, "--out", out)[0] == 0
+    text = (out / "sweep.json").read_text()
+    (out / "sweep.json").write_text(json.dumps({**json.loads(text), "data": "mnist"}))
+
+    def not_found(name: str) -> None:
+        raise MnistNotFoundError(f"{name} was not found")
+
+    for module in ("options", "sweep"):
+        monkeypatch.setattr(f"handgrad.cli.{module}.load", not_found)
+    code, _, stderr = invoke("sweep", "--resume", out, "--seeds", 2)
+    assert (code, stderr.startswith("handgrad: mnist was not found; 2 of 4 trainings finished")) == (2, True)
 
 
 def start(cwd: Path, data: Path, environment) -> subprocess.Popen[str]:
