@@ -1,8 +1,8 @@
 """Train the detector of digits: the network in handgrad.images that decides whether a shape looks like a digit.
 
-    python -m records.detector            ten minutes; writes src/handgrad/images/detector.npz and records/detector.json
-    python -m records.detector --quick    half a minute: few images, without writing anything
-    python -m records.detector --report /usr/share/fonts/truetype/lato    only the report, with letters of these fonts
+    python -m records.detector            writes src/handgrad/images/detector.npz and records/detector.json
+    python -m records.detector --quick    few images, without writing anything
+    python -m records.detector --report --fonts /usr/share/fonts/truetype/lato    only the report, with these fonts, too
 
 The network has eleven outputs: the digits 0 to 9, and "not a digit". Digits are those of MNIST's training set,
 synthetic digits, drawn digits and printed digits. All other shapes are drawn here: letters from the table of strokes
@@ -11,16 +11,17 @@ shapes. Letters that have the shape of a digit (O, I, S, Z, ...) are not used. E
 function as in `predict_image`.
 
 The threshold of `predict_image`, MIN_LIKENESS, was chosen on the last 10,000 digits of MNIST's training set, which are
-not used in the training. The report is measured on MNIST's test set, on drawings of other seeds, and on letters of the
-fonts in a directory, which should not be those of the training. It says how many shapes are accepted by a model of the
-recipe `quick`, and how many of them with a confidence above 90 %.
+not used in the training, and on drawings of other seeds. The report has the fractions of images that are accepted, and
+accepted with a confidence above 90 %, at each threshold; 0 is without the detector. The model is the recipe `quick`,
+trained on the first 50,000 digits, and the images take the whole path of `predict_image`. The report is repeated for
+MNIST's test set, and for printed letters in the fonts of a directory, which should not be those of the training.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from handgrad import Model
 from handgrad.data import load
 from handgrad.data.synthetic import GLYPHS as SYNTHETIC_GLYPHS
 from handgrad.data.synthetic import _glyph_to_arrays, render_digits
-from handgrad.images import detector, predict_image
-from handgrad.images.reading import _prepare, shape_reason
+from handgrad.images import detector, predict_image, reading
+from handgrad.images.reading import ROTATIONS, _detect, _prepare, _rotate, shape_reason
 from handgrad.recipes import RECIPES, Recipe
 from handgrad.wrappers import unwrap
 
@@ -44,7 +45,9 @@ Labels = NDArray[np.integer[Any]]
 Drawing = NDArray[np.float32]  # (height, width), 0 for paper, 1 for ink
 Rng = np.random.Generator
 
-SIDE = 112  # pixels of a drawing
+HELD = 10_000  # digits at the end of MNIST's training set, on which the threshold is chosen
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+SIDE = 84  # pixels of a drawing
 WEIGHTS = Path(detector.__file__).with_name("detector.npz")
 
 # Letters and symbols as they are written by hand, in the format of handgrad.data.synthetic: each word is a control
@@ -181,8 +184,21 @@ def strokes(rng: Rng, glyph: str) -> Drawing:
     shear = np.array([[aspect, -slant], [0, 1]])
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     path = (rotation @ shear @ c) @ curve
+    path = path + rng.uniform(0, 0.02) * _wobble(rng, path.shape[1])
     cuts = np.flatnonzero(ends > 0)[1:-1:2] + 1  # the ends of strokes come in pairs
-    return _lines([piece.T for piece in np.split(path, cuts, axis=1)], _pen(rng))
+    pieces = [piece.T for piece in np.split(path, cuts, axis=1)]
+    if rng.random() < 0.15:  # the pen moves to the first stroke, and away from the last one
+        hook = rng.uniform(0.05, 0.2, (2, 2)) * rng.choice([-1, 1], (2, 2)) * (rng.random((2, 1)) < 0.6)
+        pieces[0] = np.concatenate([pieces[0][:1] + hook[:1], pieces[0]])
+        pieces[-1] = np.concatenate([pieces[-1], pieces[-1][-1:] + hook[1:]])
+    return _lines(pieces, _pen(rng))
+
+
+def _wobble(rng: Rng, count: int) -> NDArray[Any]:
+    """A smooth random displacement (2, count) along a path, with a standard deviation of about 1."""
+    phases, waves = rng.uniform(0, 2 * np.pi, (2, 3, 1)), rng.uniform(1, 6, (2, 3, 1))
+    wobble: NDArray[Any] = np.sin(phases + 2 * np.pi * waves * np.linspace(0, 1, count)).sum(axis=1)
+    return wobble
 
 
 _CACHE: dict[str, Any] = {}
@@ -250,21 +266,29 @@ def printed(rng: Rng, characters: str, fonts: list[str]) -> Drawing:
 
 
 def scribble(rng: Rng) -> Drawing:
-    """Random curves, zigzags and polylines."""
+    """Random curves, zigzags, polylines, crossing strokes and loops, long or short, thick or thin."""
     kind, pieces = rng.random(), []
-    for _ in range(rng.integers(1, 4)):
-        n = int(rng.integers(6, 15))  # shorter ones look like 1, 2 and 7
-        points = rng.uniform(0, 1, (n, 2))
-        if kind < 0.3:  # a random walk
-            points = np.cumsum(rng.normal(0, 1, (n, 2)), axis=0)
-        elif kind < 0.5:  # hatching
-            points = np.stack([np.arange(n) % 2 + rng.normal(0, 0.2, n), np.arange(n) / n * 2], axis=1)
-            turn = rng.uniform(0, np.pi)
-            points = points @ [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-        if rng.random() < 0.6:
-            points = _smooth(points)
-        pieces.append(points)
-    return _lines(pieces if kind > 0.8 else pieces[:1], _pen(rng))
+    pen = float(np.exp(rng.uniform(np.log(0.02), np.log(0.15))))
+    if kind < 0.12:  # several short strokes in random directions, which cross each other
+        for _ in range(rng.integers(3, 7)):
+            pieces.append(rng.uniform(0.2, 0.8, 2) + rng.normal(0, 0.35, (2, 2)))
+    elif kind < 0.3:  # loops: the frequencies of the two directions differ
+        t, (a, b, c) = np.linspace(0, rng.uniform(1.2, 2.5), 120)[:, None], rng.uniform(0, 2 * np.pi, (3, 2))
+        waves = [[1, 2], [1, 3], [3, 1]][rng.integers(3)] * np.ones((1, 2))  # (2, 1) is an 8
+        pieces.append(np.sin(2 * np.pi * waves * t + a) + 0.4 * np.sin(4 * t + b) + rng.uniform(0, 1) * t * np.sin(c))
+    else:
+        for _ in range(rng.integers(1, 4)):
+            n = int(rng.integers(5, 15))  # shorter ones look like 1, 2 and 7
+            points = rng.uniform(0, 1, (n, 2))
+            if kind < 0.5:  # a random walk
+                points = np.cumsum(rng.normal(0, 1, (n, 2)), axis=0)
+            elif kind < 0.65:  # hatching
+                points = np.stack([np.arange(n) % 2 + rng.normal(0, 0.2, n), np.arange(n) / n * 2], axis=1)
+                turn = rng.uniform(0, np.pi)
+                points = points @ [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+            pieces.append(_smooth(points) if rng.random() < 0.6 else points)
+        pieces = pieces if kind > 0.85 else pieces[:1]
+    return _lines(pieces, pen)
 
 
 def _smooth(points: NDArray[Any]) -> NDArray[Any]:
@@ -277,9 +301,11 @@ def _smooth(points: NDArray[Any]) -> NDArray[Any]:
 
 
 def block(rng: Rng) -> Drawing:
-    """A filled polygon, rectangle, ellipse or half ellipse, turned at random, or several blots."""
+    """A filled polygon, rectangle or ellipse, turned at random, several blots, or thick bars."""
     image = Image.new("L", (SIDE, SIDE))
     draw = ImageDraw.Draw(image)
+    if rng.random() < 0.25:  # thick bars at right angles, and a crescent
+        return _bars(rng)
     for _ in range(1 if rng.random() < 0.8 else 3):
         n = int(rng.choice([3, 4, 5, 6, 8, 40]))
         angles = (
@@ -296,12 +322,32 @@ def block(rng: Rng) -> Drawing:
     return np.asarray(image, np.float32) / 255
 
 
+def _bars(rng: Rng) -> Drawing:
+    """A cross, T, angle or staircase of thick bars, or a rectangle or ellipse with a bite."""
+    image = Image.new("L", (SIDE, SIDE))
+    draw = ImageDraw.Draw(image)
+    low, high, thick = 0.1 * SIDE, 0.9 * SIDE, rng.uniform(0.2, 0.4) * SIDE
+    if rng.random() < 0.5:
+        x, y = rng.uniform(low, high - thick, 2)
+        bar = thick * rng.uniform(0.8, 1.25)
+        left = low + rng.uniform(0, 0.3) * SIDE
+        draw.rectangle((x, low, x + thick, high), fill=255)
+        draw.rectangle((left, y, high, min(y + bar, high)), fill=255)
+    else:
+        shape = draw.rectangle if rng.random() < 0.5 else draw.ellipse
+        shape((low, low, high, rng.uniform(0.6, 0.9) * SIDE), fill=255)
+        x, y = rng.uniform(0, 0.7, 2) * SIDE
+        draw.ellipse((x, y, x + rng.uniform(0.3, 0.6) * SIDE, y + rng.uniform(0.3, 0.6) * SIDE), fill=0)
+    turned = image.rotate(float(rng.uniform(0, 360)) if rng.random() < 0.4 else 90.0 * float(rng.integers(4)))
+    return np.asarray(turned, np.float32) / 255
+
+
 # ---- Images ----------------------------------------------------------------------------------------------------------
 
 
 def enlarged(digit: Bytes, rng: Rng) -> Drawing:
     """A digit of MNIST as in a photograph: enlarged, with another contrast, its strokes thinner or thicker."""
-    size = int(rng.integers(40, 160))
+    size = int(rng.integers(40, 130))
     large = np.asarray(Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
     return np.clip(large, 0, 1)
 
@@ -350,11 +396,11 @@ def not_digits(count: int, rng: Rng) -> Bytes:
         count,
         rng,
         (0.40, letter),
-        (0.22, lambda rng: printed(rng, LETTERS, files)),
-        (0.06, lambda rng: printed(rng, SYMBOLS, files)),
-        (0.06, lambda rng: printed(rng, GREEK + CYRILLIC, files)),
-        (0.18, scribble),
-        (0.08, block),
+        (0.20, lambda rng: printed(rng, LETTERS, files)),
+        (0.05, lambda rng: printed(rng, SYMBOLS, files)),
+        (0.05, lambda rng: printed(rng, GREEK + CYRILLIC, files)),
+        (0.21, scribble),
+        (0.09, block),
     )
 
 
@@ -369,13 +415,13 @@ def drawn_digit(rng: Rng, k: int, files: list[str]) -> Bytes:
 def examples(x: Bytes, y: Labels, rng: Rng, share: float = 1.0) -> tuple[Bytes, Labels]:
     """Images (count, 28, 28) for the training and their labels, 10 for "not a digit"; `x` are digits of MNIST."""
     files = fonts()
-    synthetic, of_synthetic = render_digits(int(10_000 * share), rng=rng)
-    k = rng.integers(0, 10, int(20_000 * share))
+    synthetic, of_synthetic = render_digits(int(6_000 * share), rng=rng)
+    k = rng.integers(0, 10, int(9_000 * share))
     own = [drawn_digit(rng, int(label), files) for label in k]
-    as_photographed = [prepared(enlarged(digit, rng), rng) for digit in x]
+    as_photographed = [prepared(enlarged(digit, rng), rng) for digit in x[: int(20_000 * share)]]
     kept = [i for i, image in enumerate(as_photographed) if image is not None]
     half = rng.permutation(len(x))[: len(x) // 2]
-    other = not_digits(int(90_000 * share), rng)
+    other = not_digits(int(36_000 * share), rng)
     images = [x[half], np.stack([as_photographed[i] for i in kept]), synthetic, np.stack(own), other]
     labels = [y[half], y[kept], of_synthetic, k, np.full(len(other), detector.OTHER)]
     order = rng.permutation(sum(map(len, images)))
@@ -390,7 +436,7 @@ RECIPE = Recipe(
     shrink=detector.SHRINK,
     lr=0.01,
     batch_size=256,
-    epochs=14,
+    epochs=18,
     rotation=8.0,
     scale=0.08,
     shear=0.1,
@@ -413,50 +459,86 @@ def train(x: Bytes, y: Labels, path: Path | None) -> None:
 # ---- Report ----------------------------------------------------------------------------------------------------------
 
 
-def accepted(model: Model, drawings: list[Drawing]) -> dict[str, float]:
-    """The fractions of drawings, read dark on white, that have an answer, and one with a confidence above 90 %."""
-    answers = [predict_image(model, 235 - 190 * np.pad(drawing, 20)) for drawing in drawings]
-    sure = [[reading.confidence for reading in readings if reading.label is not None] for readings in answers]
-    counts = sum(map(bool, sure)), sum(max(values, default=0) > 0.9 for values in sure)
-    return {name: n / len(drawings) for name, n in zip(("accepted", "above 90%"), counts, strict=True)}
+def answers(model: Model, drawings: list[Drawing]) -> NDArray[np.float64]:
+    """Read drawings, dark on white, by predict_image without the detector.
+
+    Returns
+    -------
+    ndarray of shape (count, 2)
+        The confidence of the answer, 0 if it is not sure, and the probability that the detector gives to its digit.
+    """
+    result = np.zeros((len(drawings), 2))
+    for row, drawing in zip(result, drawings, strict=True):
+        for found in predict_image(model, 235 - 190 * np.pad(drawing, 20)):
+            if found.label is not None:
+                views = np.stack([_rotate(found.digit, degrees) for degrees in ROTATIONS])
+                row[:] = max(tuple(row), (found.confidence, _detect(views)[0][int(found.label)]))
+    return result
 
 
-def report(folder: Path | None, count: int) -> dict[str, Any]:
-    """Measure what is accepted."""
-    data = load("mnist")
-    model = RECIPES["quick"].train(data.x_train, data.y_train, 10)
-    rng = np.random.default_rng(2026)
-    digits = [enlarged(digit, rng) for digit in data.x_test[: 2 * count]]
+def printed_by(rng: Rng, characters: str, files: list[str], count: int) -> list[Drawing]:
+    """Printed characters, without those that a font does not have."""
+    found: list[Drawing] = []
+    while len(found) < count:
+        drawing = printed(rng, characters, files)
+        found += [drawing] if drawing.any() else []
+    return found
+
+
+def measure(model: Model, digits: Bytes, rng: Rng, count: int, files: list[str]) -> dict[str, dict[str, Any]]:
+    """At each threshold of the detector, the fractions of each group that are accepted, and accepted above 90 %."""
     groups = {
-        "MNIST test digits, enlarged": digits,
+        "MNIST digits, enlarged": [enlarged(digit, rng) for digit in digits],
         "handwritten letters, symbols": [letter(rng) for _ in range(count)],
         "scribbles": [scribble(rng) for _ in range(count)],
         "blocks": [block(rng) for _ in range(count)],
     }
-    files = sorted(str(file) for file in folder.rglob("*.[to]tf")) if folder else []
     if files:
-        for name, characters in {"letters": LETTERS, "look-alikes": LOOK_ALIKES, "digits": "0123456789"}.items():
-            groups[f"printed {name}, {len(files)} other fonts"] = [
-                printed(rng, characters, files) for _ in range(count)
-            ]
-    results = {name: accepted(model, drawings) for name, drawings in groups.items()}
-    for name, fractions in results.items():
-        print(f"{name:40}", *(f"{label} {value:6.1%}" for label, value in fractions.items()), sep="  ", flush=True)
+        characters = {"letters": LETTERS, "letters like digits": LOOK_ALIKES, "digits": "0123456789"}
+        groups |= {
+            f"printed {name}, other fonts": printed_by(rng, text, files, count) for name, text in characters.items()
+        }
+    results: dict[str, dict[str, Any]] = {}
+    likeness, reading.MIN_LIKENESS = reading.MIN_LIKENESS, 0.0
+    for name, drawings in groups.items():
+        confidence, like = answers(model, drawings).T
+        results[name] = {"count": len(drawings)}
+        for threshold in (0.0, *THRESHOLDS):
+            accepted = (confidence > 0) & (like >= threshold)
+            sure = accepted & (confidence > 0.9)
+            results[name][f"{threshold:.2f}"] = [round(float(part.mean()), 4) for part in (accepted, sure)]
+        print(f"{name:32}", *(f"{k} {v}" for k, v in results[name].items()), sep="  ", flush=True)
+    reading.MIN_LIKENESS = likeness
     return results
+
+
+def report(folders: Sequence[Path], count: int) -> dict[str, Any]:
+    """Measure what is accepted: at each threshold for the validation part, and for the test set."""
+    data = load("mnist")
+    model = RECIPES["quick"].train(data.x_train[:-HELD], data.y_train[:-HELD], 10)
+    files = sorted(str(file) for folder in folders for file in folder.rglob("*.[to]tf"))
+    print("validation part", flush=True)
+    validation = measure(model, data.x_train[-HELD:][: 3 * count], np.random.default_rng(2025), count, [])
+    print("test set", flush=True)
+    test = measure(model, data.x_test[: 3 * count], np.random.default_rng(2026), count, files)
+    names = sorted({Path(file).stem for file in files})
+    return {"threshold": reading.MIN_LIKENESS, "validation": validation, "test": test, "fonts": names}
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few images, write nothing")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="a directory of other fonts; only the report")
+    parser.add_argument("--report", action="store_true", help="only the report, for the weights in the package")
+    parser.add_argument("--fonts", type=Path, nargs="+", default=(), metavar="DIR", help="directories of other fonts")
+    parser.add_argument("--count", type=int, default=500, help="images of each group of the report")
     options = parser.parse_args()
-    if options.report is None:
+    if not options.report:
         data, rng = load("mnist"), np.random.default_rng(0)
         first = 2_000 if options.quick else 50_000
         share = 0.05 if options.quick else 1.0
         train(*examples(data.x_train[:first], data.y_train[:first], rng, share), None if options.quick else WEIGHTS)
-    results = report(options.report, 100 if options.quick else 500)
+    results = report(options.fonts, 20 if options.quick else options.count)
     if not options.quick:
         save_json(Path(__file__).with_suffix(".json"), {"machine": machine(), **results})
 
