@@ -138,6 +138,28 @@ def test_a_drawing_is_read_while_it_is_drawn(lab, draw):
     expect(page.locator(".pad-hint")).to_be_visible()
 
 
+def test_one_finger_draws_and_a_second_one_does_not(lab):
+    page = lab()
+    box = page.locator("#pad").bounding_box()
+    devtools = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points) -> None:
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        found = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(at)]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+        page.wait_for_timeout(50)  # moves are sent with the next frame
+
+    touch("touchStart", (0.3, 0.2))
+    touch("touchMove", (0.3, 0.5))
+    touch("touchStart", (0.3, 0.5), (0.7, 0.5))
+    touch("touchMove", (0.3, 0.8), (0.7, 0.8))
+    touch("touchEnd")
+    ink = pixels(page, "#pad")[..., 3] > 0
+    height, width = ink.shape
+    assert ink[int(0.25 * height) : int(0.75 * height), int(0.3 * width)].all()
+    assert not ink[:, int(0.5 * width) :].any()
+
+
 def test_undo_removes_the_last_stroke(lab, draw):
     page = lab()
     draw((0.5, 0.2), (0.5, 0.8))
@@ -301,13 +323,13 @@ def test_a_diverging_run_says_so_and_the_other_goes_on(lab):
     page = lab(f"run={SHORT}~{diverging}&run={SHORT}")
     page.click("#start")
     expect(page.locator("#start")).to_have_text("Start again")
-    expect(page.locator(".message")).to_have_text(
+    expect(page.locator(".message[data-kind=error]")).to_have_text(
         re.compile("(Run A: t|T)raining diverged at step .* try a learning rate")
     )
     expect(fact(page, "Validation accuracy").locator(".run-b")).to_contain_text("%")
     page.click("#reset")
     expect(page.locator("#start")).to_have_text("Start training")
-    expect(page.locator(".message")).to_be_hidden()
+    expect(page.locator(".message[data-kind=error]")).to_be_hidden()
 
 
 # ---- Compare ---------------------------------------------------------------------------------------------------------
@@ -366,6 +388,29 @@ def test_from_the_curve_to_the_image(lab):
     expect(page.locator(".inside-card .help").first).to_contain_text(f"Label {wrong // 10}, answer {wrong % 10}")
     page.locator("#epoch-slider").press("Home")
     expect(page.locator("output")).to_have_text("after epoch 0")
+    expect(page.locator("#past")).to_contain_text("after epoch 0")
+
+
+def test_a_selected_epoch_shows_its_weights_until_the_current_ones_are_wanted(lab):
+    page = lab("run=" + SHORT)
+    page.click("#example")
+    expect(page.locator(".answer strong")).to_have_text(re.compile(r"^[0-9?]$"))
+    initial = pixels(page, ".tile-picture")
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Start again")
+    page.locator(".train-view .u-over").first.click(position={"x": 4, "y": 20})
+    expect(page.locator("output")).to_have_text("after epoch 0")
+    page.click("#tab-train")
+    expect(page.locator("#past")).to_be_visible()
+    until = time.monotonic() + 10
+    while not np.array_equal(pixels(page, ".tile-picture"), initial):
+        assert time.monotonic() < until, "the weights are not those of epoch 0"
+        page.wait_for_timeout(50)
+    page.click("#now")
+    expect(page.locator("#past")).to_be_hidden()
+    while np.array_equal(pixels(page, ".tile-picture"), initial):
+        assert time.monotonic() < until, "the weights stay those of epoch 0"
+        page.wait_for_timeout(50)
 
 
 def test_the_confusion_matrix_works_with_the_keyboard(lab):
@@ -389,10 +434,27 @@ def test_the_boundary_in_the_plane_is_learned_live(lab):
     expect(page.locator("#start")).to_have_text("Start again", timeout=20_000)
     page.wait_for_timeout(500)
     assert (pixels(page, picture) != before).mean() > 0.1
+    after = pixels(page, picture)
+    page.locator(".plane-view .u-over").first.click(position={"x": 4, "y": 20})
+    expect(page.locator("#past")).to_contain_text(re.compile("after epoch [01]"))
+    page.wait_for_timeout(500)
+    assert (pixels(page, picture) != after).mean() > 0.1  # the boundary at the start
     page.click("[data-plane=circles]")
     expect(page.locator("#data-0")).to_have_value("circles")
     page.locator(".plane-view .boundary-card summary").first.click()
     expect(page.locator(".plane-view .boundary-card table tbody tr")).to_have_count(9)
+
+
+def test_the_view_of_the_plane_does_not_replace_a_trained_network(lab, server):
+    page = lab("run=" + SHORT)
+    page.click("#step")
+    expect(fact(page, "Steps")).to_have_text("1")
+    before = experiment_of(page, server)
+    page.click("#tab-plane")
+    expect(page.locator(".plane-chooser .lead")).to_contain_text("learns images")
+    assert experiment_of(page, server) is before
+    page.click("[data-plane=xor]")
+    expect(page.locator("#data-0")).to_have_value("xor")
 
 
 # ---- Step through, code ----------------------------------------------------------------------------------------------
@@ -549,6 +611,19 @@ def test_a_hidden_page_closes_its_stream(lab, server):
     experiment_of(page, server).command("step")
     page.evaluate(hide, False)
     expect(fact(page, "Steps")).to_have_text("2")
+
+
+def test_a_closed_page_pauses_its_run(lab, server, monkeypatch):
+    monkeypatch.setattr("handgrad.lab.experiments.LEFT", 0.2)
+    page = lab("run=" + SMALL)
+    page.click("#start")
+    expect(fact(page, "Validation accuracy")).to_contain_text("%")
+    experiment = experiment_of(page, server)
+    page.goto("about:blank")
+    until = time.monotonic() + 10
+    while experiment.status != "paused":
+        assert time.monotonic() < until, "the run goes on"
+        page.wait_for_timeout(20)
 
 
 # ---- Teaching, accessibility, security -------------------------------------------------------------------------------

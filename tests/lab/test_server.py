@@ -121,12 +121,11 @@ def test_weights_are_raw_floats_of_an_epoch(client, create, finish, lab):
     made = create()
     run = made["runs"][0]["id"]
     finish(made, "epoch")
-    for epoch, index in (("", None), ("&epoch=0", 0), ("&epoch=1", 1)):
+    for epoch, index in (("", None), ("&epoch=0", 0), ("&epoch=1", 1), ("&epoch=7", 1)):  # 1 is the closest to 7
         response = client.get(f"/api/runs/{run}/weights?layer=0{epoch}")
         assert response.headers["x-shape"] == "5,2"
         expected = lab.run(run).snapshot(index).network.layers[0].W
         np.testing.assert_array_equal(np.frombuffer(response.content, "<f4").reshape(5, 2), expected)
-    assert client.get(f"/api/runs/{run}/weights?layer=0&epoch=7").status_code == 404
     assert client.get(f"/api/runs/{run}/weights?layer=2").status_code == 400
 
 
@@ -253,6 +252,26 @@ def test_abandoned_experiment_makes_room(client, create, monkeypatch):
     monkeypatch.setattr("handgrad.lab.experiments.ABANDONED", -1)
     create()
     assert client.get(f"/api/experiments/{first['id']}").status_code == 404
+
+
+def test_run_of_a_closed_page_is_paused_and_that_of_a_reloaded_page_is_not(client, create, lab, until, monkeypatch):
+    made = create({**POINTS, "epochs": 1000})
+    address = f"/api/experiments/{made['id']}"
+    experiment = lab.experiment(made["id"])
+    for action in ("start", "leave"):
+        assert client.post(f"{address}/command", json={"action": action}).json()["status"] == "running"
+    lab.pause_unwatched()
+    assert experiment.pace.request is None  # the page may come back
+    monkeypatch.setattr("handgrad.lab.experiments.LEFT", -1.0)
+    client.get(address)  # it does
+    lab.pause_unwatched()
+    assert experiment.status == "running"
+    client.post(f"{address}/command", json={"action": "leave"})
+    with lab.streaming(experiment):
+        lab.pause_unwatched()
+    assert experiment.status == "running"
+    client.post(f"{address}/command", json={"action": "leave"})
+    until(lambda: experiment.status == "paused")  # the server looks once a second
 
 
 # ---- Stream ----------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ export function presetCards() {
           );
         }),
     );
-    const preset = store.options.presets.find((each) => each.name === store.preset);
+    const preset = store.options.presets.find((each) => each.name === store.preset && each.runs.length > 1);
     text.textContent = preset
       ? preset.text
       : "Choose a comparison. Both runs start from the same seed and see the same mini-batches, so that the setting in which they differ is the only cause of a difference.";

@@ -109,7 +109,7 @@ export function curveCard(
           y: { distr: log ? 3 : 1, range: log ? logRange : (u, low, high) => range(low, high, min, max) },
         },
         axes: [
-          { ...axis, space: 50, size: 28, values: (_, splits) => splits.map(tick) },
+          { ...axis, space: 50, size: 28, values: (_, splits) => splits.map((value) => (value === 0 ? "epoch 0" : tick(value))) },
           {
             ...axis,
             size: 56,

@@ -116,11 +116,11 @@ export function answerCard() {
   function build() {
     rows = classes().map((name, k) => {
       const fills = runs().map((_, i) => h("i", { class: RUNS[i].className }));
-      const values = runs().map((_, i) => h("span", { class: "value" }));
+      const value = h("span", { class: "value" });
       return {
         k,
         fills,
-        values,
+        value,
         root: h(
           "div",
           { class: "bar" },
@@ -130,7 +130,7 @@ export function answerCard() {
             { class: "tracks" },
             fills.map((fill) => h("span", { class: "track" }, fill)),
           ),
-          values[0],
+          value,
         ),
       };
     });
@@ -150,9 +150,14 @@ export function answerCard() {
     const { predictions, drawing } = store;
     flipButton.disabled = !predictions.length;
     if (!drawing) show(flipped);
-    for (const { k, fills, values, root } of rows) {
+    for (const { k, fills, value, root } of rows) {
       fills.forEach((fill, i) => fill.style.setProperty("--share", predictions[i]?.probabilities[k] ?? 0));
-      values[0].textContent = predictions.length ? percent(predictions[0].probabilities[k], 0) : "";
+      show(
+        value,
+        predictions.map((p, i) =>
+          h("span", { class: predictions.length > 1 && RUNS[i].className }, percent(p.probabilities[k], 0)),
+        ),
+      );
       root.classList.toggle(
         "best",
         predictions.length > 0 && predictions[0].probabilities[k] === Math.max(...predictions[0].probabilities),
@@ -179,13 +184,15 @@ export function answerCard() {
       ),
     );
     const untrained = runs()[0] && !(last(runs()[0])?.step > 0);
-    const why = predictions.find((p) => p.reason)?.reason;
+    const reasoned = predictions.findIndex((p) => p.reason);
+    const why = predictions[reasoned]?.reason;
+    const whose = runs().length > 1 ? `Run ${RUNS[reasoned]?.letter}: ` : "";
     reason.textContent =
       predictions.length && untrained
         ? "The network is not trained yet: its answer is a guess."
         : why
           ? predictions.some((p) => p.answer === null)
-            ? `Not sure: ${why}.`
+            ? `${whose}${whose ? "n" : "N"}ot sure: ${why}.`
             : `${why[0].toUpperCase()}${why.slice(1)}.`
           : "";
     const text = predictions.map((p) => p.answer ?? "not sure").join(", ");

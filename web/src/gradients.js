@@ -138,7 +138,7 @@ export function unitsCard() {
     h(
       "p",
       { class: "help" },
-      "Share of ReLU units that are 0 for every example of the mini-batch. Their gradient is 0, so that they do not learn.",
+      "Share of ReLU units that are 0 for each of the 100 examples. Their gradient is 0, so that they do not learn.",
     ),
     dead,
     twin,

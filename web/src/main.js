@@ -12,7 +12,6 @@ import { gradientCard, gradientLines, unitsCard } from "./gradients.js";
 import * as link from "./link.js";
 import { layerFigures, mistakesView } from "./mistakes.js";
 import { boundaryCard, openPlane, planeChooser } from "./plane.js";
-
 import { RUNS } from "./colors.js";
 import { settingsPanel } from "./settings.js";
 import { create, dataset, emit, isImage, on, resume, runs, setEpoch, setView, store } from "./store.js";
@@ -38,8 +37,8 @@ const validationLoss = { name: "validation", of: (point) => point.validation_los
 const trainingLoss = { name: "training", of: (point) => point.loss, dash: 1, width: 1.5, shade: true };
 
 const pickEpoch = (epoch) => {
-  setEpoch(Math.max(0, epoch));
-  openView("mistakes");
+  setEpoch(epoch);
+  if (isImage()) openView("mistakes"); // the boundary of points is on the same view as the curve
 };
 
 const accuracyCurve = (options = {}) =>
@@ -90,6 +89,11 @@ function build() {
     boundaries: [boundaryCard(0), boundaryCard(1)],
     curves: [accuracyCurve(), lossCurve()],
   };
+  const planeCurves = h(
+    "div",
+    { class: "curves" },
+    plane.curves.map((each) => each.root),
+  );
   const mistakes = mistakesView();
   const steps = walkthroughView();
   const code = codeView();
@@ -99,7 +103,7 @@ function build() {
     "Activations for your drawing",
     {
       class: "hidden-card",
-      help: "The outputs of each layer for the image on the pad, one square per unit: black is 0, white is the largest.",
+      help: "The outputs of each layer for the image on the pad, one square per unit: from black, 0, to white; blue and orange if some outputs are negative.",
     },
     hidden,
   );
@@ -176,17 +180,13 @@ function build() {
         { class: "boundaries" },
         plane.boundaries.map((each) => each.root),
       ),
-      h(
-        "div",
-        { class: "curves" },
-        plane.curves.map((each) => each.root),
-      ),
+      planeCurves,
     ),
     steps: steps.root,
     code: code.root,
   };
   const controls = transport();
-  show(document.getElementById("transport"), controls.root, controls.message);
+  show(document.getElementById("transport"), controls.root, controls.notes);
   show(document.getElementById("settings"), settingsPanel().root);
 
   // ---- Tabs ----------------------------------------------------------------------------------------------------------
@@ -273,7 +273,8 @@ function build() {
       tabs[i].tabIndex = name === view ? 0 : -1;
     });
     tabs.find((tab) => tab.id === `tab-${view}`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
-    if (view === "plane" && dataset()?.image) openPlane("spirals");
+    const untouched = store.experiment?.status === "ready"; // a trained network is only replaced by a click
+    if (view === "plane" && dataset()?.image && untouched) openPlane("spirals");
     if (view === "steps") steps.load();
     update();
   }
@@ -298,6 +299,7 @@ function build() {
     document.documentElement.dataset.runs = runs().length;
     imagesOnly.hidden = !isImage();
     pointsOnly.hidden = isImage();
+    planeCurves.hidden = isImage();
     train.weights.forEach((each) => each.reset());
     inside.matrix.build();
     update();

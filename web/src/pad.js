@@ -77,7 +77,7 @@ export function createPad(changed) {
   };
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return; // a second finger does not draw
     event.preventDefault();
     canvas.setPointerCapture(event.pointerId);
     if (image) {
@@ -89,7 +89,7 @@ export function createPad(changed) {
     changed(read());
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!canvas.hasPointerCapture(event.pointerId)) return;
+    if (!event.isPrimary || !canvas.hasPointerCapture(event.pointerId)) return; // a touch is always captured
     const coalesced = event.getCoalescedEvents?.() ?? [];
     for (const each of coalesced.length ? coalesced : [event]) strokes.at(-1).push(at(each));
     redraw();

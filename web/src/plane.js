@@ -1,5 +1,5 @@
 // Points in the plane with the decision boundary that the network learns.
-import { getFloats, getJson, Latest } from "./api.js";
+import { getFloats, getJson, Latest, query } from "./api.js";
 import { card, h, numbers, show } from "./dom.js";
 import { CLASSES, cssColor, decision, RUNS } from "./colors.js";
 import { fixed } from "./format.js";
@@ -42,13 +42,14 @@ export function boundaryCard(r) {
     root.hidden = !run || isImage();
     if (root.hidden) return;
     latest.ask(async () => {
-      if (run !== runs()[r]) return;
+      const { epoch } = store;
+      if (run !== runs()[r] || (epoch !== null && grid?.epoch === epoch)) return;
       try {
         if (pointsOf !== run.id) {
           points = await getJson(`/api/runs/${run.id}/points`);
           pointsOf = run.id;
         }
-        grid = await getFloats(`/api/runs/${run.id}/boundary`);
+        grid = { ...(await getFloats(`/api/runs/${run.id}/boundary${query({ epoch })}`)), epoch };
         draw();
       } catch {
         // the next point asks again
@@ -174,9 +175,10 @@ export function planeChooser() {
           ),
         ),
     );
-    text.textContent =
-      store.options.presets.find((each) => each.name === current)?.text ??
-      "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.";
+    text.textContent = isImage()
+      ? "The run on this page learns images. Choose points to replace it."
+      : (store.options.presets.find((each) => each.name === current)?.text ??
+      "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.");
   }
   on("experiment", build);
   const root = card("Data in the plane", { class: "plane-chooser" }, list, text);

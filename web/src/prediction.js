@@ -8,7 +8,7 @@ let version = 0; // of the drawing: an answer to an older one is dropped
 
 const address = (run, what) => {
   const { width, height, channels } = store.drawing;
-  return `/api/runs/${run.id}/${what}${query({ width, height, channels })}`;
+  return `/api/runs/${run.id}/${what}${query({ width, height, channels, epoch: store.epoch })}`;
 };
 
 export function predict() {
@@ -50,10 +50,14 @@ export async function example() {
 
 // While the network trains, answers must not take time from the training, and only two views show them.
 const again = throttle(
-  () => ["train", "inside"].includes(store.view) && predict(),
+  () => ["train", "inside"].includes(store.view) && (store.epoch === null || !store.predictions.length) && predict(),
   () => 400 * Math.max(1, runs().length),
 );
 on("drawing", () => {
+  version++;
+  predict();
+});
+on("selection", () => {
   version++;
   predict();
 });

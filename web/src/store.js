@@ -169,8 +169,11 @@ export function setView(view) {
   emit("view");
 }
 
+/** Show the weights after an epoch, or after the closest finished one; null: the current weights. */
 export function setEpoch(epoch) {
-  store.epoch = epoch;
+  const finished = [0, ...(runs()[store.run]?.epochs ?? []).map((each) => each.epoch)];
+  const closer = (best, each) => (Math.abs(each - epoch) < Math.abs(best - epoch) ? each : best);
+  store.epoch = epoch === null ? null : finished.reduce(closer);
   emit("selection");
 }
 

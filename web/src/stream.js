@@ -65,5 +65,9 @@ async function ask() {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
-addEventListener("pagehide", disconnect);
+addEventListener("pagehide", () => {
+  disconnect();
+  // The server pauses the run soon, unless this page comes back: it may only be reloaded.
+  if (current) navigator.sendBeacon(`/api/experiments/${current.id}/command`, JSON.stringify({ action: "leave" }));
+});
 addEventListener("pageshow", (event) => event.persisted && connect());

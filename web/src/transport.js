@@ -3,7 +3,7 @@ import { h, select, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { count, number, percent, rate } from "./format.js";
 import { change } from "./settings.js";
-import { command, isRunning, last, on, runs, store } from "./store.js";
+import { command, isRunning, last, on, runs, setEpoch, store } from "./store.js";
 
 const ENDED = ["finished", "diverged", "failed"];
 
@@ -69,6 +69,13 @@ export function transport() {
   const rates = h("div", { class: "rates" });
   const facts = h("dl", { class: "facts" });
   const message = h("p", { class: "message", role: "status", hidden: true });
+  const epochText = h("span", {});
+  const past = h(
+    "p",
+    { class: "message", role: "status", hidden: true, id: "past" },
+    epochText,
+    h("button", { type: "button", class: "quiet", id: "now", onclick: () => setEpoch(null) }, "Show the current weights"),
+  );
   let sliders = [];
 
   function buildRates() {
@@ -189,6 +196,13 @@ export function transport() {
     update();
   });
   on("status", update);
+  for (const name of ["experiment", "selection", "reset"])
+    on(name, () => {
+      past.hidden = store.epoch === null;
+      epochText.textContent = past.hidden
+        ? ""
+        : `Weights, boundary, answers and mistakes are those after epoch ${store.epoch}.`;
+    });
   on("points", updateFacts);
   on("reset", () => {
     if (speed !== "") sendSpeed();
@@ -213,5 +227,5 @@ export function transport() {
     rates,
     facts,
   );
-  return { root, message };
+  return { root, notes: [message, past] };
 }

@@ -106,11 +106,12 @@ export function firstWeightsCard(r) {
     root.hidden = !run || !isImage();
     if (root.hidden) return;
     latest.ask(async () => {
-      if (run !== runs()[r]) return;
+      const { epoch } = store;
+      if (run !== runs()[r] || (epoch !== null && shown?.epoch === epoch)) return;
       try {
-        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
+        const answer = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0, epoch })}`);
         if (run !== runs()[r]) return;
-        shown = answer;
+        shown = { ...answer, epoch };
         latest.pause = Math.min(1500, Math.max(200, answer.values.length / 300)); // large layers less often, so that the training is not slower
         draw();
       } catch {
@@ -282,7 +283,7 @@ export function matrixCard() {
     latest.ask(async () => {
       try {
         const answer = await getFloats(
-          `/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0 })}`,
+          `/api/runs/${run.id}/weights${query({ layer: weightLayers(run)[layer]?.position ?? 0, epoch: store.epoch })}`,
         );
         shown = answer;
         draw();

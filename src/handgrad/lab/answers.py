@@ -155,8 +155,10 @@ class Answers:
     def command(self, query: Query, body: bytes) -> Response:
         """Carry out a command."""
         value = parse_json(body)
-        experiment = self.lab.experiment(query.path["id"])
         action, run = value.get("action"), value.get("run")
+        if action == "leave":
+            return answer({"status": self.lab.leave(query.path["id"]).status})
+        experiment = self.lab.experiment(query.path["id"])
         if not isinstance(action, str) or not isinstance(run, str | None):
             raise HandgradError("the action, and the run if it is given, must be text")
         status = experiment.command(action, value.get("value"), run)
@@ -215,9 +217,8 @@ class Answers:
 
     def predict(self, query: Query, body: bytes) -> Response:
         """The answer for a drawing, by the code of `handgrad predict`."""
-        run = self.lab.run(query.path["run"])
+        run, snapshot = self._snapshot(query)
         _require_images(run)
-        snapshot = run.current()
         readings = _read(snapshot, _image(query, body))
         found = [
             {
@@ -240,9 +241,8 @@ class Answers:
 
     def flip(self, query: Query, body: bytes) -> Response:
         """The smallest change of a drawing that changes the answer."""
-        run = self.lab.run(query.path["run"])
+        run, snapshot = self._snapshot(query)
         _require_images(run)
-        snapshot = run.current()
         reading = max(_read(snapshot, _image(query, body)), key=lambda one: _area(one.box))
         if reading.box is None:
             raise HandgradError("there is nothing to change: draw a digit")

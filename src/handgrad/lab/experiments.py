@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from typing import Any
@@ -15,6 +16,8 @@ from .settings import Settings
 
 MAX_EXPERIMENTS, MAX_STREAMS = 2, 8
 ABANDONED = 15.0  # seconds without a request or a stream after which an experiment makes room for a new one
+LEFT = 10.0  # seconds after which a run is paused whose page was closed; a page that is reloaded returns sooner
+UNWATCHED = 1800.0  # seconds without a request or a stream after which any run is paused; hidden pages have no stream
 
 
 class BusyError(HandgradError):
@@ -37,6 +40,7 @@ class Lab:
         self._experiments: dict[str, Experiment] = {}
         self._seen: dict[str, float] = {}
         self._streams: dict[str, int] = {}
+        self._left: set[str] = set()  # experiments whose page was closed or is being reloaded
         self._creating = threading.Lock()  # one at a time, because the number is limited
 
     def create(self, settings: list[Settings], replaces: str | None = None) -> Experiment:
@@ -66,6 +70,7 @@ class Lab:
             experiment = self._experiments.pop(name, None)
             self._seen.pop(name, None)
             self._streams.pop(name, None)
+            self._left.discard(name)
         if experiment is not None:
             experiment.close()
 
@@ -75,7 +80,25 @@ class Lab:
             if name not in self._experiments:
                 raise NotFoundError("there is no such experiment: it was closed, or the server was restarted")
             self._seen[name] = time.monotonic()
+            self._left.discard(name)
             return self._experiments[name]
+
+    def leave(self, name: str) -> Experiment:
+        """Note that the page of an experiment is closed or reloaded, and return the experiment."""
+        experiment = self.experiment(name)
+        with self._lock:
+            self._left.add(name)
+        return experiment
+
+    def pause_unwatched(self) -> None:
+        """Pause the runs whose page was closed: they would use the processor until they are finished."""
+        for experiment in self.experiments():
+            with self._lock:
+                patience = LEFT if experiment.id in self._left else UNWATCHED
+                silence = time.monotonic() - self._seen.get(experiment.id, math.inf)
+                unwatched = not self._streams.get(experiment.id) and silence > patience
+            if unwatched:
+                experiment.command("pause")
 
     def run(self, name: str) -> Run:
         """Return a run. Raises NotFoundError."""

@@ -32,8 +32,8 @@ def all_presets(digits: str = "mnist") -> list[Preset]:
         Preset(
             "quadratic",
             "Squared error and cross-entropy",
-            "The outputs start saturated and wrong: the gradients of the squared error are several times smaller, and "
-            "after one epoch its accuracy is about half of that with cross-entropy.",
+            "Outputs that start near the wrong end learn slowly with the squared error: look at the gradients, which "
+            "are several times smaller. After one epoch its accuracy is about half of that with cross-entropy.",
             _pair(replace(post, loss="squared_error"), loss="binary_cross_entropy"),
         ),
         Preset(

@@ -39,7 +39,7 @@ JOIN_TIMEOUT = 10.0  # seconds
 
 
 class NotFoundError(HandgradError):
-    """There is no such experiment, run or epoch."""
+    """There is no such experiment or run."""
 
 
 @dataclass(eq=False)
@@ -199,17 +199,11 @@ class Run:
             return self._copy
 
     def snapshot(self, epoch: int | None) -> Snapshot:
-        """Return the weights after an epoch, or the current ones for None.
-
-        Raises NotFoundError if the weights of this epoch are not kept.
-        """
+        """Return the weights after an epoch, or after the closest one that is kept; None: the current weights."""
         if epoch is None:
             return self.current()
         with self._experiment.pace.condition:
-            for snapshot in self.snapshots:
-                if snapshot.epoch == epoch:
-                    return snapshot
-        raise NotFoundError(f"the weights of epoch {epoch} are not kept")
+            return min(self.snapshots, key=lambda snapshot: abs(snapshot.epoch - epoch))
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the epochs whose weights are kept."""

@@ -44,6 +44,7 @@ THREADS = 6  # that compute answers; each keeps some megabytes
 # Seconds after which an answer lets the training go on. While a drawing was read five times a second on a busy machine,
 # a run had 0.99 of its speed, and 0.29 with Python's own 5 ms (medians of six rounds).
 SWITCH_INTERVAL = 1e-4
+WATCH = 1.0  # seconds between two looks for runs of closed pages
 POLL = 0.05  # seconds between two looks at the history
 HEARTBEAT = 15.0  # seconds between two comments of a stream, by which a closed connection is noticed
 
@@ -122,11 +123,20 @@ def make_app(lab: Lab, stopping: Callable[[], bool] = lambda: False) -> Guard:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
+        watch = asyncio.create_task(_watch(lab))
         yield
+        watch.cancel()
         await run_in_threadpool(lab.close)
 
     handlers = {HandgradError: _refuse, HTTPException: _refuse, Exception: _fail}
     return Guard(Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers))
+
+
+async def _watch(lab: Lab) -> None:
+    """Pause the runs of closed pages, until the server ends."""
+    while True:
+        await asyncio.sleep(WATCH)
+        await run_in_threadpool(lab.pause_unwatched)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
