@@ -1,6 +1,7 @@
 """Scaling model: the time of data-parallel training on 1 to 1,024 nodes, predicted from measurements on one machine.
 
     python -m benchmarks.scaling_model [--rounds 3] [--high-priority]
+    python -m benchmarks.scaling_model --again 1,2  measure 1 and 2 ranks on this machine again, and keep the others
     python -m benchmarks.scaling_model --report     write tables, plot and page again from the results
     python -m benchmarks.scaling_model --quick      one short round, without writing anything
 
@@ -240,13 +241,15 @@ LINKS = (  # typical latencies and usable data rates: not measured
     Link("InfiniBand 100 Gb/s", 1.5e-6, 1 / 12e9, 0.0),
 )
 MODES = (("strong", 1024), ("strong", 8192), ("weak", 128), ("weak", 1024))  # global batch, or examples per node
-SERVER = ("one core", "32 cores")
+KINDS = ("one core", "32 cores")
 
 
 # ---- Measurements ----------------------------------------------------------------------------------------------------
 
 BATCHES = (8, 16, 32, 64, 128, 256, 512, 1024)
 FLOATS = (1, 1000, 10_000, 23_860, 100_000, 300_000, 669_706, 2_000_000, 11_972_510)
+FITTED = 4 * 23_860  # bytes: the links are fitted to the latency and to the sizes of gradients
+CACHED = 10_000_000  # bytes: with longer vectors, shared memory is limited by the main memory and not by the caches
 RUNS = {"24k": (128, 1024), "670k": (256, 1024), "12M": (256,)}  # global batches of the comparison
 HOST_RUNS = {"24k": (1024,), "670k": (1024,), "12M": (256,)}
 RATE = "1gbit"
@@ -293,13 +296,19 @@ def round_of(ranks: int, hosts: Hosts | None, quick: bool, high: bool) -> list[d
     return [{"job": job, "result": result} for job, result in zip(jobs, results, strict=True)]
 
 
-def measure(rounds: int, quick: bool, high: bool) -> dict[str, Any]:
-    """Measure all inputs and all trainings, in turns. Returns {"place": {ranks: [round, ...]}}."""
-    measured: dict[str, Any] = {"machine": {}, "hosts": {}, "why_no_hosts": None}
+def measure(rounds: int, quick: bool, high: bool, earlier: dict[str, Any] | None, again: list[int]) -> dict[str, Any]:
+    """Measure all inputs and all trainings, in turns. Returns {"place": {ranks: [round, ...]}}.
+
+    With `earlier` measurements, only the numbers of ranks `again` are measured, on this machine.
+    """
+    measured: dict[str, Any] = earlier or {"machine": {}, "hosts": {}, "why_no_hosts": None}
+    measured["machine"] |= {str(ranks): [] for ranks in again}
     for number in range(1, rounds + 1):
-        for ranks in (1, 2, 4):
-            measured["machine"].setdefault(str(ranks), []).append(round_of(ranks, None, quick, high))
+        for ranks in again:
+            measured["machine"][str(ranks)].append(round_of(ranks, None, quick, high))
             print(f"round {number}: {ranks} ranks on this machine", flush=True)
+        if earlier:
+            continue
         try:
             with Hosts(4, RATE) as hosts:
                 for ranks in (2, 4):
@@ -338,14 +347,27 @@ def inputs(measured: dict[str, Any]) -> dict[str, Any]:
         seconds = [min(values(alone, job, "compute")) for job in jobs]
         steps[name] = fit_step(BATCHES, seconds, min(values(alone, jobs[0], "update")))
         errors[name] = [steps[name].seconds(b) / t - 1 for b, t in zip(BATCHES, seconds, strict=True)]
-    links = {"machine": fit_link("shared memory", allreduce_samples(measured["machine"]["2"], 2), gamma)}
+    samples = {place: allreduce_samples(measured[place]["2"], 2) for place in ("machine", "hosts") if measured[place]}
+    fitted = {
+        place: [sample for sample in values if sample[0] == 4 or sample[0] >= FITTED]
+        for place, values in samples.items()
+    }
+    small = [sample for sample in fitted["machine"] if sample[0] <= CACHED]
+    links = {"machine": fit_link("shared memory", small, gamma)}
+    if large := [sample for sample in fitted["machine"] if sample[0] > CACHED]:
+        links["memory"] = fit_link("shared memory, more than 10 MB", [small[0], *large], gamma)
     if measured["hosts"]:
-        links["hosts"] = fit_link("emulated 1 Gb/s", allreduce_samples(measured["hosts"]["2"], 2), gamma)
+        links["hosts"] = fit_link("emulated 1 Gb/s", fitted["hosts"], gamma)
     return {"gamma": gamma, "steps": steps, "links": links, "errors": errors}
 
 
+def link_for(links: dict[str, Link], place: str, size: float) -> Link:
+    """Return the link of a place for vectors of n bytes."""
+    return links["memory"] if place == "machine" and size > CACHED and "memory" in links else links[place]
+
+
 def checks(measured: dict[str, Any], known: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compare each measured training with the model.
+    """Compare each measured training with the model: a low percentile of the steps of the fastest round.
 
     With more ranks than cores, the ranks take turns, and the computation takes p / cores times as long.
     """
@@ -356,21 +378,22 @@ def checks(measured: dict[str, Any], known: dict[str, Any]) -> list[dict[str, An
                 name = next(name for name, sizes in NETWORKS.items() if sizes == job["sizes"])
                 if ranks == 1 and job["batch"] not in RUNS[name]:
                     continue
-                step, link = known["steps"][name], known["links"][place]
+                size = 4.0 * parameters(job["sizes"])
+                step, link = known["steps"][name], link_for(known["links"], place, size)
                 crowd = max(1.0, ranks / cores())
                 every = job.get("sync_every", 1)
                 compute = step.seconds(job["batch"] / ranks) * crowd
-                exchange = link.allreduce(4 * parameters(job["sizes"]), ranks) / every
-                measured_exchange = statistics.median(values(rounds, job, "exchange")) / every
-                measured_compute = statistics.median(values(rounds, job, "compute"))
+                exchange = link.allreduce(size, ranks) / every
+                measured_exchange = min(values(rounds, job, "exchange")) / every
+                measured_compute = min(values(rounds, job, "compute"))
                 all_steps = values(rounds, job, "step")
                 speedup = None
                 if place == "machine" and ranks > 1:  # ratios of times of the same round
                     alone = values(by_ranks["1"], training(name, job["batch"], 1), "step")
-                    speedup = statistics.median(a / b for a, b in zip(alone, all_steps, strict=True))
+                    speedup = statistics.median(a / b for a, b in zip(alone, all_steps, strict=False))
                 if every > 1:  # the exchanges are not parts of the steps
                     all_steps = [seconds + measured_exchange for seconds in values(rounds, job, "compute")]
-                seconds = statistics.median(all_steps)
+                seconds = min(all_steps)
                 rows.append(
                     {
                         "place": place,
@@ -397,8 +420,8 @@ def checks(measured: dict[str, Any], known: dict[str, Any]) -> list[dict[str, An
 def predictions(steps: dict[str, Step], gamma: float) -> list[dict[str, Any]]:
     """Return the efficiency of each network, node, link and mode for all numbers of nodes."""
     rows = []
-    for (name, step), node, link in itertools.product(steps.items(), SERVER, LINKS):
-        on = step if node == SERVER[0] else step.on_server(name == "24k")
+    for (name, step), node, link in itertools.product(steps.items(), KINDS, LINKS):
+        on = step if node == KINDS[0] else step.on_server(name == "24k")
         size, real = 4.0 * parameters(NETWORKS[name]), replace(link, gamma=gamma)
         for mode, batch in MODES:
             efficiency = strong_efficiency if mode == "strong" else weak_efficiency
@@ -468,11 +491,12 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         ],
     )
     allreduces = []
-    for place, link in links.items():
-        for size, ranks, seconds in results["allreduce"][place]:
+    for place, samples in results["allreduce"].items():
+        for size, ranks, seconds in samples:
+            link = link_for(links, place, size)
             model = link.allreduce(size, ranks)
             cells = [milliseconds(seconds), milliseconds(model), f"{seconds / model:.2f}"]
-            allreduces.append([f"{link.name}, {ranks} ranks, {size / 4:,.0f} floats", *cells])
+            allreduces.append([f"{links[place].name}, {ranks} ranks, {size / 4:,.0f} floats", *cells])
     parts["allreduce"] = table(("Allreduce", "measured, ms", "model, ms", "ratio"), allreduces)
     parts["checks"] = table(
         ("training", "measured, ms", "model, ms", "ratio", "rounds", "computation, ms", "exchange, ms", "speed-up"),
@@ -495,8 +519,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             for row in results["checks"]
         ],
     )
-    for node in SERVER:
-        parts[node] = table(
+    for node, modes in itertools.product(KINDS, (MODES, MODES[1:3])):
+        parts[node if modes != MODES else f"all: {node}"] = table(
             ("network, link, mode", *map("{:,}".format, NODES)),
             [
                 [
@@ -505,7 +529,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
                     *("" if value is None else f"{value:.0%}" for value in row["efficiency"]),
                 ]
                 for row in results["predictions"]
-                if row["node"] == node
+                if row["node"] == node and (row["mode"], row["batch"]) in modes
             ],
         )
     parts["remedies"] = table(REMEDIES, remedies(steps, results["gamma"]))
@@ -540,11 +564,11 @@ A cell of the last three columns is "measured (model)". A ratio above 1 means sl
 
 ## Predictions: parallel efficiency, one core per node
 
-{parts["one core"]}
+{parts["all: one core"]}
 
 ## Predictions: parallel efficiency, servers with 32 cores
 
-{parts["32 cores"]}
+{parts["all: 32 cores"]}
 
 ## What raises the efficiency: 64 servers with 32 cores
 
@@ -571,7 +595,7 @@ def chart(results: dict[str, Any]) -> None:
             for row, (mode, batch) in enumerate((MODES[1], MODES[2])):
                 axes = panels[row][column]
                 for curve in results["predictions"]:
-                    if [curve[key] for key in ("network", "node", "mode", "batch")] == [name, SERVER[0], mode, batch]:
+                    if [curve[key] for key in ("network", "node", "mode", "batch")] == [name, KINDS[0], mode, batch]:
                         efficiency = curve["efficiency"]
                         scaled = [p * e for p, e in zip(NODES, efficiency, strict=True)]
                         axes.plot(NODES, scaled if mode == "strong" else efficiency, label=curve["link"])
@@ -584,7 +608,7 @@ def chart(results: dict[str, Any]) -> None:
                     axes.set_title(f"{name} parameters")
                 else:
                     axes.set_ylim(0, 1.05)
-                    axes.yaxis.set_major_formatter("{x:.0%}".format)
+                    axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
                     axes.set_xlabel("nodes")
         panels[0][0].set_ylabel(f"speed-up, B = {MODES[1][1]:,}")
         panels[1][0].set_ylabel(f"efficiency, {MODES[2][1]} per node")
@@ -592,6 +616,30 @@ def chart(results: dict[str, Any]) -> None:
         RESULTS.mkdir(exist_ok=True)
         figure.savefig(RESULTS / "scaling_model.png", dpi=120)
         pyplot.close(figure)
+
+
+def evaluate(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return what the report needs: the inputs of the model, its comparison with the trainings, and predictions."""
+    known = inputs(measured)
+    return {
+        "why_no_hosts": measured["why_no_hosts"],
+        "gamma": known["gamma"],
+        "steps": {name: asdict(step) for name, step in known["steps"].items()},
+        "errors": known["errors"],
+        "links": {place: asdict(link) for place, link in known["links"].items()},
+        "allreduce": {
+            place: [
+                sample
+                for ranks, rounds in measured[place].items()
+                if ranks != "1"
+                for sample in allreduce_samples(rounds, int(ranks))
+            ]
+            for place in ("machine", "hosts")
+            if place in known["links"]
+        },
+        "checks": checks(measured, known),
+        "predictions": predictions(known["steps"], known["gamma"]),
+    }
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -605,48 +653,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     parser.add_argument("--quick", action="store_true", help="one round without the largest network, write nothing")
     parser.add_argument("--report", action="store_true", help="write the tables and the plot from scaling_model.json")
+    parser.add_argument("--again", metavar="RANKS", help="measure these numbers of ranks again, as 1,2")
     parser.add_argument(
         "--high-priority", action="store_true", help="let other programs wait while steps are timed (Linux, root)"
     )
     options = parser.parse_args(arguments)
     path = RESULTS / "scaling_model.json"
-    results: dict[str, Any]
     if options.report:
         results = json.loads(path.read_text())
-        steps = {name: Step(**values) for name, values in results["steps"].items()}
-        results["predictions"] = predictions(steps, results["gamma"])
-        report(results)
+        report(results | evaluate(results["measured"]))
         return 0
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: expected 1 or more")
     if options.high_priority and os.geteuid() != 0:
         parser.error("--high-priority needs root")
-    results = {"machine": machine(), "rounds": options.rounds, "high_priority": options.high_priority}
-    measured = measure(1 if options.quick else options.rounds, options.quick, options.high_priority)
-    known = inputs(measured)
-    results |= {
-        "why_no_hosts": measured["why_no_hosts"],
-        "gamma": known["gamma"],
-        "steps": {name: asdict(step) for name, step in known["steps"].items()},
-        "errors": known["errors"],
-        "links": {place: asdict(link) for place, link in known["links"].items()},
-        "allreduce": {
-            place: [
-                sample
-                for ranks, rounds in measured[place].items()
-                if ranks != "1"
-                for sample in allreduce_samples(rounds, int(ranks))
-            ]
-            for place in known["links"]
-        },
-        "checks": checks(measured, known),
-        "predictions": predictions(known["steps"], known["gamma"]),
-    }
+    results: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "high_priority": options.high_priority}
+    rounds = 1 if options.quick else options.rounds
+    earlier, again = None, [1, 2, 4]
+    if options.again:
+        earlier, again = json.loads(path.read_text())["measured"], [int(ranks) for ranks in options.again.split(",")]
+    measured = measure(rounds, options.quick, options.high_priority, earlier, again)
     if options.quick:
-        print(tables(results)["checks"])
+        print(tables(results | evaluate(measured))["checks"])
         return 0
     save_json(path, results | {"measured": measured})
-    report(results)
+    report(results | evaluate(measured))
     print(f"written to {RESULTS}: scaling_model.json, scaling_model.md, scaling_model.png")
     return 0
 

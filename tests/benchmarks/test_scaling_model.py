@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from benchmarks import ranks
 from benchmarks import scaling_model as model
 from benchmarks.hosts import Hosts, NotAvailableError
 from benchmarks.scaling_model import Link, Step
@@ -100,6 +101,13 @@ def test_ranks_that_share_a_core_are_predicted_to_take_turns(monkeypatch: pytest
     measured = {"machine": {str(ranks): rounds(ranks) for ranks in (1, 2, 4)}, "hosts": {}}
     predicted = {row["ranks"]: row["predicted"] for row in model.checks(measured, known)}
     assert predicted == {1: STEP.seconds(128), 2: STEP.seconds(64), 4: 2 * STEP.seconds(32)}
+
+
+@pytest.mark.filterwarnings("ignore::handgrad.errors.HandgradWarning")  # random labels
+def test_a_training_of_one_process_is_timed_without_exchange() -> None:
+    result = ranks.train(ranks.Alone(), [8, 4, 2], batch=4, steps=8)
+    assert result["exchange"] == {"min": 0, "quiet": 0, "median": 0}
+    assert min(result[part]["min"] for part in ("step", "compute", "update")) > 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="network namespaces of Linux")
