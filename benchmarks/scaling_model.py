@@ -235,10 +235,10 @@ def _non_negative(factors: Any, values: Any) -> list[float]:
 
 # ---- Assumptions -----------------------------------------------------------------------------------------------------
 
-LINKS = (  # typical latencies and usable data rates: not measured
+LINKS = (  # typical latencies and usable data rates, InfiniBand with 100 Gb/s: not measured
     Link("1 GbE", 30e-6, 1 / 0.119e9, 0.0),
     Link("10 GbE", 30e-6, 1 / 1.15e9, 0.0),
-    Link("InfiniBand 100 Gb/s", 1.5e-6, 1 / 12e9, 0.0),
+    Link("InfiniBand", 1.5e-6, 1 / 12e9, 0.0),
 )
 MODES = (("strong", 1024), ("strong", 8192), ("weak", 128), ("weak", 1024))  # global batch, or examples per node
 KINDS = ("one core", "32 cores")
@@ -458,6 +458,12 @@ REMEDIES = ("network, link", "128 per node", "1,024 per node", "local SGD, H = 8
 # ---- Report ----------------------------------------------------------------------------------------------------------
 
 
+def microseconds(seconds: float) -> str:
+    """Format a time in microseconds with at least three digits."""
+    value = 1e6 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def milliseconds(seconds: float) -> str:
     """Format a time in milliseconds with three digits."""
     value = seconds / MILLISECOND
@@ -475,7 +481,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             [
                 f"{name}: {'-'.join(map(str, NETWORKS[name]))}",
                 f"{parameters(NETWORKS[name]):,}",
-                *(f"{1e6 * value:,.4g}" for value in (step.fixed, step.row, step.update)),
+                *(microseconds(value) for value in (step.fixed, step.row, step.update)),
                 f"{max(map(abs, results['errors'][name])):.0%}",
             ]
             for name, step in steps.items()
