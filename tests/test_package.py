@@ -119,8 +119,8 @@ def documented_lines() -> list[str]:
             text = "\n".join(ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds))
         lines.update(re.findall(r"^(?:>>> |\s*)((?:from handgrad[\w.]* )?import [\w., ]+)$", text, re.MULTILINE))
         lines.update(re.findall(r"(?<![\w./{-])handgrad(?:\.\w+)+(?!\w)", text))
-    files_and_sites = ("handgrad.docs", "handgrad.mplstyle", "handgrad.part")
-    return sorted(line for line in lines if "handgrad" in line and not line.startswith(files_and_sites))
+    others = ("handgrad.docs", "handgrad.mplstyle", "handgrad.part", "handgrad.NAME", "handgrad.Softmax")  # not names
+    return sorted(line for line in lines if "handgrad" in line and not line.startswith(others))
 
 
 @forking
