@@ -187,6 +187,16 @@ def test_shadow_across_the_corner_is_not_a_digit_that_fills_the_image() -> None:
     assert find_filling_digit(image[..., None].astype(np.float32)) is None
 
 
+@pytest.mark.parametrize("gap", [4, 8])
+def test_table_below_a_digit_is_not_its_bar(gap: int) -> None:
+    image = 225 - 180 * draw("7")
+    image = image[: np.flatnonzero(image.min(axis=1) < 100)[-1] + 1 + gap]
+    image = np.concatenate([image, np.full((20, 300), 60.0)])
+    expected, found = as_digit(photograph("7")).astype(float), as_digit(image).astype(float)
+    shifts = [np.roll(found, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    assert min(np.abs(shifted - expected).sum() for shifted in shifts) < 0.3 * expected.sum()
+
+
 def test_small_digit_on_a_large_page(model: handgrad.Model) -> None:
     page = np.full((2400, 1800), 230, np.uint8)
     digit = np.asarray(Image.fromarray(np.uint8(photograph("4"))).resize((150, 150)))

@@ -41,6 +41,7 @@ FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the stronges
 DEEP = 0.55  # contrast between ink and paper, relative to white paper; shadows are weaker
 EVEN = 0.15  # largest difference of the paper between quarters of the image, relative to the contrast
 BORDER_INK = 0.42  # largest fraction of the pixels at the border that are ink
+WHOLE_SIDE = 0.9  # fraction of a side of the image that is ink: above, it is the edge of a table
 NEAR_BORDER = 0.15  # distance of the digit from the border, relative to the shorter side of the image
 ALONE = 0.9  # fraction of the ink that belongs to the digit
 SPECK = 0.3  # components below this fraction of the size of the largest one are dust, or belong to a digit nearby
@@ -145,6 +146,8 @@ def find_filling_digit(levels: NDArray[np.float32]) -> Region | None:
     mask = dark if ink_is_dark else ~dark
     if not mask.any() or mask.all() or min(ring.mean(), 1 - ring.mean()) > BORDER_INK:
         return None
+    if max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > WHOLE_SIDE:
+        return None
     signed = -grey if ink_is_dark else grey
     paper = float(np.percentile(signed[~mask], 20))  # beyond the soft edges of the strokes
     contrast = float(np.percentile(signed[mask], 75)) - paper
@@ -160,7 +163,7 @@ def find_filling_digit(levels: NDArray[np.float32]) -> Region | None:
     ink[ink < max(MIN_CONTRAST, NOISE * noise / contrast)] = 0
     labels, count = label(local_threshold(ink))
     parts = select(components(labels, count, ink), labels.shape)
-    if len(parts) != 1 or parts[0].area < ALONE * np.count_nonzero(labels):
+    if len(parts) != 1 or len(parts[0].labels) > 1 or parts[0].area < ALONE * np.count_nonzero(labels):
         return None
     (part,) = parts
     top, left = part.top - margin, part.left - margin
