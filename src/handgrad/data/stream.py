@@ -122,6 +122,13 @@ class FileRows(Rows):
             self._read(rows, out)
         return out if self._function is None else self._function(out)
 
+    def gather(self, positions: NDArray[np.intp], out: NDArray[Any]) -> None:
+        """Copy the examples at these positions, which are valid, to `out`."""
+        if self.is_transformed or self.in_blocks or not isinstance(self._rows, range) or self._rows.step != 1:
+            out[...] = self[positions]
+        else:
+            self._gather(positions + self._rows.start, out)
+
     def read_to(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive examples from position `first` on into `out`."""
         rows = self._rows[first : first + len(out)]
@@ -223,7 +230,7 @@ class RandomOrder(RowsInOrder):
         return self.order[positions]
 
     def take(self, indices: NDArray[np.intp], axis: int = 0, out: Any = None, mode: str = "clip") -> Any:
-        out[...] = self.x[indices]
+        self.x.gather(indices, out)
         return out
 
 
