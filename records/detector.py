@@ -522,7 +522,7 @@ def report(folders: Sequence[Path], count: int) -> dict[str, Any]:
     print("test set", flush=True)
     test = measure(model, data.x_test[: 3 * count], np.random.default_rng(2026), count, files)
     names = sorted({Path(file).stem for file in files})
-    return {"threshold": reading.MIN_LIKENESS, "validation": validation, "test": test, "fonts": names}
+    return {"validation": validation, "test": test, "fonts": names}
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ ROTATIONS = (0, 10, -10, 20, -20)
 DETECTOR_ROTATIONS = 3  # the first of them, which the detector was trained on
 # The lowest probability of the predicted digit that the detector may give. `records/detector.py` measures it on digits
 # that the detector was not trained on: less than 1 % of the digits become "not sure" because of it.
-MIN_LIKENESS = 0.5
+MIN_LIKENESS = 0.4
 
 
 class Reading(NamedTuple):
