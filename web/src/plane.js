@@ -178,7 +178,7 @@ export function planeChooser() {
     text.textContent = isImage()
       ? "The run on this page learns images. Choose points to replace it."
       : (store.options.presets.find((each) => each.name === current)?.text ??
-      "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.");
+        "A network with two inputs: every point of the plane is an input, so that the picture shows all that the network has learned.");
   }
   on("experiment", build);
   const root = card("Data in the plane", { class: "plane-chooser" }, list, text);

@@ -1,9 +1,9 @@
 // Ask every run what it answers to the drawing: after each change of the drawing, and while the network trains.
 import { getJson, bytes, Latest, postBytes, query } from "./api.js";
 import { throttle, toast } from "./dom.js";
-import { emit, imageShape, isImage, on, runs, store } from "./store.js";
+import { emit, imageShape, isImage, isRunning, on, runs, store } from "./store.js";
 
-const latest = new Latest(40); // the server answers 60 requests a second, also of two runs
+const latest = new Latest();
 let version = 0; // of the drawing: an answer to an older one is dropped
 
 const address = (run, what) => {
@@ -17,6 +17,7 @@ export function predict() {
     emit("prediction");
     return;
   }
+  latest.pause = isRunning() ? 150 : 40; // a reading takes 14 ms of the processor
   latest.ask(async () => {
     const asked = version;
     const { drawing, experiment } = store;
@@ -51,7 +52,7 @@ export async function example() {
 // While the network trains, answers must not take time from the training, and only two views show them.
 const again = throttle(
   () => ["train", "inside"].includes(store.view) && (store.epoch === null || !store.predictions.length) && predict(),
-  () => 400 * Math.max(1, runs().length),
+  () => 600 * Math.max(1, runs().length),
 );
 on("drawing", () => {
   version++;
