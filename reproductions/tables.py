@@ -118,8 +118,8 @@ class Table:
     def lines(self, record: dict[str, Any]) -> str:
         """Return the table of all existing runs."""
         lasts = any(row.last for row in self.rows)
-        head = [self.what, "measured", "published", f"{self.program}, mean ± sd", "range"]
-        head += ["last epoch"] * lasts + ["seeds", "agrees"]
+        head = [self.what, "measured", "published", f"{self.program}, mean ± sd", "agrees", "range"]
+        head += ["last epoch"] * lasts + ["seeds"]
         cells = []
         for row in self.rows:
             done = record.get("runs", {}).get(row.run, {}).get("done", [])
@@ -128,11 +128,11 @@ class Table:
                 continue
             values = _best_of_groups([run["metrics"][row.metric] for run in done], row.best_of)
             paper = row.text if row.paper is None else row.text or row.bound + self.show(row.paper)
-            line = [row.what, row.measured, paper, self._mean(values)]
+            line = [row.what, row.measured, paper, self._mean(values), self.verdict(row, values)]
             line += [f"{self.show(min(values))} to {self.show(max(values))}"]
             if lasts:
                 line += [self._mean([run["metrics"][row.last] for run in done]) if row.last else ""]
-            line += [str(len(values)) + f" x {row.best_of}" * (row.best_of > 1), self.verdict(row, values)]
+            line += [str(len(values)) + f" x {row.best_of}" * (row.best_of > 1)]
             cells.append(line)
         return table(head, cells)
 
