@@ -140,8 +140,10 @@ def test_images_of_a_cell_are_those_that_the_confusion_matrix_counts(client, cre
     images = client.get(f"/api/runs/{run}/images?true={true}&predicted={predicted}&limit=3").json()
     assert images["total"] == matrix.max()
     assert {(one["label"], one["predicted"]) for one in images["images"]} == {(true, predicted)}
-    shown = client.get(f"/api/runs/{run}/activations?index={images['images'][0]['index']}").json()
-    assert shown["pixels"] == images["images"][0]["pixels"]
+    last = images["images"][-1]
+    shown = client.get(f"/api/runs/{run}/activations?index={last['index']}").json()
+    assert shown["pixels"] == last["pixels"]
+    assert last["probability"] == pytest.approx(max(shown["probabilities"]))
     assert shown["label"] == true
     assert int(np.argmax(shown["probabilities"])) == predicted
     assert [len(layer["values"]) for layer in shown["layers"]] == [12, 12, 10]
@@ -161,6 +163,8 @@ def test_drawing_is_read_as_by_handgrad_predict(client, create, finish, lab):
     assert answer["confidence"] == reading.confidence
     assert answer["probabilities"] == list(reading.probabilities.values())
     assert [len(layer["values"]) for layer in answer["layers"]] == [12, 12, 10]
+    (reading,) = predict_image(lab.run(run).snapshot(0).model, image)
+    assert client.post(f"{url}&epoch=0", content=drawing()).json()["confidence"] == reading.confidence
     empty = client.post(url, content=bytes(3600)).json()
     assert empty["answer"] is None
     assert "no digit found" in empty["reason"]
@@ -258,6 +262,7 @@ def test_run_of_a_closed_page_is_paused_and_that_of_a_reloaded_page_is_not(clien
     made = create({**POINTS, "epochs": 1000})
     address = f"/api/experiments/{made['id']}"
     experiment = lab.experiment(made["id"])
+    client.post(f"{address}/command", json={"action": "speed", "value": 50})  # it must not finish before
     for action in ("start", "leave"):
         assert client.post(f"{address}/command", json={"action": action}).json()["status"] == "running"
     lab.pause_unwatched()
@@ -266,11 +271,11 @@ def test_run_of_a_closed_page_is_paused_and_that_of_a_reloaded_page_is_not(clien
     client.get(address)  # it does
     lab.pause_unwatched()
     assert experiment.status == "running"
-    client.post(f"{address}/command", json={"action": "leave"})
     with lab.streaming(experiment):
-        lab.pause_unwatched()
-    assert experiment.status == "running"
-    client.post(f"{address}/command", json={"action": "leave"})
+        client.post(f"{address}/command", json={"action": "leave"})
+        with monkeypatch.context() as changed:
+            changed.delattr(experiment.__class__, "command")
+            lab.pause_unwatched()  # the stream is still open
     until(lambda: experiment.status == "paused")  # the server looks once a second
 
 

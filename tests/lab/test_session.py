@@ -304,6 +304,7 @@ def test_epochs_are_kept_with_the_weights_that_were_evaluated(experiment, finish
     assert [row["epoch"] for row in run.epochs()] == [0, 1, 2, 3, 4]
     for row in run.epochs()[1:]:
         snapshot = run.snapshot(row["epoch"])
+        assert snapshot.epoch == row["epoch"]
         accuracy = np.mean(snapshot.network.predict(run.x_validation) == run.y_validation)
         assert accuracy == pytest.approx(row["validation_accuracy"])
     assert run.snapshot(1_000_000) is run.snapshot(4)  # the closest one
