@@ -184,24 +184,28 @@ def measure(repeats: int) -> dict[str, Any]:
     }
 
 
-HEAD = (
-    "library",
+NAMES = (
     "import, s",
-    "/ numpy",
+    "import / import of NumPy",
     "1 image, µs",
     "10,000 images, ms",
-    "1 image, wide, µs",
-    "10,000 images, wide, ms",
-    "of peak",
+    "1 image, wide network, µs",
+    "10,000 images, wide network, ms",
+    "the same, of the peak performance",
     "first epoch, s",
     "memory, MB",
     "installed, MB",
-    "packages",
+    "installed packages",
 )
 
 
-def rows(results: dict[str, Any]) -> list[list[str]]:
-    """Return a row for each library."""
+def comparison(results: dict[str, Any]) -> str:
+    """Return a table with a row for each measurement and a column for each library."""
+    return table(["measurement", *LIBRARIES], [list(row) for row in zip(NAMES, *columns(results), strict=True)])
+
+
+def columns(results: dict[str, Any]) -> list[list[str]]:
+    """Return the measurements of each library."""
     median = statistics.median
     flop = 2 * IMAGES * LARGE.case.weights
     cells = []
@@ -213,7 +217,6 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
         runs, disk = results["train"][name], results["installed"][name]
         cells.append(
             [
-                name,
                 f"{imports:.3f}",
                 f"{imports / median(results['import_seconds']['numpy']):.2f}",
                 f"{one * 1e6:.1f}",
@@ -238,7 +241,7 @@ def report(results: dict[str, Any]) -> str:
             "",
             f"{about(results['machine'])}. Medians. Created by `make bench`.",
             "",
-            table(HEAD, rows(results)),
+            comparison(results),
             "",
             "Import: in a new process. Images: prediction with 784-30-10; wide: with 784-2048-2048-10. First epoch and "
             "memory: a new process loads the training set and trains 784-30-10 for one epoch with batch size 10; "
@@ -268,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         save_json(RESULTS / "resources.json", results)
         save(RESULTS / "resources.md", report(results))
-    print(table(HEAD, rows(results)))
+    print(comparison(results))
     return 0
 
 
