@@ -1,7 +1,8 @@
 """The network of the blog post that handgrad is based on, with all errors of its printed listing fixed.
 
-The names and the loops are those of the blog post: one example at a time, with NumPy only. docs/explanation/errata.md lists every
-fix and its reason. To train on MNIST, with a directory that contains the four original files:
+The names and the loops are those of the blog post: one example at a time, with NumPy only.
+docs/explanation/errata.md lists every fix and its reason. To train on MNIST, with a directory that contains the four
+original files:
 
     python examples/post.py MNIST_DIRECTORY [EPOCHS] [EXAMPLES]
 """

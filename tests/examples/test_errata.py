@@ -1,4 +1,4 @@
-"""docs/explanation/errata.md is correct: the printed listing raises the stated errors, and runs with the stated fixes."""
+"""docs/explanation/errata.md: the printed listing raises the stated errors, and runs with the stated fixes."""
 
 import contextlib
 import importlib.util
