@@ -62,7 +62,7 @@ def test_best_of_three_uses_complete_groups_only() -> None:
     rows = [Row("first", "test", 0.95, "a", "best", best_of=3, last="last")]
     done = [{"metrics": {"best": 0.9 + seed / 100, "last": 0.1 * seed}} for seed in range(5)]
     *_, row = example_table(rows=rows).lines({"runs": {"a": {"done": done}}}).splitlines()
-    assert cells(row)[3:7] == ["92.00%", "92.00% to 92.00%", "10.00% ± 10.00", "1 x 3"]
+    assert cells(row)[3:8] == ["92.00%", "no", "92.00% to 92.00%", "10.00% ± 10.00", "1 x 3"]
 
 
 # ---- Kept runs -------------------------------------------------------------------------------------------------------
