@@ -148,7 +148,8 @@ def find_filling_digit(levels: NDArray[np.float32]) -> Region | None:
         return None
     if max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) > WHOLE_SIDE:
         return None
-    signed = -grey if ink_is_dark else grey
+    smooth = _smooth(grey)  # as in `contrasts`, so that a digit has the same strokes wherever it is in the image
+    signed = -smooth if ink_is_dark else smooth
     paper = float(np.percentile(signed[~mask], 20))  # beyond the soft edges of the strokes
     contrast = float(np.percentile(signed[mask], 75)) - paper
     if contrast < DEEP * (abs(paper) if ink_is_dark else 255):
@@ -313,6 +314,11 @@ def to_grey(levels: NDArray[np.float32]) -> Ink:
     return projected
 
 
+def _smooth(grey: Ink) -> Ink:
+    """Reduce the noise of an image whose strokes are wide enough."""
+    return box_mean(grey, 1) if min(grey.shape) >= 100 else grey
+
+
 class Contrast(NamedTuple):
     """The strokes of one polarity, the estimated background, and the sign: -1 for dark strokes, 1 for bright ones."""
 
@@ -324,7 +330,7 @@ class Contrast(NamedTuple):
 def contrasts(grey: Ink) -> Iterator[Contrast]:
     """Yield the contrast of dark and of bright strokes, the more likely first: 0 background, 1 black on white."""
     side = min(grey.shape)
-    smooth = box_mean(grey, 1) if side >= 100 else grey
+    smooth = _smooth(grey)
     window = max(3, round(WINDOW * side)) | 1
     # Noise per pixel, from the differences of neighbours, of which strokes and shadows change few.
     noise = np.float32(1.48 / math.sqrt(2) * float(np.median(np.abs(np.diff(grey, axis=1)))))
