@@ -65,7 +65,7 @@ def test_pad_is_not_sure_of_a_scribble(model: handgrad.Model) -> None:
 
 
 def test_strokes_over_most_of_the_canvas_are_not_read_as_the_background(model: handgrad.Model) -> None:
-    points = np.random.default_rng(0).integers(30, 250, (40, 2))
+    points = np.random.default_rng(4).integers(30, 250, (40, 2))
     levels = drawing([(int(x), int(y)) for x, y in points])
     assert len(model.predict_image(np.frombuffer(levels, np.uint8).reshape(280, 280))) > 1  # the gaps between them
     assert len(widget.answer(model, levels)[1]) == 1
