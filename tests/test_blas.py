@@ -1,6 +1,7 @@
 """BLAS uses one thread for small matrix products, and the previous number for large ones and afterwards."""
 
 import sys
+import threading
 
 import pytest
 
@@ -40,6 +41,41 @@ def test_limit_lasts_until_the_last_of_several_concurrent_blocks_ends(two_thread
     assert threads() == {1}
     second.__exit__(None, None, None)
     assert threads() == {2}
+
+
+def test_a_thread_restores_the_limit_of_another_thread(two_threads):
+    """The first of two overlapping blocks is that of a thread that still lives when the other thread ends its block."""
+    network, entered, ended = Network([784, 30, 10], rng=0), threading.Event(), threading.Event()
+
+    def train():
+        with blas_threads(network, 10):
+            entered.set()
+            ended.wait(10)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    entered.wait(10)
+    block = blas_threads(network, 10)
+    block.__enter__()
+    ended.set()
+    thread.join(10)
+    assert threads() == {1}
+    block.__exit__(None, None, None)
+    assert threads() == {2}
+
+
+def test_a_thread_limits_blas_while_another_thread_has_set_a_limit_before(two_threads):
+    """The fixture has set a limit in the main thread, and threadpoolctl ignores other threads from then on."""
+    seen = []
+
+    def train():
+        with blas_threads(Network([784, 30, 10], rng=0), 10):
+            seen.append(threads())
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join(10)
+    assert (seen, threads()) == ([{1}], {2})
 
 
 def test_exception_in_the_block_restores_the_number_of_threads(two_threads):

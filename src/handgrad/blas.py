@@ -55,6 +55,7 @@ _active: list[Any] = []  # the limit that the first block has set, once for each
 def _limited(libraries: Any, threads: int) -> Iterator[None]:
     """Limit BLAS until the last of several concurrent blocks ends. The limit is that of the first one."""
     with _lock:
+        _take_control(libraries)
         _active.append(_active[0] if _active else libraries.limit(limits=threads, user_api="blas"))
     try:
         yield
@@ -62,7 +63,16 @@ def _limited(libraries: Any, threads: int) -> Iterator[None]:
         with _lock:
             limit = _active.pop()
             if not _active:
+                _take_control(libraries)
                 limit.restore_original_limits()
+
+
+def _take_control(libraries: Any) -> None:
+    """Let this thread set the limit: in threadpoolctl, only the first thread that has set one can do so."""
+    for library in libraries.lib_controllers:
+        release = getattr(library, "clear_controlling_thread", None)  # not in older versions, where every thread can
+        if release is not None:
+            release(force=True)
 
 
 @functools.cache
