@@ -387,7 +387,7 @@ class Trainer:
         known, first = t if self.teacher is None else None, self.epoch
         if self.epoch == 0:
             self._warn(before_training(network, x, known, self.epochs * len(x), names))
-        self._progress = self._progress_bar(progress)
+        self._progress, self.has_validation = self._progress_bar(progress), validation is not None
         try:
             with contextlib.nullcontext() if self._parallel is None else self._parallel.limited_threads():
                 history = self._run(x, t, w, validation)
@@ -432,7 +432,6 @@ class Trainer:
         network = self.network
         self._batch_size = min(self.batch_size, len(t))
         self.batches = -(-len(t) // self._batch_size)
-        self.has_validation = validation is not None
         self._notify("on_train_begin")
         while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0

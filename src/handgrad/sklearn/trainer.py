@@ -180,6 +180,7 @@ class SklearnTrainer(Trainer):
         self.epoch = self.first_epoch = epochs.start
         self._epochs, self._schedule_epochs = epochs.stop, schedule_epochs
         self._mean_weight = 1.0 if w is None else float(w.mean())
+        self.has_validation = self.score is not None
         return self._run(x, t, w, None)
 
     def _lr(self) -> float:
