@@ -79,7 +79,7 @@ def test_teacher_with_an_impossible_name_is_not_found(tmp_path, rejects):
 
 @pytest.mark.parametrize("smoothness", [0, 1e-320, 1e-9, 1e200, np.nan])
 def test_smoothness_whose_square_is_0_or_infinite_is_rejected(smoothness, rejects):
-    with rejects("smoothness must be a number of pixels from 0.001 to 1e6"):
+    with rejects("smoothness must be a (finite number > 0|number of pixels from 0.001 to 1e6)"):
         Augmentation(8, 8, elastic=1, smoothness=smoothness)
 
 
