@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jupyter_cache import get_cache
 from sphinx.util.inspect import TypeAliasForwardRef
 
 from handgrad import __version__
@@ -42,6 +43,7 @@ SOURCES = sorted([*HERE.glob("../src/**/*.py"), *HERE.glob("../src/**/*.mplstyle
 digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache" / digest)
+get_cache(nb_execution_cache_path).db  # noqa: B018 (create the database now: two processes read the pages)
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
