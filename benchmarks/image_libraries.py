@@ -13,7 +13,8 @@ segmentation differs. It finds the strokes of each digit in the pixels of a phot
 - scikit-image: Sauvola's local threshold, lines by morphology, connected components.
 
 The parameters of the last two were chosen on photographs of the first range and on images without a digit, in half an
-hour. The window of OpenCV's closing was also compared on the other photographs, in favour of OpenCV. Those of handgrad were chosen on the first range, and checked on a few photographs of the second range.
+hour. The window of OpenCV's closing was also compared on the other photographs, in favour of OpenCV. Those of handgrad
+were chosen on the first range, and checked on a few photographs of the second range.
 Writes image_libraries.md and image_libraries.json to benchmarks/results, and the table of docs/howto/photos.md.
 """
 
