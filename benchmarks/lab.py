@@ -8,7 +8,7 @@ page       steps per second with an open page, relative to the same run without 
            three times a second, and the confusion matrix every second
 drawing    the same while somebody draws on the page: the drawing is read five times a second
 flood      steps per second while 200 connections send 500 requests a second, relative to the same run without them;
-           the largest growth of the memory of the server, and how many requests were answered or refused
+           the largest growth of the memory of the server, and how many requests were answered or rejected
 
 The run is that of the blog post: 784-30-10, SGD with batch size 10, on 50,000 synthetic digits. Windows with and
 without alternate; the result is the median of the ratios of neighbouring windows, and the processor time of the threads

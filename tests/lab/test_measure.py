@@ -12,7 +12,6 @@ from handgrad.lab import measure
 from handgrad.lab.examples import Library
 from handgrad.lab.measure import Predictions, Probe
 from handgrad.lab.presets import all_presets
-from handgrad.lab.walkthrough import small_network
 
 
 def test_gradient_norms_are_those_of_backprop():
@@ -113,7 +112,7 @@ def test_gradient_check_is_not_misled_by_the_kinks_of_relu(monkeypatch):
 
 
 def test_walkthrough_shows_the_gradient_of_backprop():
-    network, x, y, lr = small_network()
+    network, x, y, lr = measure.small_network()
     steps = measure.walkthrough(network, x, y, lr)["steps"]
     network.backprop(x, network.loss.targets(y, 1, 1, np.float64))
     shown = {(step["layer"], name): np.array(value["all"]) for step in steps for name, value in step["values"].items()}

@@ -424,7 +424,7 @@ def test_rule_1_socket_listens_on_this_machine_only():
         "evil.com:80",
     ],
 )
-def test_rule_2_other_hosts_are_refused(client, host):
+def test_rule_2_other_hosts_are_rejected(client, host):
     response = client.get("/api/options", headers={"host": host})
     assert response.status_code == 400
     assert_headers(response)
@@ -438,7 +438,7 @@ def test_rule_2_hosts_of_this_machine_are_allowed(client, host):
 @pytest.mark.parametrize(
     "origin", ["http://evil.com", "null", "http://127.0.0.1:81", "https://127.0.0.1", "http://localhost", ""]
 )
-def test_rule_3_other_origins_are_refused(client, origin):
+def test_rule_3_other_origins_are_rejected(client, origin):
     response = client.post("/api/experiments", json={"runs": [POINTS]}, headers={"origin": origin})
     assert response.status_code == 403
     assert_headers(response)
@@ -450,13 +450,13 @@ def test_rule_3_own_origin_and_no_origin_are_allowed(client, create):
     assert response.status_code == 200
 
 
-def test_rule_3_evil_origin_with_an_evil_host_is_refused_by_the_host(client):
+def test_rule_3_evil_origin_with_an_evil_host_is_rejected_by_the_host(client):
     headers = {"host": "evil.com", "origin": "http://evil.com"}
     assert client.post("/api/experiments", json={"runs": [POINTS]}, headers=headers).status_code == 400
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_rule_4_requests_from_other_sites_are_refused(client, site):
+def test_rule_4_requests_from_other_sites_are_rejected(client, site):
     for response in (
         client.get("/api/options", headers={"sec-fetch-site": site}),
         client.post("/api/experiments", json={"runs": [POINTS]}, headers={"sec-fetch-site": site}),
@@ -481,7 +481,7 @@ def test_rule_5_no_answer_allows_other_sites_and_get_changes_nothing(client, cre
     assert lab.experiment(made["id"]).status == "ready"
 
 
-def test_rule_6_large_bodies_are_refused(client):
+def test_rule_6_large_bodies_are_rejected(client):
     def chunks():
         for _ in range(20):
             yield bytes(MAX_BODY // 10)
@@ -682,7 +682,7 @@ def test_rule_14_error_of_the_server_is_short(lab, monkeypatch):
     assert_headers(response)
 
 
-def test_too_many_requests_wait_and_then_are_refused(lab, monkeypatch):
+def test_too_many_requests_wait_and_then_are_rejected(lab, monkeypatch):
     monkeypatch.setattr(security, "BURST", 5.0)
     monkeypatch.setattr(security, "RATE", 0.001)
     with TestClient(make_app(lab), base_url=ADDRESS) as client:

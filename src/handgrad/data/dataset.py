@@ -320,7 +320,7 @@ def as_examples(name: str, x: Any) -> Examples:
             "(count, height, width)"
         )
     if x.ndim == 2:
-        # float32 has whole numbers up to 2^24; larger ones and finer ones keep float64, for Standardize
+        # float32 represents integers up to 2^24 exactly; larger and finer numbers stay float64, for Standardize
         exact = x.dtype.itemsize <= 2 or x.dtype == np.float32
         numbers: Examples = x.astype(np.float32 if exact else np.float64, copy=False)
         return numbers

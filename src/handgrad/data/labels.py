@@ -12,7 +12,7 @@ from ..arrays import Labels, as_array
 from ..errors import HandgradError
 from ..model import check_distinct
 
-FEW = 20  # so many different labels are never too many for the number of examples
+FEW = 20  # this number of different labels is accepted for any number of examples
 MAX_CLASSES = 10_000
 
 

@@ -245,7 +245,7 @@ class BlockOrder(RowsInOrder):
     """The examples in the order of random blocks that are mixed in a buffer. Positions must be read in ascending order.
 
     While the rows of a buffer are used, the next buffer is read: block by block by the thread that asks for the rows,
-    after the system was told to read them ahead. A reader thread of Python would wait for the training thread at each
+    after the system was asked to read them ahead. A reader thread of Python would wait for the training thread at each
     of its calls, for up to 5 ms. Images that are deskewed when they are read are read and deskewed by a thread.
 
     Parameters

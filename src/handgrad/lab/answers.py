@@ -32,7 +32,6 @@ from .settings import (
     default_initializer,
     recipe_settings,
 )
-from .walkthrough import SMALL_EXAMPLE, small_network
 
 MAX_IMAGES = 200
 
@@ -293,11 +292,11 @@ class Answers:
             x, y, lr = measure.floats(network, run.x_train[rows]), run.y_train[rows], run.lr
             shown: dict[str, Any] = {"pixels": run.examples.x_train[index]} if run.examples.is_images else {}
             shown |= {"label": int(run.y_train[index])}
-        elif example == SMALL_EXAMPLE:
-            network, x, y, lr = small_network()
+        elif example == measure.SMALL_EXAMPLE:
+            network, x, y, lr = measure.small_network()
             shown = {}
         else:
-            raise HandgradError(f"expected a run, or example={SMALL_EXAMPLE}")
+            raise HandgradError(f"expected a run, or example={measure.SMALL_EXAMPLE}")
         return answer({**measure.walkthrough(network, x, y, lr), **shown})
 
     def _snapshot(self, query: Query) -> tuple[Run, Snapshot]:

@@ -27,6 +27,7 @@ ATTEMPTS = 6  # of a gradient check
 BOUNDARY = 80  # points of a decision boundary on each side
 SHOWN = 8  # numbers of a large array that the walkthrough shows
 SMALL = 64  # size of an array that the walkthrough shows completely
+SMALL_EXAMPLE = "2-2-1"  # name of the example of `small_network`
 
 
 # ---- While a network is trained --------------------------------------------------------------------------------------
@@ -293,6 +294,13 @@ def check(network: Network, x: NDArray[Any], y: NDArray[Any], count: int = 8) ->
 
 
 # ---- One forward and backward pass -----------------------------------------------------------------------------------
+
+
+def small_network() -> tuple[Network, Array, NDArray[np.int64], float]:
+    """Return a 2-2-1 network with sigmoids, an example, its label and a learning rate: numbers that fit on a page."""
+    network = Network([2, 2, 1], rng=0, dtype=np.float64)
+    network.parameters[...] = [0.5, -0.4, 0.3, 0.8, 0.1, -0.2, 0.7, -0.6, 0.2]
+    return network, np.array([[1.0, 0.5]]), np.array([1]), 0.5
 
 
 def walkthrough(network: Network, x: Array, y: ArrayLike, lr: float) -> dict[str, Any]:

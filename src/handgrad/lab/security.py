@@ -1,6 +1,6 @@
 """Protection of a server on this machine against other web pages, and against too many and too large requests.
 
-Any page in the browser can send requests to 127.0.0.1. A request is refused unless its Host is this machine (against
+Any page in the browser can send requests to 127.0.0.1. A request is rejected unless its Host is this machine (against
 DNS rebinding), its Origin is the server itself, and the browser says that it is not from another site.
 """
 
@@ -24,7 +24,7 @@ HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY = 64 * 1024  # bytes
 RATE, BURST = 40.0, 150.0  # requests per second, and at once; a page that draws and trains sends about 20 a second
 MAX_DELAY = 0.4  # seconds that a request waits; 16 requests at most wait at the same time
-REFUSAL = 1.0  # seconds before a request is refused, which slows down a client that waits for its answers
+REFUSAL = 1.0  # seconds before a request is rejected, which slows down a client that waits for its answers
 WORK_SHARE, WORK_BURST = 0.04, 1.0  # processor time of answers: share while a run is trained, and seconds at once
 WORK_DELAY = 1.5  # seconds that an answer waits for processor time
 SAFE_METHODS = ("GET", "HEAD")
@@ -71,23 +71,23 @@ class Guard:
             await send(message)
 
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        refused = self._refused(scope, headers)
-        if refused is None:
+        rejected = self._rejected(scope, headers)
+        if rejected is None:
             delay = self._delay()
             if delay is None:
                 await asyncio.sleep(REFUSAL)
-                refused = 429, "too many requests"
+                rejected = 429, "too many requests"
             elif delay > 0:
                 await asyncio.sleep(delay)
         body = b""
-        if refused is None and scope["method"] not in SAFE_METHODS:
-            body, refused = await _read(headers, receive)
-        if refused is not None:
-            await _answer(send_with_headers, *refused)
+        if rejected is None and scope["method"] not in SAFE_METHODS:
+            body, rejected = await _read(headers, receive)
+        if rejected is not None:
+            await _answer(send_with_headers, *rejected)
             return
         await self.app(scope, _replay(body, receive), send_with_headers)
 
-    def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    def _rejected(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """The status and the reason if the request is not from the page of this server."""
         host = headers.get(b"host", b"").decode("latin-1")
         if _hostname(host) not in HOSTS:
@@ -96,10 +96,10 @@ class Guard:
             b"same-origin",
             b"none",
         ):
-            return 403, "requests from other sites are refused"
+            return 403, "requests from other sites are rejected"
         origin = headers.get(b"origin")
         if scope["method"] not in SAFE_METHODS and origin not in (None, f"http://{host}".encode("latin-1")):
-            return 403, "requests from other origins are refused"
+            return 403, "requests from other origins are rejected"
         return None
 
     def _delay(self) -> float | None:
@@ -141,7 +141,7 @@ def _hostname(host: str) -> str:
 
 
 async def _read(headers: dict[bytes, bytes], receive: Receive) -> tuple[bytes, tuple[int, str] | None]:
-    """The body of a request, or why it is refused."""
+    """The body of a request, or why it is rejected."""
     too_large = 413, f"the request has more than {MAX_BODY // 1024} kB"
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > 12 or int(length) > MAX_BODY:

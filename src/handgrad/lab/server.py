@@ -238,7 +238,7 @@ def serve(port: int, *, own: str | None = None, browser: bool = True, show: Call
     show(f"handgrad lab: {address} (Ctrl-C ends it)")
     config = uvicorn.Config(
         make_app(lab, lambda: server.should_exit),
-        log_level="error",  # it warns of each refused connection
+        log_level="error",  # it warns of each rejected connection
         access_log=False,
         server_header=False,
         ws="none",
