@@ -79,7 +79,16 @@ def aligned_empty(count: int, dtype: DTypeLike) -> Array:
     updates 17 % longer.
     """
     size = count * np.dtype(dtype).itemsize
-    memory = np.empty(size + CACHE_LINE, np.uint8)
+    return _align(np.empty(size + CACHE_LINE, np.uint8), size, dtype)
+
+
+def aligned_zeros(count: int, dtype: DTypeLike) -> Array:
+    """Return a vector of zeros that starts at a cache line. A large one takes no memory until it is written."""
+    size = count * np.dtype(dtype).itemsize
+    return _align(np.zeros(size + CACHE_LINE, np.uint8), size, dtype)
+
+
+def _align(memory: NDArray[np.uint8], size: int, dtype: DTypeLike) -> Array:
     first = -memory.ctypes.data % CACHE_LINE
     vector: Array = memory[first : first + size].view(dtype)
     return vector

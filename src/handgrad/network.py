@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .arrays import Array, Seed, aligned_empty, as_floats, check_fraction, check_int, spawn_rngs
+from .arrays import Array, Seed, aligned_empty, aligned_zeros, as_floats, check_fraction, check_int, spawn_rngs
 from .errors import HandgradError, Misnamed, check_name
 from .history import History
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
@@ -118,11 +118,40 @@ class Network(Model):
         for layer in self.layers:
             layer.initialize(rngs)
 
-    def _bind(self) -> None:
-        """Create the two vectors and give each layer its views."""
+    @classmethod
+    def from_parameters(cls, layers: list[Layer], parameters: Array, *, loss: str | Loss) -> Network:
+        """Return a network whose vector θ is `parameters`, without a copy: it may be a view of a memory-mapped file.
+
+        Parameters
+        ----------
+        layers : list of Layer
+            The layers.
+        parameters : ndarray of shape (n_parameters,)
+            θ, contiguous, float32 or float64.
+        loss : str or Loss
+            The loss. A Loss object is copied.
+
+        Raises
+        ------
+        HandgradError
+            If the layers do not fit together, or have another number of parameters.
+        """
+        network = object.__new__(cls)
+        network.dtype = _float_dtype(parameters.dtype)
+        network._loss = make_loss(loss)
+        network.layers = _check_unused(layers)
+        network._bind(parameters)
+        rngs = spawn_rngs(0)
+        for layer in layers:
+            if not layer.parameter_shapes:  # Dropout gets its random generator
+                layer.initialize(rngs)
+        return network
+
+    def _bind(self, parameters: Array | None = None) -> None:
+        """Create the two vectors, unless θ is given, and give each layer its views."""
         self.n_in, self.n_out = _widths(self.layers)
         self._first = next(i for i, layer in enumerate(self.layers) if layer.parameter_shapes)
-        self.parameters, self.gradient_buffer = bind(self.layers, self.dtype)
+        self.parameters, self.gradient_buffer = bind(self.layers, self.dtype, parameters)
         self.gradient_scale = 1.0
         self._batch = 0  # batch size of the allocated buffers
         self._replicas: list[Network] = []  # unused replicas with buffers for predictions
@@ -476,13 +505,16 @@ class Network(Model):
         return f"Network([{layers}], loss={self.loss!r}): {self.parameters.size:,} parameters, {self.dtype}"
 
 
-def bind(layers: Sequence[Layer], dtype: DTypeLike) -> tuple[Array, Array]:
-    """Create θ and dθ for a sequence of layers, and give each layer its W, b, dW and db as views."""
+def bind(layers: Sequence[Layer], dtype: DTypeLike, parameters: Array | None = None) -> tuple[Array, Array]:
+    """Create θ, unless it is given, and dθ for a sequence of layers; give each layer its W, b, dW and db as views."""
     size = sum(math.prod(shape) for layer in layers for shape in layer.parameter_shapes.values())
     if size > MAX_PARAMETERS:
         raise HandgradError(f"the network has more than {MAX_PARAMETERS:,} parameters: expected smaller layers")
-    parameters, gradient = aligned_empty(size, dtype), aligned_empty(size, dtype)
-    parameters[...] = gradient[...] = 0
+    if parameters is None:
+        parameters = aligned_zeros(size, dtype)
+    elif parameters.shape != (size,):
+        raise HandgradError(f"parameters has shape {parameters.shape}: the layers have {size:,} parameters")
+    gradient = aligned_zeros(size, dtype)
     first = 0
     for layer in layers:
         layer.in_network = True
