@@ -97,7 +97,7 @@ def page(browser):
 
     context.route("**/*", only_local)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     page.problems = problems
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on(

@@ -1,13 +1,18 @@
-"""Fixtures of the lab: small settings, experiments that are closed after the test, waiting without fixed times."""
+"""Fixtures of the lab: small settings, experiments that are closed after the test, waiting, a server in a thread."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from handgrad.lab.examples import Library
+from handgrad.lab.experiments import Lab
 from handgrad.lab.session import Experiment
 from handgrad.lab.settings import Settings
 
@@ -31,10 +36,10 @@ def experiment():
 
 @pytest.fixture
 def until():
-    """A function that waits until a condition holds, or fails after 20 seconds."""
+    """A function that waits until a condition holds, or fails after a minute."""
 
     def wait(condition) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, "the condition does not become true"
             time.sleep(0.005)
@@ -62,3 +67,28 @@ def events():
         return [event for event in found if kind in (None, event["type"])]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def running():
+    """A context with a server in a thread: its lab, which is closed at the end, server, port and url."""
+    from handgrad.lab.server import Server, bind
+
+    @contextlib.contextmanager
+    def run(lab: Lab, port: int = 0):
+        listener, moved = bind(port)
+        assert not moved, f"port {port} is in use"
+        port, server = listener.getsockname()[1], Server(lab)
+        thread = threading.Thread(target=functools.partial(server.run, sockets=[listener]))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.01)
+            yield SimpleNamespace(lab=lab, server=server, port=port, url=f"http://127.0.0.1:{port}/")
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive(), "the server does not end"
+
+    return run

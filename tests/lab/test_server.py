@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import contextlib
+import gc
 import json
 import os
 import re
@@ -12,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,12 @@ import pytest
 
 pytest.importorskip("starlette")
 
-import uvicorn
 from starlette.testclient import TestClient
 
 from handgrad.lab import security
 from handgrad.lab.experiments import MAX_STREAMS, Lab
 from handgrad.lab.security import HEADERS, MAX_BODY, Guard
-from handgrad.lab.server import bind, make_app
+from handgrad.lab.server import Server, bind, make_app
 
 ADDRESS = "http://127.0.0.1"
 POINTS = {"data": "moons", "n_train": 60, "hidden": [5], "loss": "cross_entropy", "activation": "tanh", "lr": 0.1}
@@ -282,31 +281,11 @@ def test_run_of_a_closed_page_is_paused_and_that_of_a_reloaded_page_is_not(clien
 # ---- Stream ----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def running(lab):
-    """A server in a thread: (its port, the server)."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(lab, lambda: server.should_exit), port=0, log_level="error", ws="none", timeout_graceful_shutdown=2
-        )
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1], server
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
-
-
 class Stream:
     """An open stream of events."""
 
     def __init__(self, port: int, path: str, last: str | None = None) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         more = f"Last-Event-ID: {last}\r\n" if last else ""
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{more}\r\n".encode())
         self.file = self.socket.makefile("rb")
@@ -330,25 +309,25 @@ class Stream:
         self.socket.close()
 
 
-def test_stream_continues_after_the_last_event_and_a_stale_one_starts_again(lab, until):
+def test_stream_continues_after_the_last_event_and_a_stale_one_starts_again(lab, until, running):
     from handgrad.lab.settings import Settings
 
     experiment = lab.create([Settings.from_json(POINTS)])
     experiment.command("epoch")
     until(lambda: experiment.status == "paused")
     path = f"/api/experiments/{experiment.id}/events"
-    with running(lab) as (port, _):
-        first = Stream(port, path)
+    with running(lab) as served:
+        first = Stream(served.port, path)
         events = first.events(3)
         first.close()
         assert [name for name, _ in events] == [f"{experiment.id}:{i}" for i in range(3)]
-        resumed = Stream(port, path, events[1][0])
+        resumed = Stream(served.port, path, events[1][0])
         assert resumed.events(1) == events[2:3]
-        since = Stream(port, f"{path}?since=2")
+        since = Stream(served.port, f"{path}?since=2")
         assert since.events(1) == events[2:3]
-        stale = Stream(port, path, "0123abcd:7")  # from an earlier server
+        stale = Stream(served.port, path, "0123abcd:7")  # from an earlier server
         assert stale.events(3) == events
-        gone = Stream(port, "/api/experiments/0123abcd/events", "0123abcd:7")
+        gone = Stream(served.port, "/api/experiments/0123abcd/events", "0123abcd:7")
         assert gone.status == 404
         experiment.command("reset")
         while resumed.events(1)[0][1]["type"] != "reset":
@@ -361,36 +340,72 @@ def test_stream_continues_after_the_last_event_and_a_stale_one_starts_again(lab,
         until(lambda: lab.streams == 0)
 
 
-def test_rule_13_streams_and_experiments_are_limited_and_closed_tabs_do_not_count(lab, until):
+def test_rule_13_streams_and_experiments_are_limited_and_closed_tabs_do_not_count(lab, until, running):
     from handgrad.lab.settings import Settings
 
     experiment = lab.create([Settings.from_json(POINTS)])
     path = f"/api/experiments/{experiment.id}/events"
-    with running(lab) as (port, _):
-        streams = [Stream(port, path) for _ in range(MAX_STREAMS)]
+    with running(lab) as served:
+        streams = [Stream(served.port, path) for _ in range(MAX_STREAMS)]
         until(lambda: lab.streams == MAX_STREAMS)
-        extra = Stream(port, path)
+        extra = Stream(served.port, path)
         assert extra.status == 409
         extra.close()
         for one in streams:
             one.close()
         until(lambda: lab.streams == 0)
-        again = Stream(port, path)
+        again = Stream(served.port, path)
         assert again.status == 200
         again.close()
 
 
-def test_open_stream_ends_with_the_server(lab):
+def test_open_stream_ends_with_the_server(lab, running):
     from handgrad.lab.settings import Settings
 
     experiment = lab.create([Settings.from_json(POINTS)])
-    with running(lab) as (port, server):
-        stream = Stream(port, f"/api/experiments/{experiment.id}/events")
+    with running(lab) as served:
+        stream = Stream(served.port, f"/api/experiments/{experiment.id}/events")
         stream.file.readline()
-        server.should_exit = True
+        served.server.should_exit = True
         rest = stream.file.read()
         stream.close()
     assert rest.endswith(b"0\r\n\r\n")  # the end of a complete answer, not of an interrupted one
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_connection_that_is_accepted_at_the_end_is_closed(lab, capsys, turns):
+    class Ending(Server):
+        async def on_tick(self, counter: int) -> bool:
+            self.client = socket.create_connection(listener.getsockname(), timeout=60)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return True  # uvicorn shuts down now
+
+    listener, _ = bind(0)
+    server = Ending(lab)
+    server.run(sockets=[listener])
+    server.client.close()
+    assert not server.server_state.connections
+    gc.collect()  # reports sockets that are open
+    assert capsys.readouterr().err == ""  # of uvicorn, if it waited until the timeout
+
+
+def test_connection_of_a_client_that_does_not_read_its_answer_is_closed_at_the_end(lab, static):
+    class Ending(Server):
+        async def on_tick(self, counter: int) -> bool:
+            self.client = socket.create_connection(listener.getsockname(), timeout=60)
+            self.client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while not self.server_state.total_requests:
+                await asyncio.sleep(0.01)
+            return True  # uvicorn shuts down now
+
+    (static / "index.html").write_bytes(bytes(20_000_000))  # more than the buffers of the sockets
+    listener, _ = bind(0)
+    server = Ending(lab)
+    server.config.timeout_graceful_shutdown = 0.1
+    server.run(sockets=[listener])
+    server.client.close()
+    assert not server.server_state.connections
 
 
 # ---- Security: the rules of a server on this machine -----------------------------------------------------------------
@@ -647,11 +662,11 @@ def static(tmp_path, monkeypatch):
     return tmp_path / "static"
 
 
-def test_rule_11_only_files_of_the_page_are_served(client, static):
+def test_rule_11_only_files_of_the_page_are_served(client, static, running):
     assert client.get("/").text == "index.html"
     assert client.get("/static/lab.js").headers["content-type"].startswith("text/javascript")
     assert client.get("/static/lab.css").headers["content-type"].startswith("text/css")
-    with running(Lab()) as (port, _):  # a client would shorten the paths
+    with running(Lab()) as served:  # a client would shorten the paths
         for path in (
             "/static/../secret.txt",
             "/static/..%2fsecret.txt",
@@ -659,7 +674,7 @@ def test_rule_11_only_files_of_the_page_are_served(client, static):
             "/static/..",
             "/static/",
         ):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
                 connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 answer = b"".join(iter(lambda connection=connection: connection.recv(65536), b""))
             assert b" 404 " in answer.split(b"\r\n")[0], path
@@ -770,7 +785,7 @@ def process(tmp_path):
 def post(port: int, path: str, value: object) -> dict:
     from http.client import HTTPConnection
 
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", path, json.dumps(value))
     answer = json.loads(connection.getresponse().read())
     connection.close()
@@ -786,7 +801,7 @@ def test_ctrl_c_ends_the_process_with_an_open_stream_and_a_running_experiment(pr
     assert post(port, f"/api/experiments/{made['id']}/command", {"action": "start"})["status"] == "running"
     stream.events(2)
     done.send_signal(number)
-    code = done.wait(10)  # 0.3 s on an idle machine; without an end of the streams, the server waits for them
+    code = done.wait(60)  # 0.3 s on an idle machine; without an end of the streams, the server waits for them
     stream.close()
     assert (code, done.stderr.read()) == (0, "")
 
@@ -806,7 +821,7 @@ def test_killed_server_starts_again_on_the_same_port(process):
     path = f"/api/experiments/{made['id']}/events"
     stream = Stream(port, path)
     done.kill()
-    done.wait(10)
+    done.wait(60)
     stream.close()
     _, again, _ = process("--port", str(port))
     assert again == address

@@ -212,6 +212,39 @@ def bind(port: int) -> tuple[socket.socket, bool]:
     raise HandgradError("no port of 127.0.0.1 is free")
 
 
+class Server(uvicorn.Server):
+    """The server of a lab, which leaves no connection open when it ends.
+
+    uvicorn alone does not close a connection that is accepted while the shutdown begins: it waits for it until the
+    timeout, and leaves its socket to the garbage collector, as that of every answer that takes longer than the timeout.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        config = uvicorn.Config(
+            make_app(lab, lambda: self.should_exit),
+            log_level="error",  # it warns of each rejected connection
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            limit_concurrency=256,
+            timeout_graceful_shutdown=2,
+        )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let open answers end until the timeout, and close all connections."""
+        with contextlib.suppress(NotImplementedError):  # on Windows, where asyncio accepts in one turn
+            for listener in sockets or []:
+                asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(2):  # turns of the event loop, after which uvicorn knows each connection that was accepted
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # asyncio closes their sockets in the next turn
+
+
 def serve(port: int, *, own: str | None = None, browser: bool = True, show: Callable[[str], None] = print) -> None:
     """Serve the lab until Ctrl-C.
 
@@ -236,17 +269,7 @@ def serve(port: int, *, own: str | None = None, browser: bool = True, show: Call
     if not (STATIC / "index.html").exists():
         show(NOT_BUILT)
     show(f"handgrad lab: {address} (Ctrl-C ends it)")
-    config = uvicorn.Config(
-        make_app(lab, lambda: server.should_exit),
-        log_level="error",  # it warns of each rejected connection
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="on",
-        limit_concurrency=256,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
+    server = Server(lab)
     if browser:
         threading.Thread(target=functools.partial(webbrowser.open, address), daemon=True).start()
     sys.setswitchinterval(SWITCH_INTERVAL)
