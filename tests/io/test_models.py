@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import mmap
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from handgrad import (
@@ -166,12 +168,13 @@ def test_classes_and_image_shape_may_be_any_sequence(tmp_path):
 def test_file_of_format_1_loads_with_the_same_parameters():
     """network.safetensors was written once and must never be written again: network.json has what it contains."""
     expected = json.loads((Path(__file__).parent / "network.json").read_text())
-    model = load(Path(__file__).parent / "network.safetensors")
-    network = model.model.members[1].model
-    assert repr(model) == expected["repr"]
-    np.testing.assert_array_equal(network.parameters, np.array(expected["parameters"], np.float32))
-    np.testing.assert_allclose(model.predict_proba(expected["x"]), expected["p"], rtol=1e-5)
-    assert list(model.classes) == expected["classes"]
+    for is_mapped in (False, True):
+        model = load(Path(__file__).parent / "network.safetensors", mmap=is_mapped)
+        network = model.model.members[1].model
+        assert repr(model) == expected["repr"]
+        np.testing.assert_array_equal(network.parameters, np.array(expected["parameters"], np.float32))
+        np.testing.assert_allclose(model.predict_proba(expected["x"]), expected["p"], rtol=1e-5)
+        assert list(model.classes) == expected["classes"]
 
 
 class Cubic(Layer):
@@ -279,6 +282,85 @@ def test_member_is_described_as_in_its_own_file(tmp_path):
     assert described(tmp_path / "whole")["members"][2] == described(tmp_path / "member")
 
 
+# ---- Memory-mapped files ---------------------------------------------------------------------------------------------
+
+
+def networks_of(model):
+    """The networks in a model."""
+    if isinstance(model, Network):
+        return [model]
+    inner = model.members if isinstance(model, Ensemble) else [model.model]
+    return [network for each in inner for network in networks_of(each)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", [*NETWORKS.values(), three], ids=[*NETWORKS, "ensemble"])
+def test_mapped_model_is_a_view_of_the_file_and_equal(make, dtype, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(make(dtype), path)
+    model, mapped = load(path), load(path, mmap=True)
+    np.testing.assert_array_equal(mapped.outputs(X), model.outputs(X))
+    (memory,) = {id(network.parameters.base): network.parameters.base for network in networks_of(mapped)}.values()
+    assert isinstance(memory, mmap.mmap)
+    assert all(network.parameters.flags.aligned for network in networks_of(mapped))
+    assert repr(mapped) == repr(model)
+
+
+def test_first_parameter_of_a_file_begins_at_a_cache_line(tmp_path):
+    for batch_norm in (False, True):
+        save(small(batch_norm=batch_norm), tmp_path / "m.safetensors")
+        assert load(tmp_path / "m.safetensors", mmap=True).parameters.ctypes.data % 64 == 0
+
+
+def test_training_a_mapped_network_leaves_the_file_and_other_processes_unchanged(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small(), path)
+    content = path.read_bytes()
+    networks = [small(), load(path, mmap=True)]
+    other = load(path, mmap=True)
+    for network in networks:
+        Trainer(network, SGD(0.5), batch_size=4, rng=0).fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(networks[0].parameters, networks[1].parameters)
+    np.testing.assert_array_equal(other.parameters, small().parameters)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, a mapped file cannot be replaced")
+def test_mapped_network_outlives_the_replacement_of_its_file(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small(1), path)
+    mapped = load(path, mmap=True)
+    save(small(2), path)
+    np.testing.assert_array_equal(mapped.parameters, small(1).parameters)
+    np.testing.assert_array_equal(load(path, mmap=True).parameters, small(2).parameters)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_mapped_parameters_take_no_memory_of_their_own(tmp_path):
+    save(Network([512, 512, 10], rng=0), tmp_path / "large.safetensors")
+    network = load(tmp_path / "large.safetensors", mmap=True)
+    network.outputs(np.zeros((2, 512)))
+
+    def private_dirty():
+        entry = Path("/proc/self/smaps").read_text().partition("large.safetensors")[2]
+        return int(entry.partition("Private_Dirty:")[2].split()[0])  # kB
+
+    assert private_dirty() == 0
+    network.parameters *= 2
+    assert private_dirty() >= network.parameters.nbytes / 1024 - 8
+
+
+def test_arrays_in_another_order_are_copied(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(small(), path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
+    network = load(path, mmap=True)
+    assert not isinstance(network.parameters.base, mmap.mmap)
+    np.testing.assert_array_equal(network.parameters, small().parameters)
+
+
 # ---- Inconsistent files ----------------------------------------------------------------------------------------------
 
 
@@ -337,7 +419,7 @@ DENSE = {"type": "Dense", "n_out": 5}
             lambda d, a: a.update({"0.weight": a["0.weight"].T.copy()}),
             r"the arrays .*0.weight \(4, 5\)",
         ),
-        (lambda d, a: a.update({"2.bias": a["2.bias"].astype(np.float64)}), "inconsistent metadata"),
+        (lambda d, a: a.update({"2.bias": a["2.bias"].astype(np.float64)}), "its parameters are float32 and float64"),
         (lambda d, a: a.update({k: v.astype(np.int32) for k, v in a.items()}), "dtype must be float32 .* got int32"),
         (lambda d, a: a.clear(), "damaged"),
         (lambda d, a: d.pop("loss"), "inconsistent metadata: 'loss'"),

@@ -151,12 +151,16 @@ def _remove_temporary_files_once(directory: Path) -> None:
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file atomically. Raises HandgradError if it cannot be written."""
+def replace_file(path: str | os.PathLike[str], *content: Any) -> None:
+    """Write a file atomically: bytes or contiguous arrays, one after the other.
+
+    Raises HandgradError if it cannot be written.
+    """
     path = Path(path)
     try:
         with replacing(path) as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
     except OSError as error:
         raise HandgradError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -33,7 +33,7 @@ from ..network import Network
 from ..preprocessing import Preprocessing, Standardize
 from ..wrappers import Calibrated, Ensemble, Preprocessed, TestTimeAugmentation
 from .atomic import as_path
-from .safetensors import read_arrays, write_arrays
+from .safetensors import join, read_arrays, write_arrays
 
 TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters have the same name in PyTorch
 COUNT = "num_batches_tracked"
@@ -57,8 +57,18 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     write_arrays(as_path(path), arrays, {"model": description})
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
     """Read a model file.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file.
+    mmap : bool
+        Map the file into memory instead of reading it. Several processes that map the same file share the memory of the
+        weights. A process that trains the model gets its own copy of what it changes; the file does not change. The
+        file may be replaced while it is in use, as `save` does, but it must not be overwritten in place or truncated.
+        Files that another program has written may have another order of the arrays, and are read.
 
     Returns
     -------
@@ -70,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         If the file is not a model file, is damaged, or has a newer format.
     """
     path = as_path(path)
-    arrays, description = read_arrays(path)
+    arrays, description = read_arrays(path, mapped=mmap)
     if "model" not in description:
         raise HandgradError(f"{path} is not a model file: its metadata describes no model")
     return build_model(str(path), arrays, description["model"])
@@ -122,7 +132,7 @@ def _check_known(part: object, known: Mapping[str, type]) -> None:
 
 
 def _arrays(network: Network) -> dict[str, NDArray[Any]]:
-    """The parameters by their names in PyTorch."""
+    """The parameters by their names in PyTorch, in the order of θ."""
     named: dict[str, NDArray[Any]] = {}
     for i, layer in enumerate(network.layers):
         for symbol in layer.parameter_shapes:
@@ -181,19 +191,26 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
     described = sum(math.prod(shape) for layer in layers for shape in layer.parameter_shapes.values())
     if described != sum(value.size for value in parameters):  # before this amount of memory is allocated
         raise HandgradError(f"{what} is damaged: it describes {described:,} parameters")
-    (dtype,) = {value.dtype for value in parameters}
-    network = Network(layers, loss=make_part(LOSS_CLASSES, "loss", description["loss"]), rng=0, dtype=dtype)
-    network.classes, network.image_shape = description["classes"], description["image_shape"]
-    expected = _arrays(network)
-    if {name: value.shape for name, value in arrays.items()} != {name: p.shape for name, p in expected.items()}:
+    expected = {
+        f"{i}.{TORCH_NAME.get(symbol, symbol)}": shape
+        for i, layer in enumerate(layers)
+        for symbol, shape in layer.parameter_shapes.items()
+    }
+    counts = {f"{i}.{COUNT}": () for i, layer in enumerate(layers) if isinstance(layer, BatchNorm)}
+    if {name: value.shape for name, value in arrays.items()} != expected | counts:
         found = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-        raise HandgradError(f"{what} is damaged: it has the arrays {found}: expected those of {network!r}")
-    for name, p in expected.items():
-        p[...] = arrays[name]
-        if not np.isfinite(p).all():
+        raise HandgradError(f"{what} is damaged: it has the arrays {found}: expected those of {layers!r}")
+    dtypes = {str(arrays[name].dtype) for name in expected}
+    if len(dtypes) > 1:
+        raise HandgradError(f"{what} is damaged: its parameters are {' and '.join(sorted(dtypes))}")
+    for name in expected:
+        if not np.isfinite(arrays[name]).all():
             raise HandgradError(f"{what} is damaged: {name} contains NaN or infinity")
-        if name.endswith("running_var") and (p < 0).any():
+        if name.endswith("running_var") and (arrays[name] < 0).any():
             raise HandgradError(f"{what} is damaged: {name} contains a negative variance")
+    loss = make_part(LOSS_CLASSES, "loss", description["loss"])
+    network = Network.from_parameters(layers, join([arrays[name] for name in expected]), loss=loss)
+    network.classes, network.image_shape = description["classes"], description["image_shape"]
     return network
 
 

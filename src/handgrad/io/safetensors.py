@@ -1,20 +1,32 @@
-"""Safetensors files: named arrays, and a JSON description in the metadata. Reading them never executes code."""
+"""Safetensors files: named arrays, and a JSON description in the metadata. Reading them never executes code.
+
+    length of the header (8 bytes), header (JSON: dtype, shape and place of each array), arrays
+
+The format allows any order of the arrays. handgrad writes those of a network in the order of θ, one after the other, so
+that θ is a part of the file that can be mapped into memory. `save_file` of the package safetensors sorts them by name.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import mmap
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import CACHE_LINE, aligned_empty
 from ..errors import HandgradError, optional
 from .atomic import replace_file
 
 FORMAT = 1  # version of the description in the metadata
+TYPES = {"BOOL": "?", "F16": "<f2", "F32": "<f4", "F64": "<f8"} | {
+    f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)
+}
 
 
 @contextlib.contextmanager
@@ -37,29 +49,85 @@ def open_tensors(path: Path) -> Iterator[Any]:
         raise HandgradError(f"{path} {_guess_type(path)}: {error}") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read all arrays and the metadata. Raises HandgradError if the file is invalid."""
+def read_tensors(path: Path, *, mapped: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read all arrays and the metadata.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    mapped : bool
+        Map the file into memory instead of reading it: the arrays are views of it. What is written into them is not
+        written to the file, and takes memory.
+
+    Raises
+    ------
+    HandgradError
+        If the file is invalid.
+    """
     with open_tensors(path) as file:
+        if mapped and sys.byteorder == "little":
+            return _map_tensors(path)
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray[Any]], description: dict[str, Any]) -> None:
-    """Write arrays and their description as a handgrad file, atomically."""
-    safetensors = optional("safetensors.numpy")
-    contiguous = {name: np.asarray(value, order="C") for name, value in arrays.items()}
-    metadata = {"handgrad": json.dumps({"format": FORMAT, **description})}
+def _map_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays of a valid file as views of a private mapping, and the metadata."""
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = 8 + int.from_bytes(memory[:8], "little")
+    header = json.loads(memory[8:start])
+    metadata = header.pop("__metadata__", None) or {}
+    arrays = {}
+    for name, info in header.items():
+        if info["dtype"] not in TYPES:
+            raise TypeError(info["dtype"])
+        arrays[name] = np.ndarray(info["shape"], TYPES[info["dtype"]], memory, start + info["data_offsets"][0])
+    return arrays, metadata
+
+
+def join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return a vector of all elements of arrays of one dtype: a view if they are consecutive in a mapped file."""
+    size, memory = sum(array.size for array in arrays), arrays[0].base
+    begins = [array.ctypes.data for array in arrays]
+    ends = [begin + array.nbytes for begin, array in zip(begins, arrays, strict=True)]
+    is_one = all(array.base is memory for array in arrays) and begins[1:] == ends[:-1]
+    if isinstance(memory, mmap.mmap) and is_one and arrays[0].flags.aligned:
+        return np.ndarray(size, arrays[0].dtype, memory, begins[0] - np.frombuffer(memory, np.uint8).ctypes.data)
+    vector = aligned_empty(size, arrays[0].dtype)
+    return np.concatenate([array.reshape(-1) for array in arrays], out=vector)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
+    """Write arrays and their description as a handgrad file, atomically.
+
+    Arrays of one dtype are written in their order. The first array of floats begins at a cache line.
+    """
     try:
         _check_text(description)
     except UnicodeEncodeError as error:
         raise HandgradError(
             f"cannot write {path}: a name contains a lone surrogate, which is not a character"
         ) from error
-    replace_file(path, safetensors.save(contiguous, metadata))
+    types = {np.dtype(code): name for name, code in TYPES.items()}
+    values = {name: np.asarray(value, value.dtype.newbyteorder("<"), order="C") for name, value in arrays.items()}
+    # Large types first, so that every array is aligned.
+    ordered = sorted(values, key=lambda name: (-values[name].itemsize, values[name].dtype.kind))
+    header: dict[str, Any] = {"__metadata__": {"handgrad": json.dumps({"format": FORMAT, **description})}}
+    begin = 0
+    for name in ordered:
+        value, end = values[name], begin + values[name].nbytes
+        header[name] = {"dtype": types[value.dtype], "shape": value.shape, "data_offsets": [begin, end]}
+        begin = end
+    first = min((header[name]["data_offsets"][0] for name in ordered if values[name].dtype.kind == "f"), default=0)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text) + first) % CACHE_LINE)
+    replace_file(path, len(text).to_bytes(8, "little"), text, *(values[name] for name in ordered))
 
 
-def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read the arrays of a handgrad file and their description."""
-    arrays, metadata = read_tensors(path)
+def read_arrays(path: Path, *, mapped: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read the arrays of a handgrad file and their description. For `mapped` see `read_tensors`."""
+    arrays, metadata = read_tensors(path, mapped=mapped)
     return arrays, parse_description(path, metadata)
 
 
