@@ -82,6 +82,14 @@ def pixels(page, selector: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
 
 
+def wait_until(page, condition) -> None:
+    """Wait until a condition holds, or fail after a minute."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "the condition does not become true"
+        page.wait_for_timeout(20)
+
+
 def train_a_little(page) -> None:
     page.click("#start")
     expect(fact(page, "Validation accuracy")).to_contain_text("%")
@@ -130,10 +138,13 @@ def test_one_finger_draws_and_a_second_one_does_not(lab):
     touch("touchStart", (0.3, 0.5), (0.7, 0.5))
     touch("touchMove", (0.3, 0.8), (0.7, 0.8))
     touch("touchEnd")
-    ink = pixels(page, "#pad")[..., 3] > 0
-    height, width = ink.shape
-    assert ink[int(0.25 * height) : int(0.75 * height), int(0.3 * width)].all()
-    assert not ink[:, int(0.5 * width) :].any()
+    height, width, _ = pixels(page, "#pad").shape
+
+    def drawn() -> bool:
+        return bool(pixels(page, "#pad")[int(0.25 * height) : int(0.75 * height), int(0.3 * width), 3].all())
+
+    wait_until(page, drawn)
+    assert not pixels(page, "#pad")[:, int(0.5 * width) :, 3].any()
 
 
 def test_undo_removes_the_last_stroke(lab, draw):
@@ -238,10 +249,11 @@ def test_slow_motion_limits_the_steps_per_second(lab, server):
     page = lab()
     page.select_option("#speed", "10")
     page.click("#start")
-    expect(fact(page, "Steps")).to_have_text(re.compile("^[4-9]$"))
-    experiment = experiment_of(page, server)
+    expect(fact(page, "Steps")).to_have_text(re.compile("^[1-9][0-9]*$"))
+    (run,) = experiment_of(page, server).runs
+    before = run.step
     page.wait_for_timeout(500)
-    assert experiment.runs[0].step < 100  # full speed: thousands
+    assert run.step - before < 100  # full speed: thousands
     page.reload()
     expect(page.locator("#speed")).to_have_value("10")
     page.select_option("#speed", "")
@@ -254,10 +266,7 @@ def test_the_rate_changes_while_the_network_trains(lab, server):
     expect(fact(page, "Steps")).not_to_have_text("0")
     page.fill("#rate-0", "0.125")
     page.keyboard.press("Enter")
-    until = time.monotonic() + 60
-    while experiment_of(page, server).runs[0].lr != 0.125:
-        assert time.monotonic() < until, "the rate does not change"
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: experiment_of(page, server).runs[0].lr == 0.125)
     expect(page.locator("#start")).to_have_text("Pause")
     assert experiment_of(page, server).runs[0].step > 0
     page.click("#tab-code")
@@ -268,13 +277,12 @@ def test_weights_are_images_that_change(lab, draw):
     page = lab()
     tiles = page.locator(".tile:visible")
     expect(tiles).to_have_count(12)
-    page.wait_for_timeout(300)
+    wait_until(page, lambda: pixels(page, ".tile canvas").any())
     before = pixels(page, ".tile canvas")
     draw(*SEVEN)
     expect(tiles.first).to_have_attribute("aria-label", re.compile(r"Hidden unit 0, activation [0-9.−e]+"))
     train_a_little(page)
-    page.wait_for_timeout(300)
-    assert (pixels(page, ".tile canvas") != before).mean() > 0.2
+    wait_until(page, lambda: (pixels(page, ".tile canvas") != before).mean() > 0.2)
     tiles.first.click()
     expect(page.locator(".unit-detail h3").first).to_have_text("Hidden unit 0")
 
@@ -378,15 +386,10 @@ def test_a_selected_epoch_shows_its_weights_until_the_current_ones_are_wanted(la
     expect(page.locator("output")).to_have_text("after epoch 0")
     page.click("#tab-train")
     expect(page.locator("#past")).to_be_visible()
-    until = time.monotonic() + 60
-    while not np.array_equal(pixels(page, ".tile-picture"), initial):
-        assert time.monotonic() < until, "the weights are not those of epoch 0"
-        page.wait_for_timeout(50)
+    wait_until(page, lambda: np.array_equal(pixels(page, ".tile-picture"), initial))
     page.click("#now")
     expect(page.locator("#past")).to_be_hidden()
-    while np.array_equal(pixels(page, ".tile-picture"), initial):
-        assert time.monotonic() < until, "the weights stay those of epoch 0"
-        page.wait_for_timeout(50)
+    wait_until(page, lambda: not np.array_equal(pixels(page, ".tile-picture"), initial))
 
 
 def test_the_confusion_matrix_works_with_the_keyboard(lab):
@@ -408,13 +411,12 @@ def test_the_boundary_in_the_plane_is_learned_live(lab):
     before = pixels(page, picture)
     page.click("#start")
     expect(page.locator("#start")).to_have_text("Start again")
+    wait_until(page, lambda: (pixels(page, picture) != before).mean() > 0.1)
     page.wait_for_timeout(500)
-    assert (pixels(page, picture) != before).mean() > 0.1
     after = pixels(page, picture)
     page.locator(".plane-view .u-over").first.click(position={"x": 4, "y": 20})
     expect(page.locator("#past")).to_contain_text(re.compile("after epoch [01]"))
-    page.wait_for_timeout(500)
-    assert (pixels(page, picture) != after).mean() > 0.1  # the boundary at the start
+    wait_until(page, lambda: (pixels(page, picture) != after).mean() > 0.1)  # the boundary at the start
     page.click("[data-plane=circles]")
     expect(page.locator("#data-0")).to_have_value("circles")
     page.locator(".plane-view .boundary-card summary").first.click()
@@ -481,8 +483,7 @@ def test_the_settings_are_in_the_address(lab, server):
     expect(page.locator("#activation-0")).to_have_value("tanh")
     expect(page.locator("#activation-0")).to_be_focused()
     page.click("#tab-inside")
-    assert "hidden:8-6" in page.url
-    assert "activation:tanh" in page.url
+    expect(page).to_have_url(re.compile("view=inside&.*hidden:8-6~activation:tanh"))
     address = page.url
     page.goto("about:blank")
     page.evaluate("() => {}")
@@ -574,12 +575,9 @@ def test_a_hidden_page_closes_its_stream(lab, server):
         Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    assert server.lab.streams == 1
+    wait_until(page, lambda: server.lab.streams == 1)  # that of the page of an earlier test may still end
     page.evaluate(hide, True)
-    until = time.monotonic() + 60
-    while server.lab.streams:
-        assert time.monotonic() < until, "the stream stays open"
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: server.lab.streams == 0)
     experiment_of(page, server).command("step")
     page.evaluate(hide, False)
     expect(fact(page, "Steps")).to_have_text("2")
@@ -593,10 +591,7 @@ def test_a_closed_page_pauses_its_run(lab, server, monkeypatch):
     expect(page.locator("#start")).to_have_text("Pause")
     experiment = experiment_of(page, server)
     page.goto("about:blank")
-    until = time.monotonic() + 60
-    while experiment.status != "paused":
-        assert time.monotonic() < until, "the run goes on"
-        page.wait_for_timeout(20)
+    wait_until(page, lambda: experiment.status == "paused")
 
 
 # ---- Teaching, accessibility, security -------------------------------------------------------------------------------
@@ -667,8 +662,7 @@ def test_no_view_is_wider_than_the_screen(lab):
         for width in (360, 768, 3840):
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_timeout(60)
-            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wider <= 0, (view, width)
+            page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_nothing_moves_if_motion_is_reduced(lab, page):

@@ -215,8 +215,8 @@ def bind(port: int) -> tuple[socket.socket, bool]:
 class Server(uvicorn.Server):
     """The server of a lab, which leaves no connection open when it ends.
 
-    uvicorn alone does not close a connection that is accepted while the shutdown begins: it waits for it until the
-    timeout, and leaves its socket to the garbage collector, as that of every answer that takes longer than the timeout.
+    uvicorn alone closes neither a connection that is accepted while the shutdown begins nor one whose client does not
+    read its answer: it waits for them until the timeout, and leaves their sockets to the garbage collector.
     """
 
     def __init__(self, lab: Lab) -> None:
