@@ -359,6 +359,18 @@ def test_rule_13_streams_and_experiments_are_limited_and_closed_tabs_do_not_coun
         again.close()
 
 
+def test_stream_for_which_others_leave_no_place_is_empty(lab, monkeypatch):
+    from handgrad.lab.server import _stream
+    from handgrad.lab.settings import Settings
+
+    async def read() -> list[str]:
+        return [text async for text in _stream(lab, experiment, 0, lambda: False)]
+
+    experiment = lab.create([Settings.from_json(POINTS)])
+    monkeypatch.setattr(lab, "streams", MAX_STREAMS)  # since the check before the answer
+    assert asyncio.run(read()) == []
+
+
 def test_open_stream_ends_with_the_server(lab, running):
     from handgrad.lab.settings import Settings
 

@@ -173,7 +173,7 @@ def _position(request: Request, experiment: Experiment) -> int:
 
 async def _stream(lab: Lab, experiment: Experiment, position: int, stopping: Callable[[], bool]) -> AsyncIterator[str]:
     """The events of an experiment, until it is closed or the server ends."""
-    with lab.streaming(experiment):
+    with contextlib.suppress(BusyError), lab.streaming(experiment):  # busy: others connected in the same moment
         yield "retry: 1000\n\n"
         sent = time.monotonic()
         while not stopping():
