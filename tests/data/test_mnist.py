@@ -410,7 +410,7 @@ def test_fetch_respects_the_timeout(source, serve, bad):
     start = time.monotonic()
     with pytest.raises(MnistNotFoundError):
         mnist.fetch_mnist(source=served_by(source, serve(BAD[bad][0])), timeout=0.1)
-    assert time.monotonic() - start < 3  # generous, because the machine may be busy
+    assert time.monotonic() - start < 15  # without this timeout, 20 s or forever; the machine may be busy
 
 
 @pytest.mark.parametrize("part", DRIPS)
