@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handgrad import Network
 from handgrad import load as load_model
+from handgrad import save as save_model
 from handgrad.data import infinite, load
 from handgrad.data.dataset import FILES
 from handgrad.data.idx import read_idx, write_idx
@@ -186,6 +188,53 @@ def test_predict_writes_the_class_of_every_image(trained, made: Path, tmp_path: 
     assert float(rows[0]["probability"]) == pytest.approx(model.predict_proba(x.x_test[:1]).max(), abs=1e-5)
 
 
+def test_answers_do_not_depend_on_the_number_of_processes(trained, made: Path, tmp_path: Path, invoke) -> None:
+    for kind in ("npy", "csv"):
+        answers = []
+        for workers in (1, 2):
+            out = tmp_path / f"{workers}.{kind}"
+            done = invoke("predict", trained[0], "--data", made / FILES["x_train"], "--out", out, "--workers", workers)
+            assert done == (0, f"4,000 answers in {out}\n", "")
+            answers.append(out.read_bytes())
+        assert answers[0] == answers[1]
+
+
+def test_error_in_one_of_several_processes_is_one_line(made: Path, tmp_path: Path, invoke) -> None:
+    network = Network([784, 30, 10], activation="relu", rng=0)
+    network.parameters *= 1e30
+    save_model(network, tmp_path / "m.safetensors")
+    code, _, error = invoke(
+        *("predict", tmp_path / "m.safetensors", "--data", made / FILES["x_train"], "--out", tmp_path / "a.npy"),
+        *("--workers", 2),
+    )
+    assert (code, "not finite" in error, error.count("\n")) == (2, True, 1), error
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups and sparse files")
+@pytest.mark.parametrize("wait", [0, 2])
+def test_interrupt_ends_all_processes_without_a_file(trained, tmp_path: Path, environment, wait: float) -> None:
+    """Ctrl-C while the processes start, and while they predict."""
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (10**7, 28, 28))
+    command = [sys.executable, "-m", "handgrad", "predict", str(trained[0]), "--data", "x.npy", "--out", "a.npy"]
+    with subprocess.Popen(
+        [*command, "--workers", "2"],
+        cwd=tmp_path,
+        env=environment(tmp_path, {}),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".a.npy*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "handgrad: interrupted\n")
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
 def test_predict_refuses_contradictory_options_and_leaves_no_file(trained, made: Path, tmp_path: Path, invoke) -> None:
     out = tmp_path / "answers.npy"
     for arguments, message in (
@@ -193,6 +242,8 @@ def test_predict_refuses_contradictory_options_and_leaves_no_file(trained, made:
         (["--data", made], "--data and --out belong together"),
         (["image.png", "--data", made, "--out", out], "--data and --out belong together"),
         (["--data", made, "--out", tmp_path / "answers.txt"], "expected a name that ends in .npy or .csv"),
+        (["image.png", "--workers", 2], "--workers needs both"),
+        (["--data", made, "--out", out, "--workers", 0], "workers must be an integer >= 1, got 0"),
         (["--data", tmp_path / "none.npy", "--out", out], "there is no data set"),
         (["--data", made / FILES["y_train"], "--out", out], "is not a data set that handgrad reads"),
     ):

@@ -75,10 +75,23 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     help="With --data: write the class indices to an .npy file, or the names of the classes and their probabilities to "
     "a .csv file.",
 )
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="With --data: number of processes, one for each core for example, which share the memory of the model.  "
+    "[default: 1]",
+)
 @click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write the prepared digits to a PNG file.")
 @json_option
 def predict(
-    model: Path, images: tuple[Path, ...], data: str | None, out: Path | None, show: Path | None, as_json: bool
+    model: Path,
+    images: tuple[Path, ...],
+    data: str | None,
+    out: Path | None,
+    workers: int | None,
+    show: Path | None,
+    as_json: bool,
 ) -> None:
     """Predict the digits in image files, or the classes of all examples of a data set.
 
@@ -91,14 +104,14 @@ def predict(
     \b
     Examples:
       handgrad predict runs/quick photo.jpg
-      handgrad predict runs/quick --data images.npy --out answers.npy
+      handgrad predict runs/quick --data images.npy --out answers.npy --workers 4
     """  # noqa: D301 (click needs the backspace)
-    classifier = _load_classifier(model)
-    if data is not None or out is not None:
+    if data is not None or out is not None or workers is not None:
         if data is None or out is None or images or show is not None:
-            raise HandgradError("--data and --out belong together, and exclude IMAGE and --show")
-        _predict_all(classifier, data, out, as_json)
+            raise HandgradError("--data and --out belong together, and exclude IMAGE and --show; --workers needs both")
+        _predict_all(model, data, out, 1 if workers is None else workers, as_json)
         return
+    classifier = _load_classifier(model)
     if not images:
         raise HandgradError("no image to predict: expected an IMAGE, or --data with --out")
     if classifier.image_shape is None:
@@ -139,16 +152,18 @@ def predict(
         raise SystemExit(2)
 
 
-def _predict_all(classifier: Model, data: str, out: Path, as_json: bool) -> None:
+def _predict_all(path: Path, data: str, out: Path, workers: int, as_json: bool) -> None:
     """Write the classes of all examples of a data set to a file."""
-    from ..data.answers import read_examples, write_answers
+    from ..data.answers import Processes, read_examples, write_answers
+
+    classifier = _load_classifier(path, mmap=workers > 1)
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
     x = read_examples(data)
     bar = optional("tqdm").tqdm(total=len(x), unit=" images", unit_scale=True, leave=False, disable=None)
     with bar:
-        counts = write_answers(classifier, x, out, bar.update)
+        counts = write_answers(classifier, x, out, bar.update, Processes(workers, path, data))
     if as_json:
         echo(
             encode_json(
@@ -322,9 +337,9 @@ def _data_of(path: Path, model: Model) -> str:
     return "mnist"
 
 
-def _load_classifier(path: Path) -> Model:
+def _load_classifier(path: Path, *, mmap: bool = False) -> Model:
     """Load a model. Raises HandgradError if it is a regression."""
-    model: Model = load_model(path)
+    model: Model = load_model(path, mmap=mmap)
     if not model.loss.is_classification:
         raise HandgradError(f"{path} is a regression model with the loss {model.loss!r}: expected a classifier")
     return model

@@ -1,22 +1,32 @@
-"""Predictions for any number of examples: read from files, predicted and written one block at a time."""
+"""Predictions for any number of examples: read from files, predicted and written one block at a time.
+
+With several processes, each of them opens the data and maps the model file into memory, so that they share the memory
+of the weights, and of the data if it is in a file that is read in blocks. Processes receive the number of a block and
+return its answers, which the main process writes in order: one byte for each image in an .npy file.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import as_array
+from ..arrays import as_array, check_int
+from ..blas import one_blas_thread
 from ..errors import HandgradError
 from ..io.atomic import as_path, replacing
+from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..training import prefetch
 from .idx import decompress, parse_idx, read_bytes
 from .mapped import open_images
+from .processes import run
 from .stream import FileRows
 
 BLOCK_ROWS = 2048  # 1.6 MB of 28x28 pixels
@@ -46,8 +56,20 @@ def read_examples(data: str) -> Any:
     return load(data).x_test
 
 
+class Processes(NamedTuple):
+    """A number of processes, and the model file and the data that each of them opens."""
+
+    workers: int
+    model: Path
+    data: str  # as for `read_examples`
+
+
 def write_answers(
-    model: Model, x: Any, path: Path, progress: Callable[[int], object] = lambda count: None
+    model: Model,
+    x: Any,
+    path: Path,
+    progress: Callable[[int], object] = lambda count: None,
+    processes: Processes | None = None,
 ) -> list[int]:
     """Write the predicted class of each example to a file, atomically.
 
@@ -62,6 +84,8 @@ def write_answers(
         indices, uint8 for up to 256 classes.
     progress : callable
         Called with the number of examples that were predicted since the last call.
+    processes : Processes, optional
+        Several processes that open the files of `model` and `x`, with one BLAS thread each. By default, this process.
 
     Returns
     -------
@@ -70,36 +94,81 @@ def write_answers(
     """
     x = model.check_inputs(x)
     counts = np.zeros(model.n_classes, np.int64)
-    names = [_quoted(name) for name in model.classes]
-
-    def read(number: int) -> NDArray[Any]:
-        return as_array("x", x[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS])
-
+    as_csv = path.suffix == ".csv"
     try:
-        with replacing(path) as file:
-            if path.suffix == ".csv":
+        with replacing(path) as file, _answers(model, x, as_csv, processes) as answers:
+            if as_csv:
                 file.write(b"index,class,probability\n")
             else:
-                dtype = np.dtype(np.uint8 if len(counts) <= 256 else np.int32)
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(x),)}
+                descr = np.lib.format.dtype_to_descr(_index_dtype(model))
+                header = {"descr": descr, "fortran_order": False, "shape": (len(x),)}
                 np.lib.format.write_array_header_1_0(file, header)
-            first = 0
-            for block in prefetch(read, -(-len(x) // BLOCK_ROWS)):
-                if path.suffix == ".csv":
-                    p = binary_to_two_columns(model.predict_proba(block))
-                    k = p.argmax(axis=1)
-                    best = p[np.arange(len(p)), k]
-                    lines = (f"{first + i},{names[j]},{q:.6f}\n" for i, (j, q) in enumerate(zip(k, best, strict=True)))
-                    file.write("".join(lines).encode())
-                else:
-                    k = model.predict(block)
-                    file.write(k.astype(dtype).tobytes())
-                counts += np.bincount(k, minlength=len(counts))
-                first += len(block)
-                progress(len(block))
+            for content, found in answers:
+                file.write(content)
+                counts += found
+                progress(int(found.sum()))
     except OSError as error:
         raise HandgradError(f"cannot write {path}: {error.strerror or error}") from error
     return [int(count) for count in counts]
+
+
+Answers = tuple[bytes, NDArray[np.int64]]  # a part of the file, and how often each class was predicted in it
+
+
+@contextmanager
+def _answers(model: Model, x: Any, as_csv: bool, processes: Processes | None) -> Iterator[Iterator[Answers]]:
+    """The answers of each block, from this process or from several."""
+    numbers = range(-(-len(x) // BLOCK_ROWS))
+    if processes is not None and min(check_int("workers", processes.workers, 1), len(numbers)) > 1:
+        with run(_ProcessAnswers(processes, as_csv), numbers, processes.workers) as answers:
+            yield answers
+        return
+    own = _BlockAnswers(model, x, as_csv)
+    yield (own.answer(number, block) for number, block in enumerate(prefetch(own.read, len(numbers))))
+
+
+class _BlockAnswers:
+    """Reads blocks of examples and predicts their classes."""
+
+    def __init__(self, model: Model, x: Any, as_csv: bool) -> None:
+        self.model, self.x, self.as_csv = model, x, as_csv
+        self.names, self.dtype = [_quoted(name) for name in model.classes], _index_dtype(model)
+
+    def read(self, number: int) -> NDArray[Any]:
+        return as_array("x", self.x[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS])
+
+    def answer(self, number: int, block: NDArray[Any]) -> Answers:
+        if self.as_csv:
+            p = binary_to_two_columns(self.model.predict_proba(block))
+            k = p.argmax(axis=1)
+            best, first = p[np.arange(len(p)), k], number * BLOCK_ROWS
+            lines = (f"{first + i},{self.names[j]},{q:.6f}\n" for i, (j, q) in enumerate(zip(k, best, strict=True)))
+            content = "".join(lines).encode()
+        else:
+            k = self.model.predict(block)
+            content = k.astype(self.dtype).tobytes()
+        return content, np.bincount(k, minlength=self.model.n_classes)
+
+
+class _ProcessAnswers:
+    """Answers blocks in a process of its own, which opens the model and the examples at its first block."""
+
+    def __init__(self, processes: Processes, as_csv: bool) -> None:
+        self.files, self.as_csv = processes, as_csv
+
+    @functools.cached_property
+    def opened(self) -> _BlockAnswers:
+        model = load_model(self.files.model, mmap=True)
+        return _BlockAnswers(model, model.check_inputs(read_examples(self.files.data)), self.as_csv)
+
+    def __call__(self, number: int) -> Answers:
+        with one_blas_thread():
+            return self.opened.answer(number, self.opened.read(number))
+
+
+def _index_dtype(model: Model) -> np.dtype[Any]:
+    """The dtype of class indices in an .npy file."""
+    return np.dtype(np.uint8 if model.n_classes <= 256 else np.int32)
 
 
 def _quoted(name: str) -> str:

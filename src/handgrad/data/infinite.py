@@ -10,15 +10,10 @@ Loosli, Canu and Bottou (2007), Training invariant support vector machines using
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import shutil
-import signal
 import struct
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +27,7 @@ from ..images.augmentation import Augmentation
 from ..io.atomic import replacing
 from .dataset import FILES, Dataset, validation_size
 from .idx import encode_idx
+from .processes import run
 
 HELD_OUT = 10_000  # digits at the end of the training files, for validation
 COPY_ROWS = 1000  # copies that have a random generator in common
@@ -101,8 +97,9 @@ def make_copies(
         file.flush()
         progress(held)
         job = _Job(x[:sources], copies, seed, file.name, start)
-        for done in _run(job, [rows.start for rows in row_blocks(copies, TASK_ROWS)], workers):
-            progress(done)
+        with run(job, [rows.start for rows in row_blocks(copies, TASK_ROWS)], workers) as counts:
+            for done in counts:
+                progress(done)
 
 
 def shuffle_files(
@@ -232,7 +229,7 @@ class _Job:
         in_pixels = {name: STRENGTHS[name] * pixel for name in ("shift", "elastic", "smoothness")}
         self.augment = Augmentation(height, width, **(STRENGTHS | in_pixels))
 
-    def write(self, first: int) -> int:
+    def __call__(self, first: int) -> int:
         """Write TASK_ROWS copies from number `first` on. Returns how many were written."""
         last = min(first + TASK_ROWS, self.count)
         with open(self.path, "r+b", buffering=0) as file, one_blas_thread():  # the same bits for any number of threads
@@ -249,43 +246,3 @@ class _Job:
         self.augment(digits, np.random.default_rng([self.seed, first // COPY_ROWS]), floats)
         copies = np.rint(floats * 255).astype(np.uint8).reshape(digits.shape)
         return np.where((numbers < len(self.x))[:, None, None], digits, copies)
-
-
-_job: _Job | None = None  # of a worker process
-
-
-def _prepare(job: _Job) -> None:
-    """Prepare a worker process: it leaves interrupts to the main process, and ends with it."""
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _write(first: int) -> int:
-    assert _job is not None  # set by _prepare
-    return _job.write(first)
-
-
-def _run(job: _Job, firsts: list[int], workers: int) -> Iterator[int]:
-    """Write all copies, and yield how many a task has written."""
-    if min(workers, len(firsts)) == 1:
-        yield from map(job.write, firsts)
-        return
-    context = multiprocessing.get_context("spawn")
-    executor: Executor = ProcessPoolExecutor(min(workers, len(firsts)), context, _prepare, (job,))
-    try:
-        waiting: set[Future[int]] = {executor.submit(_write, first) for first in firsts}
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
