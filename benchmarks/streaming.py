@@ -1,7 +1,7 @@
 """Data larger than memory: memory and speed of a training and of predictions on files, compared with arrays.
 
     python -m benchmarks.streaming --data DIR [--repeats 5]
-    python -m benchmarks.streaming --data DIR --accuracy     what a large training set buys in accuracy (long)
+    python -m benchmarks.streaming --data DIR --part accuracy     what a large training set buys in accuracy (long)
     python -m benchmarks.streaming --data DIR --quick        few rows, without writing anything
 
 DIR is a data set that `handgrad data make` has written. Everything runs on one thread.
@@ -10,6 +10,8 @@ memory     a new process trains 784-10 for one epoch on the first rows of the fi
            largest memory; of memory-mapped rows without the pages of the file, which the system takes back
 speed      epochs on an array in memory, on memory-mapped rows, on blocks, and on blocks of a file that is not in the
            page cache, alternating; seconds relative to those of the array before it
+share      processes predict with 784-4096-4096-10 at the same time, with their own copies of the weights or with the
+           file mapped into memory: the sum of their memory, in which shared pages count once (PSS, on Linux)
 predict    examples per second and core, also of onnxruntime, if it is installed, on the same model and the same pixels
 
 Writes streaming.json and streaming.md to benchmarks/results.
@@ -37,6 +39,8 @@ from handgrad.blas import one_blas_thread
 from handgrad.data import load
 from handgrad.data.answers import write_answers
 from handgrad.data.stream import FileRows
+from handgrad.io.models import load as load_model
+from handgrad.io.models import save as save_model
 from handgrad.schedules import SCHEDULES
 from handgrad.training import Callback
 
@@ -45,6 +49,7 @@ from .tables import RESULTS, about, machine, save, save_json, table
 NETWORKS = {"784-30-10": ([784, 30, 10], 10), "784-512-512-10": ([784, 512, 512, 10], 128)}  # and the batch size
 ROWS = {"784-30-10": 150_000, "784-512-512-10": 20_000}  # of an epoch of the speed test
 COUNTS = (60_000, 1_000_000, 8_100_000)
+LARGE = [784, 4096, 4096, 10]  # 80 MB
 
 
 def network(sizes: list[int]) -> Network:
@@ -114,6 +119,50 @@ def memory(directory: Path, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
             results.setdefault(what, {})[str(count)] = json.loads(done.stdout)
             print(what, count, done.stdout.strip(), flush=True)
     return results
+
+
+def hold(model: Path, how: str, directory: Path) -> None:
+    """Load a model, predict with it, print the seconds of both, and wait for the end of stdin."""
+    x = load(directory, shuffle="blocks").x_test[:2048]
+    seconds = min(timed(lambda: load_model(model, mmap=how == "mapped"))[0] for _ in range(5))
+    net = load_model(model, mmap=how == "mapped")
+    with one_blas_thread():
+        print(json.dumps({"load": seconds, "predict": timed(lambda: net.predict(x))[0]}), flush=True)
+    sys.stdin.read()
+
+
+def sharing(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return the memory of 1 and 4 processes that use the same large model, and the seconds to load it."""
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        model = Path(place) / "model.safetensors"
+        save_model(network(LARGE), model)
+        for how in ("copied", "mapped"):
+            for count in (1, 4):
+                command = [sys.executable, "-m", "benchmarks.streaming", "--data", str(directory), "--hold", model, how]
+                processes = [
+                    subprocess.Popen(
+                        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+                    )
+                    for _ in range(count)
+                ]
+                seconds = [json.loads(process.stdout.readline()) for process in processes if process.stdout]
+                sizes = [memory_of(process.pid) for process in processes]
+                for process in processes:
+                    process.communicate()
+                results.setdefault(how, {})[str(count)] = {
+                    "seconds": seconds,
+                    "rss": [size["Rss"] for size in sizes],
+                    "pss": sum(size["Pss"] for size in sizes),
+                }
+                print(how, count, results[how][str(count)], flush=True)
+    return results
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Return the memory of a process in bytes: Rss, and Pss, in which a page that n processes share counts 1 / n."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(size.split()[0]) * 1024 for name, size in (line.split(":") for line in lines)}
 
 
 # ---- Speed -----------------------------------------------------------------------------------------------------------
@@ -268,6 +317,20 @@ def report(results: dict[str, Any]) -> str:
             "784-10, batch size 1,000, one epoch, with Python and NumPy. Mapped rows: without the pages of the file.",
             "",
         ]
+    if "share" in results:
+        lines += ["## Memory of processes that use the same model", ""]
+        of = results["share"]
+        cells = [
+            [count, *(f"{of[how][count]['pss'] / 1e6:.0f}" for how in ("copied", "mapped"))] for count in of["copied"]
+        ]
+        lines += [table(("processes", "own copies, MB", "mapped file, MB"), cells), ""]
+        loading = (f"{how} {1000 * of[how]['1']['seconds'][0]['load']:.0f} ms" for how in ("copied", "mapped"))
+        lines += [
+            "784-4096-4096-10, a file of 80 MB, with Python and NumPy, after a prediction of 2,048 images: sum over "
+            "the processes, in which shared pages count once (PSS). "
+            f"Fastest of 5 loads in one process: {', '.join(loading)}.",
+            "",
+        ]
     if "speed" in results:
         lines += ["## Seconds of an epoch, relative to an array in memory", ""]
         head = ("network", "examples", "array, CPU s", "mapped rows", "blocks", "blocks, not in the page cache")
@@ -325,22 +388,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="directory that handgrad data make has written")
     parser.add_argument("--repeats", type=int, default=5, help="number of repetitions (default: 5)")
     parser.add_argument("--quick", action="store_true", help="few rows, one repetition, write nothing")
-    parser.add_argument("--part", choices=("memory", "speed", "predict", "accuracy"), action="append")
+    parser.add_argument("--part", choices=("memory", "share", "speed", "predict", "accuracy"), action="append")
     parser.add_argument("--rows", type=int, default=2_000_000, help="examples of the test of accuracy")
     parser.add_argument("--hidden", type=int, default=256, help="width of the layers of the test of accuracy")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--hold", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.run:
         run_here(options.run[0], int(options.run[1]), options.data)
         return 0
+    if options.hold:
+        hold(Path(options.hold[0]), options.hold[1], options.data)
+        return 0
     share, repeats = (0.1, 1) if options.quick else (1.0, options.repeats)
     total = len(load(options.data, shuffle="blocks").x_train)
-    parts = options.part or ["memory", "speed", "predict"]
+    parts = options.part or ["memory", "share", "speed", "predict"]
     path = RESULTS / "streaming.json"
     results = json.loads(path.read_text()) if path.exists() and options.part else {}
     results["machine"] = machine()
     if "memory" in parts:
         results["memory"] = memory(options.data, [c for c in COUNTS[: 1 if options.quick else None] if c <= total])
+    if "share" in parts:
+        results["share"] = sharing(options.data)
     if "speed" in parts:
         results["rows"] = {name: int(count * share) for name, count in ROWS.items()}
         results["speed"] = speed(options.data, repeats, share)
