@@ -289,10 +289,9 @@ def _check_pixels(x: NDArray[Any]) -> NDArray[Any]:
 def as_floats(x: NDArray[Any], out: Array) -> Array:
     """Write checked inputs into the float buffer `out` (count, n_in). Integer pixels are divided by 255."""
     rows = np.asarray(x).reshape(out.shape)  # reads the examples of Rows
+    np.copyto(out, rows, casting="unsafe")
     if x.ndim == 3 and x.dtype == np.uint8:
-        np.multiply(rows, PIXEL, out=out, dtype=out.dtype)
-    else:
-        np.copyto(out, rows, casting="unsafe")
+        np.multiply(out, PIXEL, out, dtype=out.dtype)
     return out
 
 

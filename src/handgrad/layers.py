@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike
 from .arrays import Array, Rngs, check_fraction, check_int, check_positive, layer_buffer
 from .errors import Misnamed, check_name
 from .initializers import INITIALIZERS
+from .products import Product, plain_product, product_of_rows, product_over_batch
 
 # Constants as zero-dimensional arrays, exact in float32 and float64. NumPy converts a Python number at every call. The
 # conversion takes 0.3 us, as long as the rest of a call on a small batch, seven times in a step of 784-30-10.
@@ -144,7 +145,13 @@ class Dense(Layer):
     b: Array
     dW: Array
     db: Array
-    workspace = ("x", "z", "dx", "ones", "z_product", "dx_product")
+    dz: Array | None
+    dz_T: Array
+    W_T: Array
+    z_product: Product
+    dx_product: Product
+    dW_product: Product
+    workspace = ("x", "z", "dz", "dz_T", "dx", "ones", "W_T", "z_product", "dx_product", "dW_product")
     weight = Misnamed("the weights are layer.W; set them with layer.W[...] = values")
     weights, kernel = Misnamed(weight.hint), Misnamed(weight.hint)
     bias = Misnamed("the biases are layer.b; set them with layer.b[...] = values")
@@ -156,23 +163,27 @@ class Dense(Layer):
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        return self.infer(x)
+        z = self.z_product(x, self.W_T, self.z)  # z = x Wᵀ
+        z += self.b  #                                 + b
+        return z
 
     def infer(self, x: Array) -> Array:
-        self.z_product(x, self.W.T, out=self.z)  # z = x Wᵀ
-        self.z += self.b  #                            + b
-        return self.z
+        z = self.z_product(x, self.W_T, self.z)
+        z += self.b
+        return z
 
     def backward(self, dz: Array) -> Array:
         self.backward_parameters(dz)
         return self.backward_input(dz)
 
     def backward_parameters(self, dz: Array) -> None:
-        np.dot(dz.T, self.x, out=self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
-        np.dot(self.ones, dz, out=self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
+        if dz is not self.dz:  # it is the same buffer in every step
+            self.dz, self.dz_T = dz, dz.T
+        self.dW_product(self.dz_T, self.x, self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
+        np.dot(self.ones, dz, self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
 
     def backward_input(self, dz: Array) -> Array:
-        return self.dx_product(dz, self.W, out=self.dx)  # dL/dx = dz W
+        return self.dx_product(dz, self.W, self.dx)  # dL/dx = dz W
 
     def width(self, n_in: int) -> int:
         return self.n_out
@@ -184,9 +195,10 @@ class Dense(Layer):
         self.z = layer_buffer(batch, self.n_out, dtype)
         self.dx = layer_buffer(batch, self.n_in, dtype)
         self.ones = np.ones(batch, dtype)
-        # np.dot starts 0.4 us sooner than np.matmul, but only writes C-contiguous output.
-        self.z_product = np.dot if self.z.flags.c_contiguous else np.matmul
-        self.dx_product = np.dot if self.dx.flags.c_contiguous else np.matmul
+        self.dz, self.W_T = None, self.W.T
+        self.z_product = product_of_rows(self.z, n_in)
+        self.dx_product = plain_product(self.dx)
+        self.dW_product = product_over_batch(self.dW, batch)
 
     def config(self) -> dict[str, Any]:
         return {"n_in": self.n_in, "n_out": self.n_out, "init": self.init}
@@ -225,10 +237,10 @@ class Sigmoid(_Activation):
     """
 
     def forward(self, z: Array) -> Array:
-        return sigmoid(z, out=self.a)
+        return sigmoid(z, self.a)
 
     def backward(self, da: Array) -> Array:
-        dz = np.subtract(ONE, self.a, out=self.dz)
+        dz = np.subtract(ONE, self.a, self.dz)
         dz *= self.a  # da/dz = a (1 - a)
         dz *= da
         return dz
@@ -309,7 +321,7 @@ class Softplus(_Activation):
     """
 
     def forward(self, z: Array) -> Array:
-        return np.logaddexp(0, z, out=self.a)
+        return softplus(z, self.a)
 
     def backward(self, da: Array) -> Array:
         dz = np.negative(self.a, out=self.dz)
@@ -486,10 +498,23 @@ class SELU(_Activation):
 
 def sigmoid(z: Array, out: Array | None = None) -> Array:
     """Compute σ(z) = (1 + tanh(z / 2)) / 2, a form without division and without an exponential that overflows."""
-    a = np.multiply(z, HALF, out=out)
-    np.tanh(a, out=a)
+    a = np.multiply(z, HALF, out)  # out as the third argument saves 0.05 us
+    np.tanh(a, a)
     a *= HALF
     a += HALF
+    return a
+
+
+def softplus(z: Array, out: Array | None = None) -> Array:
+    """Compute ln(1 + eᶻ) = max(z, 0) + ln(1 + e^-|z|), whose exponential does not overflow.
+
+    It takes a fifth of the time of np.logaddexp(0, z) in float32.
+    """
+    a: Array = np.abs(z, out)
+    np.negative(a, a)
+    np.exp(a, a)
+    np.log1p(a, a)
+    a += np.maximum(z, ZERO)
     return a
 
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Array, Labels, as_array, check_fraction, check_int, check_labels, check_positive, layer_buffer
 from .errors import HandgradError, KnownAttributes, unknown
-from .layers import sigmoid
+from .layers import sigmoid, softplus
 
 LABEL_TOLERANCE = 1e-3  # how far soft labels may be outside [0, 1], and the sum of a row from 1
 
@@ -149,11 +149,11 @@ class BinaryCrossEntropy(ClassificationLoss):
     output_activation = "sigmoid"
 
     def per_example(self, z: Array, t: Array) -> Array:
-        losses: Array = (np.logaddexp(0, z) - t * z).sum(axis=1)  # softplus(z) = ln(e⁰ + eᶻ)
+        losses: Array = (softplus(z) - t * z).sum(axis=1)
         return losses
 
     def backward(self, z: Array, t: Array, weight: float | Array) -> Array:
-        dz = sigmoid(z, out=self.dz)  # dL/dz = a - t, because da/dz = a (1 - a) cancels
+        dz = sigmoid(z, self.dz)  # dL/dz = a - t, because da/dz = a (1 - a) cancels
         dz -= t
         dz *= weight
         return dz

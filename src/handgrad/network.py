@@ -273,8 +273,10 @@ class Network(Model):
 
     def forward(self, x: Array) -> Array:
         """Compute the logits z (batch, n_out) of x (batch, n_in), in training mode. The next call overwrites z."""
-        self._allocate_buffers(len(x))
-        x = np.asarray(x, self.dtype)
+        if len(x) != self._batch:
+            self._allocate_buffers(len(x))
+        if x.dtype is not self.dtype:
+            x = np.asarray(x, self.dtype)
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -282,7 +284,7 @@ class Network(Model):
     def backward(self, dz: Array) -> None:
         """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed."""
         self.gradient_scale = 1.0
-        for layer in self.layers[: self._first : -1]:
+        for layer in self._after_first:
             dz = layer.backward(dz)
         self.layers[self._first].backward_parameters(dz)
 
@@ -306,10 +308,7 @@ class Network(Model):
             The logits. The next call overwrites them.
         """
         z = self.forward(x)
-        if weight is None:
-            weight = self._mean
-        if scale != 1:
-            weight = scale / len(t) if weight is self._mean else scale * weight
+        weight = self._mean(scale) if weight is None else scale * weight
         self.backward(self._loss.backward(z, t, weight))
         self.gradient_scale = scale
         return z
@@ -327,7 +326,7 @@ class Network(Model):
     def input_gradient(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
         """Compute dx (batch, n_in), the gradient of Σᵢ weightᵢ Lᵢ with respect to the inputs, without dθ."""
         z = self.forward(x)
-        return self.backward_input(self._loss.backward(z, t, self._mean if weight is None else weight))
+        return self.backward_input(self._loss.backward(z, t, self._mean(1.0) if weight is None else weight))
 
     def _allocate_buffers(self, batch: int) -> None:
         """Allocate the buffers of all layers for a batch size, unless they are allocated."""
@@ -338,7 +337,13 @@ class Network(Model):
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
         self._loss.allocate(batch, width, self.dtype)
-        self._batch, self._mean = batch, np.array(1 / max(batch, 1), self.dtype)
+        self._batch, self._weight_scale, self._after_first = batch, 0.0, self.layers[: self._first : -1]
+
+    def _mean(self, scale: float) -> Array:
+        """The weight of each example, scale / batch: an array, because NumPy converts a number at every call."""
+        if scale != self._weight_scale:
+            self._weight, self._weight_scale = np.array(scale / self._batch, self.dtype), scale
+        return self._weight
 
     # ---- Inference ---------------------------------------------------------------------------------------------------
 
@@ -458,7 +463,7 @@ class Network(Model):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the gradient. Layers and the loss leave out their views and buffers themselves."""
-        return {k: v for k, v in vars(self).items() if k not in ("gradient_buffer", "_mean", "_replicas")}
+        return {k: v for k, v in vars(self).items() if k not in ("gradient_buffer", "_weight", "_replicas")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copied or unpickled network: create the views, which copies do not have."""

@@ -1,0 +1,74 @@
+"""Matrix products in one call and in pieces: the same values, and pieces only where BLAS has kernels for them."""
+
+import numpy as np
+import pytest
+
+from handgrad import SGD, Network, products
+from handgrad.arrays import layer_buffer
+from handgrad.layers import Dense
+from handgrad.products import SMALL, SMALL_OUTPUT, plain_product, product_of_rows, product_over_batch
+
+SHAPES = [(10, 784, 30), (64, 784, 30), (64, 784, 33), (1, 784, 1500), (128, 784, 30), (32, 900, 100), (64, 20, 1000)]
+
+
+@pytest.fixture(params=[False, True], ids=["one call", "pieces"])
+def small_kernels(request, monkeypatch):
+    """Whether the processor counts as one whose BLAS multiplies small matrices faster."""
+    monkeypatch.setattr(products, "has_small_kernels", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize(("batch", "n_in", "n_out"), SHAPES)
+def test_products_are_those_of_numpy(small_kernels, batch, n_in, n_out):
+    rng = np.random.default_rng(0)
+    x, W, dz = (
+        rng.standard_normal((batch, n_in)),
+        rng.standard_normal((n_out, n_in)),
+        rng.standard_normal((batch, n_out)),
+    )
+    z, dW = layer_buffer(batch, n_out, float), np.empty((n_out, n_in))
+    assert product_of_rows(z, n_in)(x, W.T, z) is z
+    np.testing.assert_allclose(z, x @ W.T, rtol=0, atol=1e-11)
+    product_over_batch(dW, batch)(dz.T, x, dW)
+    np.testing.assert_allclose(dW, dz.T @ x, rtol=0, atol=1e-11)
+
+
+def test_pieces_are_small_enough_for_the_kernels(monkeypatch):
+    monkeypatch.setattr(products, "has_small_kernels", lambda: True)
+    sizes = []
+
+    def record(a, b, out):
+        sizes.append((a.shape[0] * a.shape[1] * b.shape[1], out.size))
+        return out
+
+    monkeypatch.setattr(products.np, "matmul", record)
+    monkeypatch.setattr(products.np, "dot", record)
+    x, W = np.ones((64, 784), np.float32), np.ones((30, 784), np.float32)
+    z, dW = layer_buffer(64, 30, np.float32), np.empty((30, 784), np.float32)
+    product_of_rows(z, 784)(x, W.T, z)
+    assert len(sizes) == 2
+    assert max(area for _, area in sizes) <= SMALL_OUTPUT
+    product_over_batch(dW, 64)(np.ones((64, 30), np.float32).T, x, dW)
+    assert max(count for count, _ in sizes) <= SMALL
+    assert sum(area for _, area in sizes) == z.size + dW.size
+
+
+def test_column_major_output_needs_matmul():
+    assert plain_product(np.empty((3, 4))) is np.dot
+    assert plain_product(np.empty((3, 4), order="F")) is np.matmul
+
+
+def test_training_in_pieces_gives_the_same_network(monkeypatch):
+    rng = np.random.default_rng(1)
+    x, t = rng.random((64, 784), np.float32), np.eye(10, dtype=np.float32)[rng.integers(0, 10, 64)]
+    trained = []
+    for pieces in (False, True):
+        monkeypatch.setattr(products, "has_small_kernels", lambda pieces=pieces: pieces)
+        network = Network([784, 30, 10], rng=0)
+        for _ in range(3):
+            SGD(0.5).train_step(network, x, t, 0.5)
+        trained.append(network.parameters)
+        layer = network.layers[0]
+        assert isinstance(layer, Dense)
+        assert (layer.z_product is np.matmul) != pieces
+    np.testing.assert_allclose(*trained, rtol=0, atol=1e-5)
