@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records detector bench bench-quick bench-scale fuzz clean
+.PHONY: train lab test test-peers lint docs docs-screenshots reproduce reproduce-long records detector bench bench-quick bench-scale bench-streaming bench-images fuzz clean
 
 train: .venv/app
 	$(BIN)/handgrad train --recipe post
@@ -63,7 +63,8 @@ records: .venv/peers
 detector: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m records.detector
 
-# Compare the speed with PyTorch, JAX, Keras and scikit-learn (22 minutes), and read photographs (4). Keep the machine idle.
+# Compare the speed with PyTorch, JAX, Keras and scikit-learn (22 minutes), read photographs (4), and measure what the page
+# of the lab costs. Keep the machine idle.
 bench: .venv/peers
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.resources
@@ -73,6 +74,7 @@ bench: .venv/peers
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.estimators
 	$(BIN)/python -m benchmarks.photos
+	$(BIN)/python -m benchmarks.lab --rounds 3
 
 # Measure the inputs of the scaling model, and compare it with trainings on 1, 2 and 4 ranks: 10 minutes. The emulated
 # hosts need root and iproute2, and are skipped without them. Keep the machine idle, or add SCALE=--high-priority as root.
@@ -81,7 +83,23 @@ SCALE ?=
 bench-scale: .venv/peers
 	$(BIN)/python -m benchmarks.scaling_model $(SCALE)
 	$(BIN)/python -m benchmarks.scaling --only ranks $(SCALE)
+	$(BIN)/python -m benchmarks.processes
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.large_batch
+
+# Measure training and predictions on data larger than memory. The first time, 8,100,000 images (6.35 GB) are written to
+# INFINITE; COUNT=1000000 makes fewer.
+INFINITE ?= build/infinite
+COUNT ?= 8100000
+
+bench-streaming: .venv/peers
+	test -e $(INFINITE)/train-images-idx3-ubyte || $(BIN)/handgrad data make --count $(COUNT) --out $(INFINITE) --workers 2
+	$(BIN)/python -m benchmarks.streaming --data $(INFINITE)
+	$(BIN)/python -m benchmarks.streaming --data $(INFINITE) --part accuracy --rows 1000000
+
+# Compare the segmentation of photographs with OpenCV and scikit-image, which are installed first.
+bench-images: .venv/dev
+	$(PIP) opencv-python-headless scikit-image
+	OPENBLAS_NUM_THREADS=1 OPENCV_FOR_THREADS_NUM=1 $(BIN)/python -m benchmarks.image_libraries --digits 20
 
 # The comparison of training steps in its short form: about a minute. It writes no results.
 bench-quick: .venv/peers
