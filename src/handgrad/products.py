@@ -9,9 +9,9 @@ are multiplied, as in x Wᵀ. A larger product is therefore computed in pieces t
 core:
 
     product                        in one call    in pieces
-    64 x 784 x 30, x Wᵀ                  55 us        28 us
-    64 x 784 x 30, dzᵀ x                 41 us        29 us
-    64 x 784 x 100, x Wᵀ                122 us        93 us
+    64 x 784 x 30, x Wᵀ                  56 us        30 us
+    64 x 784 x 30, dzᵀ x                 35 us        31 us
+    64 x 784 x 100, x Wᵀ                122 us       100 us
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Product = Callable[[Array, Array, Array], Array]
 
 SMALL = 1_000_000
 SMALL_OUTPUT = 1_200
-SPLIT_UP_TO = 6_000_000  # multiplications; above, a second thread or one call is faster
+# Multiplications up to which the products are split. With a larger one, BLAS's own second thread is faster.
+SPLIT_ROWS_UP_TO = 5_100_000
+SPLIT_SUM_UP_TO = 2_000_000
 LONG = 512  # with shorter rows, a piece takes less time than its call
 
 
@@ -44,7 +46,7 @@ def product_of_rows(z: Array, n_in: int) -> Product:
     """Return the product for z = x Wᵀ, with z (batch, n_out) and rows of length n_in: in pieces of the units."""
     batch, n_out = z.shape
     size = min(SMALL_OUTPUT, SMALL // n_in) // max(batch, 1)
-    if not splits(batch * n_in * n_out, z.dtype) or z.flags.c_contiguous or n_in < LONG or size < 8:
+    if not splits(batch * n_in * n_out, SPLIT_ROWS_UP_TO, z.dtype) or z.flags.c_contiguous or n_in < LONG or size < 8:
         return plain_product(z)
     units = pieces(n_out, size // 8 * 8)  # the kernels compute eight units at a time
 
@@ -59,7 +61,7 @@ def product_of_rows(z: Array, n_in: int) -> Product:
 def product_over_batch(dW: Array, batch: int) -> Product:
     """Return the product for dW = dzᵀ x, with dW (n_out, n_in), summed over the batch: in pieces of the units."""
     n_out, n_in = dW.shape
-    if not splits(batch * n_in * n_out, dW.dtype) or n_in < LONG:
+    if not splits(batch * n_in * n_out, SPLIT_SUM_UP_TO, dW.dtype) or n_in < LONG:
         return np.dot
     units = pieces(n_out, max(1, SMALL // (batch * n_in)))
 
@@ -71,9 +73,9 @@ def product_over_batch(dW: Array, batch: int) -> Product:
     return product
 
 
-def splits(multiplications: int, dtype: np.dtype[Any]) -> bool:
+def splits(multiplications: int, most: int, dtype: np.dtype[Any]) -> bool:
     """Whether a product of this size is computed in pieces."""
-    return SMALL < multiplications <= SPLIT_UP_TO and dtype == np.float32 and has_small_kernels()
+    return SMALL < multiplications <= most and dtype == np.float32 and has_small_kernels()
 
 
 def pieces(count: int, size: int) -> list[slice]:

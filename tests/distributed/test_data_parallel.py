@@ -7,6 +7,8 @@ from threadpoolctl import threadpool_info
 from handgrad import EMA, SGD, Adam, Callback, Checkpoint, Dense, Momentum, Network, ReLU, Trainer, VirtualAdversarial
 from handgrad.callbacks import resume
 from handgrad.data import load
+from handgrad.data.mapped import open_images
+from handgrad.data.stream import FileRows
 from handgrad.distributed.mpi import threads_per_rank
 from handgrad.layers import Dropout, Layer
 from handgrad.training import DivergedError
@@ -64,6 +66,23 @@ def test_a_second_fit_continues_the_first_one(ranks):
 
     theta = fit_twice(None).network.parameters
     assert relative_difference(ranks(3, fit_twice)[0].network.parameters, theta) < 1e-6
+
+
+def test_all_ranks_read_a_file_in_the_order_of_rank_0(ranks, digits, tmp_path):
+    """Each process may have chosen rows or blocks by the available memory of its machine."""
+    np.save(tmp_path / "x.npy", digits[0])
+
+    def fit(comm, *orders):
+        rank = 0 if comm is None else comm.Get_rank()
+        x = FileRows([open_images(tmp_path / "x.npy")], orders[rank])
+        network = Network([64, 8, 10], loss="cross_entropy", rng=0, dtype=np.float64)
+        Trainer(network, SGD(0.1), batch_size=32, comm=comm, rng=0).fit(x, digits[1], 2)
+        return network.parameters
+
+    for first, second in (("rows", "blocks"), ("blocks", "rows")):
+        theta = fit(None, first)
+        for result in ranks(2, lambda comm, orders=(first, second): fit(comm, *orders)):
+            assert relative_difference(result, theta) < 1e-12
 
 
 def test_the_gradient_is_that_of_the_whole_batch(ranks):

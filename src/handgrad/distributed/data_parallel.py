@@ -248,9 +248,15 @@ class DataParallel(Callback):
 
     # ---- Begin of a fit ----------------------------------------------------------------------------------------------
 
-    def start(self, x: NDArray[Any], t: Array, w: Array | None) -> None:
-        """Check that the ranks have the same data and settings, and continue from the state of rank 0."""
+    def start(self, x: NDArray[Any] | Rows, t: Array, w: Array | None) -> None:
+        """Check that the ranks have the same data and settings, and continue from the state of rank 0.
+
+        Files that are read when they are used are read in the order of rank 0, in rows or in blocks.
+        """
         trainer = self.trainer
+        in_blocks = self.shard.gather(isinstance(x, Rows) and x.in_blocks)[0, 0]
+        if isinstance(x, Rows):  # with another order, if this machine has less memory than that of rank 0, or more
+            pass
         rows = np.linspace(0, len(t) - 1, CHECKED_ROWS).astype(np.intp)
         checked = (x[rows], t[rows], np.empty(0) if w is None else w[rows])
         data = functools.reduce(lambda crc, part: zlib.crc32(np.ascontiguousarray(part).data, crc), checked, 0)
@@ -260,6 +266,7 @@ class DataParallel(Callback):
             "training examples": data,
             "batch sizes": trainer.batch_size,
             "values of sync_every": self.sync_every or 0,
+            "values of in_blocks": isinstance(x, Rows) and x.in_blocks,
         }
         self._check_equal(values)
         self.synchronize()
