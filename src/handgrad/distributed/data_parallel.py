@@ -256,7 +256,7 @@ class DataParallel(Callback):
         trainer = self.trainer
         in_blocks = self.shard.gather(isinstance(x, Rows) and x.in_blocks)[0, 0]
         if isinstance(x, Rows):  # with another order, if this machine has less memory than that of rank 0, or more
-            pass
+            x.in_blocks = bool(in_blocks)
         rows = np.linspace(0, len(t) - 1, CHECKED_ROWS).astype(np.intp)
         checked = (x[rows], t[rows], np.empty(0) if w is None else w[rows])
         data = functools.reduce(lambda crc, part: zlib.crc32(np.ascontiguousarray(part).data, crc), checked, 0)
