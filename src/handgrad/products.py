@@ -86,8 +86,7 @@ def pieces(count: int, size: int) -> list[slice]:
 @functools.cache
 def has_small_kernels() -> bool:
     """Whether NumPy uses OpenBLAS on a processor with AVX-512."""
-    config = np.show_config(mode="dicts")
-    blas = config["Build Dependencies"]["blas"]["name"]
-    return "openblas" in blas and any(
-        "AVX512" in name or name == "X86_V4" for name in config["SIMD Extensions"]["found"]
-    )
+    config = np.show_config(mode="dicts")  # leaves out what is empty, such as a list "found" of nothing
+    blas = config.get("Build Dependencies", {}).get("blas", {}).get("name", "")
+    found = config.get("SIMD Extensions", {}).get("found", [])
+    return "openblas" in blas and any("AVX512" in name or name == "X86_V4" for name in found)
