@@ -212,6 +212,28 @@ def test_an_example_with_weight_2_counts_as_two_examples():
     np.testing.assert_allclose(made.gradient, mean, **CLOSE)
 
 
+def test_scale_multiplies_the_gradient_buffer_for_each_batch_size():
+    made, t = Network([6, 5, 4], rng=0, dtype=np.float64), one_hot(Y, 4, np.float64)
+    for count in (9, 2, 0):
+        made.backprop(X[:count], t[:count], scale=0)
+        assert not made.gradient_buffer.any()
+        made.backprop(X[:count], t[:count])
+        expected = made.gradient.copy()
+        for scale in (0.5, 3.0):
+            made.backprop(X[:count], t[:count], scale=scale)
+            np.testing.assert_allclose(made.gradient_buffer, scale * expected, **CLOSE)
+
+
+def test_gradient_after_a_layer_was_removed_is_that_of_the_other_layers():
+    made = Network([Dense(6, 5), Tanh(), Dropout(0.5), Dense(5, 4)], rng=0, dtype=np.float64)
+    fresh, t = Network([6, 5, 4], activation="tanh", dtype=np.float64), one_hot(Y, 4, np.float64)
+    fresh.parameters[...] = made.parameters
+    made.backprop(X, t)
+    del made.layers[2]
+    made.backprop(X, t), fresh.backprop(X, t)
+    np.testing.assert_array_equal(made.gradient, fresh.gradient)
+
+
 def test_backprop_returns_the_logits_and_leaves_the_parameters():
     made = Network([6, 5, 4], rng=0, dtype=np.float64)
     before = made.parameters.copy()

@@ -284,7 +284,7 @@ class Network(Model):
     def backward(self, dz: Array) -> None:
         """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed."""
         self.gradient_scale = 1.0
-        for layer in self._after_first:
+        for layer in self.layers[: self._first : -1]:
             dz = layer.backward(dz)
         self.layers[self._first].backward_parameters(dz)
 
@@ -337,12 +337,12 @@ class Network(Model):
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
         self._loss.allocate(batch, width, self.dtype)
-        self._batch, self._weight_scale, self._after_first = batch, 0.0, self.layers[: self._first : -1]
+        self._batch, self._weight_scale = batch, math.nan  # NaN differs from every scale
 
     def _mean(self, scale: float) -> Array:
         """The weight of each example, scale / batch: an array, because NumPy converts a number at every call."""
         if scale != self._weight_scale:
-            self._weight, self._weight_scale = np.array(scale / self._batch, self.dtype), scale
+            self._weight, self._weight_scale = np.array(scale / max(self._batch, 1), self.dtype), scale
         return self._weight
 
     # ---- Inference ---------------------------------------------------------------------------------------------------
