@@ -422,6 +422,8 @@ DENSE = {"type": "Dense", "n_out": 5}
         (lambda d, a: a.update({"2.bias": a["2.bias"].astype(np.float64)}), "its parameters are float32 and float64"),
         (lambda d, a: a.update({k: v.astype(np.int32) for k, v in a.items()}), "dtype must be float32 .* got int32"),
         (lambda d, a: a.clear(), "damaged"),
+        (lambda d, a: (a.clear(), put(["layers"], [])(d, a)), "it describes a network without parameters"),
+        (lambda d, a: (a.clear(), put(["layers"], [{"type": "ReLU"}])(d, a)), "a network without parameters"),
         (lambda d, a: d.pop("loss"), "inconsistent metadata: 'loss'"),
     ],
 )

@@ -200,6 +200,8 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
     if {name: value.shape for name, value in arrays.items()} != expected | counts:
         found = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
         raise HandgradError(f"{what} is damaged: it has the arrays {found}: expected those of {layers!r}")
+    if not expected:
+        raise HandgradError(f"{what} is damaged: it describes a network without parameters")
     dtypes = {str(arrays[name].dtype) for name in expected}
     if len(dtypes) > 1:
         raise HandgradError(f"{what} is damaged: its parameters are {' and '.join(sorted(dtypes))}")
