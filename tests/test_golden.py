@@ -67,7 +67,7 @@ def weights(model):
 
 
 def recipe(name, **settings):
-    return RECIPES[name].replace(epochs=1, **settings)
+    return RECIPES[name].replace(epochs=1, label_smoothing=0.0, **settings)
 
 
 # ---- The trainings ---------------------------------------------------------------------------------------------------

@@ -602,12 +602,13 @@ SECOND = Recipe(
     batch_norm=True,
     deskew=True,
     shrink=2,
-    lr=0.02,
+    lr=0.03,
     batch_size=256,
-    epochs=2,
+    epochs=4,
+    label_smoothing=0.1,
 )
 
-QUICK = SECOND.replace(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=4)
+QUICK = SECOND.replace(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=8)
 
 MINUTE = Recipe(
     name="minute",
@@ -620,7 +621,7 @@ MINUTE = Recipe(
     elastic=1.5,
     lr=0.012,
     batch_size=256,
-    epochs=20,
+    epochs=26,
     tta=5,
 )
 
@@ -662,7 +663,7 @@ BEST = MINUTE.replace(
     tta=9,
 )
 
-ENSEMBLE = MINUTE.replace(name="ensemble", members=5)
+ENSEMBLE = MINUTE.replace(name="ensemble", members=5, epochs=60)
 
 RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}
 
