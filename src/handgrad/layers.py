@@ -163,13 +163,11 @@ class Dense(Layer):
 
     def forward(self, x: Array) -> Array:
         self.x = x
-        z = self.z_product(x, self.W_T, self.z)  # z = x Wᵀ
-        z += self.b  #                                 + b
-        return z
+        return self.infer(x)
 
     def infer(self, x: Array) -> Array:
-        z = self.z_product(x, self.W_T, self.z)
-        z += self.b
+        z = self.z_product(x, self.W_T, self.z)  # z = x Wᵀ
+        z += self.b  #                                 + b
         return z
 
     def backward(self, dz: Array) -> Array:
@@ -177,7 +175,7 @@ class Dense(Layer):
         return self.backward_input(dz)
 
     def backward_parameters(self, dz: Array) -> None:
-        if dz is not self.dz:  # it is the same buffer in every step
+        if dz is not self.dz:  # it is the same buffer in every step, and a new view takes 0.1 us
             self.dz, self.dz_T = dz, dz.T
         self.dW_product(self.dz_T, self.x, self.dW)  # dL/dW = dzᵀ x, summed over the batch by the product
         np.dot(self.ones, dz, self.db)  # dL/db = 1ᵀ dz: as a product, half the time of dz.sum(axis=0)
