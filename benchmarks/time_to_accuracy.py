@@ -106,7 +106,8 @@ def torch_expert(x: Images, y: Images, seed: int, epochs: int, recipe: Recipe) -
     import torch
     from torch import nn
 
-    functional, batch, deskew = nn.functional, recipe.batch_size, recipe.preprocessing((28, 28))
+    batch, deskew = recipe.batch_size, recipe.preprocessing((28, 28))
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     yield None
     torch.manual_seed(seed)
     inputs, labels = torch.from_numpy(in_01(deskew(x))), torch.from_numpy(y.astype(np.int64))
@@ -120,7 +121,7 @@ def torch_expert(x: Images, y: Images, seed: int, epochs: int, recipe: Recipe) -
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(batch):
             optimizer.zero_grad()
-            functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+            loss(model(inputs[rows]), labels[rows]).backward()
             optimizer.step()
             schedule.step()
     model.eval()
