@@ -73,6 +73,7 @@ bench: .venv/peers
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.alternatives
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.estimators
+	$(BIN)/python -m benchmarks.time_to_accuracy
 	$(BIN)/python -m benchmarks.photos
 	$(BIN)/python -m benchmarks.lab --rounds 3
 

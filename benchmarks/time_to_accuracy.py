@@ -1,7 +1,6 @@
 """Time to accuracy: seconds of training until the test set of MNIST reads 98 % and 99 %.
 
     python -m benchmarks.time_to_accuracy              all methods, five seeds; see the number of minutes below
-    python -m benchmarks.time_to_accuracy --epochs     first: choose the epochs of the one-cycle methods, see below
     python -m benchmarks.time_to_accuracy --quick      one seed, without changing the results and the pages
     python -m benchmarks.time_to_accuracy --only keras --only plain
 
@@ -10,9 +9,9 @@ the network is trained. It includes conversion, preprocessing and shuffling. It 
 evaluation. Every training runs in a new process, with one thread or all, whichever takes less time.
 
 A method with a constant learning rate is evaluated on the test set after each epoch, and its time is that of the first
-epoch at the target. The test set is thus read often, in favour of these methods. A one-cycle schedule has to end at a
-learning rate of almost 0. Its number of epochs is therefore fixed before the test set is read, once: it is the smallest
-number for which the mean accuracy on validation data, the last 10,000 training examples, reaches the target (--epochs).
+epoch at the target. The test set is thus read often, in favour of these methods. A recipe has a one-cycle schedule,
+which has to end at a learning rate of almost 0. It trains for its own number of epochs, which was chosen on validation
+data, and the test set is read once.
 """
 
 from __future__ import annotations
@@ -160,25 +159,25 @@ def handgrad_plain(x: Images, y: Images, seed: int, epochs: int) -> Training:
 
 
 def handgrad_recipe(x: Images, y: Images, seed: int, epochs: int, recipe: Recipe) -> Training:
-    """A recipe of handgrad, `handgrad train --recipe NAME --epochs N --validation 0`."""
+    """A recipe of handgrad, `handgrad train --recipe NAME`."""
     yield None
-    yield recipe.replace(seed=seed, epochs=epochs, validation=0).train(x, y, 10).predict
+    yield recipe.replace(seed=seed, epochs=epochs).train(x, y, 10).predict
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method, the name of its row, and its network. `target` is that of a one-cycle schedule with a fixed end."""
+    """A method, the name of its row, its network, and its number of epochs if it has a schedule with an end."""
 
     train: Callable[..., Training]
     row: str
     network: str
-    target: float | None = None
+    epochs: int | None = None
 
 
-def _with_recipe(train: Callable[..., Training], row: str, name: str, target: float) -> Method:
+def _with_recipe(train: Callable[..., Training], row: str, name: str) -> Method:
     recipe = RECIPES[name]
     sizes = (784 // recipe.shrink**2, *recipe.hidden, 10)
-    return Method(functools.partial(train, recipe=recipe), row, "-".join(map(str, sizes)), target)
+    return Method(functools.partial(train, recipe=recipe), row, "-".join(map(str, sizes)), recipe.epochs)
 
 
 WIDE = "784-512-512-10"
@@ -190,32 +189,27 @@ METHODS = {
     "torch-tutorial": Method(torch_tutorial, "PyTorch, tutorial: DataLoader, Adam", WIDE),
     "keras": Method(keras, "Keras (JAX), Sequential, Adam", WIDE),
     "plain": Method(handgrad_plain, "handgrad, the settings of the tutorial", WIDE),
-    "torch-second": _with_recipe(torch_expert, EXPERT, "second", 0.98),
-    "torch-quick": _with_recipe(torch_expert, EXPERT, "quick", 0.99),
-    "second": _with_recipe(handgrad_recipe, OURS, "second", 0.98),
-    "quick": _with_recipe(handgrad_recipe, OURS, "quick", 0.99),
-    "minute": _with_recipe(handgrad_recipe, OURS, "minute", 0.99),
+    "torch-second": _with_recipe(torch_expert, EXPERT, "second"),
+    "torch-quick": _with_recipe(torch_expert, EXPERT, "quick"),
+    "second": _with_recipe(handgrad_recipe, OURS, "second"),
+    "quick": _with_recipe(handgrad_recipe, OURS, "quick"),
 }
 SEEDS = 5
 MOST_EPOCHS, MOST_SECONDS = 30, 60.0  # of a method with a constant learning rate
-VALIDATION = 10_000
-FILE, EPOCHS_FILE = "time_to_accuracy", "time_to_accuracy_epochs"
+FILE = "time_to_accuracy"
 
 
 # ---- Measurement -----------------------------------------------------------------------------------------------------
 
 
-def run(name: str, seed: int, epochs: int, target: float, count: int, threads: int, held_out: bool) -> dict[str, Any]:
-    """Train until the target, on the first `count` examples, and evaluate the test set or the validation set.
+def run(name: str, seed: int, epochs: int, target: float, count: int, threads: int) -> dict[str, Any]:
+    """Train until the target, on the first `count` examples, and evaluate the test set.
 
     Returns, for each evaluation, the seconds of training and the number of correct predictions.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     dataset = load("mnist")
-    x_test, y_test = dataset.x_test, dataset.y_test
-    if held_out:
-        x_test, y_test = dataset.x_train[-VALIDATION:], dataset.y_train[-VALIDATION:]
     training = METHODS[name].train(dataset.x_train[:count], dataset.y_train[:count], seed, epochs)
     next(training)
     result: dict[str, Any] = {"seed": seed, "seconds": [], "accuracy": []}
@@ -226,48 +220,23 @@ def run(name: str, seed: int, epochs: int, target: float, count: int, threads: i
         seconds += time.perf_counter() - begin
         if predict is None:
             break
-        accuracy = float((predict(x_test) == y_test).mean())
+        accuracy = float((predict(dataset.x_test) == dataset.y_test).mean())
         result["seconds"].append(round(seconds, 3))
         result["accuracy"].append(accuracy)
     return result
 
 
-def in_new_process(*arguments: Any, threads: int, held_out: bool = False) -> dict[str, Any]:
+def in_new_process(*arguments: Any, threads: int) -> dict[str, Any]:
     """Return `run` of a process with this number of threads."""
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(run, (*arguments, threads, held_out))
+        return pool.apply(run, (*arguments, threads))
 
 
 def fastest(name: str) -> int:
     """Return the number of threads with which an epoch of 12,000 examples takes less time, 1 or all."""
     seconds = {n: in_new_process(name, 0, 1, 1.0, 12_000, threads=n)["seconds"][0] for n in {1, cores()}}
     return min(seconds, key=lambda n: seconds[n])
-
-
-def choose_epochs(names: list[str], seeds: int, most: int = 12) -> dict[str, dict[str, list[float]]]:
-    """Return the accuracies on validation data after 1, 2, ... epochs, up to the first mean at the target."""
-    found: dict[str, dict[str, list[float]]] = {}
-    count = len(load("mnist").y_train) - VALIDATION
-    for name in names:
-        found[name], target = {}, METHODS[name].target or 0
-        first = min(3, max(1, METHODS[name].train.keywords["recipe"].epochs - 1))  # type: ignore[attr-defined]
-        for epochs in range(first, most + 1):
-            runs = [in_new_process(name, s, epochs, 1.0, count, threads=1, held_out=True) for s in range(seeds)]
-            accuracies = found[name][str(epochs)] = [run["accuracy"][-1] for run in runs]
-            print(f"{name}, {epochs} epochs: {statistics.mean(accuracies):.2%} on validation data", flush=True)
-            if statistics.mean(accuracies) >= target:
-                break
-    return found
-
-
-def chosen(accuracies: dict[str, list[float]], target: float) -> int:
-    """Return the smallest number of epochs whose mean accuracy on validation data reaches the target.
-
-    If none does, it is the number with the highest mean.
-    """
-    means = {int(epochs): statistics.mean(values) for epochs, values in accuracies.items()}
-    return min((n for n, mean in means.items() if mean >= target), default=max(means, key=lambda n: means[n]))
 
 
 # ---- Tables ----------------------------------------------------------------------------------------------------------
@@ -283,12 +252,10 @@ def until(run: dict[str, Any], target: float) -> tuple[float, int] | None:
 
 def cells(method: dict[str, Any], target: float) -> tuple[str, str]:
     """Return the seconds (median and range over the seeds) and the epochs of a method until a target."""
-    runs, fixed = method["runs"], method["target"]
-    if fixed is not None:
-        if fixed != target:
-            return "", ""
+    runs = method["runs"]
+    if method["epochs"] is not None:
         reached = statistics.mean(run["accuracy"][-1] for run in runs) >= target
-        return (_spread([run["seconds"][-1] for run in runs]) if reached else "not reached"), str(method["epochs"])
+        return (_spread([run["seconds"][-1] for run in runs]), str(method["epochs"])) if reached else ("", "")
     found = [pair for run in runs if (pair := until(run, target))]
     if len(found) < len(runs) and (target == TARGETS[0] or not found):
         longest = max(runs, key=lambda run: len(run["seconds"]))
@@ -305,7 +272,7 @@ def _spread(seconds: list[float]) -> str:
 
 def accuracy(method: dict[str, Any]) -> str:
     """Return the accuracy at the end of a one-cycle schedule, otherwise the highest of all epochs and seeds."""
-    if method["target"] is None:
+    if method["epochs"] is None:
         return f"at most {max(max(run['accuracy']) for run in method['runs']):.2%}"
     values = [100 * run["accuracy"][-1] for run in method["runs"]]
     return f"{statistics.mean(values):.2f}%" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
@@ -315,7 +282,7 @@ def complete_table(methods: dict[str, Any]) -> str:
     """Return the table of the page on performance."""
     rows = []
     for name, method in methods.items():
-        row = METHODS[name].row + (f" `{name.removeprefix('torch-')}`" if method["target"] else "")
+        row = METHODS[name].row + (f" `{name.removeprefix('torch-')}`" if method["epochs"] else "")
         times = [cell for target in TARGETS for cell in cells(method, target)]
         rows.append([row, METHODS[name].network, str(method["threads"]), *times, accuracy(method)])
     return table(["written as", "network", "threads", "98 %, s", "epochs", "99 %, s", "epochs", "test accuracy"], rows)
@@ -327,8 +294,8 @@ def short_table(methods: dict[str, Any]) -> str:
     for name, method in methods.items():
         row = rows.setdefault(METHODS[name].row, ["", ""])
         for column, target in enumerate(TARGETS):
-            if row[column] in ("", "not reached"):  # the first recipe that reaches the target
-                row[column] = cells(method, target)[0].partition(" (")[0] or row[column]
+            if not row[column]:  # the first recipe that reaches the target
+                row[column] = cells(method, target)[0].partition(" (")[0]
     return table(["written as", "98 %, s", "99 %, s"], [[name, *row] for name, row in rows.items()])
 
 
@@ -346,7 +313,6 @@ def write(results: dict[str, Any], complete: bool) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", action="store_true", help="only choose the epochs of the one-cycle methods")
     parser.add_argument("--only", action="append", choices=list(METHODS), help="only this method; can be repeated")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"number of seeds (default: {SEEDS})")
     parser.add_argument("--quick", action="store_true", help="one seed")
@@ -360,31 +326,21 @@ def main() -> None:
     if options.table:
         write(json.loads(path.read_text()), complete)
         return
-    if options.epochs:
-        found = choose_epochs([name for name in names if METHODS[name].target], seeds)
-        path = (RESULTS if seeds == SEEDS else PART) / f"{EPOCHS_FILE}.json"
-        before = json.loads(path.read_text())["accuracies"] if path.exists() else {}
-        save_json(path, {"machine": machine(), "accuracies": before | found})
-        return
     results: dict[str, Any] = {"machine": machine(), "methods": {}}
     if options.resume:
         results = json.loads(path.read_text())
-    validated = json.loads((RESULTS / f"{EPOCHS_FILE}.json").read_text())["accuracies"]
-    if lacking := [name for name in names if METHODS[name].target and name not in validated]:
-        parser.error(f"choose the epochs of {', '.join(lacking)} first: --epochs --only {lacking[0]}")
     methods, count = results["methods"], len(load("mnist").y_train)
     for seed in range(seeds):  # the methods alternate, so that a busy minute slows all of them
         for name in names:
-            target = METHODS[name].target
+            epochs = METHODS[name].epochs
             if name not in methods:
-                epochs = chosen(validated[name], target) if target else MOST_EPOCHS
-                methods[name] = {"target": target, "epochs": epochs, "threads": fastest(name), "runs": []}
+                methods[name] = {"epochs": epochs, "threads": fastest(name), "runs": []}
             method = methods[name]
             if seed in [run["seed"] for run in method["runs"]]:
                 continue
             # Without a fixed end, the first seed shows whether 99 % is reached. Otherwise the others stop at 98 %.
-            last = 1.0 if target else TARGETS[seed == 0 or until(method["runs"][0], TARGETS[1]) is not None]
-            result = in_new_process(name, seed, method["epochs"], last, count, threads=method["threads"])
+            last = 1.0 if epochs else TARGETS[seed == 0 or until(method["runs"][0], TARGETS[1]) is not None]
+            result = in_new_process(name, seed, epochs or MOST_EPOCHS, last, count, threads=method["threads"])
             method["runs"].append(result)
             print(f"{name}, seed {seed}: {result['accuracy'][-1]:.2%} in {result['seconds'][-1]:.1f} s", flush=True)
             save_json(path, results)

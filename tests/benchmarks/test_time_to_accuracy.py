@@ -10,10 +10,10 @@ import pytest
 from benchmarks import time_to_accuracy as benchmark
 
 
-def method(*accuracies: list[float], target: float | None = None) -> dict[str, Any]:
+def method(*accuracies: list[float], epochs: int | None = None) -> dict[str, Any]:
     """A method with one run for each list of accuracies, with epochs of 2 seconds."""
     runs = [{"seconds": [2.0 * (i + 1) for i in range(len(run))], "accuracy": run} for run in accuracies]
-    return {"target": target, "epochs": 4, "threads": 1, "runs": runs}
+    return {"epochs": epochs, "threads": 1, "runs": runs}
 
 
 def test_constant_rate_counts_until_the_first_epoch_at_the_target() -> None:
@@ -28,16 +28,10 @@ def test_seed_that_misses_the_target_is_reported_and_not_left_out_of_the_median(
     assert benchmark.cells(method([0.98], [0.97, 0.97]), 0.98) == ("not in 4 s (1 of 2 do)", "2")
 
 
-def test_one_cycle_counts_at_its_end_if_the_mean_reaches_the_target() -> None:
-    assert benchmark.cells(method([0.991], [0.9895], target=0.99), 0.99) == ("2.0 (2.0 to 2.0)", "4")
-    assert benchmark.cells(method([0.991], [0.9885], target=0.99), 0.99) == ("not reached", "4")
-    assert benchmark.cells(method([0.991], target=0.99), 0.98) == ("", "")
-
-
-def test_smallest_number_of_epochs_at_the_target_on_validation_data_is_chosen() -> None:
-    accuracies = {"1": [0.97, 0.975], "2": [0.979, 0.982], "3": [0.99, 0.99]}
-    assert benchmark.chosen(accuracies, 0.98) == 2
-    assert benchmark.chosen({"4": [0.98], "5": [0.985], "6": [0.981]}, 0.99) == 5
+def test_recipe_counts_at_its_end_if_the_mean_reaches_the_target() -> None:
+    assert benchmark.cells(method([0.991], [0.9895], epochs=4), 0.99) == ("2.0 (2.0 to 2.0)", "4")
+    assert benchmark.cells(method([0.991], [0.9885], epochs=4), 0.99) == ("", "")
+    assert benchmark.cells(method([0.991], epochs=4), 0.98) == ("2.0", "4")
 
 
 def test_the_time_excludes_preparation_and_evaluation(mnist, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +54,10 @@ def test_the_time_excludes_preparation_and_evaluation(mnist, monkeypatch: pytest
     monkeypatch.setitem(benchmark.METHODS, "some", benchmark.Method(train, "", ""))
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
     monkeypatch.delattr(benchmark.os, "sched_setaffinity", raising=False)
-    result = benchmark.run("some", 0, 3, 1.0, 100, 1, False)
+    result = benchmark.run("some", 0, 3, 1.0, 100, 1)
     assert result["seconds"] == [1, 2, 3]
     assert result["accuracy"][1] == 0.1135  # the share of ones in the test set
-    assert benchmark.run("some", 0, 3, 0.11, 100, 1, False)["seconds"] == [1, 2]  # it stops at the target
+    assert benchmark.run("some", 0, 3, 0.11, 100, 1)["seconds"] == [1, 2]  # it stops at the target
 
 
 @pytest.mark.peers
@@ -75,4 +69,4 @@ def test_every_method_learns(mnist, name: str) -> None:
         pytest.importorskip(package, reason="make test-peers installs it")
     result = benchmark.in_new_process(name, 0, 2, 1.0, 6_000, threads=1)
     assert result["accuracy"][-1] > 0.89
-    assert len(result["accuracy"]) == (1 if benchmark.METHODS[name].target else 2)
+    assert len(result["accuracy"]) == (1 if benchmark.METHODS[name].epochs else 2)
