@@ -77,7 +77,7 @@ VARIATIONS: dict[tuple[str, int], list[Variation]] = {
         Variation("batches of 1,000, Adam, lr 0.03", {"batch_size": 1000, "lr": 0.03}),
         Variation("batches of 1,000, Muon, lr 0.05", {"batch_size": 1000, "optimizer": "muon", "lr": 0.05}),
         Variation("dropout 0.2", {"dropout": 0.2}),
-        Variation("label smoothing 0.1", {"label_smoothing": 0.1}),
+        Variation("no label smoothing", {"label_smoothing": 0.0}),
         Variation("weight decay 0.1", {"weight_decay": 0.1}),
         Variation("EMA 0.99", {"ema_decay": 0.99}),
         Variation("SWA over the last quarter", {}, average_last_quarter),
