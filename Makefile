@@ -50,7 +50,7 @@ reproduce-long: .venv/app
 	for name in $(LONG); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
 	$(BIN)/python -m reproductions.page
 
-# Measure the recipes on the test set: ten minutes for the short ones, an hour for the long ones. Then measure the effect
+# Measure the recipes on the test set: twenty minutes for the short ones, an hour for the long ones. Then measure the effect
 # of each setting on validation data (15 minutes), and the 8x8 digits next to scikit-learn. Keep the machine idle.
 records: .venv/peers
 	$(BIN)/python -m records.run second quick minute-20s minute

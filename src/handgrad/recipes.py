@@ -690,11 +690,11 @@ class Result(NamedTuple):
 # is that of one run, `handgrad train`.
 RESULTS = {
     "post": Result("95.31%", "6.1 s", 1),
-    "second": Result("98.35% ± 0.07", "1.0 s", 2),
-    "quick": Result("98.96% ± 0.04", "4.3 s", 2),
-    "minute": Result("99.41% ± 0.04", "82 s", 2),
+    "second": Result("98.71% ± 0.06", "0.8 s", 2),
+    "quick": Result("99.06% ± 0.05", "4.2 s", 2),
+    "minute": Result("99.44% ± 0.03", "80 s", 2),
     "pure": Result("99.11% ± 0.02", "3.6 min", 1),
-    "small": Result("99.16% ± 0.02", "39 s", 1),
-    "best": Result("99.50% ± 0.05", "37 min", 1),
-    "ensemble": Result("99.47% ± 0.05", "7.9 min", 1),
+    "small": Result("99.26% ± 0.08", "1.8 min", 1),
+    "best": Result("99.63%", "35 min", 1),
+    "ensemble": Result("99.56%", "20 min", 1),
 }
