@@ -323,7 +323,7 @@ def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
     """
     if not model.loss.is_classification:
         raise HandgradError(f"calibration needs a classifier, got a regression with {model.loss!r}")
-    z = model.outputs(x)
+    z = model.outputs(x).astype(np.float64)  # the losses next to the minimum differ by less than a float32 resolves
     loss = copy.deepcopy(model.loss)
     for name, neutral in (("label_smoothing", 0.0), ("temperature", 1.0)):  # of the training
         if hasattr(loss, name):
