@@ -308,7 +308,10 @@ class Network(Model):
             The logits. The next call overwrites them.
         """
         z = self.forward(x)
-        weight = self._mean(scale) if weight is None else scale * weight
+        if weight is None:
+            weight = self._mean(scale)
+        elif scale != 1:
+            weight = scale * weight
         self.backward(self._loss.backward(z, t, weight))
         self.gradient_scale = scale
         return z

@@ -67,6 +67,6 @@ def test_every_method_learns(mnist, name: str) -> None:
         name.partition("-")[0], ()
     ):
         pytest.importorskip(package, reason="make test-peers installs it")
-    result = benchmark.in_new_process(name, 0, 2, 1.0, 6_000, threads=1)
-    assert result["accuracy"][-1] > 0.8
-    assert len(result["accuracy"]) == (1 if benchmark.METHODS[name].epochs else 2)
+    result = benchmark.in_new_process(name, 0, 3, 1.0, 6_000, threads=1)
+    assert result["accuracy"][-1] > 0.89
+    assert len(result["accuracy"]) == (1 if benchmark.METHODS[name].epochs else 3)
