@@ -2,14 +2,16 @@
 
     python -m records.run second quick                     five seeds each; records/second.json, ...
     python -m records.run best --seeds 2 --workers 2       two seeds at a time, each on half of the cores
+    python -m records.run ensemble --seeds 1 --workers 2   two members at a time, each on half of the cores
     python -m records.run second --quick                   one seed on 1,000 digits, without writing anything
     python -m records.run --table                          write records/table.md from the JSON files
 
 The recipes were tuned with a validation set of 10,000 digits and then fixed. The time is measured from the training
 set in memory to the predictions for the test set. It includes preprocessing, augmentation, the training of a teacher
-and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. A seed that the
-file already has for the same source, recipe and machine is not run again, so that an interrupted run continues. A file
-from another source, recipe or machine is only replaced with --again.
+and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. With several
+workers, this also holds for every member of an ensemble, and the seeds of an ensemble run one after the other. A seed
+that the file already has for the same source, recipe and machine is not run again, so that an interrupted run
+continues. A file from another source, recipe or machine is only replaced with --again.
 """
 
 from __future__ import annotations
@@ -25,8 +27,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.tables import machine, save, save_json, table
 from handgrad.data import Dataset, load
+from handgrad.model import Model
 from handgrad.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
@@ -43,21 +49,71 @@ def recipe_of(name: str) -> Recipe:
 
 def one(name: str, seed: int, cores: list[int], source: str) -> dict[str, Any]:
     """Train with one seed on these cores, and evaluate the test set once."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    if revision()["source"] != source:
-        raise SystemExit("src was changed during the run")
+    _limit(cores, source)
     return {**measure(recipe_of(name).replace(seed=seed), load("mnist")), "cores": len(cores)}
 
 
 def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Train a recipe, and return the number of correct predictions for the test set and the time."""
+    """Train a recipe, and return the number of correct predictions for the test set, the errors and the time."""
     begin = time.perf_counter()
     model = recipe.train(dataset.x_train, dataset.y_train, len(dataset.classes))
     predictions = model.predict(dataset.x_test)
-    seconds = time.perf_counter() - begin
-    correct = int((predictions == dataset.y_test).sum())
-    return {"seed": recipe.seed, "correct": correct, "seconds": round(seconds, 3)}
+    return _result(recipe, predictions, dataset.y_test, time.perf_counter() - begin)
+
+
+def ensemble(name: str, seed: int, shares: list[list[int]], source: str) -> dict[str, Any]:
+    """Train as many members of an ensemble at a time as there are shares of the cores, and evaluate it once."""
+    recipe, y_test = recipe_of(name).replace(seed=seed), load("mnist").y_test
+    probabilities: list[NDArray[Any]] = []
+    begin = time.perf_counter()
+    for first in range(0, recipe.members, len(shares)):
+        jobs = list(zip(range(first, recipe.members), shares, strict=False))
+        with _processes(len(jobs)) as processes:
+            futures = [processes.submit(member, name, seed, number, share, source) for number, share in jobs]
+            probabilities += [future.result() for future in futures]
+    predictions = np.mean(probabilities, axis=0).argmax(axis=1)
+    result = _result(recipe, predictions, y_test, time.perf_counter() - begin)
+    members = [int((answers.argmax(axis=1) == y_test).sum()) for answers in probabilities]
+    return {**result, "members": members, "cores": sum(map(len, shares))}
+
+
+def member(name: str, seed: int, number: int, cores: list[int], source: str) -> NDArray[Any]:
+    """Train one member of an ensemble on these cores, and return its probabilities for the test set."""
+    _limit(cores, source)
+    dataset = load("mnist")
+    recipe = recipe_of(name).replace(seed=seed)
+    return train_member(recipe, dataset.x_train, dataset.y_train, number).predict_proba(dataset.x_test)
+
+
+def train_member(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], number: int) -> Model:
+    """Train one member of an ensemble of images, the same as in `Recipe.train`."""
+    shape, preprocessing = x.shape[1:], recipe.fit_preprocessing(x)
+    trainer = recipe.trainer(shape, int(y.max()) + 1, member=number)
+    trainer.fit(x if preprocessing is None else preprocessing(x), y, epochs=recipe.epochs)
+    return recipe.assemble([trainer.network], shape)
+
+
+def _limit(cores: list[int], source: str) -> None:
+    """Limit this process to some cores, and check that the source is still the one of the record."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    if revision()["source"] != source:
+        raise SystemExit("src was changed during the run")
+
+
+def _result(recipe: Recipe, predictions: NDArray[Any], y: NDArray[Any], seconds: float) -> dict[str, Any]:
+    errors = np.flatnonzero(predictions != y)
+    return {
+        "seed": recipe.seed,
+        "correct": len(y) - len(errors),
+        "seconds": round(seconds, 3),
+        "errors": ", ".join(f"{i}: {predictions[i]}" for i in errors),  # number of the example: wrong prediction
+    }
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """New processes, each for one job."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
 
 def quick(name: str) -> None:
@@ -73,11 +129,12 @@ def run(name: str, seeds: int, workers: int, *, again: bool = False) -> None:
     """Run all missing seeds of a recipe. The file is written after each seed."""
     path, here = HERE / f"{name}.json", machine()
     shares = [cores_here()[worker::workers] for worker in range(workers)]
+    in_parallel = workers > 1 and recipe_of(name).members > 1
     fixed = {
         "recipe": json.loads(json.dumps(recipe_of(name).config())),
         "source": revision()["source"],
         "processor": here["processor"],
-        "cores": len(shares[0]),
+        "cores": sum(map(len, shares)) if in_parallel else len(shares[0]),
     }
     record = json.loads(path.read_text()) if path.exists() and not again else {}
     if record and any(record.get(key) != value for key, value in fixed.items()):
@@ -85,19 +142,23 @@ def run(name: str, seeds: int, workers: int, *, again: bool = False) -> None:
     record = record or {**fixed, "commit": revision()["commit"], "machine": here, "runs": []}
     due = sorted(set(range(seeds)) - {run["seed"] for run in record["runs"]})
     os.environ["OPENBLAS_NUM_THREADS"] = str(len(shares[0]))  # for the child processes
-    context = multiprocessing.get_context("spawn")
+    if in_parallel:
+        for seed in due:
+            _add(path, record, ensemble(name, seed, shares, fixed["source"]))
+        return
     for first in range(0, len(due), workers):
-        with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as processes:
+        with _processes(workers) as processes:
             jobs = zip(due[first : first + workers], shares, strict=False)
             futures = [processes.submit(one, name, seed, share, fixed["source"]) for seed, share in jobs]
             for future in as_completed(futures):
-                result = future.result()
-                record["runs"] = sorted([*record["runs"], result], key=lambda run: run["seed"])
-                save_json(path, record)
-                print(
-                    f"{name}, seed {result['seed']}: {result['correct']:,} correct, {result['seconds']:.1f} s",
-                    flush=True,
-                )
+                _add(path, record, future.result())
+
+
+def _add(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
+    """Add the result of a seed to a record, and write the file."""
+    record["runs"] = sorted([*record["runs"], result], key=lambda run: run["seed"])
+    save_json(path, record)
+    print(f"{path.stem}, seed {result['seed']}: {result['correct']:,} correct, {result['seconds']:.1f} s", flush=True)
 
 
 def cores_here() -> list[int]:
@@ -160,7 +221,7 @@ def main() -> None:
         "--workers",
         type=int,
         default=1,
-        help="number of seeds that run at the same time, each on its share of the cores",
+        help="number of seeds, or members of an ensemble, that run at the same time, each on its share of the cores",
     )
     parser.add_argument("--again", action="store_true", help="replace files from another source, recipe or machine")
     parser.add_argument("--quick", action="store_true", help="try each recipe on 1,000 digits, write nothing")

@@ -663,7 +663,7 @@ BEST = MINUTE.replace(
     tta=9,
 )
 
-ENSEMBLE = MINUTE.replace(name="ensemble", members=5, epochs=60)
+ENSEMBLE = BEST.replace(name="ensemble", members=4)
 
 RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}
 

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from handgrad.recipes import RECIPES, RESULTS, Recipe, Result
 from records import run as records
@@ -28,6 +30,9 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     monkeypatch.setattr(records, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(1))
     monkeypatch.setattr(records, "as_completed", list)
     monkeypatch.setattr(records, "one", one)
+    monkeypatch.setattr(
+        records, "ensemble", lambda name, seed, shares, source: one(name, seed, [*shares[0], *shares[1]], source)
+    )
     monkeypatch.setattr(records, "machine", lambda: {"cores": 2, "processor": "one"})
     monkeypatch.setattr(records, "revision", lambda: {"source": "abc", "commit": "c"})
     monkeypatch.setattr(records, "cores_here", lambda: [0, 1])
@@ -42,6 +47,24 @@ def test_finished_seeds_are_not_repeated(finished: list[tuple[str, int]], tmp_pa
     with pytest.raises(RuntimeError):
         records.run("quick", 20, 2, again=True)
     assert len(json.loads((tmp_path / "quick.json").read_text())["runs"]) >= 12
+
+
+def test_cores_of_an_ensemble_are_those_of_all_workers(finished: list[tuple[str, int]], tmp_path: Path) -> None:
+    records.run("ensemble", 2, 2)
+    records.run("best", 2, 2)
+    assert finished == [("ensemble", 0), ("ensemble", 1), ("best", 0), ("best", 1)]
+    for name, cores in [("ensemble", 2), ("best", 1)]:
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        assert [record["cores"], *(run["cores"] for run in record["runs"])] == [cores] * 3
+
+
+def test_member_trained_alone_is_that_of_the_ensemble(digits: tuple[NDArray[Any], ...]) -> None:
+    x, y, x_test, _ = digits
+    recipe = RECIPES["ensemble"].replace(hidden=(8,), members=2, epochs=1, seed=3)
+    expected = recipe.train(x, y, 10).predict_proba(x_test)
+    members = [records.train_member(recipe, x, y, number).predict_proba(x_test) for number in range(2)]
+    assert not np.array_equal(*members)
+    np.testing.assert_allclose(np.mean(members, axis=0), expected, rtol=1e-5)
 
 
 def test_file_from_another_source_is_only_replaced_with_again(
@@ -71,7 +94,7 @@ def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytes
     assert rows == [
         ["`quick`", "196-30-20-10", "98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"],
         ["`minute` `--epochs 4`", "784-30-20-10", "99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"],
-        ["`ensemble`", "5 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
+        ["`ensemble`", "4 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
     ]
 
 
