@@ -18,7 +18,7 @@ import functools
 import itertools
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -154,7 +154,7 @@ class Network(Model):
         self.parameters, self.gradient_buffer = bind(self.layers, self.dtype, parameters)
         self.gradient_scale = 1.0
         self._batch = 0  # batch size of the allocated buffers
-        self._replicas: list[Network] = []  # unused replicas with buffers for predictions
+        self._replicas: list[_Replica] = []  # unused replicas with buffers for predictions
 
     @property
     def loss(self) -> Loss:
@@ -362,21 +362,25 @@ class Network(Model):
     def _infer(self, x: ArrayLike, wanted: Container[int]) -> list[Array]:
         """The outputs of the wanted layers, PREDICT_ROWS rows at a time, in buffers of this call."""
         x = self.check_inputs(x)
-        replica, rows = self._take_replica(), min(len(x), PREDICT_ROWS)
+        rows = min(len(x), PREDICT_ROWS)
+        replica = self._take_replica(rows)
+        layers = replica.network.layers
         converted = None
         if x.dtype != self.dtype or x.ndim != 2:
             converted = aligned_empty(rows * self.n_in, self.dtype).reshape(rows, self.n_in)
-        results = {i: np.empty((len(x), width), self.dtype) for i, width in self._layer_widths() if i in wanted}
+        results: dict[int, Array] = {}
         for first in range(0, len(x), PREDICT_ROWS):
             block = x[first : first + PREDICT_ROWS]
             a: Array = block if converted is None else as_floats(block, out=converted[: len(block)])
-            replica._allocate_buffers(len(block))
-            for i, layer in enumerate(replica.layers):
+            replica.network._allocate_buffers(len(block))
+            for i, layer in enumerate(layers):
                 a = layer.infer(a)
-                if i in results:
+                if i in wanted:
+                    if i not in results:
+                        results[i] = np.empty((len(x), a.shape[1]), self.dtype)
                     results[i][first : first + len(block)] = a
-        if rows <= REPLICA_ROWS and all(_declares_buffers(type(layer)) for layer in replica.layers):
-            self._replicas.append(replica)
+        if rows <= REPLICA_ROWS:
+            self._keep_replica(replica)
         return list(results.values())
 
     def _layer_widths(self) -> Iterator[tuple[int, int]]:
@@ -386,17 +390,26 @@ class Network(Model):
             width = layer.width(width)
             yield i, width
 
-    def _take_replica(self) -> Network:
+    def _take_replica(self, rows: int) -> _Replica:
         """A replica that no other thread uses, with the current attributes of the layers."""
         try:
             replica = self._replicas.pop()
         except IndexError:
-            return self.with_own_buffers()
-        if [type(layer) for layer in replica.layers] != [type(layer) for layer in self.layers]:
-            return self.with_own_buffers()
-        for own, layer in zip(replica.layers, self.layers, strict=True):
-            vars(own).update((name, value) for name, value in vars(layer).items() if name not in layer.workspace)
+            replica = None
+        if replica is None or replica.network._batch != rows or replica.originals != self.layers:
+            return _Replica(self.with_own_buffers(), list(self.layers), [])
+        for own, layer, buffers in zip(replica.network.layers, self.layers, replica.buffers, strict=True):
+            own.__dict__ = vars(layer) | buffers
         return replica
+
+    def _keep_replica(self, replica: _Replica) -> None:
+        """Keep the buffers for the next prediction, if it is known which attributes of the layers they are."""
+        if not replica.buffers:
+            layers = replica.network.layers
+            if not all(_declares_buffers(type(layer)) for layer in layers):
+                return
+            replica.buffers.extend({k: v for k, v in vars(layer).items() if k in layer.workspace} for layer in layers)
+        self._replicas.append(replica)
 
     # ---- Copies ------------------------------------------------------------------------------------------------------
 
@@ -539,6 +552,24 @@ def _shallow_copy(part: Part) -> Part:
     twin = object.__new__(type(part))
     vars(twin).update(vars(part))
     return twin
+
+
+class _Replica(NamedTuple):
+    """A copy of a network for predictions of one batch size.
+
+    Attributes
+    ----------
+    network : Network
+        Has its own layers and buffers.
+    originals : list of Layer
+        The layers that were copied.
+    buffers : list of dict
+        The workspace of each layer, once it has been used.
+    """
+
+    network: Network
+    originals: list[Layer]
+    buffers: list[dict[str, Any]]
 
 
 @functools.cache
