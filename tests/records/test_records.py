@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from handgrad.recipes import RECIPES, RESULTS, Recipe, Result
 from records import run as records
+from records.errors import errors_of
 
 
 @pytest.fixture
@@ -112,3 +113,14 @@ def test_results_of_the_recipes_are_those_of_the_records() -> None:
     }
     assert {name: result for name, result in RESULTS.items() if name != "post"} == found
     assert list(RESULTS) == list(RECIPES)
+
+
+def test_errors_of_a_record_are_its_wrong_predictions(
+    finished: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, predictions = np.array([3, 1, 4, 1, 5]), np.array([3, 7, 4, 1, 0])
+    result = records._result(RECIPES["best"].replace(seed=2), predictions, y, 1.5)
+    assert (result["seed"], result["correct"]) == (2, 3)
+    monkeypatch.setattr(records, "one", lambda *_: result)
+    records.run("best", 1, 1)
+    assert errors_of(tmp_path / "best.json") == {1: 7, 4: 0}
