@@ -393,6 +393,11 @@ def test_the_size_of_the_blocks_changes_no_result(rows, monkeypatch):
     assert made.evaluate(X, Y).loss == pytest.approx(expected[2].loss, rel=1e-12)
 
 
+@pytest.mark.parametrize(("width", "rows"), [(30, 128), (512, 384), (2048, 1024)])
+def test_blocks_have_more_rows_for_larger_networks(width, rows):
+    assert Network([784, width, 10], rng=0)._rows_per_block() == rows
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
 def test_more_rows_than_a_block(kind):
     made = Network([3, 4], rng=0, dtype=np.float64)

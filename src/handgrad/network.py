@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 # Default initializer of each activation. The blog post draws N(0, 1) for its sigmoids.
 INITIALIZER_FOR = {"sigmoid": "normal", "tanh": "xavier_normal", "identity": "xavier_normal"}
 
-# Rows per block in inference. Measured on 784-512-512-10: the time is the same within 3 % from 256 to 2,048 rows; with
-# fewer rows the products are inefficient, with more rows the buffers do not fit into the cache.
+# Largest number of rows per block in inference. With more rows, the buffers do not fit into the cache.
 PREDICT_ROWS = 1024
 REPLICA_ROWS = 64  # up to this number of rows, buffers are kept for the next prediction: 20 us instead of 70 us
 MAX_PARAMETERS = 1 << 40  # 4 TiB in float32
@@ -360,17 +359,17 @@ class Network(Model):
 
     @without_float_errors
     def _infer(self, x: ArrayLike, wanted: Container[int]) -> list[Array]:
-        """The outputs of the wanted layers, PREDICT_ROWS rows at a time, in buffers of this call."""
+        """The outputs of the wanted layers, a block of rows at a time, in buffers of this call."""
         x = self.check_inputs(x)
-        rows = min(len(x), PREDICT_ROWS)
+        rows = min(len(x), self._rows_per_block())
         replica = self._take_replica(rows)
         layers = replica.network.layers
         converted = None
         if x.dtype != self.dtype or x.ndim != 2:
             converted = aligned_empty(rows * self.n_in, self.dtype).reshape(rows, self.n_in)
         results: dict[int, Array] = {}
-        for first in range(0, len(x), PREDICT_ROWS):
-            block = x[first : first + PREDICT_ROWS]
+        for first in range(0, len(x), rows):
+            block = x[first : first + rows]
             a: Array = block if converted is None else as_floats(block, out=converted[: len(block)])
             replica.network._allocate_buffers(len(block))
             for i, layer in enumerate(layers):
@@ -382,6 +381,15 @@ class Network(Model):
         if rows <= REPLICA_ROWS:
             self._keep_replica(replica)
         return list(results.values())
+
+    def _rows_per_block(self) -> int:
+        """Rows per block in inference: one for 1,024 parameters, a multiple of 64 from 128 to PREDICT_ROWS.
+
+        The block of a small network stays in the cache, and its product is one that `products.py` computes in pieces:
+        128 rows of 784-30-10 take 30 % less time than 1,024. The weights of a wide network do not fit into the cache
+        and are read again for every block: 128 rows of 784-2048-2048-10 take 20 % more time than 1,024.
+        """
+        return min(PREDICT_ROWS, max(128, len(self.parameters) >> 16 << 6))
 
     def _layer_widths(self) -> Iterator[tuple[int, int]]:
         """(index, number of outputs) of each layer."""
