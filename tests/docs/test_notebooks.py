@@ -9,6 +9,7 @@ import ast
 import base64
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 CELL = re.compile(r"^```{code-cell}[^\n]*\n(?::\w+: [^\n]*\n)*(.*?)^```$", re.S | re.M)
 PAGES = {path: path.read_text() for path in sorted((ROOT / "docs").glob("[!_]*/**/*.md"))}
 NOTEBOOKS = {path: text for path, text in PAGES.items() if "{nb-download}" in text}
+CODE_CELL = re.compile(r"^```{code-cell}[^\n]*\n(?::tags: \[([^\n]*)\]\n)?(?::\w+: [^\n]*\n)*(.*?)^```$", re.S | re.M)
 REPOSITORY = {path.name for path in ROOT.iterdir() if path.is_dir()}
 
 
@@ -100,3 +102,39 @@ def test_cells_that_only_draw_are_collapsed_in_jupyter_and_stay_unchanged() -> N
     assert result["cells"][0]["metadata"]["jupyter"] == {"source_hidden": True}
     assert [cell["source"] for cell in result["cells"]] == [["plot()\n", "x"], ["y"]]
     assert result["cells"][1]["metadata"] == {}
+
+
+def code_cells(page: str) -> list[str]:
+    """The code of the notebook that is made from a page, cell by cell."""
+    cells = [
+        {"cell_type": "code", "metadata": {"tags": tags.split(", ")}, "source": [code]}
+        for tags, code in CODE_CELL.findall(page)
+    ]
+    return ["".join(cell["source"]) for cell in notebooks.portable({"cells": cells}, ROOT)["cells"]]
+
+
+def test_a_notebook_has_no_hidden_assertions_and_keeps_those_of_a_solution() -> None:
+    page = (
+        "```{code-cell}\nx = 1\n```\n\n"
+        "```{code-cell}\n:tags: [remove-cell]\nfor value in [x]:\n    assert value == 1\n```\n\n"
+        "```{code-cell}\n:tags: [remove-cell]\nimport math\n```\n\n"
+        '```{code-cell}\n:tags: [hide-cell]\n:mystnb: {code_prompt_show: "Show the solution"}\nassert x == 1\n```\n'
+    )
+    assert code_cells(page) == ["x = 1\n", "import math\n", "assert x == 1\n"]
+
+
+def test_no_cell_needs_a_name_that_only_a_hidden_assertion_defines(tmp_path: Path) -> None:
+    for path, page in NOTEBOOKS.items():
+        tmp_path.joinpath(path.stem).with_suffix(".py").write_text("\n".join(code_cells(page)))
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select=F821",
+        "--output-format=concise",
+        "-q",
+        ".",
+    ]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout == ""
