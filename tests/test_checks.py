@@ -105,15 +105,24 @@ def test_a_large_initial_loss() -> None:
     network.parameters *= 40
     (message,) = fit(network, lr=1e-5)[:1]
     assert message.startswith("the loss before training is ")
-    assert "that of equal probabilities for 3 classes is 1.1: the initial weights are too large" in message
+    assert message.endswith(
+        'that of equal probabilities for 3 classes is 1.1: the initial weights are too large; use init="kaiming_normal"'
+    )
+    network = Network([6, 3], loss="cross_entropy", rng=0)
+    network.parameters *= 400
+    assert fit(network, lr=1e-5)[0].endswith('use init="xavier_normal"')
 
 
-@pytest.mark.parametrize(("layer", "word"), [(ReLU, "dead"), (Sigmoid, "saturated"), (Tanh, "saturated")])
-def test_units_that_give_the_same_output_for_every_example(layer, word) -> None:
+@pytest.mark.parametrize(
+    ("layer", "word", "init"),
+    [(ReLU, "dead", "kaiming_normal"), (Sigmoid, "saturated", "lecun"), (Tanh, "saturated", "xavier_normal")],
+)
+def test_units_that_give_the_same_output_for_every_example(layer, word, init) -> None:
     network = Network([Dense(6, 20), layer(), Dense(20, 3)], loss="cross_entropy", rng=0)
     network.layers[0].b[:17] = -200
     message = next(message for message in fit(network) if "units" in message)
     assert message.startswith(f"17 of the 20 units of layer 1 ({layer.__name__}()) are {word}")
+    assert f'scaled inputs and init="{init}"' in message
     network.layers[0].b[:10] = 0
     assert not any("units" in message for message in fit(network))
 
@@ -256,14 +265,15 @@ def test_pixels_that_were_divided_by_255_twice(shape) -> None:
     assert not any("pixel" in other for other in others)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
-def test_units_that_are_saturated_by_large_weights(activation) -> None:
+@pytest.mark.parametrize(("activation", "init"), [("sigmoid", "lecun"), ("tanh", "xavier_normal")])
+def test_units_that_are_saturated_by_large_weights(activation, init) -> None:
     network = Network([6, 20, 3], activation=activation, loss="cross_entropy", rng=0)
     network.layers[0].W *= 1000
     low = 0 if activation == "sigmoid" else -1
     messages = [message for message in fit(network) if "saturated" in message]  # before the training, once
     assert len(messages) == 1
     assert f"of their outputs are {low} or 1 within 0.001" in messages[0]
+    assert f'use init="{init}", scaled inputs' in messages[0]
     network = Network([6, 20, 3], activation=activation, loss="cross_entropy", rng=0)
     trainer = Trainer(network, SGD(0.1), batch_size=10, rng=0)
     trainer.fit(X, Y, epochs=1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .arrays import Array, Rows, row_blocks
 from .errors import HandgradError
-from .layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
+from .layers import ACTIVATIONS, LAYERS, SELU, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from .network import Network
 
 MAX_ROWS = 256  # examples that a check looks at
@@ -31,6 +31,13 @@ MIN_UNITS, INACTIVE_SHARE = 8, 0.8  # of a layer
 # after 8 epochs; ten times as large weights give 0.94, and a hundred times as large ones 0.995 after training.
 SATURATED_BEFORE, SATURATED_AFTER = 0.9, 0.98
 SATURATED, CONSTANT = 1e-3, 1e-4  # range of a unit's output: of a sigmoid or tanh, and relative to its largest value
+# Initializers that suit an activation. That of all others is kaiming_normal. Sigmoids and SELU have another default.
+SUITABLE_INITIALIZERS: dict[type[Layer], str] = {
+    Sigmoid: "lecun",
+    SELU: "lecun",
+    Tanh: "xavier_normal",
+    Identity: "xavier_normal",
+}
 WINDOWS, WINDOW_ROWS = 256, 64  # neighbours whose classes are compared
 SORTED_CHANGES = 0.1  # changes of the class from one example to the next, relative to a random order
 LABEL_ROWS = 1 << 16  # rows of targets whose labels are counted at a time
@@ -183,8 +190,14 @@ def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
         return None
     return (
         f"the loss before training is {value:.3g}, and that of equal probabilities for {network.n_classes} classes is "
-        f"{equal:.3g}: the initial weights are too large; use the default initializer of the activation"
+        f"{equal:.3g}: the initial weights are too large; use {_initializer(network.layers)}"
     )
+
+
+def _initializer(layers: Sequence[Layer]) -> str:
+    """The argument that chooses the initializer for the last activation of these layers."""
+    kinds = [type(layer) for layer in layers if type(layer) in ACTIVATIONS.values()]
+    return f'init="{SUITABLE_INITIALIZERS.get((kinds or [Identity])[-1], "kaiming_normal")}"'
 
 
 def _hidden_outputs(network: Network, x: NDArray[Any]) -> list[tuple[int, Layer, Array]]:
@@ -215,7 +228,7 @@ def _inactive_units(hidden: Sequence[tuple[int, Layer, Array]]) -> str | None:
             other = "" if bounded else ", or use LeakyReLU"
             return (
                 f"{constant} of the {a.shape[1]} units of layer {i} ({layer!r}) {what}: they give the same output for "
-                f"all of {len(a)} examples; use a lower learning rate, scaled inputs and the default initializer{other}"
+                f"all of {len(a)} examples; use a lower learning rate, scaled inputs and {_initializer([layer])}{other}"
             )
     return None
 
@@ -231,7 +244,7 @@ def _saturated_units(hidden: Sequence[tuple[int, Layer, Array]], limit: float) -
             return (
                 f"the units of layer {i} ({layer!r}) are saturated: {share:.1%} of their outputs are {low} or 1 within "
                 f"{SATURATED:g}, where the derivative is almost 0, because the weights or the inputs of the layer are "
-                "large; use the default initializer, scaled inputs and a lower learning rate"
+                f"large; use {_initializer([layer])}, scaled inputs and a lower learning rate"
             )
     return None
 
