@@ -525,8 +525,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             for row in results["checks"]
         ],
     )
-    for node, modes in itertools.product(KINDS, (MODES, MODES[1:3])):
-        parts[node if modes != MODES else f"all: {node}"] = table(
+    for node in KINDS:
+        parts[node] = table(
             ("network, link, mode", *map("{:,}".format, NODES)),
             [
                 [
@@ -535,7 +535,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
                     *("" if value is None else f"{value:.0%}" for value in row["efficiency"]),
                 ]
                 for row in results["predictions"]
-                if row["node"] == node and (row["mode"], row["batch"]) in modes
+                if row["node"] == node
             ],
         )
     parts["remedies"] = table(REMEDIES, remedies(steps, results["gamma"]))
@@ -570,11 +570,11 @@ A cell of the last three columns is "measured (model)". A ratio above 1 means sl
 
 ## Predictions: parallel efficiency, one core per node
 
-{parts["all: one core"]}
+{parts["one core"]}
 
 ## Predictions: parallel efficiency, servers with 32 cores
 
-{parts["all: 32 cores"]}
+{parts["32 cores"]}
 
 ## What raises the efficiency: 64 servers with 32 cores
 
