@@ -71,6 +71,7 @@ OTHER = Recipe(
     elastic=1.0,
     smoothness=4.0,
     adversarial=0.3,
+    calibration=0.8,
     tta=5,
     members=2,
     teacher="second",
@@ -162,6 +163,17 @@ def test_last_examples_are_the_validation_set():
     assert model.temperature == fit_temperature(model.model, X[-11:], Y[-11:])
     for name in ("val_loss", "val_accuracy"):
         assert trainers[0].history[name] == history[name]
+
+
+def test_temperature_of_a_recipe_is_that_of_the_validation_set_or_its_calibration():
+    """It changes no training and no predicted class."""
+    recipe = PLAIN.replace(calibration=0.5, members=2)
+    calibrated, plain = recipe.train(X, Y, 3), recipe.replace(calibration=1.0).train(X, Y, 3)
+    assert isinstance(calibrated, Calibrated)
+    assert calibrated.temperature == 0.5
+    np.testing.assert_array_equal(calibrated.model.outputs(X), plain.outputs(X))
+    fitted = recipe.replace(validation=11).train(X, Y, 3)
+    assert unwrap(fitted).temperature == fit_temperature(fitted.model, X[-11:], Y[-11:])
 
 
 def test_validation_set_larger_than_the_data_is_rejected(rejects):
@@ -398,7 +410,7 @@ def test_unknown_name_is_rejected(settings, says, rejects):
         *[{"dropout": 1.0}, {"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"ema_decay": 1.0}, {"validation": -1}],
         *[{"rotation": math.nan}, {"scale": 1.0}, {"elastic": 1.0, "smoothness": 0.0}, {"adversarial": -1.0}],
         *[{"temperature": 2.0}, {"loss": "cross_entropy", "temperature": -2.0}, {"shrink": 2}, {"shrink": 0}],
-        *[{"tta": 3}, {"activation": "relu,tanh"}],
+        *[{"tta": 3}, {"activation": "relu,tanh"}, {"calibration": 0.0}],
     ],
     ids=str,
 )

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .adversarial.perturb import Adversarial
-from .arrays import Rows, check_int, check_non_negative, spawn_rngs
+from .arrays import Rows, check_int, check_non_negative, check_positive, spawn_rngs
 from .blas import blas_threads
 from .callbacks import EMA, EarlyStopping
 from .errors import HandgradError, printable, unknown
@@ -124,6 +124,11 @@ class Recipe:
         None, text="Decoupled weight decay; the optimizer's default if not given."
     )
     label_smoothing: float = _regularization(0.0, text="Label smoothing, 0 to 1.")
+    calibration: float = _regularization(
+        1.0,
+        text="Temperature that divides the logits of the trained model, e.g. 0.5 after label smoothing of 0.1; a "
+        "validation set replaces it.",
+    )
     adversarial: float = _regularization(0.0, text="Adversarial training: L2 radius for 28x28 pixels.")
     ema_decay: float = _regularization(0.0, text="Decay of the weight average (EMA), e.g. 0.999; 0: no average.")
     deskew: bool = _images(False, text="Deskew and centre each image.")
@@ -147,6 +152,7 @@ class Recipe:
             check_int(name, getattr(self, name), minimum)
         for name in ("l2", "clip_norm", "warm_up"):
             check_non_negative(name, getattr(self, name))
+        check_positive("calibration", self.calibration)
         if self.momentum is not None and self.optimizer not in MOMENTUM_OPTIMIZERS:
             raise HandgradError(
                 f"momentum {self.momentum:g} needs the optimizer {', '.join(MOMENTUM_OPTIMIZERS[:-1])} or "
@@ -213,8 +219,8 @@ class Recipe:
         Returns
         -------
         Network, TestTimeAugmentation, Calibrated, Preprocessed or Ensemble
-            The model for inference, with BatchNorm folded into the Dense layers. With a validation set, it is
-            calibrated.
+            The model for inference, with BatchNorm folded into the Dense layers. It is calibrated on the validation
+            set, or with the temperature `calibration`.
         """
         if not 0 <= self.validation < len(x):
             raise HandgradError(
@@ -249,8 +255,9 @@ class Recipe:
                 until_epoch = trainer.epoch if trainer.stop else self.epochs
                 trainer.fit(x[:count], y[:count], until_epoch=until_epoch, validation=validation)
             networks.append(trainer.network)
-        model = recipe.assemble(networks, shape, preprocessing)
-        return model if validation is None else _calibrate(model, *validation)
+        if validation is None:
+            return recipe.assemble(networks, shape, preprocessing)
+        return _calibrate(recipe.replace(calibration=1.0).assemble(networks, shape, preprocessing), *validation)
 
     def for_examples(self, count: int) -> Recipe:
         """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""
@@ -458,7 +465,7 @@ class Recipe:
     def assemble(
         self, networks: Sequence[Network], image_shape: tuple[int, ...], preprocessing: Preprocessing | None = None
     ) -> Model:
-        """Build the model for inference: fold BatchNorm, average shifts and ensemble members, add the preprocessing.
+        """Build the model for inference: fold BatchNorm, average shifts and members, calibrate, add the preprocessing.
 
         The preprocessing of images is that of `image_shape`; that of numbers must be given.
 
@@ -469,6 +476,8 @@ class Recipe:
             shift = self.tta > 1 and network.image_shape is not None and 2 * network.image_shape[0] >= HEIGHT
             members.append(TestTimeAugmentation(network, self.tta) if shift else network)
         model = members[0] if len(members) == 1 else Ensemble(members)
+        if self.calibration != 1:
+            model = Calibrated(model, self.calibration)
         preprocessing = preprocessing or self.preprocessing(image_shape)
         return model if preprocessing is None else Preprocessed(model, preprocessing)
 
@@ -606,6 +615,7 @@ SECOND = Recipe(
     batch_size=256,
     epochs=4,
     label_smoothing=0.1,
+    calibration=0.5,
 )
 
 QUICK = SECOND.replace(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=8)

@@ -43,13 +43,13 @@ def schedule(epoch, epochs):  # schedules.one_cycle(rise=0.3, start=1/25, final=
 }
 
 # Each field of a recipe is in one of these sets: translated; rejected unless it has its default value; without effect
-# if the rejected ones have their defaults.
+# on the predicted classes if the rejected ones have their defaults.
 TRANSLATED = {"hidden", "activation", "loss", "init", "batch_norm", "dropout", "label_smoothing", "optimizer", "lr"}
 TRANSLATED |= {"weight_decay", "schedule", "batch_size", "epochs", "validation", "deskew", "shrink", "seed", "tta"}
 TRANSLATED |= {"momentum"}
 REJECTED = {"ema_decay", "rotation", "scale", "shear", "shift", "elastic", "adversarial", "members", "teacher"}
 REJECTED |= {"temperature", "l2", "clip_norm", "warm_up", "early_stopping"}
-WITHOUT_EFFECT = {"name", "smoothness"}
+WITHOUT_EFFECT = {"name", "smoothness", "calibration"}
 
 
 @dataclass(frozen=True)
