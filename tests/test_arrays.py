@@ -215,7 +215,9 @@ def test_check_sample_weight_rejects_what_is_not_a_weight(weights, rejects):
     ids=["positive", "non-negative", "fraction"],
 )
 def test_numbers_are_returned_or_rejected_with_their_name(check, valid, invalid, message, rejects):
-    assert [check("size", value) for value in valid] == valid
+    numbers = [check("size", value) for value in valid]
+    assert numbers == valid
+    assert {type(number) for number in numbers} == {float}  # a float32 of NumPy cannot be written as JSON
     for value in invalid:
         with rejects(f"size must be.*{message}|size {message}"):
             check("size", value)

@@ -340,28 +340,34 @@ def check_int(name: str, value: SupportsIndex, minimum: int) -> int:
 
 
 def check_positive(name: str, value: float) -> float:
-    """Validate a finite number > 0."""
-    if not (_is_real(value) and 0 < value < math.inf):
+    """Validate a finite number > 0, and return it as a float."""
+    number = _as_float(value)
+    if not 0 < number < math.inf:
         raise HandgradError(f"{name} must be a finite number > 0, got {value!r}")
-    return value
+    return number
 
 
 def check_non_negative(name: str, value: float) -> float:
-    """Validate a finite number >= 0."""
-    if not (_is_real(value) and 0 <= value < math.inf):
+    """Validate a finite number >= 0, and return it as a float."""
+    number = _as_float(value)
+    if not 0 <= number < math.inf:
         raise HandgradError(f"{name} must be a finite number >= 0, got {value!r}")
-    return value
+    return number
 
 
 def check_fraction(name: str, value: float, interval: str = "[0, 1)") -> float:
-    """Validate a number between 0 and 1; the brackets of `interval` say whether 0 and 1 are included."""
-    inside = _is_real(value) and (0 < value < 1 or (value == 0 and "[" in interval) or (value == 1 and "]" in interval))
-    if not inside:
+    """Validate a number between 0 and 1, and return it as a float.
+
+    The brackets of `interval` say whether 0 and 1 are included.
+    """
+    number = _as_float(value)
+    if not (0 < number < 1 or (number == 0 and "[" in interval) or (number == 1 and "]" in interval)):
         raise HandgradError(f"{name} must be in {interval}, got {value!r}")
-    return value
+    return number
 
 
-def _is_real(value: object) -> bool:
+def _as_float(value: object) -> float:
+    """Return a real number as a Python float, because JSON cannot hold a scalar of NumPy; NaN for anything else."""
     if isinstance(value, int):
-        return abs(value) <= FLOAT_MAX
-    return isinstance(value, float | np.integer | np.floating)
+        return float(value) if abs(value) <= FLOAT_MAX else math.nan
+    return float(value) if isinstance(value, float | np.integer | np.floating) else math.nan

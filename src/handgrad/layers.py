@@ -75,7 +75,7 @@ class Layer(ABC):
 
     @lr_scale.setter
     def lr_scale(self, scale: float) -> None:
-        self._lr_scale = float(check_positive("lr_scale", scale))
+        self._lr_scale = check_positive("lr_scale", scale)
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -444,7 +444,7 @@ class ELU(_Activation):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = float(check_positive("ELU: alpha", alpha))
+        self.alpha = check_positive("ELU: alpha", alpha)
 
     def forward(self, z: Array) -> Array:
         a = np.minimum(z, ZERO, out=self.a)  # for z > 0 the exponential would overflow
@@ -677,8 +677,8 @@ class BatchNorm(Layer):
 
     def __init__(self, n: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
         self.n_in = n = check_int("BatchNorm: n", n, 1)
-        self.momentum = float(check_fraction("BatchNorm: momentum", momentum, "(0, 1]"))
-        self.epsilon = float(check_positive("BatchNorm: epsilon", epsilon))
+        self.momentum = check_fraction("BatchNorm: momentum", momentum, "(0, 1]")
+        self.epsilon = check_positive("BatchNorm: epsilon", epsilon)
         self.parameter_shapes = {"g": (n,), "b": (n,), "running_mean": (n,), "running_var": (n,)}
 
     def forward(self, x: Array) -> Array:

@@ -195,7 +195,7 @@ class CrossEntropy(ClassificationLoss):
 
     def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0) -> None:
         super().__init__(label_smoothing)
-        self.temperature = float(check_positive("temperature", temperature))
+        self.temperature = check_positive("temperature", temperature)
 
     def per_example(self, z: Array, t: Array) -> Array:
         T = self.temperature

@@ -284,7 +284,12 @@ class Calibrated(_Wrapper):
         super().__init__(model)
         if not self.loss.is_classification:
             raise HandgradError(f"calibration needs a classifier, got a regression with {self.loss!r}")
-        self.temperature = float(check_positive("temperature", temperature))
+        self.temperature = check_positive("temperature", temperature)
+
+    @property
+    def loss(self) -> Loss:  # type: ignore[override]
+        """The loss of the model without label smoothing, which would favour probabilities that are too low."""
+        return _without_training_settings(self.model.loss)
 
     @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
@@ -324,10 +329,7 @@ def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
     if not model.loss.is_classification:
         raise HandgradError(f"calibration needs a classifier, got a regression with {model.loss!r}")
     z = model.outputs(x).astype(np.float64)  # the losses next to the minimum differ by less than a float32 resolves
-    loss = copy.deepcopy(model.loss)
-    for name, neutral in (("label_smoothing", 0.0), ("temperature", 1.0)):  # of the training
-        if hasattr(loss, name):
-            setattr(loss, name, neutral)
+    loss = _without_training_settings(model.loss)
     t = loss.targets(y, len(z), model.n_out, z.dtype)
 
     def loss_at(log_temperature: float) -> float:
@@ -347,6 +349,17 @@ def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
             right = low + ratio * (high - low)
             value_right = loss_at(right)
     return math.exp((low + high) / 2)
+
+
+def _without_training_settings(loss: Loss) -> Loss:
+    """The loss without label smoothing and without the temperature of knowledge distillation."""
+    neutral = {"label_smoothing": 0.0, "temperature": 1.0}
+    changed = {name: value for name, value in neutral.items() if getattr(loss, name, value) != value}
+    if not changed:
+        return loss
+    plain = copy.copy(loss)
+    vars(plain).update(changed)
+    return plain
 
 
 # ---- Taking models apart ---------------------------------------------------------------------------------------------

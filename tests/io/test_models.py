@@ -68,12 +68,18 @@ NETWORKS = {
         rng=2,
         dtype=dtype,
     ),
+    "options that are NumPy scalars": lambda dtype: Network(
+        [Dense(4, 5), LeakyReLU(np.float32(0.2)), Dropout(np.float32(0.3)), Dense(5, 3)],
+        loss=CrossEntropy(np.float32(0.1), temperature=np.float32(3)),
+        rng=2,
+        dtype=dtype,
+    ),
     "squared error": lambda dtype: Network([4, 3], loss=SquaredError(), rng=3, dtype=dtype),
     "squared error of sigmoids": lambda dtype: Network([4, 3], loss=SquaredError("sigmoid", 0.25), rng=3, dtype=dtype),
     "one output": lambda dtype: Network([4, 1], loss=BinaryCrossEntropy(0.1), rng=3, dtype=dtype),
     **{
         type(loss).__name__: lambda dtype, loss=loss: Network([4, 3], loss=loss, rng=3, dtype=dtype)
-        for loss in (AbsoluteError(), Huber(0.7), LogCosh(), Poisson())
+        for loss in (AbsoluteError(), Huber(np.float32(0.7)), LogCosh(), Poisson())
     },
 }
 
