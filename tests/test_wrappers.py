@@ -444,6 +444,23 @@ def test_fitted_temperature_minimizes_the_loss():
             assert at_best <= Calibrated(network, best * factor).evaluate(x, y).loss
 
 
+@pytest.mark.parametrize(
+    ("loss", "plain"),
+    [
+        (CrossEntropy(0.1, 3.0), CrossEntropy()),
+        (BinaryCrossEntropy(0.1), BinaryCrossEntropy()),
+        (SquaredError("sigmoid", 0.1), SquaredError("sigmoid")),
+    ],
+    ids=str,
+)
+def test_loss_of_a_calibrated_model_is_that_of_the_labels_without_smoothing(loss, plain):
+    smooth, plain = Network([6, 3], loss=loss, rng=0), Network([6, 3], loss=plain, rng=0)
+    x, y = np.random.default_rng(0).random((20, 6)), np.arange(20) % 3
+    assert Calibrated(smooth, 1.0).evaluate(x, y) == plain.evaluate(x, y)
+    assert smooth.evaluate(x, y) != plain.evaluate(x, y)
+    assert Calibrated(plain, 2.0).loss is plain.loss
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", None])
 def test_calibration_rejects_temperatures_that_are_not_positive(temperature, rejects):
     with rejects("temperature must be"):
