@@ -684,7 +684,7 @@ class Result(NamedTuple):
     Attributes
     ----------
     accuracy : str
-        Mean accuracy over several seeds, and its standard deviation.
+        Mean accuracy over five seeds and its standard deviation, or the accuracy of a single run.
     duration : str
         Median time of a training with its evaluation.
     cores : int
