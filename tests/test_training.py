@@ -954,6 +954,37 @@ def test_perturbation_receives_every_batch_and_its_result_is_trained_on():
     assert trainer.history["loss"] != plain.history["loss"]  # the history has the loss for the original targets
 
 
+def change_dropout(network):
+    network.layers[3].rate = 0.5
+
+
+def change_loss(network):
+    network.loss = CrossEntropy(temperature=4.0)
+
+
+@pytest.mark.parametrize("change", [change_dropout, change_loss])
+@pytest.mark.parametrize("method", [Adversarial, VirtualAdversarial])
+def test_perturbation_follows_a_change_of_the_network_between_two_fits(method, change):
+    """As that of an unpickled trainer, which has no copy of the network yet."""
+    layers = [Dense(4, 6), BatchNorm(6), Tanh(), Dropout(0.1), Dense(6, 3)]
+    trainer = make(layers, perturb=method(0.3))
+    trainer.fit(X, Y, epochs=1)
+    change(trainer.network)
+    twin = pickle.loads(pickle.dumps(trainer))
+    for each in (trainer, twin):
+        each.fit(X, Y, epochs=1)
+    np.testing.assert_array_equal(trainer.network.parameters, twin.network.parameters)
+
+
+def test_adversarial_training_keeps_the_statistics_of_a_layer_that_is_frozen_after_a_fit():
+    trainer = make([Dense(4, 6), BatchNorm(6), Tanh(), Dense(6, 3)], perturb=Adversarial(0.3))
+    trainer.fit(X, Y, epochs=1)
+    norm = trainer.network.layers[1]
+    norm.trainable, before = False, (norm.running_mean.copy(), norm.running_var.copy())
+    trainer.fit(X, Y, epochs=1)
+    np.testing.assert_array_equal((norm.running_mean, norm.running_var), before)
+
+
 # ---- Sample weights --------------------------------------------------------------------------------------------------
 
 W = np.random.default_rng(5).integers(0, 5, N)

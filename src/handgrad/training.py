@@ -111,7 +111,11 @@ class AugmentFunction(Protocol):
 
 
 class Perturbation(Protocol):
-    """A function that changes a batch before its step, see `handgrad.adversarial`."""
+    """A function that changes a batch before its step, see `handgrad.adversarial`.
+
+    If it has a method `refresh()`, `Trainer.fit` calls this method before the first step. A perturbation that keeps a
+    copy of the network drops the copy then, because the layers and the loss may have changed since the last `fit`.
+    """
 
     def __call__(self, network: Network, x: Array, t: Array) -> tuple[Array, Array]:
         """Return the batch to train on for x (batch, n_in) and t (batch, n_out), which are only read."""
@@ -382,6 +386,8 @@ class Trainer:
         if x.ndim == 3 and x.dtype != np.uint8:
             x = x.reshape(len(x), network.n_in)
         self.optimizer.refresh()
+        if self.perturb is not None and hasattr(self.perturb, "refresh"):
+            self.perturb.refresh()
         if self._parallel is not None:
             self._parallel.start(x, t, w)
         known, first = t if self.teacher is None else None, self.epoch

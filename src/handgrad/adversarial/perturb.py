@@ -92,6 +92,13 @@ class Adversarial(KnownAttributes):
         self._x, perturbed = _copy_to_buffer(x, self._x, network)
         return perturbed, self._perturb(self._copy, x[:count], t, out=perturbed[:count])
 
+    def refresh(self) -> None:
+        """Copy the network again at the next batch, with changed attributes of layers and the loss.
+
+        `Trainer.fit` calls this method. Call it yourself if you change such an attribute between two batches.
+        """
+        self._copy = None
+
     def _perturb(self, network: Network, x: Array, t: Array, out: Array) -> Array:
         """Write x + r for the first examples of the batch into `out`, and return the targets of the batch."""
         self._scale(network.input_gradient(x, t[: len(x)], 1), out)
