@@ -234,7 +234,7 @@ def test_adversarial_training_makes_the_network_more_robust(digits):
 def test_repr():
     assert repr(Adversarial(1.0)) == "Adversarial(epsilon=1.0, norm='l2', share=0.5)"
     assert repr(VirtualAdversarial(1, "linf", rng=0)) == (
-        "VirtualAdversarial(epsilon=1, norm='linf', share=0.5, xi=0.1)"
+        "VirtualAdversarial(epsilon=1.0, norm='linf', share=0.5, xi=0.1)"
     )
 
 
