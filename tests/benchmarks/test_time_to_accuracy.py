@@ -26,6 +26,7 @@ def test_constant_rate_counts_until_the_first_epoch_at_the_target() -> None:
 
 def test_seed_that_misses_the_target_is_reported_and_not_left_out_of_the_median() -> None:
     assert benchmark.cells(method([0.98], [0.97, 0.97]), 0.98) == ("not in 4 s (1 of 2 do)", "2")
+    assert benchmark.cells(method([0.98, 0.99], [0.98, 0.98, 0.985]), 0.99) == ("not in 6 s (1 of 2 do)", "3")
 
 
 def test_recipe_counts_at_its_end_if_the_mean_reaches_the_target() -> None:
