@@ -14,6 +14,7 @@ from handgrad import (
     BinaryCrossEntropy,
     CrossEntropy,
     Dense,
+    Ensemble,
     Evaluation,
     Model,
     Network,
@@ -436,11 +437,22 @@ def test_outputs_that_are_not_finite_are_an_error(loss, value, rejects):
             method()
 
 
-def test_an_output_of_minus_infinity_is_a_probability_of_0():
-    network = Network([2, 3], loss="cross_entropy", rng=0)
-    network.layers[0].W[...] = 0
-    network.layers[0].b[...] = [0, -np.inf, 0]
-    np.testing.assert_allclose(network.predict_proba([[1, 1]]), [[0.5, 0, 0.5]])
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_an_output_of_minus_infinity_is_an_error_with_the_number_of_its_example(loss, rejects):
+    network = Network([2, 3], loss=loss, rng=0)
+    network.layers[0].W[...] = [[1, 1], [-3e38, -3e38], [0, 1]]  # the sum overflows for an input of 1
+    network.layers[0].b[...] = 0
+    for predict in (network.predict, network.predict_proba, Ensemble([network, network]).predict_proba):
+        with rejects("outputs of the model for example 2 are not finite"):
+            predict([[0, 0], [1e-9, 0], [1, 1], [1, 1]])
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_finite_outputs_whose_squares_overflow_are_predictions(loss):
+    network = Network([1, 3], loss=loss, rng=0)
+    network.layers[0].W[...] = [[-3e38], [0], [-1e30]]
+    network.layers[0].b[...] = 0
+    assert np.isfinite(network.predict_proba([[1]])).all()
 
 
 def test_predict_image_reads_the_digits_of_an_image():

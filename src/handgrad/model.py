@@ -92,10 +92,11 @@ class Model(ABC):
         """Return the logits z (count, n_out) of any number of examples, in a new array."""
 
     def _finite_outputs(self, x: ArrayLike) -> Array:
-        """The logits. Raises NotFiniteError for NaN and infinity; -infinity is a probability of 0."""
+        """The logits. Raises NotFiniteError for NaN and infinity."""
         z = self.outputs(x)
-        if not z.max() < np.inf:
-            row = int((~(z < np.inf)).any(axis=1).argmax())
+        # The sum of squares is not finite if an element is not. It takes half the time of np.isfinite.
+        if not np.vdot(z, z) < np.inf and not (finite := np.isfinite(z)).all():
+            row = int(finite.all(axis=1).argmin())
             raise NotFiniteError(
                 f"the outputs of the model for example {row} are not finite: its weights or inputs are too large"
             )
