@@ -493,6 +493,12 @@ def test_small_predictions_see_the_current_parameters_and_attributes():
     made.layers[1] = ReLU()
     made.layers[1].allocate(1, 5, np.float64)
     np.testing.assert_allclose(made.outputs(X), copy.deepcopy(made).outputs(X), **CLOSE)
+    made.layers[0].W = np.ones((5, 6))
+    many = np.tile(X, (20, 1))
+    np.testing.assert_allclose(made.outputs(X), made.outputs(many)[:9], **CLOSE)
+    del made.layers[1]
+    first, last = made.layers
+    np.testing.assert_allclose(made.outputs(X), (X @ first.W.T + first.b) @ last.W.T + last.b, **CLOSE)
 
 
 # ---- Parts that two networks could share -----------------------------------------------------------------------------

@@ -147,11 +147,10 @@ class Dense(Layer):
     db: Array
     dz: Array | None
     dz_T: Array
-    W_T: Array
     z_product: Product
     dx_product: Product
     dW_product: Product
-    workspace = ("x", "z", "dz", "dz_T", "dx", "ones", "W_T", "z_product", "dx_product", "dW_product")
+    workspace = ("x", "z", "dz", "dz_T", "dx", "ones", "z_product", "dx_product", "dW_product")
     weight = Misnamed("the weights are layer.W; set them with layer.W[...] = values")
     weights, kernel = Misnamed(weight.hint), Misnamed(weight.hint)
     bias = Misnamed("the biases are layer.b; set them with layer.b[...] = values")
@@ -166,7 +165,7 @@ class Dense(Layer):
         return self.infer(x)
 
     def infer(self, x: Array) -> Array:
-        z = self.z_product(x, self.W_T, self.z)  # z = x Wᵀ
+        z = self.z_product(x, self.W.T, self.z)  # z = x Wᵀ
         z += self.b  #                                 + b
         return z
 
@@ -193,7 +192,7 @@ class Dense(Layer):
         self.z = layer_buffer(batch, self.n_out, dtype)
         self.dx = layer_buffer(batch, self.n_in, dtype)
         self.ones = np.ones(batch, dtype)
-        self.dz, self.W_T = None, self.W.T
+        self.dz = None
         self.z_product = product_of_rows(self.z, n_in)
         self.dx_product = plain_product(self.dx)
         self.dW_product = product_over_batch(self.dW, batch)
