@@ -180,6 +180,17 @@ def test_classes_and_image_shape_set_on_an_ensemble_are_those_of_its_members():
     assert {member.image_shape for member in (ensemble, *ensemble.members)} == {(3, 2)}
 
 
+@pytest.mark.parametrize("names", ["abc", 5, None, ("a", "b")], ids=repr)
+def test_classes_of_wrappers_are_validated_as_those_of_the_model(names, rejects):
+    network = images_network()
+    for model in (Ensemble([network]), TestTimeAugmentation(network), Preprocessed(network, Deskew(6, 8))):
+        with rejects("classes must be 3 names|classes has 2 names: expected 3"):
+            model.classes = names
+        assert network.classes == ("0", "1", "2")
+        model.classes = iter("012")
+        assert network.classes == ("0", "1", "2")
+
+
 @pytest.mark.parametrize(
     ("sizes", "loss", "dtype", "says"),
     [

@@ -50,7 +50,7 @@ class _Wrapper(KnownAttributes, Model):
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
-        self.model.classes = tuple(names)
+        self.model.classes = names
 
 
 class Preprocessed(_Wrapper):
@@ -204,9 +204,9 @@ class Ensemble(KnownAttributes, Model):
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
-        names = tuple(names)
-        for member in self.members:
-            member.classes = names
+        self.members[0].classes = names  # first, because it raises HandgradError for names that are not valid
+        for member in self.members[1:]:
+            member.classes = self.classes
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
