@@ -77,8 +77,7 @@ class Loss(KnownAttributes, ABC):
 
     def correct(self, z: Array, t: Array) -> int:
         """Return the number of correct predictions. Raises HandgradError for a regression loss."""
-        target = t[:, 0] > 0.5 if t.shape[1] == 1 else t.argmax(axis=1)
-        return int((self.labels(z) == target).sum())
+        return int((self.labels(z) == most_probable(t)).sum())
 
     @abstractmethod
     def targets(self, y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Array:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
 from .errors import HandgradError
-from .losses import Loss, softmax
+from .losses import Loss, most_probable, softmax
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -202,8 +202,7 @@ class Model(ABC):
         predictions = self.loss.labels(z)
         y = as_array("y", y)
         if y.ndim > 1:
-            y = self.loss.targets(y, len(z), self.n_out, self.dtype)
-            y = (y[:, 0] > 0.5).astype(np.intp) if self.n_out == 1 else y.argmax(axis=1)
+            y = most_probable(self.loss.targets(y, len(z), self.n_out, self.dtype))
         return confusion_matrix(check_labels(y, self.n_classes, len(z)), predictions, self.n_classes)
 
     # ---- Shortcuts ---------------------------------------------------------------------------------------------------
