@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from handgrad import Network
-from handgrad.blas import SMALL, _libraries, blas_threads
+from handgrad.blas import SMALL, _libraries, blas_threads, one_blas_thread
 from handgrad.errors import MissingExtraError
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
@@ -84,8 +84,17 @@ def test_exception_in_the_block_restores_the_number_of_threads(two_threads):
     assert threads() == {2}
 
 
-def test_missing_threadpoolctl_is_reported_with_its_extra(monkeypatch):
+@pytest.fixture
+def without_threadpoolctl(monkeypatch):
     _libraries.cache_clear()
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+
+
+def test_the_number_of_threads_does_not_change_without_threadpoolctl(two_threads, without_threadpoolctl):
+    with blas_threads(Network([784, 30, 10], rng=0), 10):
+        assert threads() == {2}
+
+
+def test_missing_threadpoolctl_is_reported_with_its_extra(without_threadpoolctl):
     with pytest.raises(MissingExtraError, match=r"handgrad\[app\]"):
-        blas_threads(Network([784, 30, 10], rng=0), 10)
+        one_blas_thread()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from .errors import optional
+from .errors import MissingExtraError, optional
 from .network import Network
 
 SMALL = 4_000_000  # floating-point operations of the largest product of a step: 40 us on one core
@@ -22,10 +22,13 @@ SMALL = 4_000_000  # floating-point operations of the largest product of a step:
 def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[Any]:
     """Limit BLAS to one thread in a `with` block if the largest product of a training step is small.
 
-    Raises MissingExtraError if threadpoolctl, of the extra `app`, is not installed.
+    The limit needs threadpoolctl, of the extra `app`. Without it, the number of threads does not change.
     """
     largest = max((2 * batch_size * W.size for W, _ in network.weights), default=0)
-    return nullcontext() if largest > SMALL else _limited(_libraries(), 1)
+    try:
+        return nullcontext() if largest > SMALL else _limited(_libraries(), 1)
+    except MissingExtraError:
+        return nullcontext()
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
