@@ -809,6 +809,8 @@ def assert_logged(path, trainer):
     assert list(logged) == list(trainer.history)
     for name, values in trainer.history.items():
         np.testing.assert_array_equal(logged[name], values)
+    trainer.history.to_csv(path.with_name("history.csv"))
+    assert path.read_bytes() == path.with_name("history.csv").read_bytes()
 
 
 def test_csv_log_has_one_exact_row_for_each_epoch_and_empty_fields_for_nan(tmp_path):

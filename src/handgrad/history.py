@@ -81,18 +81,9 @@ class History(dict[str, list[float]]):
 
         Raises HandgradError if the file cannot be written. An existing file is replaced completely or not at all.
         """
-        import csv  # late, as the next one: few programs write a history
-        import io
+        from .io.atomic import replace_file  # late: few programs write a history
 
-        from .io.atomic import replace_file
-
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["epoch", *self])
-        for i in range(self.epochs):
-            row = (values[i] if i < len(values) else math.nan for values in self.values())
-            writer.writerow([i + 1, *("" if math.isnan(value) else value for value in row)])
-        replace_file(path, text.getvalue().encode())
+        replace_file(path, csv_lines(self).encode())
 
     def plot(self, ax: Any = None) -> Any:
         """Plot the metrics by epoch with `handgrad.diagnostics.plots.history`, and return the Matplotlib figure.
@@ -125,6 +116,21 @@ class History(dict[str, list[float]]):
                 best = self.best(metric)
                 notes.append(f"best {metric}: {format_metric(metric, best.value)} in epoch {best.epoch}")
         return Table(("epoch", *self), rows, "; ".join(notes))._repr_html_()
+
+
+def csv_lines(history: History, first: int | None = None) -> str:
+    """Return the lines of a CSV file: the header and all epochs, or only the epochs from the index `first`."""
+    import csv  # late: few programs write a history
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if first is None:
+        writer.writerow(["epoch", *history])
+    for i in range(first or 0, history.epochs):
+        row = (values[i] if i < len(values) else math.nan for values in history.values())
+        writer.writerow([i + 1, *("" if math.isnan(value) else float(value) for value in row)])
+    return text.getvalue()
 
 
 def format_metric(name: str, value: float) -> str:
