@@ -35,10 +35,17 @@ def test_copies_are_histories(copied):
 
 
 @pytest.mark.parametrize(
-    ("metric", "best"), [("loss", (2, 0.5)), ("val_loss", (2, 0.7)), ("val_accuracy", (2, 0.9)), ("lr", (3, 0.01))]
+    ("metric", "best"),
+    [
+        ("loss", (2, 0.5)),
+        ("val_loss", (2, 0.7)),
+        ("val_accuracy", (2, 0.9)),
+        ("lr", (3, 0.01)),
+        ("f1_score", (2, 0.9)),
+    ],
 )
-def test_best_is_the_first_epoch_with_the_largest_accuracy_or_the_smallest_other_metric(metric, best):
-    assert History(METRICS).best(metric) == Best(*best)
+def test_best_is_the_first_epoch_with_the_largest_accuracy_or_score_or_the_smallest_other_metric(metric, best):
+    assert History(METRICS | {"f1_score": [0.1, 0.9, 0.2]}).best(metric) == Best(*best)
 
 
 @pytest.mark.parametrize(

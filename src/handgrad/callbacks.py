@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays import Array, aligned_empty, check_fraction, check_int, check_non_negative
 from .errors import MAX_MESSAGE, HandgradError, HandgradWarning, calls_of_handgrad, printable
-from .history import csv_lines
+from .history import csv_lines, larger_is_better
 from .io.atomic import as_path
 from .io.safetensors import read_arrays, write_arrays
 from .optimizers import MAX_STEPS, UPDATE_CHUNK
@@ -85,7 +85,7 @@ class EarlyStopping(Callback):
                 "pass validation= to fit"
             )
         gain = 0.0 if self.best is None else value - self.best
-        if not self.monitor.endswith(("accuracy", "score")):
+        if not larger_is_better(self.monitor):
             gain = -gain
         if self.best is None or gain > self.min_delta:
             self.best, self.best_epoch = value, trainer.epoch

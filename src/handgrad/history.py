@@ -50,7 +50,7 @@ class History(dict[str, list[float]]):
     def best(self, metric: str) -> Best:
         """Return the epoch, counted from 1, with the best value of a metric, and this value.
 
-        The best accuracy is the largest value, and the best value of every other metric is the smallest.
+        The best value is the largest if `larger_is_better`, as for an accuracy, and the smallest for every other metric.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class History(dict[str, list[float]]):
         measured = [(value, epoch) for epoch, value in enumerate(self[metric], 1) if not math.isnan(value)]
         if not measured:
             raise HandgradError(f"the metric '{metric}' was not measured in any epoch")
-        sign = -1 if metric.endswith("accuracy") else 1
+        sign = -1 if larger_is_better(metric) else 1
         value, epoch = min(measured, key=lambda pair: sign * pair[0])
         return Best(epoch, value)
 
@@ -116,6 +116,11 @@ class History(dict[str, list[float]]):
                 best = self.best(metric)
                 notes.append(f"best {metric}: {format_metric(metric, best.value)} in epoch {best.epoch}")
         return Table(("epoch", *self), rows, "; ".join(notes))._repr_html_()
+
+
+def larger_is_better(metric: str) -> bool:
+    """Return whether a larger value of a metric is better: its name ends in "accuracy" or "score"."""
+    return metric.endswith(("accuracy", "score"))
 
 
 def csv_lines(history: History, first: int | None = None) -> str:
