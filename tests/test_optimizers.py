@@ -301,9 +301,11 @@ def test_copies_continue_to_the_same_bits_without_changing_the_original(name, ho
         (SGD(0.5), "SGD(lr=0.5)"),
         (Momentum(0.1, 0.8, l2=1e-3, clip_norm=2.0), "Momentum(lr=0.1, l2=0.001, clip_norm=2.0, momentum=0.8)"),
         (Adam(0.01), "Adam(lr=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-08)"),
+        (AdamW(0.1), "AdamW(lr=0.1, weight_decay=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-08)"),
+        (AdamW(0.1, weight_decay=0), "AdamW(lr=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.0)"),
         (Lookahead(SGD(0.1, l1=0.2), k=3), "Lookahead(inner=SGD(lr=0.1, l1=0.2), k=3, alpha=0.5)"),
     ],
-    ids=["sgd", "momentum", "adam", "lookahead"],
+    ids=["sgd", "momentum", "adam", "adamw", "adamw without decay", "lookahead"],
 )
 def test_repr_shows_the_options_and_can_be_evaluated(optimizer, expected):
     assert repr(optimizer) == expected

@@ -386,6 +386,9 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, beta_1, beta_2, epsilon, weight_decay=weight_decay, **options)
 
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"weight_decay": self.weight_decay}  # also 0, which is not its default
+
 
 def _same_scale(network: Network) -> list[tuple[int, int, float]]:
     """(first, last, lr_scale) of the longest parts of θ whose layers have the same lr_scale."""
