@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .arrays import Array, Rows, row_blocks
 from .errors import HandgradError
 from .layers import ACTIVATIONS, LAYERS, SELU, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
+from .losses import most_probable
 from .network import Network
 
 MAX_ROWS = 256  # examples that a check looks at
@@ -249,14 +250,9 @@ def _saturated_units(hidden: Sequence[tuple[int, Layer, Array]], limit: float) -
     return None
 
 
-def _labels(t: Array) -> NDArray[np.intp]:
-    """The class of each row of targets."""
-    return (t[:, 0] > 0.5).astype(np.intp) if t.shape[1] == 1 else t.argmax(axis=1)
-
-
 def _sorted_by_class(t: Array) -> str | None:
     """Neighbours that have the same class much more often than examples in random order have."""
-    windows = [_labels(t[first : first + WINDOW_ROWS]) for first in _spread(len(t), WINDOWS)]
+    windows = [most_probable(t[first : first + WINDOW_ROWS]) for first in _spread(len(t), WINDOWS)]
     share = np.bincount(np.concatenate(windows)) / sum(map(len, windows))
     expected = 1 - float(np.vdot(share, share))  # probability that two random examples have different classes
     changes = sum(np.count_nonzero(np.diff(labels)) for labels in windows) / sum(len(labels) - 1 for labels in windows)
@@ -272,7 +268,7 @@ def _chance_accuracy(t: Array, accuracy: float) -> str | None:
     """A training accuracy that is not better than that of always choosing the most common class."""
     counts = np.zeros(max(2, t.shape[1]), np.int64)
     for rows in row_blocks(len(t), LABEL_ROWS):
-        counts += np.bincount(_labels(t[rows]), minlength=len(counts))
+        counts += np.bincount(most_probable(t[rows]), minlength=len(counts))
     prior = counts.max() / len(t)
     if prior > MAX_PRIOR or accuracy > prior + math.sqrt(prior * (1 - prior) / len(t)):
         return None
