@@ -818,6 +818,13 @@ def test_fit_equals_an_explicit_trainer(digits):
     assert {"val_loss", "val_accuracy"} <= set(history)
 
 
+def test_an_optimizer_object_keeps_its_state_from_one_fit_to_the_next():
+    made, optimizer = Network([6, 4], loss="cross_entropy", rng=0), Adam(0.01)
+    for steps in (3, 6):
+        made.fit(X, Y, 1, optimizer=optimizer, batch_size=3, validation=None, rng=0)
+        assert optimizer.steps == steps
+
+
 def test_fit_passes_on_the_options_of_the_trainer(digits):
     x, y, *_ = digits
     short, long = (Network([64, 12, 10], loss="cross_entropy", rng=0) for _ in range(2))

@@ -33,8 +33,8 @@ ZERO, HALF, ONE = (np.array(number, np.float32) for number in (0, 0.5, 1))
 class Layer(ABC):
     """Base class of layers.
 
-    `forward` keeps what `backward` needs, so calls come in pairs. Inputs are never modified, because x may be the
-    user's array. Outputs have the dtype of the input.
+    `forward` keeps what `backward` needs: call `backward` after the `forward` of the same x. Inputs are never modified,
+    because x may be the user's array. Outputs have the dtype of the input.
 
     Attributes
     ----------

@@ -211,8 +211,8 @@ class Network(Model):
     ) -> History:
         """Train the network with common defaults: a shortcut for a `Trainer`.
 
-        Each call starts with a new optimizer and a new learning rate schedule, and continues from the current weights.
-        Use a `Trainer` to continue with the state of the optimizer, or to resume a run.
+        Each call starts with a new learning rate schedule and continues from the current weights. An optimizer given by
+        name is new in each call; an Optimizer object keeps its state. Use a `Trainer` to resume a run.
 
         Parameters
         ----------

@@ -241,7 +241,7 @@ class SGD(Optimizer):
     def train_step(self, network: Network, x: Array, t: Array, lr: float, weight: float | Array | None = None) -> Array:
         """Compute the gradient on a batch and update the parameters. Returns the logits z (batch, n_out).
 
-        lr g is the gradient of lr L. So the loss carries lr, which saves a pass over θ: 10 % of a step of 784-30-10.
+        The gradient of lr L is lr g. Scaling the loss instead of g saves a pass over θ: 10 % of a step of 784-30-10.
         """
         if network.parameters is not self._parameters:
             self._attach(network)
