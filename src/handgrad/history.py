@@ -50,7 +50,8 @@ class History(dict[str, list[float]]):
     def best(self, metric: str) -> Best:
         """Return the epoch, counted from 1, with the best value of a metric, and this value.
 
-        The best value is the largest if `larger_is_better`, as for an accuracy, and the smallest for every other metric.
+        The best accuracy or score is the largest value, and the best value of every other metric is the smallest. See
+        `larger_is_better`.
 
         Parameters
         ----------
