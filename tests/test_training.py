@@ -718,6 +718,11 @@ def test_state_of_another_training_is_rejected_and_changes_nothing(theirs, ours,
     assert (ours.epoch, ours.history, ours.optimizer.steps) == (0, {}, 0)
 
 
+def test_state_without_parameters_is_rejected(rejects):
+    with rejects("from another training: it lacks .*, parameters,"):
+        make().load_state_dict({})
+
+
 # ---- Augmentation, teacher, perturbation -----------------------------------------------------------------------------
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (N, 3, 4)).astype(np.uint8)

@@ -365,8 +365,6 @@ def resume(trainer: Trainer, path: str | os.PathLike[str]) -> None:
             _check_size(path, trainer, {k: v for k, v in arrays.items() if k.startswith(f"callbacks.{i}.")})
     try:
         trainer.load_state_dict({**state, **arrays})
-    except KeyError as error:
-        raise HandgradError(f"{path} is the checkpoint of another training: it has no {error}") from error
     except HandgradError as error:
         raise HandgradError(f"{path}: {error}") from error
     saved, now = description.get("optimizer"), repr(trainer.optimizer)

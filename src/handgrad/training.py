@@ -82,7 +82,7 @@ Item = TypeVar("Item")
 
 
 class DivergedError(HandgradError):
-    """The outputs are not finite any more. The network has the weights of the last epoch's end."""
+    """The outputs are not finite any more. The network has the weights of the start of the epoch."""
 
 
 class Totals(NamedTuple):
@@ -655,19 +655,19 @@ class Trainer:
         Raises HandgradError if it is the state of another network, optimizer or set of callbacks, or is damaged.
         Nothing is changed in that case.
         """
-        saved, ours = state["parameters"], self.network.parameters
-        if not isinstance(saved, np.ndarray) or saved.shape != ours.shape or saved.dtype != ours.dtype:
-            count, dtype = (f"{saved.size:,}", saved.dtype) if isinstance(saved, np.ndarray) else ("no", "numbers")
-            raise HandgradError(
-                f"the checkpoint has {count} parameters in {dtype}: expected {ours.size:,} in {ours.dtype}"
-            )
-        before = self.state_dict()
+        before, ours = self.state_dict(), self.network.parameters
         optional = {f"layers.{i}.lr_scale" for i in range(len(self.network.layers))}
         expected, found = set(before) - optional, set(state) - optional
         if expected != found:
             missing, unknown = (", ".join(sorted(names)) for names in (expected - found, found - expected))
             problem = f"it lacks {missing}" if missing else f"it also has {unknown}"
             raise HandgradError(f"the checkpoint is from another training: {problem}")
+        saved = state["parameters"]
+        if not isinstance(saved, np.ndarray) or saved.shape != ours.shape or saved.dtype != ours.dtype:
+            count, dtype = (f"{saved.size:,}", saved.dtype) if isinstance(saved, np.ndarray) else ("no", "numbers")
+            raise HandgradError(
+                f"the checkpoint has {count} parameters in {dtype}: expected {ours.size:,} in {ours.dtype}"
+            )
         _check_progress(state)
         if not np.isfinite(saved).all():
             raise HandgradError("the checkpoint is damaged: the parameters are not finite")
