@@ -456,17 +456,21 @@ def test_a_custom_layer_needs_forward_and_backward_only():
     check_gradient(made, X, Y)
 
 
+@pytest.mark.parametrize("names", [None, ("out",), ("out", "a", "dz")], ids=str)
 @pytest.mark.parametrize("base", [Layer, Tanh])
-def test_buffers_of_a_custom_layer_need_not_be_declared(base):
+def test_buffers_of_a_custom_layer_need_not_be_declared(base, names):
     """Small predictions reuse their buffers; a custom layer's own buffer has the batch size of the training."""
 
     class Shift(base):
+        if names is not None:
+            workspace = names
+
         def allocate(self, batch, n_in, dtype):
             super().allocate(batch, n_in, dtype)
             self.out = np.empty((batch, n_in), dtype)
 
         def forward(self, x):
-            return np.add(x, 1, out=self.out)
+            return np.add(np.tanh(x, out=self.a) if base is Tanh else x, 1, out=self.out)
 
         def backward(self, dy):
             return dy
@@ -499,6 +503,20 @@ def test_small_predictions_see_the_current_parameters_and_attributes():
     del made.layers[1]
     first, last = made.layers
     np.testing.assert_allclose(made.outputs(X), (X @ first.W.T + first.b) @ last.W.T + last.b, **CLOSE)
+
+
+def test_a_layer_that_is_replaced_during_a_prediction_is_used_by_the_next_one():
+    class Replaced(Network):
+        def with_own_buffers(self):
+            twin = super().with_own_buffers()
+            self.layers[1] = relu  # as another thread may do
+            return twin
+
+    relu = ReLU()
+    made = Replaced([Dense(6, 5), Tanh(), Dense(5, 4)], rng=0, dtype=np.float64)
+    made.outputs(X)
+    first, _, last = made.layers
+    np.testing.assert_allclose(made.outputs(X), np.maximum(X @ first.W.T + first.b, 0) @ last.W.T + last.b, **CLOSE)
 
 
 # ---- Parts that two networks could share -----------------------------------------------------------------------------

@@ -400,13 +400,14 @@ class Network(Model):
 
     def _take_replica(self, rows: int) -> _Replica:
         """A replica that no other thread uses, with the current attributes of the layers."""
+        layers = list(self.layers)  # first: if another thread replaces one now, the new replica is not used again
         try:
             replica = self._replicas.pop()
         except IndexError:
             replica = None
-        if replica is None or replica.network._batch != rows or replica.originals != self.layers:
-            return _Replica(self.with_own_buffers(), list(self.layers), [])
-        for own, layer, buffers in zip(replica.network.layers, self.layers, replica.buffers, strict=True):
+        if replica is None or replica.network._batch != rows or replica.originals != layers:
+            return _Replica(self.with_own_buffers(), layers, [])
+        for own, layer, buffers in zip(replica.network.layers, layers, replica.buffers, strict=True):
             own.__dict__ = vars(layer) | buffers
         return replica
 
@@ -582,9 +583,9 @@ class _Replica(NamedTuple):
 
 @functools.cache
 def _declares_buffers(layer: type[Layer]) -> bool:
-    """Whether the class that defines `allocate` lists its buffers in `workspace`, as a custom layer need not."""
-    owner = next(base for base in layer.__mro__ if "allocate" in vars(base))
-    return owner is Layer or "workspace" in vars(owner)
+    """Whether `workspace` lists the buffers of each class that defines `allocate`. That of a custom layer need not."""
+    owners = [base for base in layer.__mro__ if "allocate" in vars(base) and base is not Layer]
+    return all("workspace" in vars(owner) and {*owner.workspace} <= {*layer.workspace} for owner in owners)
 
 
 def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
