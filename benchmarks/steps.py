@@ -270,22 +270,28 @@ def report(results: dict[str, Any]) -> str:
 
 
 def chart(results: dict[str, Any], path: Path) -> None:
-    """Plot the ratio of each peer and case on a logarithmic axis, with a panel for each optimizer."""
+    """Plot the ratio of each peer and case on a logarithmic axis, with a panel for each optimizer.
+
+    A task from which handgrad was left out has no ratios. Without any ratio, there is no chart.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    optimizers = list(dict.fromkeys(result["optimizer"] for result in results["races"]))
-    cases = len({result["case"] for result in results["races"]})
+    compared = [result for result in results["races"] if "handgrad" in result["peers"]]
+    if not compared:
+        return
+    optimizers = list(dict.fromkeys(result["optimizer"] for result in compared))
+    cases = len({result["case"] for result in compared})
     size = 5.2, 1.2 + (0.8 + 0.9 * cases) * len(optimizers)  # narrow, so that phones show it in a legible size
     grey = "#767676"
     with pyplot.style.context("handgrad.docs"):  # transparent, and legible on a white and on a black page
         figure, panels = pyplot.subplots(len(optimizers), 1, figsize=size, sharex=True, squeeze=False)
         shown: dict[str, Any] = {}
         for axes, optimizer in zip(panels[:, 0], optimizers, strict=True):
-            races = [result for result in results["races"] if result["optimizer"] == optimizer]
+            races = [result for result in compared if result["optimizer"] == optimizer]
             for row, result in enumerate(races):
                 ours = np.array(result["peers"]["handgrad"]["step_seconds"])
                 others = [peer for peer in result["peers"] if peer != "handgrad"]
@@ -374,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # after each task, so that an interrupted run keeps its results
             save(directory / "steps.md", report(results))
     chart(results, directory / "steps.png")
-    print(f"\nwritten to {directory}: steps.json, steps.md, steps.png")
+    print(f"\nwritten to {directory}")
     failures = [f"{r['case']} {r['optimizer']}: {peer}" for r in results["races"] for peer in r["failures"]]
     if failures:
         print(f"left out, see the messages above: {'; '.join(failures)}", file=sys.stderr)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import steps, tables
 from benchmarks.peers import Case
+
+MEASURED = {"threads": 1, "form": "", "examples_of_an_epoch": 60_000}
 
 
 def test_table_aligns_columns() -> None:
@@ -31,7 +35,6 @@ def test_flop_counts_the_products_of_a_step() -> None:
 
 def test_ratios_compare_times_of_the_same_round() -> None:
     """The median of the ratios is 2, whereas the ratio of the medians is 1."""
-    common = {"threads": 1, "form": "", "examples_of_an_epoch": 60_000}
     result = {
         "batch": 10,
         "flop_of_a_step": 1e6,
@@ -39,8 +42,8 @@ def test_ratios_compare_times_of_the_same_round() -> None:
         "target_share": 0.5,
         "targets": {"torch": 3},
         "peers": {
-            "handgrad": {**common, "step_seconds": [1e-3, 2e-3, 4e-3], "epoch_seconds": [1.0]},
-            "torch": {**common, "step_seconds": [2e-3, 4e-3, 2e-3], "epoch_seconds": [3.0]},
+            "handgrad": {**MEASURED, "step_seconds": [1e-3, 2e-3, 4e-3], "epoch_seconds": [1.0]},
+            "torch": {**MEASURED, "step_seconds": [2e-3, 4e-3, 2e-3], "epoch_seconds": [3.0]},
         },
     }
     ours, theirs = ([*row] for row in steps.rows(result))
@@ -48,3 +51,12 @@ def test_ratios_compare_times_of_the_same_round() -> None:
     assert ours[7:9] == ["50% of peak", "yes"]
     assert theirs[2] == "2,000.0"
     assert theirs[5:] == ["2.00", "0.80-2.00", "3", "no", "3", "3.00", "3.00-3.00"]
+
+
+def test_chart_leaves_out_the_tasks_without_handgrad(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    torch = {**MEASURED, "step_seconds": [2e-3], "epoch_seconds": [3.0]}
+    without = {"case": "784-30-10/10", "optimizer": "sgd", "peers": {"torch": torch}}
+    steps.chart({"races": [without]}, tmp_path / "none.png")
+    steps.chart({"races": [without, without | {"peers": {"handgrad": torch, "torch": torch}}]}, tmp_path / "one.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
