@@ -106,13 +106,16 @@ def seconds_to_predict(workers: Workers, task: Task, repeats: int) -> dict[str, 
         for threads in sorted({1, cores()})
     }
     predictions = {}
-    for (name, _), worker in settings.items():
+    for (name, threads), worker in settings.items():
         worker.call("prepare", task, LIBRARIES[name].form)
-        predictions[name] = worker.call("predictions", IMAGES)
-    for name, theirs in predictions.items():
-        same = float(np.mean(theirs == predictions["handgrad"]))
+        predictions[name, threads] = worker.call("predictions", IMAGES)
+    for (name, threads), theirs in predictions.items():
+        same = float(np.mean(theirs == predictions["handgrad", threads]))
         if same < 0.999:  # rounding can change the order of two equal outputs
-            sys.exit(f"{name}: only {same:.2%} of {IMAGES} predictions of {task.case.name} equal those of handgrad")
+            sys.exit(
+                f"{name}, threads: {threads}: only {same:.2%} of {IMAGES} predictions of {task.case.name} equal those "
+                "of handgrad"
+            )
     results: dict[str, dict[str, list[float]]] = {}
     for count in (1, IMAGES):
         seconds: dict[tuple[str, int], list[float]] = {setting: [] for setting in settings}
