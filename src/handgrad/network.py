@@ -584,8 +584,8 @@ class _Replica(NamedTuple):
 @functools.cache
 def _declares_buffers(layer: type[Layer]) -> bool:
     """Whether `workspace` lists the buffers of each class that defines `allocate`. That of a custom layer need not."""
-    owners = [base for base in layer.__mro__ if "allocate" in vars(base) and base is not Layer]
-    return all("workspace" in vars(owner) and {*owner.workspace} <= {*layer.workspace} for owner in owners)
+    owners = [vars(base) for base in layer.__mro__ if "allocate" in vars(base) and base is not Layer]
+    return all("workspace" in owner and {*owner["workspace"]} <= {*layer.workspace} for owner in owners)
 
 
 def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
