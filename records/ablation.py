@@ -59,7 +59,7 @@ def use_vat(trainer: Trainer) -> None:
 
 def use_max_norm(trainer: Trainer) -> None:
     """Limit the norm of each row of W, as Srivastava et al. (2014) do with dropout."""
-    trainer.perturb, trainer.optimizer.max_norm = None, 2.0
+    trainer.optimizer.max_norm = 2.0
 
 
 NARROW = {"hidden": (256, 256)}
@@ -105,7 +105,7 @@ VARIATIONS: dict[tuple[str, int], list[Variation]] = {
         Variation("adversarial training, L2 2", {**NARROW, "adversarial": 2.0}),
         Variation("FGSM, 0.1", NARROW, use_fgsm),
         Variation("virtual adversarial training (VAT), L2 1", NARROW, use_vat),
-        Variation("dropout 0.3 and max-norm 2 instead", {**NARROW, "dropout": 0.3}, use_max_norm),
+        Variation("dropout 0.3 and max-norm 2 instead", {**NARROW, "adversarial": 0.0, "dropout": 0.3}, use_max_norm),
         Variation("no EMA", {**NARROW, "ema_decay": 0.0}),
     ],
     ("small", 6): [

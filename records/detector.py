@@ -261,7 +261,7 @@ def printed(rng: Rng, characters: str, fonts: list[str]) -> Drawing:
     M = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ [[aspect, slant], [0, 1]]
     offset = SIDE - M @ [SIDE, SIDE]
     rows = (*M[0].tolist(), offset[0], *M[1].tolist(), offset[1])
-    image = image.transform(image.size, Image.Transform.AFFINE, rows[:6], Image.Resampling.BILINEAR)
+    image = image.transform(image.size, Image.Transform.AFFINE, rows, Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32) / 255
 
 
@@ -346,7 +346,7 @@ def _bars(rng: Rng) -> Drawing:
 
 
 def enlarged(digit: Bytes, rng: Rng) -> Drawing:
-    """A digit of MNIST as in a photograph: enlarged, with another contrast, its strokes thinner or thicker."""
+    """A digit of MNIST, enlarged to 40 to 129 pixels."""
     size = int(rng.integers(40, 130))
     large = np.asarray(Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
     return np.clip(large, 0, 1)
