@@ -67,7 +67,7 @@ def weights(model):
 
 
 def recipe(name, **settings):
-    return RECIPES[name].replace(epochs=1, label_smoothing=0.0, **settings)
+    return RECIPES[name].replace(epochs=1, label_smoothing=0.0, calibration=1.0, **settings)
 
 
 # ---- The trainings ---------------------------------------------------------------------------------------------------
@@ -146,7 +146,8 @@ def recipe_quick(directory):
 
 
 def recipe_pure(directory):
-    return weights(recipe("pure", hidden=(64, 32)).train(IMAGES, LABELS, 10))
+    settings = {"hidden": (64, 32), "lr": 0.008, "batch_size": 256, "ema_decay": 0.999}
+    return weights(recipe("pure", **settings).train(IMAGES, LABELS, 10))
 
 
 def recipe_minute(directory):

@@ -638,13 +638,13 @@ MINUTE = Recipe(
 # No augmentation and no use of the image structure: the result does not change if the pixels are permuted.
 PURE = Recipe(
     name="pure",
-    hidden=(800, 800),
+    hidden=(1200, 600, 300),
     batch_norm=True,
     adversarial=1.0,
-    lr=0.008,
-    batch_size=256,
-    epochs=20,
-    ema_decay=0.999,
+    lr=0.004,
+    batch_size=128,
+    epochs=50,
+    ema_decay=0.998,
 )
 
 SMALL = Recipe(

@@ -21,7 +21,7 @@ from .examples import N_TRAIN, TITLES, Examples
 from .points import POINTS
 
 MAX_LAYERS, MAX_UNITS = 4, 512
-MAX_RECIPE_UNITS = 800  # of the recipe pure
+MAX_RECIPE_UNITS = 1200  # of the recipe pure
 MAX_POINTS = 5000  # training examples of the data sets of points
 # Smallest and largest value of each number.
 LIMITS: dict[str, tuple[float, float]] = {
