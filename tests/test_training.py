@@ -545,7 +545,6 @@ def stateful(optimizer, schedule, path, seed, cut=None):
         (Adam, schedules.one_cycle, (1, 1)),
         (Adam, schedules.cosine, (2, 3)),
         (AdamW, schedules.one_cycle, (4, 5)),
-        (lambda lr: Lookahead(Adam(lr), k=4), schedules.cosine, (2, 3)),
     ],
 )
 def test_training_killed_in_an_epoch_is_resumed_to_the_same_bits(optimizer, schedule, place, tmp_path):
@@ -615,43 +614,6 @@ def test_weights_set_between_two_fits_are_trained_further():
     trainer.network.parameters[...] = 0.25
     trainer.fit(X, Y, epochs=1)
     assert trainer.history["loss"][1] == pytest.approx(math.log(3), rel=1e-12)  # all outputs are equal
-
-
-def with_lookahead(restore_best, rng=0):
-    """A training that synchronizes the slow weights at the end of each epoch, and whose first epoch is the best."""
-    stopping = EarlyStopping("accuracy", patience=9, min_delta=1.0, restore_best=restore_best)
-    return make(optimizer=Lookahead(SGD(0.5), k=5), callbacks=[stopping], rng=rng)
-
-
-def continued_from_state(trainer):
-    other = with_lookahead(restore_best=False, rng=9)
-    other.load_state_dict(trainer.state_dict())
-    return other
-
-
-@pytest.mark.parametrize("restored", [False, True], ids=["by the user", "by EarlyStopping"])
-@pytest.mark.parametrize("continued", [lambda t: t, copy.deepcopy, continued_from_state], ids=["it", "copy", "state"])
-def test_lookahead_starts_again_from_weights_that_changed_between_two_fits(restored, continued):
-    trainer = with_lookahead(restored)
-    trainer.fit(X / N, Y, epochs=2)
-    if not restored:
-        trainer.network.parameters *= 2
-    trainer = continued(trainer)
-    fresh = copy.deepcopy(trainer)
-    fresh.optimizer = Lookahead(SGD(0.5), k=5)
-    for each in (trainer, fresh):
-        each.fit(X / N, Y, epochs=1)
-    np.testing.assert_array_equal(trainer.network.parameters, fresh.network.parameters)
-
-
-@pytest.mark.parametrize("callbacks", [[], [EMA(0.9)]], ids=["plain", "EMA"])
-def test_lookahead_keeps_its_slow_weights_in_a_second_fit(callbacks):
-    """The weights at the end of a fit with EMA are the average, and the next fit continues from the raw weights."""
-    once, twice = (make(optimizer=Lookahead(SGD(0.5), k=4), callbacks=copy.deepcopy(callbacks)) for _ in range(2))
-    once.fit(X / N, Y, epochs=6)
-    twice.fit(X / N, Y, epochs=3)
-    twice.fit(X / N, Y, epochs=3)
-    np.testing.assert_array_equal(once.network.parameters, twice.network.parameters)
 
 
 def test_state_dict_is_a_copy():

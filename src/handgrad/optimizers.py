@@ -411,9 +411,6 @@ class Lookahead(Optimizer):
 
     after every k steps  φ ← φ + α (θ - φ),  θ ← φ,  with φ = θ at the start
 
-    φ starts again, with φ = θ, if θ is changed between two trainings: by you, or by EarlyStopping, which restores the
-    best weights.
-
     The learning rate, the penalties and the limits are those of `inner`: reading and setting them here reads and sets
     them there. The network has the weights θ at any time.
 
@@ -440,20 +437,14 @@ class Lookahead(Optimizer):
         self.inner = inner
         super().__init__(**{name: getattr(inner, name) for name in OPTIONS})
         self.k, self.alpha = check_int("Lookahead: k", k, 1), check_fraction("Lookahead: alpha", alpha, "(0, 1]")
-        self._digest: str | None = None  # of θ after the last step of a training
 
     def refresh(self) -> None:
-        if self._parameters is not None:  # the first call after a step
-            self._digest = _digest(self._parameters)
         super().refresh()
         self.inner.refresh()
 
     def step(self, network: Network, lr: float | None = None) -> None:
         if network.parameters is not self._parameters:
             self._attach(network)
-            if self._digest is not None and self._digest != _digest(network.parameters):
-                self.state[0] = network.parameters
-            self._digest = None
         lr = self.lr if lr is None else lr
         self.inner.step(network, lr)
         self.steps += 1
@@ -478,8 +469,7 @@ class Lookahead(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of this optimizer and of `inner`."""
-        inner = {f"inner.{name}": value for name, value in self.inner.state_dict().items()}
-        return super().state_dict() | {"digest": self._digest} | inner
+        return super().state_dict() | {f"inner.{name}": value for name, value in self.inner.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`. Raises HandgradError if it is from another class of optimizer."""
@@ -488,17 +478,9 @@ class Lookahead(Optimizer):
                 {k.removeprefix("inner."): v for k, v in state.items() if k.startswith("inner.")}
             )
         super().load_state_dict(state)
-        self._digest = state["digest"]
 
     def config(self) -> dict[str, Any]:
         return {"inner": self.inner, "k": self.k, "alpha": self.alpha}
-
-
-def _digest(theta: Array) -> str:
-    """Hash of θ, to see whether θ has changed without keeping a copy of it."""
-    import hashlib  # late: few trainings need it
-
-    return hashlib.sha256(theta.data).hexdigest()
 
 
 def _options(kind: type[Optimizer]) -> list[str]:

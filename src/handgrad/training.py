@@ -435,22 +435,10 @@ class Trainer:
         self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
     ) -> History:
         """Train up to `epochs` epochs on validated inputs; w is (count, 1) with a mean of 1."""
+        network = self.network
         self._batch_size = min(self.batch_size, len(t))
         self.batches = -(-len(t) // self._batch_size)
         self._notify("on_train_begin")
-        try:
-            self._train_epochs(x, t, w, validation)
-        finally:
-            self.optimizer.refresh()  # Lookahead compares these weights with those at the start of the next `fit`
-        self._last_good = None
-        self._notify("on_train_end")
-        return self.history
-
-    def _train_epochs(
-        self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
-    ) -> None:
-        """Train and evaluate epochs up to the last one, or until `stop`."""
-        network = self.network
         while self.epoch < self.epochs and not self.stop:
             begin, self.batch = time.perf_counter(), 0
             lr = self._lr()
@@ -474,6 +462,9 @@ class Trainer:
                 self._notify("on_epoch_end")
             finally:
                 self._notify("on_evaluation_end")
+        self._last_good = None
+        self._notify("on_train_end")
+        return self.history
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
         try:
