@@ -411,6 +411,9 @@ class Lookahead(Optimizer):
 
     after every k steps  φ ← φ + α (θ - φ),  θ ← φ,  with φ = θ at the start
 
+    φ is kept from one training to the next. If you change the weights in between, or if EarlyStopping restores the best
+    ones, continue with a new Lookahead.
+
     The learning rate, the penalties and the limits are those of `inner`: reading and setting them here reads and sets
     them there. The network has the weights θ at any time.
 
