@@ -55,7 +55,8 @@ reproduce-long: .venv/app
 records: .venv/peers
 	$(BIN)/python -m records.run second quick minute-20s minute
 	$(BIN)/python -m records.run small pure --workers 2
-	$(BIN)/python -m records.run best ensemble --seeds 2 --workers 2
+	$(BIN)/python -m records.run best --seeds 2 --workers 2
+	$(BIN)/python -m records.run ensemble --seeds 1 --workers 2
 	$(BIN)/python -m records.ablation
 	$(BIN)/python -m records.digits8
 
@@ -63,8 +64,8 @@ records: .venv/peers
 detector: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m records.detector
 
-# Compare the speed with PyTorch, JAX, Keras and scikit-learn (22 minutes), read photographs (4), and measure what the page
-# of the lab costs. Keep the machine idle.
+# Compare the speed with PyTorch, JAX, Keras and scikit-learn, read photographs, and measure what the page of the lab costs:
+# about 40 minutes on two cores. Keep the machine idle.
 bench: .venv/peers
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.resources

@@ -231,7 +231,7 @@ class EMA(_WeightAverage):
 
     def __init__(self, decay: float = 0.999, *, every: int = 1) -> None:
         super().__init__()
-        self.decay, self.every = float(check_fraction("EMA: decay", decay)), check_int("EMA: every", every, 1)
+        self.decay, self.every = check_fraction("EMA: decay", decay), check_int("EMA: every", every, 1)
 
     def _rate(self, trainer: Trainer) -> float:
         if (trainer.epoch * trainer.batches + trainer.batch) % self.every:
