@@ -9,9 +9,10 @@
 The recipes were tuned with a validation set of 10,000 digits and then fixed. The time is measured from the training
 set in memory to the predictions for the test set. It includes preprocessing, augmentation, the training of a teacher
 and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. With several
-workers, this also holds for every member of an ensemble, and the seeds of an ensemble run one after the other. A seed
-that the file already has for the same source, recipe and machine is not run again, so that an interrupted run
-continues. A file from another source, recipe or machine is only replaced with --again.
+workers, this also holds for every member of an ensemble. The seeds of an ensemble then run one after the other, and
+their time includes the start of the processes. A seed that the file already has for the same source, recipe and machine
+is not run again, so that an interrupted run continues. A file from another source, recipe or machine is only replaced
+with --again.
 """
 
 from __future__ import annotations
@@ -229,6 +230,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"unknown recipe {', '.join(sorted(unknown))}: expected {', '.join(NAMES)}")
+    cores = len(cores_here())
+    if not (0 < arguments.workers <= cores and cores % arguments.workers == 0):
+        parser.error(f"{arguments.workers} workers cannot share {cores} cores equally")
     for name in arguments.names:
         if arguments.quick:
             quick(name)

@@ -124,3 +124,14 @@ def test_errors_of_a_record_are_its_wrong_predictions(
     monkeypatch.setattr(records, "one", lambda *_: result)
     records.run("best", 1, 1)
     assert errors_of(tmp_path / "best.json") == {1: 7, 4: 0}
+
+
+@pytest.mark.parametrize("workers", ["0", "2", "4"])
+def test_workers_that_cannot_share_the_cores_equally_are_rejected(
+    workers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(records, "cores_here", lambda: [0, 1, 2])
+    monkeypatch.setattr("sys.argv", ["records.run", "quick", "--workers", workers])
+    with pytest.raises(SystemExit):
+        records.main()
+    assert f"{workers} workers cannot share 3 cores equally" in capsys.readouterr().err
