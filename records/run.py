@@ -187,7 +187,7 @@ def lines() -> str:
         if not path.exists():
             continue
         record = json.loads(path.read_text())
-        accuracies = [run["correct"] / 100 for run in record["runs"]]
+        accuracies = [correct / 100 for correct in _correct(name, record)]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         recipe = record["recipe"]
         sizes = "-".join(map(str, [784 // recipe["shrink"] ** 2, *recipe["hidden"], 10]))
@@ -205,6 +205,16 @@ def lines() -> str:
             ]
         )
     return table(["recipe", "network", "test accuracy", "range", "seeds", "time", "cores"], rows)
+
+
+def _correct(name: str, record: dict[str, Any]) -> list[int]:
+    """Numbers of correct predictions of all seeds. For `best`, of the members of `ensemble`, which are its networks."""
+    path = HERE / "ensemble.json"
+    if name == "best" and path.exists():
+        members: list[int] = json.loads(path.read_text())["runs"][0].get("members", [])
+        if len(members) > len(record["runs"]):
+            return members
+    return [run["correct"] for run in record["runs"]]
 
 
 def _format_time(seconds: float) -> str:

@@ -84,17 +84,20 @@ def test_file_from_another_source_is_only_replaced_with_again(
 def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "HERE", tmp_path)
     for name, correct, seconds in [
+        ("best", [9963], [600.0]),
         ("ensemble", [9970], [700.0]),
         ("quick", [9840, 9850, 9860], [9.04, 3.0, 12.0]),
         ("minute-20s", [9900, 9902], [98.0, 102.0]),
     ]:
         runs = [{"correct": right, "seconds": time} for right, time in zip(correct, seconds, strict=True)]
+        runs[0] |= {"members": [9963, 9957]} if name == "ensemble" else {}
         config = records.recipe_of(name).replace(hidden=(30, 20)).config()
         (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
     _, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
     assert rows == [
         ["`quick`", "196-30-20-10", "98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"],
         ["`minute` `--epochs 4`", "784-30-20-10", "99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"],
+        ["`best`", "784-30-20-10", "99.60% ± 0.04", "99.57 to 99.63", "2", "10 min", "2"],
         ["`ensemble`", "4 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
     ]
 
