@@ -24,7 +24,7 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 INSTALL = "run pip install 'handgrad[mpi]', or pip install mpi4py and load the MPI library of the cluster"
 REPORT_SECONDS = 1.0  # that the other ranks wait before they report an error, which rank 0 may report for all of them
-
+FORWARD_SECONDS = 0.2  # for the launcher to forward what was printed: at an abort, it drops what it has not yet read
 WAIT_SECONDS = 0.01  # between two looks at whether the others are ready
 
 
@@ -143,6 +143,7 @@ def _abort(comm: Any, code: int) -> None:
     """End all processes with this exit code, after what was printed."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    time.sleep(FORWARD_SECONDS)
     comm.Abort(code)
 
 
