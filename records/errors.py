@@ -1,7 +1,7 @@
 """Draw the test digits that a recorded network, or ensemble, predicts wrongly.
 
-    python -m records.errors best             records/best-errors.png
-    python -m records.errors best ensemble    the digits that all of these records predict wrongly
+    python -m records.errors ensemble         records/ensemble-errors.png
+    python -m records.errors pure ensemble    the digits that both predict wrongly, with the prediction of the first
 
 Each caption has the number of the digit in the test set, its label and the prediction. A digit that looks like the
 prediction may have a wrong label. The first seed of a record is used. The figure needs the extra `plot`.

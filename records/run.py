@@ -208,7 +208,7 @@ def lines() -> str:
 
 
 def _correct(name: str, record: dict[str, Any]) -> list[int]:
-    """Numbers of correct predictions of all seeds. For `best`, of the members of `ensemble`, which are its networks."""
+    """Numbers of correct predictions of all seeds. The networks of `best` are also the members of `ensemble`."""
     path = HERE / "ensemble.json"
     if name == "best" and path.exists():
         members: list[int] = json.loads(path.read_text())["runs"][0].get("members", [])

@@ -167,11 +167,12 @@ def test_last_examples_are_the_validation_set():
 
 def test_temperature_of_a_recipe_is_that_of_the_validation_set_or_its_calibration():
     """It changes no training and no predicted class."""
-    recipe = PLAIN.replace(calibration=0.5, members=2)
+    recipe = PLAIN.replace(calibration=0.5, label_smoothing=0.1, members=2)
     calibrated, plain = recipe.train(X, Y, 3), recipe.replace(calibration=1.0).train(X, Y, 3)
     assert isinstance(calibrated, Calibrated)
     assert calibrated.temperature == 0.5
     np.testing.assert_array_equal(calibrated.model.outputs(X), plain.outputs(X))
+    assert isinstance(recipe.replace(label_smoothing=0.0).train(X, Y, 3), Ensemble)
     fitted = recipe.replace(validation=11).train(X, Y, 3)
     assert unwrap(fitted).temperature == fit_temperature(fitted.model, X[-11:], Y[-11:])
 

@@ -32,7 +32,7 @@ MIN_UNITS, INACTIVE_SHARE = 8, 0.8  # of a layer
 # after 8 epochs; ten times as large weights give 0.94, and a hundred times as large ones 0.995 after training.
 SATURATED_BEFORE, SATURATED_AFTER = 0.9, 0.98
 SATURATED, CONSTANT = 1e-3, 1e-4  # range of a unit's output: of a sigmoid or tanh, and relative to its largest value
-# Initializers that suit an activation. That of all others is kaiming_normal. Sigmoids and SELU have another default.
+# Initializers that suit an activation; kaiming_normal suits all others. For Sigmoid and SELU, they are not the default.
 SUITABLE_INITIALIZERS: dict[type[Layer], str] = {
     Sigmoid: "lecun",
     SELU: "lecun",

@@ -412,7 +412,7 @@ class Network(Model):
         return replica
 
     def _keep_replica(self, replica: _Replica) -> None:
-        """Keep the buffers for the next prediction, if it is known which attributes of the layers they are."""
+        """Keep the buffers for the next prediction, if all layers declare their buffers."""
         if not replica.buffers:
             layers = replica.network.layers
             if not all(_declares_buffers(type(layer)) for layer in layers):
@@ -583,7 +583,7 @@ class _Replica(NamedTuple):
 
 @functools.cache
 def _declares_buffers(layer: type[Layer]) -> bool:
-    """Whether `workspace` lists the buffers of each class that defines `allocate`. That of a custom layer need not."""
+    """Whether `workspace` lists all buffers: those of each class that defines `allocate`. Custom layers may not."""
     owners = [vars(base) for base in layer.__mro__ if "allocate" in vars(base) and base is not Layer]
     return all("workspace" in owner and {*owner["workspace"]} <= {*layer.workspace} for owner in owners)
 

@@ -126,8 +126,8 @@ class Recipe:
     label_smoothing: float = _regularization(0.0, text="Label smoothing, 0 to 1.")
     calibration: float = _regularization(
         1.0,
-        text="Temperature that divides the logits of the trained model, e.g. 0.5 after label smoothing of 0.1; a "
-        "validation set replaces it.",
+        text="Temperature that divides the logits of a model trained with label smoothing, e.g. 0.5; a validation set "
+        "replaces it.",
     )
     adversarial: float = _regularization(0.0, text="Adversarial training: L2 radius for 28x28 pixels.")
     ema_decay: float = _regularization(0.0, text="Decay of the weight average (EMA), e.g. 0.999; 0: no average.")
@@ -476,7 +476,7 @@ class Recipe:
             shift = self.tta > 1 and network.image_shape is not None and 2 * network.image_shape[0] >= HEIGHT
             members.append(TestTimeAugmentation(network, self.tta) if shift else network)
         model = members[0] if len(members) == 1 else Ensemble(members)
-        if self.calibration != 1:
+        if self.calibration != 1 and self.label_smoothing:
             model = Calibrated(model, self.calibration)
         preprocessing = preprocessing or self.preprocessing(image_shape)
         return model if preprocessing is None else Preprocessed(model, preprocessing)
@@ -684,7 +684,7 @@ class Result(NamedTuple):
     Attributes
     ----------
     accuracy : str
-        Mean accuracy over five seeds and its standard deviation, or the accuracy of a single run.
+        Mean accuracy over four or five networks and its standard deviation, or the accuracy of a single run.
     duration : str
         Median time of a training with its evaluation.
     cores : int

@@ -136,10 +136,10 @@ def test_a_resumed_sweep_of_mnist_never_uses_synthetic_digits(
     assert (code, stderr.startswith("handgrad: mnist was not found; 2 of 4 trainings finished")) == (2, True)
 
 
-def start(cwd: Path, data: Path, environment) -> subprocess.Popen[str]:
-    """Start a sweep with two local processes, in a process group of its own."""
+def start(cwd: Path, data: Path, environment, epochs: int = 15) -> subprocess.Popen[str]:
+    """Start a sweep with two local processes, in a process group of its own, and wait for its first result."""
     arguments = ("--seeds", 3, "--workers", 2, "--data", data, "--out", "sweep")
-    program = [sys.executable, "-W", "error", "-m", "handgrad", "sweep", *SETTINGS[:2], "--epochs", 15, "--hidden",
+    program = [sys.executable, "-W", "error", "-m", "handgrad", "sweep", *SETTINGS[:2], "--epochs", epochs, "--hidden",
                "16,32", *arguments]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(
@@ -161,7 +161,7 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, data: Path, environment) ->
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, data: Path, environment) -> None:
-    process = start(tmp_path, data, environment)
+    process = start(tmp_path, data, environment, epochs=300)  # it must not end before the signal on a busy machine
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -137,4 +137,5 @@ def test_no_cell_needs_a_name_that_only_a_hidden_assertion_defines(tmp_path: Pat
         "-q",
         ".",
     ]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout == ""
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
