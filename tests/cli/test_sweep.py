@@ -137,7 +137,7 @@ def test_a_resumed_sweep_of_mnist_never_uses_synthetic_digits(
 
 
 def start(cwd: Path, data: Path, environment, epochs: int = 15) -> subprocess.Popen[str]:
-    """Start a sweep with two local processes, in a process group of its own, and wait for its first result."""
+    """Start a sweep with two local processes, in a separate process group, and wait for its first result."""
     arguments = ("--seeds", 3, "--workers", 2, "--data", data, "--out", "sweep")
     program = [sys.executable, "-W", "error", "-m", "handgrad", "sweep", *SETTINGS[:2], "--epochs", epochs, "--hidden",
                "16,32", *arguments]  # fmt: skip
