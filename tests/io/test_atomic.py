@@ -1,5 +1,6 @@
 """Atomic writes: a file is replaced completely or not at all. Links, pipes, temporary files, locks. JSON files."""
 
+import itertools
 import json
 import math
 import multiprocessing
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -47,6 +49,39 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(fails, write, tmp_pat
         write(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what `open` returns is never closed
+def test_an_exception_at_any_call_leaves_one_complete_file_and_nothing_else(tmp_path):
+    """A signal handler can raise an exception when a Python function starts and when a built-in function returns."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def interrupt_at(event: int) -> bool:
+        """Write the file, with an exception at one of these places. Return whether it was raised."""
+        countdown = itertools.count(event, -1)
+
+        def count(frame: FrameType, kind: str, argument: object) -> None:
+            if kind in ("call", "c_return") and next(countdown) == 0:
+                raise KeyboardInterrupt
+
+        try:
+            sys.setprofile(count)
+            replace_file(path, b"new")
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+    found = []
+    for event in itertools.count(1):
+        interrupted = interrupt_at(event)
+        assert [file.name for file in tmp_path.iterdir()] == ["file"], event
+        found.append(path.read_bytes())
+        if not interrupted:
+            break
+    assert (found[0], found[-1], set(found)) == (b"old", b"new", {b"old", b"new"})
 
 
 @every_writer

@@ -62,9 +62,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if existing is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     _remove_temporary_files_once(target.parent)
-    temporary, file = _open_temporary(target)
-    try:
-        with file:
+    temporary = target.with_name(f".{target.name[:_NAME_PART]}.{os.getpid()}-{os.urandom(4).hex()}.part")
+    try:  # before the file is created, because a signal handler can raise an exception at once
+        with _create_locked(temporary) as file:
             if existing is not None:
                 _copy_mode(existing, temporary)
             yield file
@@ -105,20 +105,15 @@ def _copy_mode(existing: os.stat_result, temporary: Path) -> None:
         os.chmod(temporary, stat.S_IMODE(existing.st_mode))
 
 
-def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
+def _create_locked(temporary: Path) -> BinaryIO:
     """Create a temporary file, locked as long as it is open."""
     while True:
-        temporary = target.with_name(f".{target.name[:_NAME_PART]}.{os.getpid()}-{os.urandom(4).hex()}.part")
         file = open(temporary, "xb")  # noqa: SIM115 (the caller closes it)
-        try:
-            if sys.platform != "win32":  # there, an open file cannot be removed, also without a lock
-                with contextlib.suppress(OSError):  # a file system without locks
-                    lock_file(file.fileno(), wait=True)
-            if os.path.exists(temporary):  # else another process, which removes temporary files, had the lock first
-                return temporary, file
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        if sys.platform != "win32":  # there, an open file cannot be removed, also without a lock
+            with contextlib.suppress(OSError):  # a file system without locks
+                lock_file(file.fileno(), wait=True)
+        if os.path.exists(temporary):  # else another process, which removes temporary files, had the lock first
+            return file
         file.close()
 
 
