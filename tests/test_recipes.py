@@ -217,6 +217,9 @@ def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tm
         ({"l2": -1.0}, "l2 must be"),
         ({"clip_norm": math.nan}, "clip_norm must be"),
         ({"warm_up": math.inf}, "warm_up must be"),
+        ({"threads": 0}, "threads must be an integer >= 1, got 0"),
+        ({"threads": 9, "batch_size": 8}, "threads must be at most the batch size, 8, got 9"),
+        ({"threads": 2, "adversarial": 0.5}, "adversarial 0.5 needs the whole batch: expected threads 1, got 2"),
     ],
 )
 def test_training_settings_out_of_range_are_rejected(settings, message, rejects):
@@ -236,7 +239,7 @@ def test_every_setting_has_a_group_and_a_help_text():
 def test_other_has_another_value_for_every_setting():
     plain = Recipe(name="plain")
     same = [name for name, value in OTHER.config().items() if value == getattr(plain, name)]
-    assert same == ["loss"]  # which the temperature needs
+    assert same == ["loss", "threads"]  # which the temperature and adversarial training need
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), OTHER], ids=[*RECIPES, "other"])

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 HEIGHT = 28  # height of the images in whose pixels a recipe's lengths are
 MAX_SETTING = 1 << 63  # larger numbers are no settings
 OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
+SYNC_EVERY = 8  # steps of a thread between two averages of the weights
 # Settings that fine-tuning takes from the model it starts from.
 NETWORK_SETTINGS = ("hidden", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
 # Settings that need images. The others train on numbers too.
@@ -107,6 +108,11 @@ class Recipe:
     clip_norm: float = _training(0.0, text="Largest norm of the gradient; 0: no clipping.")
     batch_size: int = _training(128, text="Number of examples in a mini-batch.")
     epochs: int = _training(10, text="Number of epochs in total, including those before --resume.")
+    threads: int = _training(
+        1,
+        text="Number of threads. Each one trains on its rows of every batch, and every 8 steps their weights are "
+        "averaged (local SGD).",
+    )
     validation: int = _training(0, text="Number of validation examples, the last ones of the training set.")
     early_stopping: int = _training(
         0,
@@ -147,7 +153,15 @@ class Recipe:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.loss not in CLASSIFICATION_LOSSES:
             raise unknown("loss", self.loss, CLASSIFICATION_LOSSES)
-        minimums = {"epochs": 1, "seed": 0, "members": 1, "shrink": 1, "validation": 0, "early_stopping": 0}
+        minimums = {
+            "epochs": 1,
+            "seed": 0,
+            "members": 1,
+            "shrink": 1,
+            "threads": 1,
+            "validation": 0,
+            "early_stopping": 0,
+        }
         for name, minimum in minimums.items():
             check_int(name, getattr(self, name), minimum)
         for name in ("l2", "clip_norm", "warm_up"):
@@ -157,6 +171,12 @@ class Recipe:
             raise HandgradError(
                 f"momentum {self.momentum:g} needs the optimizer {', '.join(MOMENTUM_OPTIMIZERS[:-1])} or "
                 f"{MOMENTUM_OPTIMIZERS[-1]}, got {self.optimizer}"
+            )
+        if self.threads > self.batch_size:
+            raise HandgradError(f"threads must be at most the batch size, {self.batch_size}, got {self.threads}")
+        if self.threads > 1 and self.adversarial:
+            raise HandgradError(
+                f"adversarial {self.adversarial:g} needs the whole batch: expected threads 1, got {self.threads}"
             )
         if self.early_stopping and not self.validation:
             raise HandgradError(
@@ -211,7 +231,7 @@ class Recipe:
             Names of the classes.
         on_trainer : callable
             Called with each trainer and the number of the ensemble member, from 0, before its training: to add
-            callbacks, to set class names, to load a checkpoint.
+            callbacks, to set class names, to load a checkpoint. Of several threads, only with the trainer of the first.
         comm, sync_every
             Training with several processes, see `Trainer`. Every process calls this method and returns the model. A
             checkpoint only has to be loaded by rank 0.
@@ -226,6 +246,10 @@ class Recipe:
             raise HandgradError(
                 f"validation {self.validation}: expected less than the {len(x)} training examples, for example "
                 f"{len(x) // 6}"
+            )
+        if comm is not None and self.threads > 1:
+            raise HandgradError(
+                f"the recipe {self.name} trains with {self.threads} threads: with several processes, choose threads 1"
             )
         shape = x.shape[1:]
         if start is None:
@@ -243,21 +267,36 @@ class Recipe:
             x = x.transformed(preprocessing) if isinstance(x, Rows) else preprocessing(x)
         count = len(x) - self.validation
         validation = (x[count:], y[count:]) if self.validation else None
-        networks = []
-        for member in range(self.members):
+
+        def fit(member: int, *, is_first: bool = True, **processes: Any) -> Network:
             trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin, **processes)
             if classes is not None:
                 trainer.network.classes = tuple(classes)
-            on_trainer(trainer, member)
+            if is_first:
+                on_trainer(trainer, member)
             trainer.synchronize()
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
                 until_epoch = trainer.epoch if trainer.stop else self.epochs
                 trainer.fit(x[:count], y[:count], until_epoch=until_epoch, validation=validation)
-            networks.append(trainer.network)
+            return trainer.network
+
+        networks = [
+            fit(member, **processes) if self.threads == 1 else self._fit_in_threads(functools.partial(fit, member))
+            for member in range(self.members)
+        ]
         if validation is None:
             return recipe.assemble(networks, shape, preprocessing)
         return _calibrate(recipe.replace(calibration=1.0).assemble(networks, shape, preprocessing), *validation)
+
+    def _fit_in_threads(self, fit: Callable[..., Network]) -> Network:
+        """Call `fit` in each thread. Only the first one calls the callbacks of the program."""
+        from .distributed.threads import run_threads  # late, because few recipes need it
+
+        def run(comm: Communicator) -> Network:
+            return fit(is_first=comm.Get_rank() == 0, comm=comm, sync_every=SYNC_EVERY)
+
+        return run_threads(self.threads, run)[0]
 
     def for_examples(self, count: int) -> Recipe:
         """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""

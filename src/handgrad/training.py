@@ -578,15 +578,16 @@ class Trainer:
 
         def fill(number: int) -> tuple[Array, Array, Array | None]:
             chosen = order[number * block : (number + 1) * block]
-            if self._parallel is not None and self.augment is None:  # augmentation draws random numbers for all rows
-                chosen = chosen[self._parallel.own_rows(len(chosen))]
+            parallel = self._parallel
+            if parallel is not None and (self.augment is None or parallel.is_local):
+                chosen = chosen[parallel.own_rows(len(chosen))]
             x_block, t_block = (buffer[: len(chosen)] for buffer in buffers[number % len(buffers)])
             source = x_block if direct else gathered[: len(chosen)]
             self._gather(source_rows, chosen, source)
             if self.augment is not None:
-                self.augment(source, self.augmenting, x_block)
-                if self._parallel is not None:
-                    own = self._parallel.own_rows(len(chosen))
+                self.augment(source, self.augmenting if parallel is None else parallel.augmenting(), x_block)
+                if parallel is not None and not parallel.is_local:  # all images were made
+                    own = parallel.own_rows(len(chosen))
                     chosen, x_block, t_block = chosen[own], x_block[own], t_block[: len(own)]
             elif not direct:
                 as_floats(source, out=x_block)

@@ -164,7 +164,7 @@ def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke
     settings |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1}
     settings |= {"shift": 1.0, "elastic": 1.0, "smoothness": 4.0, "adversarial": 0.2, "tta": 5, "members": 2}
     settings |= {"temperature": 2.0, "momentum": 0.7, "optimizer": "nesterov", "l2": 1e-4, "clip_norm": 5.0}
-    settings |= {"warm_up": 0.5, "early_stopping": 2, "calibration": 0.8}
+    settings |= {"warm_up": 0.5, "early_stopping": 2, "calibration": 0.8, "threads": 1}
     assert {"name", "teacher", *settings} == {field.name for field in fields(Recipe)}
     arguments: list[object] = ["train", "--quiet", "--data", data, "--out", tmp_path / "run"]
     for name, value in settings.items():
@@ -476,11 +476,15 @@ def test_the_directory_of_an_unfinished_run_is_no_model(trained: tuple[Path, str
         )
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 4, 6])
+@pytest.mark.parametrize(
+    ("epoch", "more"),
+    [(1, ()), (2, ()), (4, ()), (6, ()), (2, ("--threads", 2, "--rotation", 5)), (4, ("--threads", 3, "--shift", 1))],
+)
 def test_an_interrupted_ensemble_resumes_to_the_same_bits(
-    epoch: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke
+    epoch: int, more: tuple[object, ...], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke
 ) -> None:
     arguments = ("train", *SMALL, "--members", 2, "--epochs", 3, "--ema-decay", "0.9", "--batch-norm", "--data", data)
+    arguments += more
     assert invoke(*arguments, "--out", tmp_path / "complete")[0] == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks, "time", Clock(0))  # writing takes no time, so that every epoch is saved

@@ -1,4 +1,4 @@
-"""Fixtures of several processes: mpiexec, and a communicator of threads in one process."""
+"""Fixtures of several ranks: processes of mpiexec, and threads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from handgrad.distributed.threads import run_threads
 
 
 @pytest.fixture(scope="session")
@@ -53,55 +52,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     )
 
 
-class ThreadComm:
-    """A communicator of threads: the smallest object that a Trainer accepts."""
-
-    def __init__(self, rank: int, arrays: list, barrier: threading.Barrier) -> None:
-        self.rank, self.arrays, self.barrier = rank, arrays, barrier
-
-    def Get_rank(self):  # noqa: N802
-        return self.rank
-
-    def Get_size(self):  # noqa: N802
-        return len(self.arrays)
-
-    def Allreduce(self, sendbuf, recvbuf):  # noqa: N802
-        assert sendbuf is None
-        self.arrays[self.rank] = recvbuf.copy()
-        self.barrier.wait(30)
-        total = sum(self.arrays[1:], start=self.arrays[0])
-        self.barrier.wait(30)
-        recvbuf[...] = total
-
-    def Bcast(self, buf, root=0):  # noqa: N802
-        self.arrays[self.rank] = buf
-        self.barrier.wait(30)
-        if self.rank != root:
-            buf[...] = self.arrays[root]
-        self.barrier.wait(30)
-
-
-def run_ranks(size, function):
-    """Call function(comm) in one thread for each rank, and return the results. An exception in one ends all."""
-    barrier, arrays = threading.Barrier(size), [np.empty(0)] * size
-
-    def run(rank):
-        try:
-            return function(ThreadComm(rank, arrays, barrier))
-        except BaseException:
-            barrier.abort()
-            raise
-
-    with ThreadPoolExecutor(size) as pool:
-        futures = [pool.submit(run, rank) for rank in range(size)]
-    errors = [future.exception() for future in futures]
-    real = [error for error in errors if error is not None and not isinstance(error, threading.BrokenBarrierError)]
-    if real:
-        raise real[0]
-    return [future.result() for future in futures]
-
-
 @pytest.fixture(scope="session")
 def ranks():
-    """The function run_ranks(size, function)."""
-    return run_ranks
+    """The function run_threads(size, function), which calls function(comm) in one thread for each rank."""
+    return run_threads

@@ -13,7 +13,7 @@ every rank makes all images and uses its own.
 
 With `sync_every=H`, local SGD: every rank takes H steps with the mean gradient of its own rows, and then θ and the
 state of the optimizer are averaged over the ranks. This needs 1/H of the exchanges and is another algorithm, with other
-results. Batch normalization then uses the statistics of the own rows.
+results. Batch normalization then uses the statistics of the own rows, and augmentation makes only the own images.
 
 References
 ----------
@@ -239,12 +239,17 @@ class DataParallel(Callback):
                 )
         self.trainer, self.comm, self.shard = trainer, comm, Shard(comm)
         self.sync_every = None if sync_every is None else check_int("sync_every", sync_every, 1)
-        self._network = ShardedNetwork(trainer.network, self.shard, is_local=self.sync_every is not None)
+        self._network = ShardedNetwork(trainer.network, self.shard, is_local=self.is_local)
 
     @property
     def rank(self) -> int:
         """Number of this process."""
         return self.shard.rank
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every rank takes steps with its own gradient (local SGD)."""
+        return self.sync_every is not None
 
     # ---- Begin of a fit ----------------------------------------------------------------------------------------------
 
@@ -271,7 +276,7 @@ class DataParallel(Callback):
         self._check_equal(values)
         self.synchronize()
         self._check_equal({"numbers of epochs": trainer.epochs})
-        self._network = ShardedNetwork(trainer.network, self.shard, is_local=self.sync_every is not None)
+        self._network = ShardedNetwork(trainer.network, self.shard, is_local=self.is_local)
 
     def _check_equal(self, values: Mapping[str, float]) -> None:
         """Raise HandgradError, on all ranks, if one of the values differs between them."""
@@ -323,6 +328,16 @@ class DataParallel(Callback):
         )
         return np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
 
+    def augmenting(self) -> np.random.Generator:
+        """Return the random generator for the augmentation of a block.
+
+        It is that of all ranks, or with local SGD a new one for this rank. The one of all ranks advances equally.
+        """
+        if not self.is_local:
+            return self.trainer.augmenting
+        seeds = self.trainer.augmenting.integers(1 << 63, size=self.shard.size)
+        return np.random.default_rng(seeds[self.rank])
+
     def train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float | None]:
         """Train one epoch. Returns the mean loss and the accuracy over all ranks."""
         trainer, shard, loss, count = self.trainer, self.shard, self.trainer.network.loss, len(t)
@@ -363,7 +378,7 @@ class DataParallel(Callback):
     def _step(self, x: Array, t: Array, w: Array | None) -> Array:
         """One step, and with local SGD the average if it is due. Returns the logits of the own rows."""
         trainer = self.trainer
-        divisor = self.shard.batch if self.sync_every is None else max(len(t), 1)
+        divisor = max(len(t), 1) if self.is_local else self.shard.batch
         z = trainer.optimizer.train_step(self._network, x, t, trainer._lr(), 1 / divisor if w is None else w / divisor)
         if self.sync_every is not None:
             last = trainer.batch + 1 == trainer.batches
@@ -374,7 +389,7 @@ class DataParallel(Callback):
 
     def _average_callbacks(self) -> None:
         """After an epoch of local SGD, average the averages of the weights, of which each is that of a rank."""
-        for callback in self.trainer.callbacks if self.sync_every is not None else ():
+        for callback in self.trainer.callbacks if self.is_local else ():
             if isinstance(callback, EMA | SWA) and callback.count:
                 self.shard.mean(callback.average)
 
