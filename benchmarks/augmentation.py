@@ -4,8 +4,10 @@
     python -m benchmarks.augmentation --quick     a few seconds, without writing anything
 
 Images per second are measured on one core with 10,000 digits, the median of nine repetitions. The cost per epoch is
-the ratio of an epoch with augmentation in the background and an epoch without, for a recipe, on 15,360 digits and all
-cores. The two trainings alternate; the table has the median and the range of five ratios.
+the ratio of an epoch with augmentation in the background and an epoch without, for the network of a recipe, on 15,360
+digits and all cores. The last row compares an epoch of `minute`, with its two threads, with an epoch in one thread that
+has as many images in a step, where BLAS uses all cores. The two trainings alternate; the table has the median and the
+range of five ratios.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from handgrad.blas import blas_threads
 from handgrad.images.deskew import Deskew
-from handgrad.recipes import RECIPES
+from handgrad.recipes import RECIPES, Recipe
+from handgrad.training import Trainer
 
 from .peers import pixels
 from .tables import RESULTS, about, machine, save, save_json, table
@@ -53,6 +56,19 @@ def epoch_ratios(name: str, x: np.ndarray, y: np.ndarray, repeats: int) -> list[
     return [a / b for a, b in pairs][1:]
 
 
+def thread_ratios(x: np.ndarray, y: np.ndarray, repeats: int) -> list[float]:
+    """Return the ratios of the time of an epoch in one thread to that of an epoch of `minute` with two threads."""
+    two = RECIPES["minute"].replace(epochs=2)
+    one = two.replace(threads=1, batch_size=two.batch_size // two.threads)
+
+    def seconds(recipe: Recipe) -> float:
+        trainers: list[Trainer] = []
+        recipe.train(x, y, 10, on_trainer=lambda trainer, member: trainers.append(trainer))
+        return trainers[0].history["seconds"][-1]  # of the second epoch
+
+    return [seconds(one) / seconds(two) for _ in range(repeats)]
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,10 +88,15 @@ def main() -> None:
         }.items():
             results[label] = images_per_second(function, len(digits))
             rows.append([f"{label}, images per second on one core", f"{results[label]:,.0f}"])
-    for name in ("minute",) if quick else ("minute", "best"):
-        ratios = results[name] = epoch_ratios(name, x, y, 1 if quick else 5)
-        cell = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append([f"epoch of `{name}` with augmentation / without", cell])
+    repeats = 1 if quick else 5
+    measured = {
+        f"network of `{name}`: epoch with augmentation / without": epoch_ratios(name, x, y, repeats)
+        for name in (("minute",) if quick else ("minute", "best"))
+    }
+    measured["`minute`: epoch with one thread / with two"] = thread_ratios(x, y, repeats)
+    for label, ratios in measured.items():
+        results[label] = ratios
+        rows.append([label, f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"])
     text = table(["measurement", "result"], rows)
     print(text)
     if not quick:

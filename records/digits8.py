@@ -47,7 +47,7 @@ def predict_recipe(
     name: str, epochs: int, x: NDArray[np.uint8], y: NDArray[np.uint8], x_test: NDArray[np.uint8]
 ) -> NDArray[Any]:
     """Return the predictions of a recipe."""
-    recipe = RECIPES[name].replace(epochs=epochs, batch_size=BATCH_SIZE)
+    recipe = RECIPES[name].replace(epochs=epochs, batch_size=BATCH_SIZE, threads=1)
     return recipe.train(x, y, 10).predict(x_test)
 
 

@@ -152,6 +152,7 @@ def recipe_pure(directory):
 
 def recipe_minute(directory):
     settings = {"hidden": (64, 32), "elastic": 0.0, "optimizer": "nesterov", "lr": 0.05, "batch_size": 64}
+    settings |= {"threads": 1}
     model = recipe("minute", **settings).train(IMAGES, LABELS, 10)
     return np.concatenate([weights(model), model.predict_proba(IMAGES[:20]).ravel()])
 
