@@ -7,6 +7,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from handgrad import Augmentation, Callback, HandgradError
+from handgrad.data import load
 from handgrad.distributed.threads import run_threads
 from handgrad.recipes import Recipe
 from handgrad.wrappers import unwrap
@@ -126,3 +127,18 @@ def test_a_callback_of_the_program_may_stop_all_threads(digits):
 def test_threads_and_processes_exclude_each_other(digits, rejects):
     with rejects("the recipe threads trains with 2 threads: with several processes, choose threads 1"):
         run_threads(2, lambda comm: RECIPE.train(digits[0], digits[1], 10, comm=comm))
+
+
+@pytest.mark.parametrize("shuffle", ["rows", "blocks"])
+def test_threads_read_the_same_files(shuffle, tmp_path, digits):
+    for part, rows in (("train", slice(0, 500)), ("test", slice(500, 600))):
+        np.save(tmp_path / f"{part}-images.npy", digits[0][rows])
+        np.save(tmp_path / f"{part}-labels.npy", digits[1][rows])
+    recipe = RECIPE.replace(shift=1.0, validation=60)
+    data = load(tmp_path, shuffle=shuffle)
+    model, again = (recipe.train(data.x_train, data.y_train, 10).predict_proba(digits[2]) for _ in range(2))
+    np.testing.assert_array_equal(model, again)
+    if shuffle == "rows":
+        np.testing.assert_array_equal(
+            model, recipe.train(digits[0][:500], digits[1][:500], 10).predict_proba(digits[2])
+        )
