@@ -96,7 +96,7 @@ def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytes
     _, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
     assert rows == [
         ["`quick`", "196-30-20-10", "98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"],
-        ["`minute` `--epochs 4`", "784-30-20-10", "99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"],
+        ["`minute` `--epochs 10`", "784-30-20-10", "99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"],
         ["`best`", "784-30-20-10", "99.60% ± 0.04", "99.57 to 99.63", "2", "10 min", "2"],
         ["`ensemble`", "4 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
     ]
