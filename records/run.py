@@ -87,7 +87,7 @@ def member(name: str, seed: int, number: int, cores: list[int], source: str) -> 
 
 
 def train_member(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], number: int) -> Model:
-    """Train one member of an ensemble of images, the same as in `Recipe.train`."""
+    """Train one member of an ensemble of images in one thread, the same as in `Recipe.train`."""
     shape, preprocessing = x.shape[1:], recipe.fit_preprocessing(x)
     trainer = recipe.trainer(shape, int(y.max()) + 1, member=number)
     trainer.fit(x if preprocessing is None else preprocessing(x), y, epochs=recipe.epochs)

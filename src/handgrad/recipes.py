@@ -111,7 +111,7 @@ class Recipe:
     threads: int = _training(
         1,
         text="Number of threads. Each one trains on its rows of every batch, and every 8 steps their weights are "
-        "averaged (local SGD).",
+        "averaged (local SGD). Several processes do not use it.",
     )
     validation: int = _training(0, text="Number of validation examples, the last ones of the training set.")
     early_stopping: int = _training(
@@ -231,7 +231,8 @@ class Recipe:
             Names of the classes.
         on_trainer : callable
             Called with each trainer and the number of the ensemble member, from 0, before its training: to add
-            callbacks, to set class names, to load a checkpoint. Of several threads, only with the trainer of the first.
+            callbacks, to set class names, to load a checkpoint. With several threads, the trainer is that of the first
+            one: the callbacks must not have a state, and the optimizer must stay as the recipe describes it.
         comm, sync_every
             Training with several processes, see `Trainer`. Every process calls this method and returns the model. A
             checkpoint only has to be loaded by rank 0.
@@ -246,10 +247,6 @@ class Recipe:
             raise HandgradError(
                 f"validation {self.validation}: expected less than the {len(x)} training examples, for example "
                 f"{len(x) // 6}"
-            )
-        if comm is not None and self.threads > 1:
-            raise HandgradError(
-                f"the recipe {self.name} trains with {self.threads} threads: with several processes, choose threads 1"
             )
         shape = x.shape[1:]
         if start is None:
@@ -268,12 +265,21 @@ class Recipe:
         count = len(x) - self.validation
         validation = (x[count:], y[count:]) if self.validation else None
 
-        def fit(member: int, *, is_first: bool = True, **processes: Any) -> Network:
-            trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin, **processes)
+        in_threads = self.threads > 1 and comm is None
+
+        def fit(member: int, comm: Communicator | None, sync_every: int | None, *, is_first: bool = True) -> Network:
+            trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin, comm=comm, sync_every=sync_every)
             if classes is not None:
                 trainer.network.classes = tuple(classes)
             if is_first:
+                own = list(trainer.callbacks)
                 on_trainer(trainer, member)
+                for callback in trainer.callbacks if in_threads else ():
+                    if callback not in own and callback.state_dict():
+                        raise HandgradError(
+                            f"the callback {callback!r} has a state, which the other threads do not have: use the "
+                            "settings ema_decay and early_stopping, or threads 1"
+                        )
             trainer.synchronize()
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
@@ -281,22 +287,19 @@ class Recipe:
                 trainer.fit(x[:count], y[:count], until_epoch=until_epoch, validation=validation)
             return trainer.network
 
+        def fit_in_threads(member: int) -> Network:
+            from .distributed.threads import run_threads  # late, because few recipes need it
+
+            return run_threads(
+                self.threads, lambda thread: fit(member, thread, SYNC_EVERY, is_first=thread.Get_rank() == 0)
+            )[0]
+
         networks = [
-            fit(member, **processes) if self.threads == 1 else self._fit_in_threads(functools.partial(fit, member))
-            for member in range(self.members)
+            fit_in_threads(member) if in_threads else fit(member, comm, sync_every) for member in range(self.members)
         ]
         if validation is None:
             return recipe.assemble(networks, shape, preprocessing)
         return _calibrate(recipe.replace(calibration=1.0).assemble(networks, shape, preprocessing), *validation)
-
-    def _fit_in_threads(self, fit: Callable[..., Network]) -> Network:
-        """Call `fit` in each thread. Only the first one calls the callbacks of the program."""
-        from .distributed.threads import run_threads  # late, because few recipes need it
-
-        def run(comm: Communicator) -> Network:
-            return fit(is_first=comm.Get_rank() == 0, comm=comm, sync_every=SYNC_EVERY)
-
-        return run_threads(self.threads, run)[0]
 
     def for_examples(self, count: int) -> Recipe:
         """Return the recipe for `count` training examples: at most a sixth of them are the validation set."""
@@ -327,6 +330,8 @@ class Recipe:
         callbacks: Sequence[Callback] = (),
     ) -> Trainer:
         """Create a network and its trainer. It expects images that `preprocessing` has already been applied to.
+
+        It trains in one thread: `train` uses the setting `threads`.
 
         Parameters
         ----------

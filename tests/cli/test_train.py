@@ -478,7 +478,14 @@ def test_the_directory_of_an_unfinished_run_is_no_model(trained: tuple[Path, str
 
 @pytest.mark.parametrize(
     ("epoch", "more"),
-    [(1, ()), (2, ()), (4, ()), (6, ()), (2, ("--threads", 2, "--rotation", 5)), (4, ("--threads", 3, "--shift", 1))],
+    [
+        (1, ()),
+        (2, ()),
+        (4, ()),
+        (6, ()),
+        (2, ("--threads", 2, "--rotation", 5)),
+        (4, ("--threads", 3, "--shift", 1, "--dropout", 0.1)),
+    ],
 )
 def test_an_interrupted_ensemble_resumes_to_the_same_bits(
     epoch: int, more: tuple[object, ...], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from handgrad.distributed.threads import run_threads
+
+SECONDS = 300  # more than any test takes
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +53,14 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
         | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "OPENBLAS_NUM_THREADS": "1"}
         | variables
     )
+
+
+@pytest.fixture(autouse=True)
+def no_deadlock():
+    """Threads that wait for each other for ever end the tests with their tracebacks."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ CLUSTER = Path(__file__).parents[2] / "examples" / "cluster"
 def check_command(words):
     """Parse the arguments after `handgrad`."""
     arguments = list(words[words.index("handgrad") + 1 :])
-    context = click.Context(handgrad, info_name="handgrad")
+    context = click.Context(handgrad, info_name="handgrad", **handgrad.context_settings)
     name, command, arguments = handgrad.resolve_command(context, arguments)
     command.parse_args(click.Context(command, info_name=name, parent=context), list(arguments))
 

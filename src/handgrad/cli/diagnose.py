@@ -156,7 +156,7 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 
     The floor of a part is a lower bound of its time on this machine: the time of its matrix products at the speed of a
     large product, or the time to move its bytes at the speed of the cache that they fit into, whichever is longer.
-    BLAS uses as many threads as in handgrad train.
+    BLAS uses as many threads as in handgrad train --threads 1.
     """
     from ..diagnostics.profiler import profile as measure
 

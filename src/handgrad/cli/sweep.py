@@ -117,7 +117,7 @@ def _parse_value(name: str, kind: Any, text: str) -> Any:
 @data_option
 @click.option("--seeds", type=int, help="Number of seeds for each combination.  [default: 3]")
 @sweep_options
-@click.option("--workers", type=int, help="Number of local processes.  [default: one per core]")
+@click.option("--workers", type=int, help="Number of local processes.  [default: the cores divided by --threads]")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the workers of this Dask scheduler, as tcp://10.0.0.1:8786.")
 @click.option("--out", type=click.Path(path_type=Path), help="New directory.  [default: sweeps/RECIPE]")
 @click.option("--resume", "resumed", metavar="DIR", type=click.Path(path_type=Path), help="Continue this sweep.")
@@ -197,7 +197,8 @@ def _train_all(results: _Results, workers: int | None, scheduler: str | None, *,
             dataset = load(chosen.data)
         described = describe(dataset)
         del dataset
-        context = local_client(min(workers or _cores(), len(remaining)))
+        threads = max(recipe.threads for recipe in chosen.recipes())
+        context = local_client(min(workers or max(1, _cores() // threads), len(remaining)))
     else:
         context = cluster_client(scheduler)
     with context as client:

@@ -272,6 +272,7 @@ class DataParallel(Callback):
             "batch sizes": trainer.batch_size,
             "values of sync_every": self.sync_every or 0,
             "values of in_blocks": isinstance(x, Rows) and x.in_blocks,
+            "optimizers": zlib.crc32(repr(trainer.optimizer).encode()),
         }
         self._check_equal(values)
         self.synchronize()
@@ -283,7 +284,7 @@ class DataParallel(Callback):
         for name, column in zip(values, self.shard.gather(*values.values()).T, strict=True):
             if (column != column[0]).any():
                 other = int((column != column[0]).argmax())
-                what = "" if name == "training examples" else f" ({column[0]:g} and {column[other]:g})"
+                what = "" if name in ("training examples", "optimizers") else f" ({column[0]:g} and {column[other]:g})"
                 raise HandgradError(
                     f"ranks 0 and {other} have different {name}{what}: every process needs the same network, settings "
                     "and training set, of which it uses its own rows"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -20,43 +21,77 @@ Result = TypeVar("Result")
 
 
 class ThreadCommunicator:
-    """The communicator of one thread, see `handgrad.distributed.Communicator`."""
+    """The communicator of one thread, see `handgrad.distributed.Communicator`. Arrays must be contiguous."""
 
-    def __init__(self, rank: int, arrays: list[NDArray[Any] | None], barrier: threading.Barrier) -> None:
-        self.rank, self._arrays, self._barrier = rank, arrays, barrier  # arrays: one of each thread
+    def __init__(self, rank: int, group: _Group) -> None:
+        self._rank, self._group = rank, group
 
     def Get_rank(self) -> int:  # noqa: N802
         """Return the number of this thread, 0 ... size - 1."""
-        return self.rank
+        return self._rank
 
     def Get_size(self) -> int:  # noqa: N802
         """Return the number of threads."""
-        return len(self._arrays)
+        return len(self._group.arrays)
 
     def Allreduce(self, sendbuf: None, recvbuf: NDArray[Any]) -> None:  # noqa: N802
         """Replace an array by its sum over the threads, added in the order of the ranks. Each thread adds one part."""
-        parts = self._exchange(recvbuf)
-        size, p = parts[0].size, len(parts)
-        own = slice(self.rank * size // p, (self.rank + 1) * size // p)
-        total = parts[0][own]
-        for part in parts[1:]:
-            total += part[own]
-        for part in parts[1:]:
-            part[own] = total
-        self._barrier.wait()
+        vectors = self._exchange(recvbuf)
+        size, p = vectors[0].size, len(vectors)
+        own = slice(self._rank * size // p, (self._rank + 1) * size // p)
+        total = vectors[0][own]
+        for vector in vectors[1:]:
+            total += vector[own]
+        for vector in vectors[1:]:
+            vector[own] = total
+        self._group.wait(self._rank)
 
     def Bcast(self, buf: NDArray[Any], root: int = 0) -> None:  # noqa: N802
         """Replace an array by that of the thread `root`."""
-        parts = self._exchange(buf)
-        if self.rank != root:
-            parts[self.rank][:] = parts[root]
-        self._barrier.wait()
+        vectors = self._exchange(buf)
+        if self._rank != root:
+            vectors[self._rank][:] = vectors[root]
+        self._group.wait(self._rank)
 
     def _exchange(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         """The arrays of all threads, as vectors that share their memory."""
-        self._arrays[self.rank] = array
-        self._barrier.wait()
-        return [part.reshape(-1) for part in self._arrays if part is not None]
+        if not array.flags.c_contiguous:
+            raise ValueError("the array is not contiguous")
+        self._group.arrays[self._rank] = array
+        self._group.wait(self._rank)
+        return [other.reshape(-1) for other in self._group.arrays]
+
+
+class _OtherThreadError(Exception):
+    """Another thread has failed, so that an exchange cannot be finished."""
+
+
+class _Group:
+    """The array of each thread, and a queue for each ordered pair of them.
+
+    Unlike `threading.Barrier`, whose lock is in Python code, a `SimpleQueue` remains usable if a signal handler raises
+    an exception while a thread waits. A failure is one more item: the exchanges before it are finished.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.arrays: list[Any] = [None] * size
+        self._queues: list[list[SimpleQueue[bool]]] = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
+
+    def wait(self, rank: int) -> None:
+        """Wait until all threads call this method. Raises _OtherThreadError if one of them cannot."""
+        self._put(rank, True)
+        for other in range(len(self.arrays)):
+            if other != rank and not self._queues[other][rank].get():
+                raise _OtherThreadError
+
+    def fail(self, rank: int) -> None:
+        """Tell the other threads that this one has ended."""
+        self._put(rank, False)
+
+    def _put(self, rank: int, item: bool) -> None:
+        for other, queue in enumerate(self._queues[rank]):
+            if other != rank:
+                queue.put(item)
 
 
 def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> list[Result]:
@@ -65,18 +100,15 @@ def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> 
     Meanwhile BLAS has one thread, if threadpoolctl is installed. An exception in one thread ends the others at their
     next exchange, and is raised.
     """
-    barrier, arrays = threading.Barrier(size), [None] * size
-    results: dict[int, Result] = {}
-    errors: list[BaseException] = []
+    group, results, errors = _Group(size), dict[int, Result](), list[BaseException]()
 
     def run(rank: int) -> None:
         try:
-            results[rank] = function(ThreadCommunicator(rank, arrays, barrier))  # type: ignore[arg-type]
-        except threading.BrokenBarrierError:  # of another thread, which has failed
-            pass
+            results[rank] = function(ThreadCommunicator(rank, group))
         except BaseException as error:  # KeyboardInterrupt too
-            errors.append(error)
-            barrier.abort()
+            group.fail(rank)
+            if not isinstance(error, _OtherThreadError):
+                errors.append(error)
 
     threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(1, size)]
     with _one_blas_thread():
@@ -84,13 +116,18 @@ def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> 
             for thread in threads:
                 thread.start()
             run(0)
-        except BaseException:  # KeyboardInterrupt, between the calls
-            barrier.abort()
+        except BaseException:  # of a signal handler, between these calls
+            group.fail(0)
             raise
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()  # they refer to this frame, which would keep everything alive until the next garbage collection
     return [results[rank] for rank in range(size)]
 
 

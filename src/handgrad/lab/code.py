@@ -142,7 +142,7 @@ def _trainer(settings: Settings, n_in: int, n_out: int, course: _Course) -> list
 
 def _recipe_trainer(settings: Settings, n_out: int, lr: float, callbacks: dict[str, str]) -> list[str]:
     recipe = RECIPES[str(settings.recipe)]
-    chosen = {name: getattr(settings, name) for name in FROM_PAGE} | {"lr": lr}
+    chosen = {name: getattr(settings, name) for name in FROM_PAGE} | {"lr": lr, "threads": 1}
     changed = {name: repr(value) for name, value in chosen.items() if value != getattr(recipe, name)}
     name = f'recipe = RECIPES["{settings.recipe}"]'
     lines = [*(_call(f"{name}.replace", [], changed) if changed else [name]), "shape = x_train.shape[1:]"]

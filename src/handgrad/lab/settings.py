@@ -168,10 +168,10 @@ class Settings:
     # ---- Objects -----------------------------------------------------------------------------------------------------
 
     def make_recipe(self) -> Recipe | None:
-        """Return the recipe with the settings of the run, or None without one."""
+        """Return the recipe with the settings of the run and one thread, or None without one."""
         if self.recipe is None:
             return None
-        return RECIPES[self.recipe].replace(**{name: getattr(self, name) for name in FROM_PAGE})
+        return RECIPES[self.recipe].replace(threads=1, **{name: getattr(self, name) for name in FROM_PAGE})
 
     def preprocessing(self, examples: Examples) -> Preprocessing | None:
         """Return the preprocessing of the recipe, or None."""
