@@ -153,17 +153,10 @@ class Recipe:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.loss not in CLASSIFICATION_LOSSES:
             raise unknown("loss", self.loss, CLASSIFICATION_LOSSES)
-        minimums = {
-            "epochs": 1,
-            "seed": 0,
-            "members": 1,
-            "shrink": 1,
-            "threads": 1,
-            "validation": 0,
-            "early_stopping": 0,
-        }
-        for name, minimum in minimums.items():
-            check_int(name, getattr(self, name), minimum)
+        for name in ("batch_size", "epochs", "members", "shrink", "threads"):
+            check_int(name, getattr(self, name), 1)
+        for name in ("seed", "validation", "early_stopping"):
+            check_int(name, getattr(self, name), 0)
         for name in ("l2", "clip_norm", "warm_up"):
             check_non_negative(name, getattr(self, name))
         check_positive("calibration", self.calibration)
