@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from handgrad import EMA, SGD, Adam, Callback, Checkpoint, Dense, Momentum, Network, ReLU, Trainer, VirtualAdversarial
+from handgrad import (
+    EMA,
+    SGD,
+    Adam,
+    Callback,
+    Checkpoint,
+    Dense,
+    Lookahead,
+    Momentum,
+    Network,
+    ReLU,
+    Trainer,
+    VirtualAdversarial,
+)
 from handgrad.callbacks import resume
 from handgrad.data import load
 from handgrad.data.mapped import open_images
@@ -202,6 +215,17 @@ def test_ranks_with_different_data_are_an_error(rejects, ranks):
         ranks(2, lambda comm: fit(comm, epochs=5 + comm.Get_rank()))
     with rejects("different values of sync_every"):
         ranks(2, lambda comm: fit(comm, sync_every=5 + comm.Get_rank()))
+    with rejects("different optimizers: every process"):
+        ranks(2, lambda comm: fit(comm, optimizer=Lookahead(SGD(0.1 + comm.Get_rank()))))
+
+
+def test_optimizers_may_hold_an_object_of_their_rank(ranks):
+    class Noting(SGD):
+        def __init__(self, lr, comm):
+            super().__init__(lr)
+            self.comm = comm
+
+    ranks(2, lambda comm: train(comm, Noting(0.1, comm), epochs=1))
 
 
 def test_weights_that_differ_between_the_ranks_are_an_error(rejects, ranks):

@@ -272,7 +272,7 @@ class DataParallel(Callback):
             "batch sizes": trainer.batch_size,
             "values of sync_every": self.sync_every or 0,
             "values of in_blocks": isinstance(x, Rows) and x.in_blocks,
-            "optimizers": zlib.crc32(repr(trainer.optimizer).encode()),
+            "optimizers": zlib.crc32(_options(trainer.optimizer).encode()),
         }
         self._check_equal(values)
         self.synchronize()
@@ -436,3 +436,10 @@ def _states(optimizer: Optimizer) -> Iterator[Array]:
     inner = getattr(optimizer, "inner", None)
     if isinstance(inner, Optimizer):
         yield from _states(inner)
+
+
+def _options(optimizer: Optimizer) -> str:
+    """The numbers among the options of an optimizer and of the one inside of it."""
+    numbers = {name: value for name, value in optimizer.config().items() if isinstance(value, int | float)}
+    inner = getattr(optimizer, "inner", None)
+    return f"{numbers} {_options(inner) if isinstance(inner, Optimizer) else ''}"
