@@ -225,7 +225,7 @@ class Recipe:
         on_trainer : callable
             Called with each trainer and the number of the ensemble member, from 0, before its training: to add
             callbacks, to set class names, to load a checkpoint. With several threads, the trainer is that of the first
-            one: the callbacks must not have a state, and the optimizer must stay as the recipe describes it.
+            one: its callbacks must not have a state, and must not change the optimizer or the network.
         comm, sync_every
             Training with several processes, see `Trainer`. Every process calls this method and returns the model. A
             checkpoint only has to be loaded by rank 0.
@@ -265,14 +265,10 @@ class Recipe:
             if classes is not None:
                 trainer.network.classes = tuple(classes)
             if is_first:
-                own = list(trainer.callbacks)
+                before = {**vars(trainer), "callbacks": list(trainer.callbacks)}
                 on_trainer(trainer, member)
-                for callback in trainer.callbacks if in_threads else ():
-                    if callback not in own and callback.state_dict():
-                        raise HandgradError(
-                            f"the callback {callback!r} has a state, which the other threads do not have: use the "
-                            "settings ema_decay and early_stopping, or threads 1"
-                        )
+                if in_threads:
+                    _check_shared(trainer, before)
             trainer.synchronize()
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
@@ -566,6 +562,19 @@ class Recipe:
             if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
         return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
+
+
+def _check_shared(trainer: Trainer, before: dict[str, Any]) -> None:
+    """Raise HandgradError if `on_trainer` has given the first of several threads what the others do not have."""
+    for name in ("optimizer", "schedule", "augment", "teacher", "perturb"):
+        if getattr(trainer, name) is not before[name]:
+            raise HandgradError(f"on_trainer has changed {name} of one thread only: use a setting, or threads 1")
+    for callback in trainer.callbacks:
+        if callback not in before["callbacks"] and callback.state_dict():
+            raise HandgradError(
+                f"the callback {callback!r} has a state, which the other threads do not have: use the settings "
+                "ema_decay and early_stopping, or threads 1"
+            )
 
 
 class _Origin(NamedTuple):

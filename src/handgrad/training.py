@@ -583,9 +583,12 @@ class Trainer:
                 chosen = chosen[parallel.own_rows(len(chosen))]
             x_block, t_block = (buffer[: len(chosen)] for buffer in buffers[number % len(buffers)])
             source = x_block if direct else gathered[: len(chosen)]
-            self._gather(source_rows, chosen, source)
+            if len(chosen):  # a rank may have no row in the last batch
+                self._gather(source_rows, chosen, source)
             if self.augment is not None:
-                self.augment(source, self.augmenting if parallel is None else parallel.augmenting(), x_block)
+                rng = self.augmenting if parallel is None else parallel.augmenting()
+                if len(chosen):
+                    self.augment(source, rng, x_block)
                 if parallel is not None and not parallel.is_local:  # all images were made
                     own = parallel.own_rows(len(chosen))
                     chosen, x_block, t_block = chosen[own], x_block[own], t_block[: len(own)]

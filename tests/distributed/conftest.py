@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from handgrad.distributed.threads import run_threads
 
@@ -56,9 +57,10 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def no_deadlock():
-    """Threads that wait for each other for ever end the tests with their tracebacks."""
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
+def no_deadlock(request):
+    """Threads that wait for each other for ever end the tests with their tracebacks, on the terminal."""
+    terminal = request.config.stash[fault_handler_stderr_fd_key]
+    faulthandler.dump_traceback_later(SECONDS, exit=True, file=terminal)
     yield
     faulthandler.cancel_dump_traceback_later()
 

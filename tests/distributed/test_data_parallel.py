@@ -207,15 +207,15 @@ def test_ranks_with_different_data_are_an_error(rejects, ranks):
         x[-1] += change
         Network([20, 8, 4], loss="cross_entropy").fit(x, Y[:rows], comm=comm, **options)
 
-    with rejects("different numbers of training examples .*every process needs the same"):
+    with rejects("different numbers of training examples .*every rank needs the same"):
         ranks(2, lambda comm: fit(comm, rows=200 + comm.Get_rank()))
-    with rejects("different training examples: every process"):
+    with rejects("different training examples: every rank"):
         ranks(2, lambda comm: fit(comm, change=comm.Get_rank(), validation=None))
     with rejects(r"different numbers of epochs \(5 and 6\)"):
         ranks(2, lambda comm: fit(comm, epochs=5 + comm.Get_rank()))
     with rejects("different values of sync_every"):
         ranks(2, lambda comm: fit(comm, sync_every=5 + comm.Get_rank()))
-    with rejects("different optimizers: every process"):
+    with rejects("different optimizers: every rank"):
         ranks(2, lambda comm: fit(comm, optimizer=Lookahead(SGD(0.1 + comm.Get_rank()))))
 
 
@@ -233,7 +233,7 @@ def test_weights_that_differ_between_the_ranks_are_an_error(rejects, ranks):
         def on_batch_end(self, trainer):
             trainer.network.parameters[0] += 1e-6 * trainer._parallel.rank
 
-    with rejects("weights of the ranks differ after epoch 1"):
+    with rejects("weights or the optimizers of the ranks differ after epoch 1"):
         ranks(2, lambda comm: train(comm, SGD(0.1), callbacks=[Disturb()]))
 
 

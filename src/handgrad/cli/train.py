@@ -151,6 +151,8 @@ def _run(
                 echo(encode_json(done) if reporter.as_json else _describe_finished(directory, result))
             return
         origin, shuffle = read_start(directory), read_shuffle(directory)
+    if comm is not None:
+        chosen = chosen.replace(threads=1)  # each process is one rank
     if not is_main:
         wait_for_all(comm)  # rank 0 reads the data set first, because it may download it
     dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle)

@@ -286,7 +286,7 @@ class DataParallel(Callback):
                 other = int((column != column[0]).argmax())
                 what = "" if name in ("training examples", "optimizers") else f" ({column[0]:g} and {column[other]:g})"
                 raise HandgradError(
-                    f"ranks 0 and {other} have different {name}{what}: every process needs the same network, settings "
+                    f"ranks 0 and {other} have different {name}{what}: every rank needs the same network, settings "
                     "and training set, of which it uses its own rows"
                 )
 
@@ -370,8 +370,8 @@ class DataParallel(Callback):
             trainer._raise_diverged(int(table[:, 2].min()))
         if (table[:, 3] != table[0, 3]).any():
             raise HandgradError(
-                f"the weights of the ranks differ after epoch {trainer.epoch + 1}: a callback or the program has "
-                "changed them on some ranks only, or the machines compute with different rounding"
+                f"the weights or the optimizers of the ranks differ after epoch {trainer.epoch + 1}: a callback or the "
+                "program has changed them on some ranks only, or the machines compute with different rounding"
             )
         loss_mean, accuracy = (float(column.sum()) / count for column in table[:, :2].T)
         return loss_mean, accuracy if loss.is_classification else None
@@ -395,12 +395,12 @@ class DataParallel(Callback):
                 self.shard.mean(callback.average)
 
     def _checksum(self) -> int:
-        """A number that differs if the weights or the positions of the random generators do."""
+        """A number that differs if the weights, the optimizers or the positions of the random generators do."""
         theta = self.trainer.network.parameters
         if not np.isfinite(theta).all():
             return -1
         positions = [rng.bit_generator.state for rng in self.trainer._rngs().values()]
-        return zlib.crc32(repr(positions).encode(), zlib.crc32(theta.data))
+        return zlib.crc32(f"{positions} {_options(self.trainer.optimizer)}".encode(), zlib.crc32(theta.data))
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Evaluate the network: every rank evaluates its part of the examples. Returns the result of all."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from ..blas import one_blas_thread
-from ..errors import MissingExtraError
+from ..errors import HandgradError, MissingExtraError
 
 Result = TypeVar("Result")
 
@@ -35,16 +35,21 @@ class ThreadCommunicator:
         return len(self._group.arrays)
 
     def Allreduce(self, sendbuf: None, recvbuf: NDArray[Any]) -> None:  # noqa: N802
-        """Replace an array by its sum over the threads, added in the order of the ranks. Each thread adds one part."""
+        """Replace an array by its sum over the threads, added in the order of the ranks. Each thread adds one part.
+
+        A thread changes its array only after the exchange, so that another one that is interrupted keeps its own.
+        """
         vectors = self._exchange(recvbuf)
         size, p = vectors[0].size, len(vectors)
-        own = slice(self._rank * size // p, (self._rank + 1) * size // p)
-        total = vectors[0][own]
+        parts = [slice(rank * size // p, (rank + 1) * size // p) for rank in range(p)]
+        own = parts[self._rank]
+        total = vectors[0][own].copy()
         for vector in vectors[1:]:
             total += vector[own]
-        for vector in vectors[1:]:
-            vector[own] = total
+        self._group.totals[self._rank] = total
         self._group.wait(self._rank)
+        for part, other in zip(parts, self._group.totals, strict=True):
+            vectors[self._rank][part] = other
 
     def Bcast(self, buf: NDArray[Any], root: int = 0) -> None:  # noqa: N802
         """Replace an array by that of the thread `root`."""
@@ -63,18 +68,19 @@ class ThreadCommunicator:
 
 
 class _OtherThreadError(Exception):
-    """Another thread has failed, so that an exchange cannot be finished."""
+    """Another thread has ended, so that an exchange cannot be finished."""
 
 
 class _Group:
-    """The array of each thread, and a queue for each ordered pair of them.
+    """The array of each thread, its part of the sum, and a queue for each ordered pair of threads.
 
     Unlike `threading.Barrier`, whose lock is in Python code, a `SimpleQueue` remains usable if a signal handler raises
-    an exception while a thread waits. A failure is one more item: the exchanges before it are finished.
+    an exception while a thread waits. The end of a thread is one more item: the exchanges before it are finished.
     """
 
     def __init__(self, size: int) -> None:
         self.arrays: list[Any] = [None] * size
+        self.totals: list[Any] = [None] * size
         self._queues: list[list[SimpleQueue[bool]]] = [[SimpleQueue() for _ in range(size)] for _ in range(size)]
 
     def wait(self, rank: int) -> None:
@@ -84,8 +90,8 @@ class _Group:
             if other != rank and not self._queues[other][rank].get():
                 raise _OtherThreadError
 
-    def fail(self, rank: int) -> None:
-        """Tell the other threads that this one has ended."""
+    def end(self, rank: int) -> None:
+        """Tell the other threads that this one has ended. It does not affect the exchanges before."""
         self._put(rank, False)
 
     def _put(self, rank: int, item: bool) -> None:
@@ -98,36 +104,39 @@ def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> 
     """Call function(comm) in `size` threads, rank 0 in the current one, and return the results in the order of ranks.
 
     Meanwhile BLAS has one thread, if threadpoolctl is installed. An exception in one thread ends the others at their
-    next exchange, and is raised.
+    next exchange, and is raised; of several, that of the lowest rank. Raises HandgradError if a thread returns while
+    others wait for an exchange with it.
     """
-    group, results, errors = _Group(size), dict[int, Result](), list[BaseException]()
+    group, results, errors = _Group(size), dict[int, Result](), dict[int, BaseException]()
 
     def run(rank: int) -> None:
         try:
             results[rank] = function(ThreadCommunicator(rank, group))
+        except _OtherThreadError:
+            pass
         except BaseException as error:  # KeyboardInterrupt too
-            group.fail(rank)
-            if not isinstance(error, _OtherThreadError):
-                errors.append(error)
+            errors[rank] = error
+        finally:
+            group.end(rank)
 
     threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(1, size)]
-    with _one_blas_thread():
-        try:
-            for thread in threads:
-                thread.start()
-            run(0)
-        except BaseException:  # of a signal handler, between these calls
-            group.fail(0)
-            raise
-        finally:
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
     try:
+        with _one_blas_thread():
+            try:
+                for thread in threads:
+                    thread.start()
+                run(0)
+            finally:  # also after an exception of a signal handler between these calls
+                group.end(0)
+                for thread in threads:
+                    if thread.is_alive():
+                        thread.join()
         if errors:
-            raise errors[0]
+            raise errors[min(errors)]
     finally:
         errors.clear()  # they refer to this frame, which would keep everything alive until the next garbage collection
+    if len(results) < size:
+        raise HandgradError(f"thread {min(results)} ended while other threads waited for it: a callback has stopped it")
     return [results[rank] for rank in range(size)]
 
 
