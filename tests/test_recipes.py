@@ -220,7 +220,7 @@ def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tm
         ({"threads": 0}, "threads must be an integer >= 1, got 0"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"threads": 9, "batch_size": 8}, "threads must be at most the batch size, 8, got 9"),
-        ({"threads": 2, "adversarial": 0.5}, "adversarial 0.5 needs the whole batch: expected threads 1, got 2"),
+        ({"threads": 2, "adversarial": 0.5}, "adversarial 0.5 needs the whole batch: expected threads=1, got 2"),
     ],
 )
 def test_training_settings_out_of_range_are_rejected(settings, message, rejects):

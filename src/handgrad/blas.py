@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -25,10 +25,7 @@ def blas_threads(network: Network, batch_size: int) -> AbstractContextManager[An
     The limit needs threadpoolctl, of the extra `app`. Without it, the number of threads does not change.
     """
     largest = max((2 * batch_size * W.size for W, _ in network.weights), default=0)
-    try:
-        return nullcontext() if largest > SMALL else _limited(_libraries(), 1)
-    except MissingExtraError:
-        return nullcontext()
+    return nullcontext() if largest > SMALL else if_available(one_blas_thread)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:
@@ -48,6 +45,14 @@ def at_most(threads: int) -> AbstractContextManager[Any]:
         (library["num_threads"] for library in _libraries().info() if library["user_api"] == "blas"), default=1
     )
     return _limited(_libraries(), min(threads, current))
+
+
+def if_available(limit: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
+    """Return limit(), or a `with` block without a limit if threadpoolctl is not installed."""
+    try:
+        return limit()
+    except MissingExtraError:
+        return nullcontext()
 
 
 _lock = threading.Lock()

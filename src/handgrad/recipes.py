@@ -111,7 +111,7 @@ class Recipe:
     threads: int = _training(
         1,
         text="Number of threads. Each one trains on its rows of every batch, and every 8 steps their weights are "
-        "averaged (local SGD). Several processes do not use it.",
+        "averaged (local SGD). Not used with several processes.",
     )
     validation: int = _training(0, text="Number of validation examples, the last ones of the training set.")
     early_stopping: int = _training(
@@ -169,7 +169,7 @@ class Recipe:
             raise HandgradError(f"threads must be at most the batch size, {self.batch_size}, got {self.threads}")
         if self.threads > 1 and self.adversarial:
             raise HandgradError(
-                f"adversarial {self.adversarial:g} needs the whole batch: expected threads 1, got {self.threads}"
+                f"adversarial {self.adversarial:g} needs the whole batch: expected threads=1, got {self.threads}"
             )
         if self.early_stopping and not self.validation:
             raise HandgradError(
@@ -260,15 +260,16 @@ class Recipe:
 
         in_threads = self.threads > 1 and comm is None
 
-        def fit(member: int, comm: Communicator | None, sync_every: int | None, *, is_first: bool = True) -> Network:
+        def fit(member: int, comm: Communicator | None, sync_every: int | None) -> Network:
             trainer = recipe._trainer(shape, n_out, member, teacher, origin=origin, comm=comm, sync_every=sync_every)
             if classes is not None:
                 trainer.network.classes = tuple(classes)
-            if is_first:
+            if not in_threads:
+                on_trainer(trainer, member)
+            elif trainer.is_main_process:
                 before = {**vars(trainer), "callbacks": list(trainer.callbacks)}
                 on_trainer(trainer, member)
-                if in_threads:
-                    _check_shared(trainer, before)
+                _check_shared(trainer, before)
             trainer.synchronize()
             with blas_threads(trainer.network, self.batch_size):
                 # A checkpoint may be that of the epoch after which early stopping has ended the training.
@@ -279,9 +280,7 @@ class Recipe:
         def fit_in_threads(member: int) -> Network:
             from .distributed.threads import run_threads  # late, because few recipes need it
 
-            return run_threads(
-                self.threads, lambda thread: fit(member, thread, SYNC_EVERY, is_first=thread.Get_rank() == 0)
-            )[0]
+            return run_threads(self.threads, lambda thread: fit(member, thread, SYNC_EVERY))[0]
 
         networks = [
             fit_in_threads(member) if in_threads else fit(member, comm, sync_every) for member in range(self.members)
@@ -565,15 +564,17 @@ class Recipe:
 
 
 def _check_shared(trainer: Trainer, before: dict[str, Any]) -> None:
-    """Raise HandgradError if `on_trainer` has given the first of several threads what the others do not have."""
+    """Raise HandgradError if `on_trainer` gave the first of several threads something that the others do not have."""
     for name in ("optimizer", "schedule", "augment", "teacher", "perturb"):
         if getattr(trainer, name) is not before[name]:
-            raise HandgradError(f"on_trainer has changed {name} of one thread only: use a setting, or threads 1")
+            raise HandgradError(
+                f"on_trainer replaced {name} of the first thread only: change a setting of the recipe, or use threads=1"
+            )
     for callback in trainer.callbacks:
         if callback not in before["callbacks"] and callback.state_dict():
             raise HandgradError(
                 f"the callback {callback!r} has a state, which the other threads do not have: use the settings "
-                "ema_decay and early_stopping, or threads 1"
+                "ema_decay and early_stopping, or threads=1"
             )
 
 

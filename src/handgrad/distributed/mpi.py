@@ -8,12 +8,12 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..blas import at_most
+from ..blas import at_most, if_available
 from ..errors import HandgradError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -155,11 +155,7 @@ def limited_threads(comm: Communicator) -> Iterator[None]:
     limit needs threadpoolctl. Without it, set OPENBLAS_NUM_THREADS.
     """
     threads = threads_per_rank(comm)
-    try:
-        limit = at_most(threads)
-    except MissingExtraError:
-        limit = nullcontext()
-    with limit:
+    with if_available(lambda: at_most(threads)):
         yield
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from ..blas import one_blas_thread
-from ..errors import HandgradError, MissingExtraError
+from ..blas import if_available, one_blas_thread
+from ..errors import HandgradError
 
 Result = TypeVar("Result")
 
@@ -121,7 +120,7 @@ def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> 
 
     threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}") for rank in range(1, size)]
     try:
-        with _one_blas_thread():
+        with if_available(one_blas_thread):
             try:
                 for thread in threads:
                     thread.start()
@@ -138,10 +137,3 @@ def run_threads(size: int, function: Callable[[ThreadCommunicator], Result]) -> 
     if len(results) < size:
         raise HandgradError(f"thread {min(results)} ended while other threads waited for it: a callback has stopped it")
     return [results[rank] for rank in range(size)]
-
-
-def _one_blas_thread() -> AbstractContextManager[Any]:
-    try:
-        return one_blas_thread()
-    except MissingExtraError:
-        return nullcontext()
