@@ -15,7 +15,7 @@ from .adversarial import Adversarial, VirtualAdversarial, deepfool
 from .errors import HandgradError, closest, submodule
 from .gradcheck import check_gradient
 from .history import History
-from .images import Augmentation, Deskew
+from .images import HOG, Augmentation, Deskew
 from .layers import (
     ELU,
     GELU,
@@ -64,6 +64,7 @@ __all__ = [
     "ELU",
     "EMA",
     "GELU",
+    "HOG",
     "SELU",
     "SGD",
     "SWA",

@@ -21,6 +21,7 @@ from .. import __version__
 from ..arrays import Array
 from ..errors import HandgradError
 from ..images.deskew import Deskew
+from ..images.hog import HOG
 from ..layers import ACTIVATIONS, LAYERS, BatchNorm, Dense, Dropout, Identity, Layer
 from ..losses import LOSSES, CrossEntropy, Loss
 from ..model import Model
@@ -36,12 +37,12 @@ PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}  # of activations, by their
 
 
 class Step(NamedTuple):
-    """One operation of the forward pass: z = W x + b, a = s x + t, or an activation."""
+    """One operation of the forward pass: z = W x + b, a = s x + t, HOG, or an activation."""
 
-    kind: str  # "dense", "scale", or the name of the activation
+    kind: str  # "dense", "scale", "hog", or the name of the activation
     n_in: int
     n_out: int
-    arrays: dict[str, Array]  # by their names in the exported file: W1, b1
+    arrays: dict[str, Array]  # by their names in the exported file: W1, b1; KY1 and KX1 of HOG
     layer: Layer | None = None  # None: a scale that is not a BatchNorm
 
     @property
@@ -506,7 +507,7 @@ def _on_floats(node: Node) -> Node:
 
 def _check_layers(network: Network) -> None:
     for i, layer in enumerate(network.layers):
-        if type(layer) not in LAYERS.values():
+        if type(layer) not in (*LAYERS.values(), HOG):
             raise HandgradError(f"custom layers cannot be exported: layer {i} is {type(layer).__name__}")
 
 
@@ -532,5 +533,9 @@ def _steps(network: Network, numbers: Iterator[int]) -> Iterator[Step]:
             number = next(numbers)
             s, t = layer.affine()
             yield Step("scale", n_in, width, {f"s{number}": s, f"t{number}": t}, layer)
+        elif isinstance(layer, HOG):
+            number = next(numbers)
+            along_y, along_x = (weights.astype(np.float32) for weights in layer.weights)
+            yield Step("hog", n_in, width, {f"KY{number}": along_y, f"KX{number}": along_x}, layer)
         elif not isinstance(layer, Dropout | Identity):
             yield Step(ACTIVATION_NAMES[type(layer)], n_in, width, {}, layer)

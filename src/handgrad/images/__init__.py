@@ -1,4 +1,4 @@
-"""Image processing: reading images, deskewing, data augmentation."""
+"""Image processing: reading images, deskewing, data augmentation, HOG."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import submodule
 from .augmentation import Augmentation
 from .deskew import Deskew
+from .hog import HOG
 
 if TYPE_CHECKING:
     from .reading import Reading, as_digit, predict_image, read_image
 
-__all__ = ["Augmentation", "Deskew", "Reading", "as_digit", "predict_image", "read_image"]
+__all__ = ["HOG", "Augmentation", "Deskew", "Reading", "as_digit", "predict_image", "read_image"]
 
 
 def __getattr__(name: str) -> Any:

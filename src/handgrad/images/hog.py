@@ -1,0 +1,169 @@
+"""HOG: histograms of oriented gradients, a fixed first layer for images of strokes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..arrays import Array, aligned_empty, check_int, row_blocks
+from ..errors import HandgradError
+from ..layers import Layer
+
+ORIENTATIONS = 8  # east, west, south, north, and the four between them
+WIDTH = 0.6  # standard deviation of the weights of a cell, in cells. Measured: 0.4 to 0.7 are equally accurate
+EPSILON = 1e-6  # limits the slope of the square root at 0
+BLOCK_PIXELS = 32 * 784  # pixels processed at once. The components, 8 numbers per pixel, then stay in the cache
+
+
+class HOG(Layer):
+    """Histograms of oriented gradients: how much of the ink's edges in a cell points in each of 8 directions.
+
+    With the pixels p(y, x) and 0 outside the image, the gradient of the ink is
+
+        gx = p(y, x + 1) - p(y, x - 1),  gy = p(y + 1, x) - p(y - 1, x)
+
+    It is decomposed into the two nearest of the 8 directions:
+
+        h_east = max(0,  gx - |gy|)    h_southeast = max(0, min( gx,  gy))
+        h_west = max(0, -gx - |gy|)    h_southwest = max(0, min(-gx,  gy))
+        h_south = max(0,  gy - |gx|)   h_northeast = max(0, min( gx, -gy))
+        h_north = max(0, -gy - |gx|)   h_northwest = max(0, min(-gx, -gy))
+
+    The output, for each direction k and each of `cells` x `cells` cells c, is the square root of the sum of h_k with
+    Gaussian weights K_c around the centre of the cell, whose sum over the image is about 1:
+
+        y_kc = √(Σ h_k K_c + ε)
+
+    It changes less than the pixels if a stroke is moved, thicker or thinner, so that a network on HOG makes half of the
+    errors of the same network on pixels. The layer has no parameters. Its place is before the first Dense layer.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the images in pixels.
+    cells : int
+        Number of cells along each side.
+
+    Raises
+    ------
+    HandgradError
+        If a size is not a positive integer, or there are more cells than pixels along a side.
+
+    References
+    ----------
+    Dalal & Triggs (2005), Histograms of oriented gradients for human detection. The decomposition, the Gaussian weights
+    and the square root: Liu, Nakashima, Sako & Fujisawa (2003), Handwritten digit recognition: benchmarking of
+    state-of-the-art techniques.
+
+    Examples
+    --------
+    >>> from handgrad import HOG, Dense, Network
+    >>> network = Network([HOG(28, 28, cells=7), Dense(392, 10)], loss="cross_entropy", rng=0)
+    >>> network.n_in
+    784
+    """
+
+    n_in: int
+    workspace = ("x", "y", "dx", "images", "gx", "gy", "h", "K")
+
+    def __init__(self, height: int, width: int, cells: int = 7) -> None:
+        self.image_shape = check_int("HOG: height", height, 1), check_int("HOG: width", width, 1)
+        self.cells = check_int("HOG: cells", cells, 1)
+        if cells > min(height, width):
+            raise HandgradError(
+                f"HOG: cells must be at most {min(height, width)} for images of {height}x{width} pixels, got {cells}"
+            )
+        self.n_in, self.n_out = height * width, ORIENTATIONS * cells**2
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.infer(x)
+
+    def infer(self, x: Array) -> Array:
+        for rows in row_blocks(len(x), len(self.images)):
+            h = self._components(x[rows])
+            y = self.y[rows].reshape(-1, self.cells**2)
+            np.dot(h, self.K, out=y)  # Σ h K
+            y += EPSILON
+            np.sqrt(y, out=y)  # y = √(Σ h K + ε)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        for rows in row_blocks(len(dy), len(self.images)):
+            h = self._components(self.x[rows])
+            ds = (dy[rows] / (2 * self.y[rows])).reshape(-1, self.cells**2)  # dy/ds = 1 / 2y, s = Σ h K + ε
+            dh = np.dot(ds, self.K.T)  # dL/dh = ds Kᵀ
+            dh *= h > 0
+            self._dx(dh, out=self.dx[rows])
+        return self.dx
+
+    def _components(self, x: Array) -> Array:
+        """h of the images x (count, n_in): (8 count, pixels with border), the 8 directions of an image one by one."""
+        count, (height, width) = len(x), self.image_shape
+        self.images[:count, 1:-1, 1:] = x.reshape(count, height, width)
+        p, gx, gy, below = self.images[:count].reshape(-1), self.gx[:count], self.gy[:count], width + 1
+        np.subtract(p[2:], p[:-2], out=gx.reshape(-1)[1:-1])
+        np.subtract(p[2 * below :], p[: -2 * below], out=gy.reshape(-1)[below:-below])
+        h = self.h[:count]
+        size_x, size_y, west, north = np.abs(gx), np.abs(gy), -gx, -gy
+        for k, (along, across) in enumerate(((gx, size_y), (west, size_y), (gy, size_x), (north, size_x))):
+            np.subtract(along, across, out=h[:, k])
+        for k, (a, b) in enumerate(((gx, gy), (west, gy), (gx, north), (west, north)), 4):
+            np.minimum(a, b, out=h[:, k])
+        np.maximum(h, 0, out=h)
+        return h.reshape(-1, h.shape[2])
+
+    def _dx(self, dh: Array, out: Array) -> None:
+        """dL/dx of a block of images from dL/dh.
+
+        With X = |gx| and Y = |gy|, only two of the components are not 0: |X - Y| towards the larger one, and min(X, Y)
+        between the two. So dX = ±d|X - Y| + (X < Y) dmin, and the same for dY.
+        """
+        count, (height, width), below = len(out), self.image_shape, self.image_shape[1] + 1
+        dh = dh.reshape(count, ORIENTATIONS, -1)
+        straight, between = dh[:, :4].sum(axis=1), dh[:, 4:].sum(axis=1)
+        gx, gy = self.gx[:count], self.gy[:count]
+        x_larger = np.abs(gx) > np.abs(gy)
+        dgx = np.sign(gx) * np.where(x_larger, straight, between - straight)
+        dgy = np.sign(gy) * np.where(x_larger, between - straight, straight)
+        dp, dgx, dgy = np.zeros(dgx.size, out.dtype), dgx.reshape(-1), dgy.reshape(-1)  # 0 in the border, as K
+        dp[1:-1] = dgx[:-2] - dgx[2:]  # p(x) is in gx(x - 1), and with a minus sign in gx(x + 1)
+        dp[below:-below] += dgy[: -2 * below] - dgy[2 * below :]
+        out[...] = dp.reshape(count, height + 2, width + 1)[:, 1:-1, 1:].reshape(count, -1)
+
+    def width(self, n_in: int) -> int:
+        return self.n_out
+
+    def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
+        height, width = self.image_shape
+        block = min(batch, max(1, BLOCK_PIXELS // self.n_in))
+        # A border of zeros: a row above and below, and a column that is before a row and after the one above it.
+        self.images = np.zeros((block, height + 2, width + 1), dtype)
+        pixels = (height + 2) * (width + 1)
+        self.gx, self.gy = np.zeros((2, block, pixels), dtype)
+        self.h = np.zeros((block, ORIENTATIONS, pixels), dtype)
+        along_y, along_x = (
+            np.pad(w, ((0, 0), border)) for w, border in zip(self.weights, ((1, 1), (1, 0)), strict=True)
+        )
+        self.K = np.einsum("cy,dx->yxcd", along_y, along_x).reshape(pixels, -1).astype(dtype)
+        self.y = aligned_empty(batch * self.n_out, dtype).reshape(batch, self.n_out)
+        self.dx = aligned_empty(batch * self.n_in, dtype).reshape(batch, self.n_in)
+
+    @property
+    def weights(self) -> tuple[Array, Array]:
+        """The Gaussian weights (cells, height) along y and (cells, width) along x: K of a cell is their product."""
+        height, width = self.image_shape
+        return _gaussians(height, self.cells), _gaussians(width, self.cells)
+
+    def config(self) -> dict[str, Any]:
+        return {"height": self.image_shape[0], "width": self.image_shape[1], "cells": self.cells}
+
+
+def _gaussians(size: int, cells: int) -> Array:
+    """The weights (cells, size) of the pixels along one side: Gaussians with a sum of 1 around the centres of cells."""
+    cell = size / cells
+    distance = (np.arange(size) - (np.arange(cells)[:, None] + 0.5) * cell + 0.5) / (WIDTH * cell)
+    return np.exp(-(distance**2) / 2) / (math.sqrt(2 * math.pi) * WIDTH * cell)

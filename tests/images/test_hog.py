@@ -1,0 +1,110 @@
+"""HOG: the definition pixel by pixel, the gradient, and blocks of images."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from handgrad import HOG, Dense, Network, check_gradient, load, save
+from handgrad.images import hog
+
+
+def hog_by_loops(image: np.ndarray, cells: int) -> np.ndarray:
+    """The output for one image from the equations of the docstring, without vectors."""
+    height, width = image.shape
+
+    def p(y: int, x: int) -> float:
+        return image[y, x] if 0 <= y < height and 0 <= x < width else 0.0
+
+    sums = np.zeros((8, cells, cells))
+    along_y, along_x = HOG(height, width, cells).weights
+    for y in range(height):
+        for x in range(width):
+            gx, gy = p(y, x + 1) - p(y, x - 1), p(y + 1, x) - p(y - 1, x)
+            components = [gx - abs(gy), -gx - abs(gy), gy - abs(gx), -gy - abs(gx)]
+            components += [min(gx, gy), min(-gx, gy), min(gx, -gy), min(-gx, -gy)]
+            for k, component in enumerate(components):
+                sums[k] += max(component, 0) * np.outer(along_y[:, y], along_x[:, x])
+    return np.sqrt(sums + hog.EPSILON).reshape(-1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def network(height: int, width: int, cells: int) -> Network:
+    layer = HOG(height, width, cells)
+    return Network([layer, Dense(layer.n_out, 3)], loss="cross_entropy", rng=0, dtype=np.float64)
+
+
+@pytest.mark.parametrize(("height", "width", "cells"), [(5, 7, 2), (4, 4, 1), (9, 6, 3), (1, 1, 1)])
+def test_the_output_is_that_of_the_equations(height, width, cells, rng):
+    x = rng.random((3, height * width))
+    expected = [hog_by_loops(image, cells) for image in x.reshape(-1, height, width)]
+    np.testing.assert_allclose(network(height, width, cells).activations(x)[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width", "cells"), [(5, 7, 2), (9, 6, 3), (1, 3, 1)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_derivatives_are_those_of_finite_differences(height, width, cells, batch, rng):
+    x, y = rng.random((batch, height * width)), rng.integers(0, 3, batch)
+    names = {check.name for check in check_gradient(network(height, width, cells), x, y)}
+    assert "dx" in names
+    check_gradient(HOG(height, width, cells), x)
+
+
+def test_the_components_in_the_8_directions_are_those_of_an_edge_in_each_direction():
+    """An edge has one direction; turning the image by 90 degrees turns it too."""
+    edge = np.zeros((6, 6))
+    edge[:, 3:] = 1
+    east, south, west, north = (network(6, 6, 1).activations(np.rot90(edge, -k).reshape(1, -1))[0][0] for k in range(4))
+    order = [0, 1, 2, 3, 4, 5, 6, 7]  # east, west, south, north, southeast, southwest, northeast, northwest
+    turned = [3, 2, 0, 1, 6, 4, 7, 5]  # where each of them was before a clockwise turn
+    assert east[0] == east.max()
+    for before, after in [(east, south), (south, west), (west, north), (north, east)]:
+        np.testing.assert_allclose(after[order], before[turned], rtol=1e-12)
+
+
+def test_blocks_and_batch_sizes_do_not_change_the_result(rng):
+    count = 2 * hog.BLOCK_PIXELS // 784 + 3
+    x, model = rng.random((count, 784)).astype(np.float32), Network([HOG(28, 28), Dense(392, 10)], rng=0)
+    whole = model.activations(x)[0]
+    np.testing.assert_allclose([model.activations(row[None])[0][0] for row in x], whole, rtol=1e-5)
+    np.testing.assert_array_equal(whole, model.activations(x)[0])
+
+
+def test_inputs_are_not_changed_and_copies_have_their_own_buffers(rng):
+    model = network(5, 5, 2)
+    x = rng.random((4, 25))
+    before, z = x.copy(), model.forward(x).copy()
+    twin = copy.deepcopy(model)
+    twin.forward(rng.random((4, 25)))
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(model.forward(x), z)
+
+
+def test_an_image_without_ink_has_the_smallest_output():
+    assert network(8, 8, 2).activations(np.zeros((1, 64)))[0] == pytest.approx(np.sqrt(hog.EPSILON))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((28, 28, 0), "HOG: cells must be"),
+        ((28, 20, 21), "HOG: cells must be at most 20 for images of 28x20 pixels, got 21"),
+        ((0, 28), "HOG: height must be"),
+        ((28, 1.5), "HOG: width must be"),
+    ],
+)
+def test_invalid_sizes(arguments, message, rejects):
+    with rejects(message):
+        HOG(*arguments)
+
+
+def test_a_model_file_contains_it(tmp_path, rng):
+    model = network(6, 5, 2)
+    save(model, tmp_path / "model.safetensors")
+    loaded, x = load(tmp_path / "model.safetensors"), rng.random((2, 30))
+    assert repr(loaded.layers[0]) == "HOG(height=6, width=5, cells=2)"
+    np.testing.assert_array_equal(loaded.outputs(x), model.outputs(x))
