@@ -10,6 +10,7 @@ import pytest
 
 from handgrad import (
     EMA,
+    HOG,
     Adversarial,
     BatchNorm,
     BinaryCrossEntropy,
@@ -43,6 +44,7 @@ PLAIN = Recipe(name="plain", hidden=(6,), batch_size=8, epochs=2, lr=0.01)
 OTHER = Recipe(
     name="other",
     hidden=(5, 4),
+    hog=(2, 0),
     activation="relu,tanh",
     loss="cross_entropy",
     init="lecun",
@@ -281,6 +283,7 @@ def test_setting_missing_from_an_older_configuration_has_its_default(name):
         ({"hidden": ["30"]}, r"hidden is \['30'\]"),
         ({"hidden": [30, 1.5]}, r"hidden is \[30, 1.5\]"),
         ({"hidden": [10**30]}, r"hidden is \[1000"),
+        ({"hog": [7.5]}, r"hog is \[7.5\]"),
     ],
 )
 def test_invalid_configuration_is_rejected_with_the_name_of_the_setting(change, says, rejects):
@@ -314,9 +317,9 @@ def test_every_setting_reaches_the_training():
     teacher = Network([196, 3], loss="cross_entropy", rng=0)
     trainer = OTHER.trainer((28, 28), 3, teacher=Preprocessed(teacher, deskew), callbacks=(watch,))
     network, optimizer, augment = trainer.network, trainer.optimizer, trainer.augment
-    kinds = [*(Dense, BatchNorm, ReLU, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
+    kinds = [HOG, *(Dense, BatchNorm, ReLU, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
     assert [type(layer) for layer in network.layers] == kinds
-    assert [W.shape for W, _ in network.weights] == [(5, 196), (4, 5), (3, 4)]
+    assert [W.shape for W, _ in network.weights] == [(5, 8 * 2**2), (4, 5), (3, 4)]
     assert {layer.init for layer in network.layers if isinstance(layer, Dense)} == {"lecun"}
     assert {layer.rate for layer in network.layers if isinstance(layer, Dropout)} == {0.1}
     assert OTHER.preprocessing((28, 28)) == deskew
@@ -346,9 +349,8 @@ def test_recipe_with_all_settings_trains_and_predicts():
     core = unwrap(model).core
     assert isinstance(core, Ensemble)
     assert [(type(member), member.shifts) for member in core.members] == [(TestTimeAugmentation, 5)] * 2
-    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [
-        [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
-    ] * 2
+    layers = [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
+    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [[HOG, *layers], layers]
     p = model.model.model.predict_proba(model.preprocessing(x))  # without the calibration
     deskewed = model.preprocessing(x)
     expected = np.mean([member.predict_proba(deskewed) for member in core.members], axis=0)
@@ -411,7 +413,16 @@ def test_unknown_name_is_rejected(settings, says, rejects):
 @pytest.mark.parametrize(
     "settings",
     [
-        *[{"epochs": 0}, {"seed": -1}, {"members": 0}, {"lr": 0.0}, {"batch_size": 0}, {"hidden": (30, -2)}],
+        *[
+            {"epochs": 0},
+            {"seed": -1},
+            {"members": 0},
+            {"lr": 0.0},
+            {"batch_size": 0},
+            {"hidden": (30, -2)},
+            {"hog": (-1,)},
+            {"hog": ()},
+        ],
         *[{"dropout": 1.0}, {"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"ema_decay": 1.0}, {"validation": -1}],
         *[{"rotation": math.nan}, {"scale": 1.0}, {"elastic": 1.0, "smoothness": 0.0}, {"adversarial": -1.0}],
         *[{"temperature": 2.0}, {"loss": "cross_entropy", "temperature": -2.0}, {"shrink": 2}, {"shrink": 0}],
@@ -578,6 +589,27 @@ def test_shrink_is_the_closest_divisor_for_the_height(shape, wanted, shrink):
         math.prod(shape) // shrink**2,
         (shape[0] // shrink, shape[1] // shrink),
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "shrink", "cells", "expected"),
+    [((28, 28), 1, 7, 7), ((28, 28), 2, 7, 7), ((28, 28), 1, 20, 14), ((8, 6), 1, 7, 3), ((1, 9), 1, 7, 1)],
+)
+def test_a_cell_of_hog_has_at_least_2_x_2_pixels(shape, shrink, cells, expected):
+    recipe = PLAIN.replace(deskew=True, shrink=shrink, hog=(cells,))
+    network = recipe.trainer(shape, 3).network
+    assert network.layers[0].config() == {
+        "height": shape[0] // shrink,
+        "width": shape[1] // shrink,
+        "cells": expected,
+    }
+    assert (network.n_in, network.layers[1].n_in) == (math.prod(shape) // shrink**2, 8 * expected**2)
+
+
+def test_members_have_the_numbers_of_cells_in_turn():
+    recipe = PLAIN.replace(hog=(2, 0, 1), members=4, epochs=1)
+    firsts = [network.layers[0] for network in networks_of(recipe.train(X, Y, 3))]
+    assert [layer.cells if isinstance(layer, HOG) else 0 for layer in firsts] == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

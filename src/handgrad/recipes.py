@@ -29,11 +29,12 @@ from .callbacks import EMA, EarlyStopping
 from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
+from .images.hog import HOG
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout
 from .losses import LOSSES, CrossEntropy, Loss, SquaredError
 from .model import Model
 from .muon import Muon
-from .network import Network
+from .network import Network, mlp
 from .optimizers import OPTIMIZERS as CORE_OPTIMIZERS
 from .optimizers import Optimizer
 from .preprocessing import Preprocessing, Standardize
@@ -58,9 +59,10 @@ MAX_SETTING = 1 << 63  # larger numbers are no settings
 OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
 SYNC_EVERY = 8  # steps of a thread between two averages of the weights
 # Settings that fine-tuning takes from the model it starts from.
-NETWORK_SETTINGS = ("hidden", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
+NETWORK_SETTINGS = ("hidden", "hog", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
 # Settings that need images. The others train on numbers too.
-IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic")
+IMAGE_SETTINGS = ("hog", "deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic")
+SEQUENCES = ("hidden", "hog")  # settings that are a tuple of integers
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 
 
@@ -92,6 +94,11 @@ class Recipe:
 
     name: str
     hidden: tuple[int, ...] = _network((30,), text="Width of each hidden layer.")
+    hog: tuple[int, ...] = _network(
+        (0,),
+        text="Number of cells along each side of the histograms of oriented gradients (HOG), which replace the pixels; "
+        "0: pixels. Several numbers are for the members of an ensemble in turn: 7,0.",
+    )
     activation: str = _network("relu", text="Activation of the hidden layers, or one for each: tanh,relu.")
     loss: str = _network("cross_entropy", text="cross_entropy, binary_cross_entropy, or squared_error (of sigmoids).")
     init: str | None = _network(None, text="Weight initializer; depends on the activation by default.")
@@ -159,6 +166,10 @@ class Recipe:
             check_int(name, getattr(self, name), 0)
         for name in ("l2", "clip_norm", "warm_up"):
             check_non_negative(name, getattr(self, name))
+        if not self.hog:
+            raise HandgradError("hog must be a number of cells, or 0 for pixels, got none")
+        for cells in self.hog:
+            check_int("hog", cells, 0)
         check_positive("calibration", self.calibration)
         if self.momentum is not None and self.optimizer not in MOMENTUM_OPTIMIZERS:
             raise HandgradError(
@@ -351,7 +362,7 @@ class Recipe:
         """The trainer with a teacher that receives preprocessed examples."""
         sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
         if origin is None:
-            network = self._network(shape, n_out, sequence)
+            network = self._network(shape, n_out, member, sequence)
         else:
             network = self._network_from(origin, shape, n_out, sequence)
         schedule = SCHEDULES[self.schedule]()
@@ -380,24 +391,32 @@ class Recipe:
         given = {name: value for name, value in options.items() if value is not None}
         return OPTIMIZERS[self.optimizer](self.lr, **given)
 
-    def _network(self, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence) -> Network:
+    def _network(self, shape: tuple[int, ...], n_out: int, member: int, rng: np.random.SeedSequence) -> Network:
         if n_out < 2:
             raise HandgradError(
                 f"the data have {n_out} class: expected at least 2, so that there is something to learn"
             )
         preprocessing = self.preprocessing(shape)
         seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
-        network = Network(
-            [math.prod(seen), *self.hidden, n_out],
+        first = self._hog(seen, member)
+        layers = mlp(
+            [math.prod(seen) if first is None else first.n_out, *self.hidden, n_out],
             activation=self.activation.split(",") if "," in self.activation else self.activation,
-            loss=self._loss(),
             init=self.init,
             batch_norm=self.batch_norm,
             dropout=self.dropout,
-            rng=rng,
         )
+        network = Network(layers if first is None else [first, *layers], loss=self._loss(), rng=rng)
         network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
         return network
+
+    def _hog(self, shape: tuple[int, ...], member: int) -> HOG | None:
+        """The first layer of an ensemble member for images of this size. A cell has at least 2 x 2 pixels."""
+        cells = self.hog[member % len(self.hog)]
+        if not cells:
+            return None
+        height, width = shape
+        return HOG(height, width, max(1, min(cells, height // 2, width // 2)))
 
     def _network_from(
         self, origin: _Origin, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence
@@ -527,6 +546,7 @@ class Recipe:
         deskew = preprocessing if isinstance(preprocessing, Deskew) else None
         return self.replace(
             hidden=tuple(len(W) for W, _ in network.weights[:-1]),
+            hog=next(((layer.cells,) for layer in network.layers if isinstance(layer, HOG)), (0,)),
             activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
             loss=losses.get(type(network.loss), self.loss),
             batch_norm=any(isinstance(layer, BatchNorm) for layer in network.layers),
@@ -549,7 +569,7 @@ class Recipe:
 
         Raises HandgradError for unknown settings and values of the wrong type.
         """
-        types = get_type_hints(cls) | {"hidden": list | tuple}
+        types = {name: list | tuple if name in SEQUENCES else kind for name, kind in get_type_hints(cls).items()}
         unknown_names = sorted(set(config) - set(types))
         required = {setting.name for setting in fields(cls) if setting.name == "name"} - set(config)
         if unknown_names or required:
@@ -560,7 +580,8 @@ class Recipe:
             kind = int | float | None if types[name] == (float | None) else kind
             if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
-        return cls(**{**config, **({"hidden": tuple(config["hidden"])} if "hidden" in config else {})})
+        sequences = {name: tuple(config[name]) for name in SEQUENCES if name in config}
+        return cls(**{**config, **sequences})
 
 
 def _check_shared(trainer: Trainer, before: dict[str, Any]) -> None:
@@ -629,11 +650,10 @@ def _without_preprocessing(teacher: Model, preprocessing: Preprocessing | None) 
 
 def _is_setting(name: str, value: Any, kind: Any) -> bool:
     """Whether numbers in a configuration are finite and no larger than settings can be, and no booleans."""
-    numbers = value if name == "hidden" else [value] if isinstance(value, int | float) and kind is not bool else []
-    return all(
-        type(n) in (int, float) and (name == "seed" or abs(n) < MAX_SETTING) and (name != "hidden" or type(n) is int)
-        for n in numbers
-    )
+    if name in SEQUENCES:
+        return all(type(n) is int and abs(n) < MAX_SETTING for n in value)
+    numbers = [value] if isinstance(value, int | float) and kind is not bool else []
+    return all(type(n) in (int, float) and (name == "seed" or abs(n) < MAX_SETTING) for n in numbers)
 
 
 # The network of the blog post with the settings of Nielsen's book, chapter 3: 50,000 training examples.

@@ -14,7 +14,7 @@ from ..data import Dataset, load
 from ..data.stream import SHUFFLES
 from ..errors import HandgradError, unknown
 from ..io.atomic import as_path
-from ..recipes import GROUPS, RECIPES, Recipe
+from ..recipes import GROUPS, RECIPES, SEQUENCES, Recipe
 
 METAVARS = {"early_stopping": "PATIENCE", "teacher": "MODEL|RECIPE"}  # those of other options are their types
 
@@ -89,8 +89,8 @@ def recipe_options(*names: str, default: str = "post") -> Callable[[Function], F
             continue
         text += _default_text(setting.name, getattr(RECIPES[default], setting.name))
         flag = flag_name(setting.name)
-        if setting.name == "hidden":
-            options.append(click.option(flag, metavar="N,N,...", callback=_parse_widths, help=text))
+        if setting.name in SEQUENCES:
+            options.append(click.option(flag, metavar="N,N,...", callback=_parse_integers, help=text))
         elif kind is bool:
             options.append(click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text))
         else:
@@ -186,7 +186,7 @@ def parse_image_shape(ctx: click.Context, param: click.Parameter, value: str | N
     return height, width
 
 
-def _parse_widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def _parse_integers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     try:
         return None if value is None else tuple(int(n) for n in value.split(",") if value)
     except ValueError:
