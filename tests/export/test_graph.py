@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from handgrad import (
+    HOG,
     BatchNorm,
     BinaryCrossEntropy,
     Dense,
@@ -148,6 +149,15 @@ def test_the_steps_have_folded_batch_norm_and_the_network_does_not():
     graph = inference_graph(network(batch_norm=True))
     assert [step.kind for step in graph.steps] == ["dense", "sigmoid", "dense"]
     assert any(isinstance(layer, BatchNorm) for layer in graph.network.layers)
+
+
+def test_hog_is_a_step_with_the_weights_of_its_cells():
+    model = Network([HOG(5, 4, 2), Dense(32, 3)], rng=0)
+    hog, dense = inference_graph(Ensemble([network(20), model])).networks[1].steps
+    assert (hog.kind, hog.n_in, hog.n_out) == ("hog", 20, 32)
+    assert {name: array.shape for name, array in hog.arrays.items()} == {"KY3": (2, 5), "KX3": (2, 4)}
+    assert {array.dtype for array in hog.arrays.values()} == {np.dtype(np.float32)}
+    assert list(dense.arrays) == ["W4", "b4"]
 
 
 def test_batch_norm_is_folded_before_the_weights_are_rounded_to_float32():

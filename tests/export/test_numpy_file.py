@@ -9,7 +9,17 @@ import sys
 import numpy as np
 import pytest
 
-from handgrad import Deskew, Network, Poisson, Preprocessed, SquaredError, TestTimeAugmentation
+from handgrad import (
+    HOG,
+    Dense,
+    Deskew,
+    Network,
+    Poisson,
+    Preprocessed,
+    ReLU,
+    SquaredError,
+    TestTimeAugmentation,
+)
 from handgrad.data.synthetic import synthetic_digits
 from handgrad.export import export
 from handgrad.layers import ACTIVATIONS
@@ -143,6 +153,18 @@ def test_deskew_and_test_time_augmentation_equal_those_of_the_model(deskew, shif
     np.testing.assert_allclose(module.predict_proba(x), model.predict_proba(x), rtol=0, atol=2e-6)
     assert (module.predict(x) == model.predict(x)).all()
     assert (height, width) == module.IMAGE_SHAPE
+
+
+def test_hog_equals_that_of_the_network(tmp_path):
+    """More images than are processed at once, as bytes and as floats."""
+    network = Network([HOG(9, 7, 3), Dense(72, 8), ReLU(), Dense(8, 4)], loss="cross_entropy", rng=0)
+    network.image_shape = (9, 7)
+    module = exported(network, tmp_path / "net.py")
+    images = np.random.default_rng(0).integers(0, 256, (2001, 9, 7)).astype(np.uint8)
+    for x in (images, images.astype(np.float32) / 255):
+        p = module.predict_proba(x)
+        assert p.dtype == np.float32
+        np.testing.assert_allclose(p, network.predict_proba(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("deskew", [False, True])

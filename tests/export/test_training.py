@@ -118,6 +118,21 @@ def test_the_network_of_a_recipe_is_trained_with_its_batch_norm_layers(tmp_path)
     assert "nn.Linear(196, 6)" in text
 
 
+@pytest.mark.parametrize("to", ["torch", "keras"])
+def test_the_network_of_a_recipe_has_its_hog(to, tmp_path):
+    recipe = RECIPES["second"].replace(hog=(4,), hidden=(6,))
+    text = exported(trained(recipe), tmp_path / "net.py", recipe, to)
+    ast.parse(text)
+    assert "class HOG(" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "HOG(14, 14, 4), # HOG(height=14, width=14, cells=4)," in lines
+    assert "describes another network" not in text
+    assert "\n\n\n\n" not in text
+    without = recipe.replace(hog=(0,))
+    assert "describes another network" in exported(trained(recipe), tmp_path / "net.py", without, to)
+    assert "HOG" not in exported(trained(without), tmp_path / "net.py", without, to)
+
+
 def test_custom_networks_keep_their_layers_and_initializers(tmp_path):
     network = Network([Dense(784, 8, "lecun"), ReLU(), Dropout(0.2), Dense(8, 10, "xavier_uniform")], rng=0)
     network.image_shape = (28, 28)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from ..images.hog import EPSILON as HOG_EPSILON
+from ..images.hog import HOG
 from ..interop.keras import KERAS_INITIALIZERS, layer_code, loss_code, optimizer_code
 from ..layers import BatchNorm, Dense, Layer
 from ..network import Network
 from .graph import Forward, InferenceGraph
-from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
+from .python_code import (
+    EPSILON,
+    TINY,
+    PythonCode,
+    classification,
+    common_values,
+    head,
+    hog_code,
+    hog_module,
+    label,
+    network_names,
+)
 from .templates import align_comments, paragraphs, python_string, render
 from .training import Training
 
@@ -29,6 +42,7 @@ from safetensors.numpy import load_file
 «classes»
 «constants»
 
+«hog»
 «networks»
 weights = load_file(Path(__file__).with_name(«weights»))
 «load»
@@ -55,6 +69,29 @@ def predict(x):
     """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
     return «label»
 '''
+
+HOG_MODULE = '''
+@keras.saving.register_keras_serializable()
+class HOG(layers.Layer):
+    """Histograms of oriented gradients: the edges in each of 8 directions and each of cells x cells cells."""
+
+    def __init__(self, height, width, cells, **options):
+        super().__init__(**options)
+        self.ky, self.kx = gaussians(height, cells), gaussians(width, cells)  # the weights of the cells
+
+    def call(self, x):
+        ops = keras.ops
+        p = ops.pad(ops.reshape(x, (-1, self.ky.shape[1], self.kx.shape[1])), ((0, 0), (1, 1), (1, 1)))
+        gx, gy = p[:, 1:-1, 2:] - p[:, 1:-1, :-2], p[:, 2:, 1:-1] - p[:, :-2, 1:-1]
+        size_x, size_y = ops.abs(gx), ops.abs(gy)
+        components = (
+            *(gx - size_y, -gx - size_y, gy - size_x, -gy - size_x),  # east, west, south, north
+            *(ops.minimum(gx, gy), ops.minimum(-gx, gy)),  # southeast, southwest
+            *(ops.minimum(gx, -gy), ops.minimum(-gx, -gy)),  # northeast, northwest
+        )
+        sums = [ops.matmul(self.ky, ops.matmul(ops.relu(h), self.kx.T)) for h in components]
+        return ops.reshape(ops.sqrt(ops.stack(sums, axis=1) + «epsilon»), (-1, 8 * len(self.ky) * len(self.kx)))
+'''.replace("«epsilon»", repr(HOG_EPSILON))
 
 NETWORK = """
 «network» = keras.Sequential([
@@ -112,7 +149,7 @@ def write(graph: InferenceGraph, name: str) -> bytes:
             {
                 "network": names[forward],
                 "n_in": forward.network.n_in,
-                "layers": "\n".join(f"{layer_code(layer)}," for layer in forward.network.layers),
+                "layers": "\n".join(f"{_layer_code(layer)}," for layer in forward.network.layers),
             },
         )
         for forward in graph.networks
@@ -121,6 +158,7 @@ def write(graph: InferenceGraph, name: str) -> bytes:
     values = common_values(graph, code, name) | {
         "title": title,
         "head": paragraphs(others),
+        "hog": hog_module((forward.network for forward in graph.networks), HOG_MODULE),
         "networks": "".join(networks).removesuffix("\n"),
         "load": _load_code(graph, names),
         "weights": python_string(graph.weights),
@@ -129,6 +167,11 @@ def write(graph: InferenceGraph, name: str) -> bytes:
     }
     values |= classification(graph, render(PREDICT, values) + "\n")
     return render(TEMPLATE, values).encode()
+
+
+def _layer_code(layer: Layer) -> str:
+    """Code that creates a layer."""
+    return hog_code(layer) if isinstance(layer, HOG) else layer_code(layer)
 
 
 def _load_code(graph: InferenceGraph, names: dict[Forward, str]) -> str:
@@ -164,6 +207,7 @@ from handgrad.data import load
 keras.utils.set_random_seed(«seed»)
 shuffling = np.random.default_rng(«seed»)
 
+«hog»
 
 «dense_functions»
 network = keras.Sequential([  # network = Network([
@@ -228,7 +272,8 @@ def write_training(training: Training, name: str) -> bytes:
     if _has_batch_norm(network):
         notes.append("The running variance has the divisor n in Keras, and n - 1 in handgrad and PyTorch.")
     values = training.values("Keras", name, notes) | {
-        "layers": "\n".join(f"{_layer_code(layer)},  #     {layer!r}," for layer in network.layers),
+        "layers": "\n".join(f"{_new_layer_code(layer)},  #     {layer!r}," for layer in network.layers),
+        "hog": hog_module([network], HOG_MODULE).removesuffix("\n"),
         "dense_functions": "\n\n\n".join(_dense_functions(network)) + "\n\n",
         "optimizer": optimizer_code(optimizer),
         "loss": loss_code(training.loss),
@@ -247,9 +292,9 @@ def write_training(training: Training, name: str) -> bytes:
     return align_comments(render(TRAINING, values)).encode()
 
 
-def _layer_code(layer: Layer) -> str:
+def _new_layer_code(layer: Layer) -> str:
     """Code that creates a layer. A Dense layer is created by the function of its initializer."""
-    return f"{layer.init}({layer.n_out})" if isinstance(layer, Dense) else layer_code(layer)
+    return f"{layer.init}({layer.n_out})" if isinstance(layer, Dense) else _layer_code(layer)
 
 
 def _dense_functions(network: Network) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..images import hog
 from .graph import Forward, InferenceGraph, Step
 from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
 from .templates import base64_lines, paragraphs, render, used_functions
@@ -69,6 +70,25 @@ def predict(x):
 '''
 
 FUNCTIONS = {
+    "hog": '''
+
+def hog(x, ky, kx):
+    """Return histograms of oriented gradients: the edges in each of 8 directions and each of cells x cells cells.
+
+    x (count, height * width), and the weights of the cells along each side, ky (cells, height) and kx (cells, width).
+    """
+    if len(x) > 1000:  # blocks need less memory
+        return np.concatenate([hog(x[i : i + 1000], ky, kx) for i in range(0, len(x), 1000)])
+    p = np.pad(x.reshape(-1, ky.shape[1], kx.shape[1]), ((0, 0), (1, 1), (1, 1)))
+    gx, gy = p[:, 1:-1, 2:] - p[:, 1:-1, :-2], p[:, 2:, 1:-1] - p[:, :-2, 1:-1]
+    components = (
+        *(gx - abs(gy), -gx - abs(gy), gy - abs(gx), -gy - abs(gx)),  # east, west, south, north
+        *(np.minimum(gx, gy), np.minimum(-gx, gy)),  # southeast, southwest
+        *(np.minimum(gx, -gy), np.minimum(-gx, -gy)),  # northeast, northwest
+    )
+    h = np.maximum(np.stack(components, axis=1), 0)
+    return np.sqrt(ky @ (h @ kx.T) + «epsilon»).reshape(len(x), -1)
+'''.replace("«epsilon»", repr(hog.EPSILON)),
     "sigmoid": """
 
 def sigmoid(z):
@@ -184,6 +204,8 @@ def chain(steps: list[Step]) -> Iterator[str]:
         elif step.kind == "scale":
             s, t = step.arrays
             value = f"{s} * {a} + {t}"
+        elif step.kind == "hog":
+            value = f"hog({a}, {', '.join(step.arrays)})"
         elif step.kind == "leaky_relu":
             value = f"np.maximum({a}, {step.parameter!r} * {a})"
         elif step.kind == "elu":

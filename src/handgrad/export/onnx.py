@@ -1,7 +1,7 @@
 """Export to an ONNX graph of standard operators: Gemm, an activation, Gemm, ...
 
 The outputs are `probabilities` and `label`. A regression has one output, `predictions`. Deskewing is part of the graph:
-moments by MatMul, bilinear interpolation by GatherElements.
+moments by MatMul, bilinear interpolation by GatherElements. The layer HOG is part of it too: differences of slices.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import optional
+from ..images import hog
 from ..images.deskew import FLAT, Deskew
 from ..layers import BatchNorm
 from ..wrappers import SHIFTS
@@ -155,11 +156,33 @@ class _Nodes:
             elif step.kind == "scale":
                 s, t = (self.constant(array, name) for name, array in step.arrays.items())
                 x = self.operator("Add", self.operator("Mul", x, s), t, output=last)
+            elif step.kind == "hog":
+                x = self._hog(step, x, last)
             elif step.kind == "silu":
                 x = self.operator("Mul", x, self.operator("Sigmoid", x), output=last)
             else:
                 x = self.operator(OPERATORS[step.kind], x, output=last, **_attributes(step))
         return x
+
+    def _hog(self, step: Step, x: str, output: str) -> str:
+        """√(Σ h K + ε) of the 8 components h of the gradient. See `images.hog`."""
+        op = self.operator
+        (ky, along_y), (kx, along_x) = step.arrays.items()
+        height, width = along_y.shape[1], along_x.shape[1]
+        p = op("Pad", self.reshape(x, -1, 1, height, width), np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+
+        def pixels(row: int, column: int) -> str:
+            """p(y + row - 1, x + column - 1)"""
+            return op("Slice", p, np.array([row, column]), np.array([row + height, column + width]), np.array([2, 3]))
+
+        gx, gy = op("Sub", pixels(1, 2), pixels(1, 0)), op("Sub", pixels(2, 1), pixels(0, 1))
+        west, north, size_x, size_y = op("Neg", gx), op("Neg", gy), op("Abs", gx), op("Abs", gy)
+        straight = [op("Sub", *pair) for pair in ((gx, size_y), (west, size_y), (gy, size_x), (north, size_x))]
+        between = [op("Min", *pair) for pair in ((gx, gy), (west, gy), (gx, north), (west, north))]
+        h = op("Relu", op("Concat", *straight, *between, axis=1))
+        along = op("MatMul", h, self.constant(along_x.T, kx))
+        sums = op("MatMul", self.constant(along_y, ky), along)
+        return self.reshape(op("Sqrt", op("Add", sums, np.float32(hog.EPSILON))), -1, step.n_out, output=output)
 
     def activation(self, z: str, output: str = "") -> str:
         """Add the activation of the output."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..images.deskew import FLAT
+from ..images.hog import HOG, WIDTH
+from ..network import Network
 from ..wrappers import SHIFTS
 from .graph import Deskewed, Floats, Forward, InferenceGraph, Mean, Node, Shifted, Standardized, Tempered
 from .templates import assignment, python_string, render, used_functions, wrap
@@ -79,6 +81,16 @@ def shifted(x, height, width, shifts):
         yield padded[:, 1 - down :, 1 - right :][:, :height, :width].reshape(len(x), -1)
 ''',
 }
+
+# The weights of HOG, in the scripts whose modules create them.
+GAUSSIANS = '''
+def gaussians(size, cells):
+    """Return the weights (cells, size) of the pixels along one side: Gaussians around the centres of the cells."""
+    cell = size / cells
+    deviation = «width» * cell
+    distance = (np.arange(size) - (np.arange(cells)[:, None] + 0.5) * cell + 0.5) / deviation
+    return (np.exp(-(distance**2) / 2) / (np.sqrt(2 * np.pi) * deviation)).astype(np.float32)
+'''.replace("«width»", repr(WIDTH))
 
 
 class PythonCode:
@@ -190,6 +202,18 @@ class PythonCode:
             yield f"    return {expression.format(p='p', T=repr(node.temperature))}"
         else:
             yield f"    return {self.names[node.part]}({self._prepared(node, 'x')})"
+
+
+def hog_module(networks: Iterable[Network], module: str) -> str:
+    """Return the source of `module` and of the function for its weights if a network has a HOG, otherwise ""."""
+    if not any(isinstance(layer, HOG) for network in networks for layer in network.layers):
+        return ""
+    return f"{GAUSSIANS}\n{module}\n"
+
+
+def hog_code(layer: HOG) -> str:
+    """Return the code that creates a HOG module, as "HOG(28, 28, 7)"."""
+    return f"HOG({', '.join(map(str, layer.config().values()))})"
 
 
 def network_names(graph: InferenceGraph, name: str) -> dict[Forward, str]:

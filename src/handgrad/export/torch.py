@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from ..images.hog import EPSILON as HOG_EPSILON
+from ..images.hog import HOG
 from ..interop.torch import TORCH_INITIALIZERS, TORCH_OPTIMIZERS, layer_code, loss_code
-from ..layers import Dense
+from ..layers import Dense, Layer
 from ..network import Network
 from ..optimizers import Adam, AdamW
 from .graph import Forward, InferenceGraph
-from .python_code import EPSILON, TINY, PythonCode, classification, common_values, head, label, network_names
+from .python_code import (
+    EPSILON,
+    TINY,
+    PythonCode,
+    classification,
+    common_values,
+    head,
+    hog_code,
+    hog_module,
+    label,
+    network_names,
+)
 from .templates import align_comments, paragraphs, python_string, render
 from .training import Training
 
@@ -31,6 +44,7 @@ from torch import nn
 «classes»
 «constants»
 
+«hog»
 «networks»
 weights = load_file(Path(__file__).with_name(«weights»))
 «load»
@@ -59,6 +73,31 @@ def predict(x):
     """Return the label of each example (count,) for x (count, «n_in»)«or_images»."""
     return «label»
 '''
+
+HOG_MODULE = '''
+class HOG(nn.Module):
+    """Histograms of oriented gradients: the edges in each of 8 directions and each of cells x cells cells."""
+
+    def __init__(self, height, width, cells):
+        super().__init__()
+        # The weights of the cells, which are no part of the state dict.
+        self.register_buffer("ky", torch.tensor(gaussians(height, cells)), persistent=False)
+        self.register_buffer("kx", torch.tensor(gaussians(width, cells)), persistent=False)
+
+    def forward(self, x):
+        if len(x) > 1000:  # blocks need less memory
+            return torch.cat([self(block) for block in x.split(1000)])
+
+        p = nn.functional.pad(x.reshape(-1, self.ky.shape[1], self.kx.shape[1]), (1, 1, 1, 1))
+        gx, gy = p[:, 1:-1, 2:] - p[:, 1:-1, :-2], p[:, 2:, 1:-1] - p[:, :-2, 1:-1]
+        components = (
+            *(gx - gy.abs(), -gx - gy.abs(), gy - gx.abs(), -gy - gx.abs()),  # east, west, south, north
+            *(torch.minimum(gx, gy), torch.minimum(-gx, gy)),  # southeast, southwest
+            *(torch.minimum(gx, -gy), torch.minimum(-gx, -gy)),  # northeast, northwest
+        )
+        h = torch.stack(components, dim=1).relu()
+        return (self.ky @ (h @ self.kx.T) + «epsilon»).sqrt().flatten(1)
+'''.replace("«epsilon»", repr(HOG_EPSILON))
 
 NETWORK = """
 «network» = nn.Sequential(
@@ -98,7 +137,7 @@ def write(graph: InferenceGraph, name: str) -> bytes:
 
     code = PythonCode(graph, predictions, TEMPERED)
     title, others = head(graph, "PyTorch")
-    layers = {forward: "\n".join(f"{layer_code(a)}," for a in forward.network.layers) for forward in graph.networks}
+    layers = {forward: "\n".join(f"{_layer_code(a)}," for a in forward.network.layers) for forward in graph.networks}
     networks = [render(NETWORK, {"network": name, "layers": layers[forward]}) for forward, name in names.items()]
     first = graph.networks[0]
     load = LOAD_ONE
@@ -108,6 +147,7 @@ def write(graph: InferenceGraph, name: str) -> bytes:
     values = common_values(graph, code, name) | {
         "title": title,
         "head": paragraphs(others),
+        "hog": hog_module((forward.network for forward in graph.networks), HOG_MODULE),
         "networks": "".join(networks).removesuffix("\n"),
         "load": load.strip("\n"),
         "weights": python_string(graph.weights),
@@ -118,6 +158,11 @@ def write(graph: InferenceGraph, name: str) -> bytes:
     return render(TEMPLATE, values).encode()
 
 
+def _layer_code(layer: Layer) -> str:
+    """Code that creates a layer."""
+    return hog_code(layer) if isinstance(layer, HOG) else layer_code(layer)
+
+
 # ---- Training --------------------------------------------------------------------------------------------------------
 
 TRAINING = '''
@@ -126,6 +171,7 @@ TRAINING = '''
 «import_math»
 import sys
 
+«import_numpy»
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -136,6 +182,7 @@ from handgrad.data import load
 
 torch.manual_seed(«seed»)
 
+«hog»
 network = nn.Sequential(  # network = Network([
     «layers»
 )  # ], loss=«handgrad_loss»)
@@ -200,8 +247,11 @@ def write_training(training: Training, name: str) -> bytes:
     optimizer, decay = training.optimizer, training.optimizer.weight_decay
     # The weight decay is a separate line, because PyTorch only has it in AdamW, for all parameters of a group.
     equivalent = TORCH_OPTIMIZERS[Adam if isinstance(optimizer, AdamW) else type(optimizer)]
+    hog = hog_module([training.network], HOG_MODULE)
     values = training.values("PyTorch", name) | {
-        "layers": "\n".join(f"{layer_code(layer)},  #     {layer!r}," for layer in training.network.layers),
+        "import_numpy": "import numpy as np" if hog else "",
+        "hog": hog,
+        "layers": "\n".join(f"{_layer_code(layer)},  #     {layer!r}," for layer in training.network.layers),
         "initialize": "\n".join(_initialization(training.network)),
         "optimizer": f"torch.optim.{equivalent.code(optimizer.config(), 'network.parameters()')}",
         "loss": loss_code(training.loss),
