@@ -181,8 +181,8 @@ def _divided_twice(network: Network, x: NDArray[Any]) -> bool:
 def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
     """A loss that is much larger than that of a network without knowledge."""
     loss = network.loss
-    known = all(type(layer) in LAYERS.values() and type(layer) is not BatchNorm for layer in network.layers)
-    if not (loss.is_classification and known):  # custom layers may be random in inference too
+    known = all(_is_known(layer) and type(layer) is not BatchNorm for layer in network.layers)
+    if not (loss.is_classification and known):
         return None
     with np.errstate(all="ignore"):
         z = network.outputs(x)
@@ -195,6 +195,11 @@ def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
     )
 
 
+def _is_known(layer: Layer) -> bool:
+    """Whether inference does not change the layer. Custom layers may be random in inference too."""
+    return type(layer) in LAYERS.values() or layer.deterministic
+
+
 def _initializer(layers: Sequence[Layer]) -> str:
     """The argument that chooses the initializer for the last activation of these layers."""
     kinds = [type(layer) for layer in layers if type(layer) in ACTIVATIONS.values()]
@@ -203,7 +208,7 @@ def _initializer(layers: Sequence[Layer]) -> str:
 
 def _hidden_outputs(network: Network, x: NDArray[Any]) -> list[tuple[int, Layer, Array]]:
     """Index, layer and outputs of the hidden activations; none for custom layers and if all examples are equal."""
-    if not all(type(layer) in LAYERS.values() for layer in network.layers) or not (x != x[0]).any():
+    if not all(map(_is_known, network.layers)) or not (x != x[0]).any():
         return []
     last = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Dense))
     hidden = [

@@ -55,6 +55,9 @@ class Layer(ABC):
     lr_scale : float
         Factor on the learning rate of the parameters of the layer, > 0. Set it before a `fit`. It also applies to
         decoupled weight decay. Checkpoints contain it, model files do not.
+    deterministic : bool
+        Whether `infer` gives the same output at each call and changes nothing. The training checks leave out a network
+        with a custom layer that is not deterministic, because they call `infer`.
     """
 
     n_in: int | None = None
@@ -62,6 +65,7 @@ class Layer(ABC):
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()
     in_network = False
+    deterministic = False
     trainable = True
     _lr_scale = 1.0
     requires_grad = Misnamed("set layer.trainable = False to freeze a layer")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from ..blas import blas_threads
 from ..data import Dataset
 from ..data import load as load_dataset
 from ..errors import HandgradError
-from ..gradcheck import TOLERANCE, check_all
+from ..gradcheck import TOLERANCE, Check, check_all, gradient_errors
+from ..images.hog import HOG
 from ..io.atomic import encode_json
 from ..io.models import load as load_model
 from ..model import Model
@@ -49,7 +52,7 @@ def check(seed: int) -> None:
     """
     echo(f"{'gradient':90} {'error':>8}")
     count = 0
-    for result in check_all(rng=seed):
+    for result in itertools.chain(check_all(rng=seed), _check_hog(seed)):
         count += 1
         echo(f"{result.name:90} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
         if not result.passed:
@@ -58,12 +61,20 @@ def check(seed: int) -> None:
     echo(f"all {count} gradient checks passed (relative error <= {_TOLERANCE_TEXT})")
 
 
+def _check_hog(seed: int) -> Iterator[Check]:
+    """HOG is not in the core of the package, and therefore not in `check_all`."""
+    rng = np.random.default_rng(seed)
+    for batch in (1, 2, 7):
+        for check in gradient_errors(HOG(6, 5, cells=2), rng.random((batch, 30)), rng=rng):
+            yield check._replace(name=f"{check.name}, batch {batch}")
+
+
 # ---- parity ----------------------------------------------------------------------------------------------------------
 
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path), callback=parse_model)
-@recipe_options("hidden", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+@recipe_options("hidden", "hog", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
 @data_option
 @click.option(
     "--dtype",
@@ -80,8 +91,8 @@ def parity(
 
     Compares the loss, each gradient, and the weights after 1, 10 and 100 steps of each optimizer. The network is that
     of MODEL, a model file or a run directory, or the initial network of a recipe. The batch is from MNIST if it is
-    available and fits the network, otherwise it is random. Dropout is left out. Exit code 1 if a difference is larger
-    than rounding.
+    available and fits the network, otherwise it is random. Dropout is left out. HOG is computed by handgrad for both.
+    Exit code 1 if a difference is larger than rounding.
     """
     from ..diagnostics.inspect import describe_layers  # late: few commands need it
     from ..diagnostics.parity import compare
@@ -148,7 +159,7 @@ def _fits(dataset: Dataset, model: Model) -> bool:
 
 
 @click.command()
-@recipe_options("hidden", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
+@recipe_options("hidden", "hog", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
 @click.option("--seconds", type=float, default=2, show_default=True, help="Duration of the measurement.")
 @json_option
 def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) -> None:

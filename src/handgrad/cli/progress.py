@@ -9,6 +9,7 @@ from typing import Any
 
 from ..callbacks import Checkpoint
 from ..data import Dataset
+from ..images.hog import HOG
 from ..io.atomic import encode_json
 from ..model import Evaluation
 from ..network import Network
@@ -22,26 +23,36 @@ _SHOWN = {"name", "hidden", "activation", "loss", "optimizer", "lr", "schedule",
 _SHOWN |= {"validation", "members"}
 
 
-def layer_sizes(network: Network) -> list[int]:
-    """Return the number of inputs and the width of each Dense layer."""
-    return [network.n_in, *(len(W) for W, _ in network.weights)]
+def layer_sizes(network: Network) -> list[str]:
+    """Return the number of inputs, "HOG" with the number of its outputs, and the width of each Dense layer."""
+    hog = [f"HOG {layer.n_out}" for layer in network.layers if isinstance(layer, HOG)]
+    return [str(network.n_in), *hog, *(str(len(W)) for W, _ in network.weights)]
+
+
+def format_sizes(network: Network) -> str:
+    """Return "[784, 30, 10]"."""
+    return f"[{', '.join(layer_sizes(network))}]"
 
 
 def describe(recipe: Recipe, network: Network) -> list[str]:
     """Describe a network and its training in two lines, and other settings in a third if there are any."""
     lines = [
-        f"recipe {recipe.name}: {layer_sizes(network)}, {network.parameters.size:,} parameters, "
+        f"recipe {recipe.name}: {format_sizes(network)}, {network.parameters.size:,} parameters, "
         f"activation {recipe.activation}, loss {recipe.loss}",
         f"training: {recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), "
         f"batch size {recipe.batch_size}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}",
     ]
     defaults = {setting.name: setting.default for setting in fields(Recipe)}
     others = [
-        name.replace("_", " ") + ("" if value is True else f" {value}")
+        name.replace("_", " ") + ("" if value is True else f" {_value_text(value)}")
         for name, value in recipe.config().items()
         if name not in _SHOWN and value != defaults[name]
     ]
     return [*lines, f"also: {', '.join(others)}"] if others else lines
+
+
+def _value_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def count(number: int, noun: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from ..io.atomic import encode_json
@@ -34,8 +36,8 @@ def recipes(as_json: bool) -> None:
 
 
 def _row(recipe: Recipe) -> tuple[str | int, ...]:
-    sizes = "-".join(map(str, layer_sizes(recipe.trainer().network)))
-    network = sizes if recipe.members == 1 else f"{recipe.members} x {sizes}"
+    members = Counter("-".join(layer_sizes(recipe.trainer(member=i).network)) for i in range(recipe.members))
+    network = ", ".join(sizes if recipe.members == 1 else f"{count} x {sizes}" for sizes, count in members.items())
     result = RESULTS[recipe.name]
     needs = "images" if recipe.needs_images else "images or numbers"
     return recipe.name, network, recipe.epochs, result.accuracy, result.duration, result.cores, needs

@@ -38,7 +38,7 @@ from .options import (
     shuffle_option,
     with_path,
 )
-from .progress import ProgressReporter, count, format_correct, layer_sizes, result_numbers
+from .progress import ProgressReporter, count, format_correct, format_sizes, result_numbers
 from .run_directory import (
     GrowingReport,
     HistoryWriter,
@@ -183,7 +183,7 @@ def _run(
             from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
 
             title, history = (
-                f"{chosen.name}: {layer_sizes(trainers[-1].network)} on {dataset.name}",
+                f"{chosen.name}: {format_sizes(trainers[-1].network)} on {dataset.name}",
                 trainers[-1].history,
             )
             report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)

@@ -12,6 +12,9 @@ In float64, with ε = 2e-16, all differences must be at most 1e-9. On the recipe
 equation gives much more than 1e-9. In float32, with ε = 1e-7, the loss and the gradients must agree to 1e-3, and 2e-5
 was measured. The weights are reported but not judged, because within a hundred steps the two networks can move to
 different sides of the kink of a ReLU.
+
+HOG has no equivalent in PyTorch and no parameters. If it is the first layer, handgrad computes it, and the layers after
+it are compared.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..arrays import Array, as_floats
 from ..errors import HandgradError, optional, unknown
+from ..images.hog import HOG
 from ..interop.torch import TORCH_OPTIMIZERS, loss_code, make_layer
 from ..io.atomic import encode_json
 from ..io.models import TORCH_NAME
@@ -172,7 +176,8 @@ def compare(
     ----------
     model : Model
         A network, or a network with preprocessing, which is applied to x. Test-time augmentation is ignored. The model
-        does not change. Dropout is left out, because two libraries do not draw the same masks.
+        does not change. Dropout is left out, because two libraries do not draw the same masks, and handgrad computes
+        HOG for both.
     x : array-like of shape (batch, n_in) or (batch, height, width)
         Examples.
     y : array-like of shape (batch,) or (batch, n_out)
@@ -208,6 +213,7 @@ def compare(
         raise HandgradError("x has 1 example: PyTorch's BatchNorm1d expects at least 2")
     network = _without_dropout(original if dtype is None else original.astype(dtype))
     inputs = as_floats(original.check_inputs(x), np.empty((len(x), network.n_in), network.dtype))
+    network, inputs = _after_hog(network, inputs)
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     twin = torch_twin(network)
     torch = optional("torch", "peers")
@@ -259,6 +265,15 @@ def _without_dropout(network: Network) -> Network:
     network = copy.deepcopy(network)
     network.layers = [Identity() if isinstance(layer, Dropout) else layer for layer in network.layers]
     return network
+
+
+def _after_hog(network: Network, x: Array) -> tuple[Network, Array]:
+    """The network with Identity in place of a HOG that is its first layer, and the outputs of HOG."""
+    first, *others = network.layers
+    if not isinstance(first, HOG):
+        return network, x
+    outputs = network.activations(x)[0]
+    return network.with_layers([Identity(), *others], network.parameters), outputs
 
 
 def _gradients(network: Network, twin: Any) -> Iterator[Gradient]:

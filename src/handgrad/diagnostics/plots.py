@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Array, Labels, as_array, as_floats, check_inputs, check_labels
 from ..errors import HandgradError, optional, printable
+from ..images.hog import HOG, compass
 from ..io.atomic import replace_file
-from ..layers import Dense
+from ..layers import Dense, Dropout, Identity
 from ..model import Model, binary_to_two_columns
 from ..model import confusion_matrix as count_predictions
 from ..network import Network
@@ -87,8 +88,9 @@ def report(
     if model.loss.is_classification:
         _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy in %", scale=100)
     network = _first_network(model)
-    if network is not None and network.image_shape is not None:
-        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), network, network.image_shape)
+    images = None if network is None else _weight_images(network)
+    if images is not None:
+        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), *images)
     headline = title
     if x is not None and y is not None and not model.loss.is_classification:
         headline += f"\n{part}: loss {model.evaluate(x, y).loss:.4g}"
@@ -98,8 +100,8 @@ def report(
         headline += f"\n{part}: {correct:,} / {len(z):,} correct ({correct / len(z):.2%})"
         _confusion(figure.add_axes((0.03, 0.03, 0.42, 0.44)), model, z, labels)
         if model.image_shape is not None:
-            images = check_inputs(x, model.n_in).reshape(-1, *model.image_shape)
-            _errors(figure.add_axes((0.48, 0.02, 0.51, 0.45)), model, z, labels, images)
+            digits = check_inputs(x, model.n_in).reshape(-1, *model.image_shape)
+            _errors(figure.add_axes((0.48, 0.02, 0.51, 0.45)), model, z, labels, digits)
     headline = "\n".join(_short(line, MAX_TITLE) for line in headline.split("\n"))
     figure.text(0.02, 0.98, headline, fontsize=15, color=TEXT, va="top", parse_math=False)
     return _finish(figure, path)
@@ -216,7 +218,8 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
     """Plot the weights of the first layer: as one image for each unit if the inputs are images, or else as a matrix.
 
     Red is positive, blue is negative. Of more than 60 units, the 60 with the largest weights are shown as images. Of an
-    ensemble, the weights of the first member are shown.
+    ensemble, the weights of the first member are shown. After `handgrad.HOG`, a unit has one weight for each direction
+    and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases.
 
     Parameters
     ----------
@@ -242,8 +245,9 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
     if not isinstance(first, Dense):
         raise HandgradError(f"the first layer with parameters is {first!r}: expected a Dense layer")
     result, axes = new_axes(ax, (7, 6))
-    if network.image_shape is not None:
-        _weights(axes, network, network.image_shape)
+    images = _weight_images(network)
+    if images is not None:
+        _weights(axes, *images)
         return _finish(result, path)
     limit = float(np.abs(first.W).max()) or 1.0
     axes.imshow(first.W, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
@@ -590,19 +594,29 @@ def _curve(axes: Any, history: Mapping[str, Sequence[float]], name: str, title: 
     axes.grid(axis="y", color="#eeeeee")
 
 
-def _weights(axes: Any, network: Network, shape: tuple[int, int]) -> None:
-    """The weights of each unit of the first layer as an image: red is positive, blue is negative."""
-    first = next(layer for layer in network.layers if layer.parameter_shapes)
-    if not isinstance(first, Dense):
-        axes.set_axis_off()
-        return
-    W = first.W
-    strongest = np.sort(np.argsort(np.abs(W).sum(axis=1))[::-1][:MAX_UNITS])
-    limit = float(np.quantile(np.abs(W), 0.995)) or 1.0
+def _weight_images(network: Network) -> tuple[Array, str] | None:
+    """The weights of each unit of the first layer as images, and their title. None if its inputs are no images."""
+    first = next(i for i, layer in enumerate(network.layers) if layer.parameter_shapes)
+    layer = network.layers[first]
+    if not isinstance(layer, Dense):
+        return None
+    before = next((f for f in network.layers[:first][::-1] if not isinstance(f, Dropout | Identity)), None)
+    if isinstance(before, HOG):
+        return compass(layer.W, before.cells), "weights on the 8 directions of HOG"
+    if network.image_shape is None or layer.n_in != network.n_in:
+        return None
+    return layer.W.reshape(-1, *network.image_shape), "weights of the first layer"
+
+
+def _weights(axes: Any, images: Array, title: str) -> None:
+    """The weights of each unit (units, height, width) as an image: red is positive, blue is negative."""
+    sizes = np.nan_to_num(np.abs(images))
+    strongest = np.sort(np.argsort(sizes.sum(axis=(1, 2)))[::-1][:MAX_UNITS])
+    limit = float(np.nanquantile(np.abs(images), 0.995)) or 1.0
     columns = math.ceil(math.sqrt(len(strongest) * 1.2))
-    _image_grid(axes, W[strongest].reshape(-1, *shape), columns, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    part = f": {len(strongest)} of {len(W)} units" if len(strongest) < len(W) else ""
-    axes.set_title(f"weights of the first layer{part}", fontsize=11, color=TEXT, loc="left")
+    _image_grid(axes, images[strongest], columns, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    part = f": {len(strongest)} of {len(images)} units" if len(strongest) < len(images) else ""
+    axes.set_title(f"{title}{part}", fontsize=11, color=TEXT, loc="left")
 
 
 def _confusion(axes: Any, model: Model, z: Array, labels: Labels) -> None:

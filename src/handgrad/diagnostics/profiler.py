@@ -10,7 +10,8 @@ The lower bound of a part is its floor, from the roofline model:
 
     floor = max(FLOPs / peak, bytes / bandwidth)
 
-FLOPs      of the matrix products: 2 batch n_in n_out forward, the same backward for dW, and the same again for dx
+FLOPs      of the matrix products: 2 batch n_in n_out forward, the same backward for dW, and the same again for dx. HOG
+           has 16 batch height cells (width + cells), because its sums are possible along x first and then along y
 bytes      that are read and written. Forward: x, θ and y, with θ the parameters of the layer. Backward: dy, dθ, and
            what forward stored, as large as x; for dx also θ and dx. Loss: z, t and dz. Update: θ and g are read, θ is
            written, and each array of the optimizer's state is read and written
@@ -42,6 +43,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Seed, check_int, check_non_negative
+from ..images.hog import HOG, ORIENTATIONS
 from ..layers import Identity
 from ..losses import one_hot
 from ..network import Network
@@ -196,6 +198,9 @@ def _work(network: Network, optimizer: Optimizer, batch: int) -> list[_Work]:
         moved, for_dx = batch * n_in + theta + batch * n_out, theta + batch * n_in
         if isinstance(layer, Identity):
             moved = for_dx = 0
+        elif isinstance(layer, HOG):
+            height, width = layer.image_shape
+            product = 2 * batch * ORIENTATIONS * height * layer.cells * (width + layer.cells)
         forward.append(_Work(f"{name} forward", layer, "forward", product, moved))
         if i == first:
             backward.append(_Work(f"{name} backward", layer, "backward_parameters", product, moved))

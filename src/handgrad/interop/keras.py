@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandgradError, optional
+from ..images.hog import HOG
 from ..layers import (
     ELU,
     GELU,
@@ -172,6 +173,8 @@ def optimizer_code(optimizer: Optimizer) -> str:
 
 
 def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
+    if isinstance(part, HOG):
+        raise HandgradError("Keras has no equivalent of HOG: handgrad export --to keras writes one")
     if type(part) not in table:
         known = ", ".join(kind.__name__ for kind in table)
         raise HandgradError(f"Keras has no equivalent of {type(part).__name__}: expected one of {known}")

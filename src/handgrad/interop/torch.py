@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import HandgradError, optional
+from ..images.hog import HOG
 from ..io.safetensors import open_tensors
 from ..layers import (
     ACTIVATIONS,
@@ -169,6 +170,8 @@ def optimizer_code(optimizer: Optimizer, parameters: str = "network.parameters()
 
 
 def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
+    if isinstance(part, HOG):
+        raise HandgradError("PyTorch has no equivalent of HOG: handgrad export --to torch writes one")
     if type(part) not in table:
         known = ", ".join(kind.__name__ for kind in table)
         raise HandgradError(f"PyTorch has no equivalent of {type(part).__name__}: expected one of {known}")
