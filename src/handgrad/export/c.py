@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from ..arrays import Array
 from ..images.deskew import FLAT
+from ..images.hog import EPSILON as HOG_EPSILON
+from ..images.hog import HOG, ORIENTATIONS
 from ..wrappers import SHIFTS
 from .graph import Deskewed, Floats, Forward, InferenceGraph, Mean, Node, Shifted, Standardized, Step, Tempered
 from .python_code import EPSILON, TINY, network_names
@@ -195,13 +197,53 @@ static void exponential(float *z, int n)
         z[i] = expf(z[i]);
 }
 """,
-    "Deskewed": """
+    "pixel": """
 /* A pixel of the image p; 0 outside the image */
 static float pixel(const float *p, int height, int width, int i, int j)
 {
     return i < 0 || j < 0 || i >= height || j >= width ? 0 : p[i * width + j];
 }
-
+""",
+    "hog": """
+/* Histograms of oriented gradients of the image p. h are the components of its gradient (gx, gy) in 8 directions. For
+   each of them and each cell (cy, cx), y = sqrt(sum of max(0, h) KY KX + epsilon). The buffer sums[8 cells] is for the
+   sums along a row of pixels. */
+static void hog(const float *KY, const float *KX, const float *p, float *sums, float *y, int height, int width,
+                int cells)
+{
+    for (int c = 0; c < 8 * cells * cells; c++)
+        y[c] = 0;
+    for (int i = 0; i < height; i++) {
+        for (int c = 0; c < 8 * cells; c++)
+            sums[c] = 0;
+        for (int j = 0; j < width; j++) {
+            const float gx = pixel(p, height, width, i, j + 1) - pixel(p, height, width, i, j - 1);
+            const float gy = pixel(p, height, width, i + 1, j) - pixel(p, height, width, i - 1, j);
+            const float h[8] = {
+                gx - fabsf(gy),  /* east */
+                -gx - fabsf(gy), /* west */
+                gy - fabsf(gx),  /* south */
+                -gy - fabsf(gx), /* north */
+                fminf(gx, gy),   /* southeast */
+                fminf(-gx, gy),  /* southwest */
+                fminf(gx, -gy),  /* northeast */
+                fminf(-gx, -gy), /* northwest */
+            };
+            for (int k = 0; k < 8; k++)
+                if (h[k] > 0)
+                    for (int cx = 0; cx < cells; cx++)
+                        sums[k * cells + cx] += h[k] * KX[cx * width + j];
+        }
+        for (int k = 0; k < 8; k++)
+            for (int cy = 0; cy < cells; cy++)
+                for (int cx = 0; cx < cells; cx++)
+                    y[(k * cells + cy) * cells + cx] += sums[k * cells + cx] * KY[cy * height + i];
+    }
+    for (int c = 0; c < 8 * cells * cells; c++)
+        y[c] = sqrtf(y[c] + «epsilon»f);
+}
+""".replace("«epsilon»", repr(HOG_EPSILON)),
+    "Deskewed": """
 /* The value between a and b at 0 <= f < 1. The processor must round the product: volatile prevents fused operations. */
 static float between(float a, float b, float f)
 {
@@ -271,10 +313,8 @@ static void standardize(const float *x, const double *mean, const double *scale,
 static void shift(const float *x, float *out, int height, int width, int down, int right)
 {
     for (int i = 0; i < height; i++)
-        for (int j = 0; j < width; j++) {
-            const int v = i - down, u = j - right;
-            out[i * width + j] = v < 0 || u < 0 || v >= height || u >= width ? 0 : x[v * width + u];
-        }
+        for (int j = 0; j < width; j++)
+            out[i * width + j] = pixel(x, height, width, i - down, j - right);
 }
 """,
     "Floats": """
@@ -286,6 +326,7 @@ static void to_floats(const float *x, float *out, int n)
 }
 """,
 }
+USE_PIXEL = {"Deskewed", "Shifted", "hog"}  # functions that call `pixel`
 NAMES = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are functions of the C library
 
 # Predictions p with the temperature T, by the output activation.
@@ -310,6 +351,9 @@ def write(graph: InferenceGraph, name: str) -> bytes:
         f"x.astype(np.{kind[2]}).tofile(file) writes such examples in NumPy."
     )
     code = _Code(graph)
+    used = graph.used - (set() if graph.takes_bytes else {"Floats"})
+    if used & USE_PIXEL:
+        used |= {"pixel"}
     weights = [
         "\n".join([f"static const float {key}[{array.size}] = {{", *_numbers(array, "f"), "};"])
         for key, array in graph.arrays.items()
@@ -326,7 +370,7 @@ def write(graph: InferenceGraph, name: str) -> bytes:
             [f"static const float {key}[{a.size}];" for key, a in graph.arrays.items()]
             + [f"static const double {key}[{a.size}];" for key, a in code.constants.items()]
         ),
-        "functions": used_functions(FUNCTIONS, graph.used - (set() if graph.takes_bytes else {"Floats"})),
+        "functions": used_functions(FUNCTIONS, used),
         "nodes": code.functions.strip("\n"),
         "stem": stem,
         "macro": macro,
@@ -495,6 +539,9 @@ def _chain(steps: list[Step]) -> Iterator[str]:
     """The body of `outputs`: a buffer for the output of each layer with weights, z for the last one; then the calls."""
     with_arrays = [i for i, step in enumerate(steps) if step.arrays]
     buffers = {i: f"a{number}" for number, i in enumerate(with_arrays, 1)} | {with_arrays[-1]: "z"}
+    cells = max((step.layer.cells for step in steps if isinstance(step.layer, HOG)), default=0)
+    if cells:
+        yield f"float sums[{ORIENTATIONS * cells}];"
     for i in with_arrays[:-1]:
         yield f"float {buffers[i]}[{steps[i].n_out}];"
     value = "x"
@@ -503,8 +550,13 @@ def _chain(steps: list[Step]) -> Iterator[str]:
         yield from (f"float a0[{n_in}];", f"for (int j = 0; j < {n_in}; j++)", "    a0[j] = x[j];")
     for i, step in enumerate(steps):
         if step.arrays:
-            sizes = f"{step.n_out}, {step.n_in}" if step.kind == "dense" else f"{step.n_out}"
-            yield f"{step.kind}({', '.join(step.arrays)}, {value}, {buffers[i]}, {sizes});"
+            out, sizes = buffers[i], f"{step.n_out}"
+            if step.kind == "dense":
+                sizes = f"{step.n_out}, {step.n_in}"
+            elif isinstance(step.layer, HOG):
+                (height, width), cells = step.layer.image_shape, step.layer.cells
+                out, sizes = f"sums, {buffers[i]}", f"{height}, {width}, {cells}"
+            yield f"{step.kind}({', '.join(step.arrays)}, {value}, {out}, {sizes});"
             value = buffers[i]
         else:
             parameter = "" if step.parameter is None else f", {step.parameter!r}f"

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 
 from ..images.deskew import FLAT
+from ..images.hog import EPSILON as HOG_EPSILON
+from ..images.hog import HOG
 from ..wrappers import SHIFTS
 from .graph import Deskewed, Forward, InferenceGraph, Mean, Node, Shifted, Standardized, Step, Tempered
 from .python_code import EPSILON, TINY, network_names
@@ -166,6 +168,45 @@ function toFloats(x) {
   return Float32Array.from(x, (value) => (isBytes(x) ? value / 255 : value));
 }
 """,
+    "pixel": """
+// A pixel of the image p; 0 outside the image
+const pixel = (p, height, width, i, j) => (i < 0 || j < 0 || i >= height || j >= width ? 0 : p[i * width + j]);
+""",
+    "hog": """
+// Histograms of oriented gradients of the image p. h are the components of its gradient (gx, gy) in 8 directions. For
+// each of them and each cell (cy, cx), y = sqrt(sum of max(0, h) KY KX + epsilon).
+function hog(KY, KX, p, height, width, cells) {
+  const y = new Float64Array(8 * cells * cells);
+  for (let i = 0; i < height; i++) {
+    const sums = new Float64Array(8 * cells); // along row i
+    for (let j = 0; j < width; j++) {
+      const gx = pixel(p, height, width, i, j + 1) - pixel(p, height, width, i, j - 1);
+      const gy = pixel(p, height, width, i + 1, j) - pixel(p, height, width, i - 1, j);
+      const h = [
+        gx - Math.abs(gy), // east
+        -gx - Math.abs(gy), // west
+        gy - Math.abs(gx), // south
+        -gy - Math.abs(gx), // north
+        Math.min(gx, gy), // southeast
+        Math.min(-gx, gy), // southwest
+        Math.min(gx, -gy), // northeast
+        Math.min(-gx, -gy), // northwest
+      ];
+      for (let k = 0; k < 8; k++) {
+        for (let cx = 0; h[k] > 0 && cx < cells; cx++) sums[k * cells + cx] += h[k] * KX[cx * width + j];
+      }
+    }
+    for (let k = 0; k < 8; k++) {
+      for (let cy = 0; cy < cells; cy++) {
+        for (let cx = 0; cx < cells; cx++) {
+          y[(k * cells + cy) * cells + cx] += sums[k * cells + cx] * KY[cy * height + i];
+        }
+      }
+    }
+  }
+  return y.map((sum) => Math.sqrt(sum + «epsilon»));
+}
+""".replace("«epsilon»", repr(HOG_EPSILON)),
     "Deskewed": """
 // Removes the slant of an image and centres it; shrinks it by s. Bytes are rounded to bytes. This is handgrad's Deskew,
 // with the same arithmetic: 32-bit floats between the pixels.
@@ -175,7 +216,6 @@ function deskew(p, height, width, s = 1) {
     const nearest = Math.round(value);
     return !rounds ? value : nearest - value === 0.5 && nearest % 2 ? nearest - 1 : nearest;
   };
-  const pixel = (i, j) => (i < 0 || j < 0 || i >= height || j >= width ? 0 : p[i * width + j]);
   const between = (a, b, f) => Math.fround(a + Math.fround(f * Math.fround(b - a)));
   let [m, cy, cx, yy, xy] = [0, 0, 0, 0, 0];
   for (let i = 0; i < height; i++) {
@@ -207,8 +247,8 @@ function deskew(p, height, width, s = 1) {
     const fx = Math.fround(along - right);
     for (let j = 0; j < width; j++) {
       const [v, u] = [i + down, j + right];
-      const a = between(pixel(v, u), pixel(v + 1, u), fy);
-      const b = between(pixel(v, u + 1), pixel(v + 1, u + 1), fy);
+      const a = between(pixel(p, height, width, v, u), pixel(p, height, width, v + 1, u), fy);
+      const b = between(pixel(p, height, width, v, u + 1), pixel(p, height, width, v + 1, u + 1), fy);
       sums[Math.floor(i / s) * w + Math.floor(j / s)] += round(between(a, b, fx));
     }
   }
@@ -226,11 +266,11 @@ const mean = (all) => all[0].map((_, k) => all.reduce((sum, p) => sum + p[k], 0)
     "Shifted": """
 // Shifts an image by one pixel. Pixels shifted in are 0.
 function shift(x, height, width, down, right) {
-  const pixel = (i, j) => (i < 0 || j < 0 || i >= height || j >= width ? 0 : x[i * width + j]);
-  return x.map((_, k) => pixel(Math.floor(k / width) - down, (k % width) - right));
+  return x.map((_, k) => pixel(x, height, width, Math.floor(k / width) - down, (k % width) - right));
 }
 """,
 }
+USE_PIXEL = {"Deskewed", "Shifted", "hog"}  # functions that call `pixel`
 NAMES = {"leaky_relu": "leakyRelu", "exact_gelu": "exactGelu"}
 
 # The logits of predictions p, divided by the temperature T, by the output activation.
@@ -261,6 +301,8 @@ def write(graph: InferenceGraph, name: str) -> bytes:
         used |= {"Bytes"}
     if "Shifted" in used:
         used |= {"Mean"}
+    if used & USE_PIXEL:
+        used |= {"pixel"}
     weights = [
         "\n".join([f"const {key} = decode(`", *base64_lines(array), "`);"]) for key, array in graph.arrays.items()
     ]
@@ -389,7 +431,11 @@ def _chain(steps: list[Step]) -> Iterator[str]:
                 count += 1
                 yield f"const a{count} = {value};"
                 value = f"a{count}"
-            value = f"{step.kind}({', '.join(step.arrays)}, {value})"
+            sizes = ""
+            if isinstance(step.layer, HOG):
+                (height, width), cells = step.layer.image_shape, step.layer.cells
+                sizes = f", {height}, {width}, {cells}"
+            value = f"{step.kind}({', '.join(step.arrays)}, {value}{sizes})"
         else:
             parameter = "" if step.parameter is None else f", {step.parameter!r}"
             value = f"{NAMES.get(step.kind, step.kind)}({value}{parameter})"
