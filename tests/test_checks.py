@@ -10,6 +10,7 @@ import pytest
 
 import handgrad
 from handgrad import (
+    HOG,
     SGD,
     Adam,
     AdamW,
@@ -17,6 +18,7 @@ from handgrad import (
     Dense,
     Dropout,
     HandgradError,
+    Layer,
     Lookahead,
     Momentum,
     Muon,
@@ -125,6 +127,31 @@ def test_units_that_give_the_same_output_for_every_example(layer, word, init) ->
     assert f'scaled inputs and init="{init}"' in message
     network.layers[0].b[:10] = 0
     assert not any("units" in message for message in fit(network))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_custom_layer_is_checked_if_it_is_deterministic(deterministic) -> None:
+    class Squares(Layer):
+        def forward(self, x):
+            return x * x
+
+        def backward(self, dy):
+            return dy
+
+    Squares.deterministic = deterministic
+    dead = Network([Squares(), Dense(6, 20), ReLU(), Dense(20, 3)], loss="cross_entropy", rng=0)
+    dead.layers[1].b[:] = -200
+    large = Network([Squares(), Dense(6, 20), ReLU(), Dense(20, 3)], loss="cross_entropy", rng=0)
+    large.parameters[...] *= 100
+    assert any("units of layer 2 (ReLU()) are dead" in message for message in fit(dead)) is deterministic
+    assert any("initial weights are too large" in message for message in fit(large, lr=1e-9)) is deterministic
+
+
+def test_hog_is_checked() -> None:
+    network = Network([HOG(4, 4, cells=2), Dense(32, 20), ReLU(), Dense(20, 3)], loss="cross_entropy", rng=0)
+    network.layers[1].b[:] = -200
+    x = np.random.default_rng(0).random((1200, 16), np.float32)
+    assert any("20 of the 20 units of layer 2 (ReLU()) are dead" in message for message in fit(network, x))
 
 
 def test_accuracy_at_chance_level() -> None:

@@ -20,6 +20,7 @@ def test_check_prints_a_table_and_exits_with_0(tmp_path: Path, run) -> None:
     assert all(row.endswith("ok") for row in rows)
     assert last == f"all {len(rows)} gradient checks passed (relative error <= 1e-6)"
     assert len(rows) > 100
+    assert sum(row.startswith("HOG dx") for row in rows) == 3
 
 
 def test_check_exits_with_1_at_the_first_wrong_gradient(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def test_recipes_lists_network_epochs_accuracy_time_and_what_each_recipe_needs(i
     assert hint == "train one: handgrad train --recipe NAME"
 
 
+def test_recipes_lists_the_networks_of_an_ensemble_that_differ(invoke, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "handgrad.cli.recipes.RECIPES",
+        {"ensemble": RECIPES["second"].replace(name="ensemble", members=3, hog=(3, 0), shrink=1, hidden=(20,))},
+    )
+    (row,) = (json.loads(line) for line in invoke("recipes", "--json")[1].splitlines())
+    assert row["network"] == "2 x 784-HOG 72-20-10, 1 x 784-20-10"
+
+
 def test_recipes_prints_json(invoke) -> None:
     rows = [json.loads(line) for line in invoke("recipes", "--json")[1].splitlines()]
     assert rows[2] == {

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import handgrad
 from handgrad import (
+    HOG,
     Adam,
     BatchNorm,
     BinaryCrossEntropy,
@@ -110,6 +111,13 @@ def test_wrappers_are_taken_apart_and_their_preprocessing_is_applied(wrapped: st
     result = compare(model, x if "deskew" in wrapped else deskew(x), y, optimizers=["sgd"])
     assert result.passed
     assert result.ours == pytest.approx(network.evaluate(deskew(x), y).loss, rel=1e-12)
+
+
+def test_the_layers_after_hog_agree() -> None:
+    network = Network([HOG(4, 5, cells=2), Dense(32, 3)], loss="cross_entropy", rng=0, dtype=np.float64)
+    result = result_of(network, optimizers=["adam"], steps=(1, 2))
+    assert result.passed, result
+    assert [gradient.name for gradient in result.gradients] == ["1 Dense W", "1 Dense b"]
 
 
 def test_the_twin_has_one_module_per_layer_and_copies_of_the_parameters() -> None:

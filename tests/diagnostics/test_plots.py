@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from handgrad import Deskew, Ensemble, Preprocessed, TestTimeAugmentation
+from handgrad import HOG, Dense, Deskew, Dropout, Ensemble, Preprocessed, ReLU, TestTimeAugmentation
 from handgrad.diagnostics import plots
 from handgrad.diagnostics.plots import augmentation_grid, digit_grid, perturbation_grid, report
 from handgrad.errors import HandgradError
@@ -169,6 +169,38 @@ def test_a_report_shows_the_units_with_the_largest_weights(tmp_path: Path, monke
     write_report(tmp_path, network, x, y, history())
     shown = grids[0][0].reshape(60, -1)
     assert all(any(np.array_equal(row, unit) for row in shown) for unit in W[1::2])
+
+
+def test_weights_after_hog_are_the_cells_of_the_8_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, x, y = case()
+    network = Network([HOG(8, 8, cells=3), Dropout(0.1), Dense(72, 14), ReLU(), Dense(14, 10)], rng=0)
+    network.image_shape = (8, 8)
+    grids = record_images(monkeypatch)
+    write_report(tmp_path, network, x, y, history())
+    plots.weights(network)
+    W, _ = network.weights[0]
+    for shown, _ in (grids[0], grids[-1]):
+        assert shown.shape == (12, 13, 13)
+        assert not np.isnan(shown[:, 1:4, 5:8]).any()  # north
+        assert any(np.array_equal(shown[0, 5:8, 9:12].ravel(), unit[:9]) for unit in W)  # east
+
+
+def test_a_report_shows_no_weights_if_the_inputs_of_the_first_matrix_are_no_pixels(tmp_path: Path) -> None:
+    class Half(ReLU):
+        n_in = 64
+
+        def forward(self, z: Any) -> Any:
+            return z[:, ::2]
+
+        def width(self, n_in: int) -> int:
+            return n_in // 2
+
+    _, x, y = case()
+    network = Network([Half(), Dense(32, 10)], rng=0)
+    network.image_shape = (8, 8)
+    weights, errors = weights_and_errors(write_report(tmp_path, network, x, y, history()))
+    assert weights == 0
+    assert errors > 0.01
 
 
 def test_a_report_replaces_an_existing_file(tmp_path: Path) -> None:

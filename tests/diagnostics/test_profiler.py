@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from handgrad import SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
+from handgrad import HOG, SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
 from handgrad.diagnostics import profiler as module
 from handgrad.diagnostics.profiler import profile
 
@@ -85,6 +85,13 @@ def test_a_floor_is_the_larger_of_flops_and_bytes(monkeypatch):
     assert update.floor == 4 * 3 * 28 / 100
     monkeypatch.setattr(module, "_peak", lambda dtype: 10.0)
     assert profile(Network([6, 4], rng=0), SGD(0.1), 5, seconds=0).parts[0].floor == 24.0
+
+
+def test_the_products_of_hog_are_counted():
+    layers = [HOG(5, 6, cells=2), Dense(32, 3)]
+    forward, *_ = profile(Network(layers, rng=0), SGD(0.1), 7, seconds=0).parts
+    along_x, along_y = 5 * 6 * 2, 5 * 2 * 2
+    assert (forward.name, forward.flops) == ("0 HOG forward", 2 * 7 * 8 * (along_x + along_y))
 
 
 def test_identity_has_a_floor_of_0():

@@ -84,6 +84,19 @@ def test_inputs_are_not_changed_and_copies_have_their_own_buffers(rng):
     np.testing.assert_array_equal(model.forward(x), z)
 
 
+def test_the_compass_has_each_direction_on_its_side_of_the_centre():
+    """The bright half of an image is on the side to which the ink increases."""
+    for turns, place in enumerate([(slice(0, 2), slice(3, 5)), (slice(3, 5), slice(6, 8))]):  # north, east
+        image = np.zeros((6, 6))
+        image[:3] = 1
+        outputs = network(6, 6, 2).activations(np.rot90(image, -turns).reshape(1, -1))[0]
+        (compass,) = hog.compass(outputs, 2)
+        assert compass.shape == (8, 8)
+        assert np.nanmax(compass) == compass[place].max()
+        assert np.isnan(compass[3:5, 3:5]).all()
+        np.testing.assert_array_equal(np.sort(compass[np.isfinite(compass)]), np.sort(outputs[0]))
+
+
 def test_an_image_without_ink_has_the_smallest_output():
     assert network(8, 8, 2).activations(np.zeros((1, 64)))[0] == pytest.approx(np.sqrt(hog.EPSILON))
 

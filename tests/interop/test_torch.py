@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from handgrad import (
+    HOG,
     AdamW,
     BatchNorm,
     CrossEntropy,
@@ -81,6 +82,8 @@ def test_custom_classes_have_no_equivalent(rejects):
 
     with rejects("PyTorch has no equivalent of Cubic: expected one of Dense, BatchNorm"):
         tables.layer_code(Cubic())
+    with rejects("PyTorch has no equivalent of HOG: handgrad export --to torch writes one"):
+        tables.layer_code(HOG(28, 28))
     with rejects("PyTorch has no equivalent of Lookahead: expected one of SGD"):
         tables.optimizer_code(Lookahead(SGD(0.1)))
 

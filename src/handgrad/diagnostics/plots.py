@@ -13,7 +13,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,7 @@ from .histograms import Histogram, value_range
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
 MAX_UNITS = 60  # weight images; of more hidden units, those with the largest weights
+MAX_HOG_UNITS = 12  # the same after HOG: larger images, because they have no shapes that could be seen in small ones
 MAX_ERRORS = 32  # wrongly classified images
 MAX_ROWS = 512  # examples in the plots of activations and gradients
 BINS = 60  # of a histogram
@@ -90,7 +91,7 @@ def report(
     network = _first_network(model)
     images = None if network is None else _weight_images(network)
     if images is not None:
-        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), *images)
+        _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), images)
     headline = title
     if x is not None and y is not None and not model.loss.is_classification:
         headline += f"\n{part}: loss {model.evaluate(x, y).loss:.4g}"
@@ -219,7 +220,8 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
 
     Red is positive, blue is negative. Of more than 60 units, the 60 with the largest weights are shown as images. Of an
     ensemble, the weights of the first member are shown. After `handgrad.HOG`, a unit has one weight for each direction
-    and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases.
+    and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases. It
+    shows 12 units.
 
     Parameters
     ----------
@@ -247,7 +249,7 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
     result, axes = new_axes(ax, (7, 6))
     images = _weight_images(network)
     if images is not None:
-        _weights(axes, *images)
+        _weights(axes, images)
         return _finish(result, path)
     limit = float(np.abs(first.W).max()) or 1.0
     axes.imshow(first.W, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
@@ -594,25 +596,36 @@ def _curve(axes: Any, history: Mapping[str, Sequence[float]], name: str, title: 
     axes.grid(axis="y", color="#eeeeee")
 
 
-def _weight_images(network: Network) -> tuple[Array, str] | None:
-    """The weights of each unit of the first layer as images, and their title. None if its inputs are no images."""
+class _WeightImages(NamedTuple):
+    """The weights of each unit (units, height, width), how many units are shown, and the title."""
+
+    images: Array
+    most: int
+    title: str
+
+
+def _weight_images(network: Network) -> _WeightImages | None:
+    """The weights of each unit of the first layer as images; None if its inputs are neither pixels nor HOG."""
     first = next(i for i, layer in enumerate(network.layers) if layer.parameter_shapes)
     layer = network.layers[first]
     if not isinstance(layer, Dense):
         return None
     before = next((f for f in network.layers[:first][::-1] if not isinstance(f, Dropout | Identity)), None)
     if isinstance(before, HOG):
-        return compass(layer.W, before.cells), "weights on the 8 directions of HOG"
+        images = np.pad(compass(layer.W, before.cells), ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        return _WeightImages(images, MAX_HOG_UNITS, "weights for the 8 directions of HOG")
     if network.image_shape is None or layer.n_in != network.n_in:
         return None
-    return layer.W.reshape(-1, *network.image_shape), "weights of the first layer"
+    return _WeightImages(layer.W.reshape(-1, *network.image_shape), MAX_UNITS, "weights of the first layer")
 
 
-def _weights(axes: Any, images: Array, title: str) -> None:
-    """The weights of each unit (units, height, width) as an image: red is positive, blue is negative."""
-    sizes = np.nan_to_num(np.abs(images))
-    strongest = np.sort(np.argsort(sizes.sum(axis=(1, 2)))[::-1][:MAX_UNITS])
-    limit = float(np.nanquantile(np.abs(images), 0.995)) or 1.0
+def _weights(axes: Any, found: _WeightImages) -> None:
+    """The weights of the units with the largest ones as images: red is positive, blue is negative."""
+    images, most, title = found
+    sizes = np.abs(images)
+    strongest = np.sort(np.argsort(np.nansum(sizes, axis=(1, 2)))[::-1][:most])
+    finite = sizes[np.isfinite(sizes)]
+    limit = float(np.quantile(finite, 0.995) if finite.size else 1.0) or 1.0
     columns = math.ceil(math.sqrt(len(strongest) * 1.2))
     _image_grid(axes, images[strongest], columns, cmap="RdBu_r", vmin=-limit, vmax=limit)
     part = f": {len(strongest)} of {len(images)} units" if len(strongest) < len(images) else ""
