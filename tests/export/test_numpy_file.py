@@ -161,6 +161,7 @@ def test_hog_equals_that_of_the_network(tmp_path):
     network.image_shape = (9, 7)
     module = exported(network, tmp_path / "net.py")
     images = np.random.default_rng(0).integers(0, 256, (2001, 9, 7)).astype(np.uint8)
+    images[0] = 0  # its outputs are √ε
     for x in (images, images.astype(np.float32) / 255):
         p = module.predict_proba(x)
         assert p.dtype == np.float32

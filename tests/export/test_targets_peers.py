@@ -17,6 +17,7 @@ import handgrad
 import handgrad.wrappers
 from handgrad import (
     GELU,
+    HOG,
     Adam,
     BatchNorm,
     BinaryCrossEntropy,
@@ -204,6 +205,7 @@ NETWORKS = {
     "one_output_squared_error": lambda: Network([5, 6, 1], loss=SquaredError("sigmoid"), rng=7),
     "one_output_regression": lambda: Network([5, 6, 1], loss="poisson", activation="tanh", rng=7),
     "many_classes": lambda: Network([5, 40], loss=BinaryCrossEntropy(label_smoothing=0.1), rng=8),
+    "hog": lambda: Network([Dropout(0.1), HOG(5, 1, 1), BatchNorm(8), Dense(8, 4), ReLU(), BatchNorm(4)], rng=10),
     "float64": lambda: Network([5, 4, 3], rng=9, dtype=np.float64),
 }
 
@@ -275,7 +277,7 @@ def run_on_images(target, model, directory, images):
     takes_bytes = inference_graph(model).takes_bytes
     if target != "onnx":
         head = " ".join(path.read_text().split("#include")[0].split())
-        assert ("reads examples of 784 bytes" if takes_bytes else "reads examples of 784 float32 values") in head
+        assert f"reads examples of {model.n_in} {'bytes' if takes_bytes else 'float32 values'}" in head
     rows = images.reshape(len(images), -1)
     return RUN[target](path, rows if takes_bytes else rows.astype(np.float32) / 255)
 
@@ -487,6 +489,43 @@ def test_the_temperature_of_a_calibrated_model_divides_its_logits(target, loss, 
             labels, p = RUN[target](path, x if inference_graph(model).takes_bytes else x.astype(np.float32) / 255)
         np.testing.assert_allclose(np.asarray(p), model.predict_proba(images), rtol=0, atol=1e-5)
         assert (np.asarray(labels) == model.predict(images)).all()
+
+
+def hog_models():
+    """Models with HOG, of images whose height is not their width."""
+
+    def network(seed, *first, n_in=63):
+        result = Network([*first, Dense(n_in, 8), ReLU(), Dense(8, 3)], loss="cross_entropy", rng=seed)
+        result.image_shape = (9, 7)
+        result.parameters *= 3
+        return result
+
+    hog, pixels = network(0, HOG(9, 7, 3), n_in=72), network(1)
+    last = Network([Dense(63, 63), HOG(9, 7, 1)], loss="cross_entropy", rng=2)
+    last.image_shape = (9, 7)
+    return {
+        "network": hog,
+        "other member without HOG": Ensemble([pixels, hog]),
+        "deskew, tta, calibrated": Calibrated(Preprocessed(TestTimeAugmentation(hog, 5), Deskew(18, 14, 2)), 1.7),
+        "HOG last, calibrated": Calibrated(last, 0.2),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["network", "other member without HOG", "deskew, tta, calibrated", "HOG last, calibrated"]
+)
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_hog_is_that_of_handgrad(target, name, tmp_path):
+    model = hog_models()[name]
+    images = np.random.default_rng(0).integers(0, 256, (60, *model.image_shape)).astype(np.uint8)
+    images[0] = 0  # its outputs are √ε
+    labels, p = run_on_images(target, model, tmp_path, images)
+    np.testing.assert_allclose(p, model.predict_proba(images), rtol=0, atol=1e-5)
+    assert (labels == model.predict(images)).all()
+    if target in ("torch", "keras", "python"):
+        floats = images.astype(np.float32) / 255
+        p = run_python(tmp_path / f"net{TARGETS[target].suffix}", floats)[1]
+        np.testing.assert_allclose(np.asarray(p), model.predict_proba(floats), rtol=0, atol=1e-5)
 
 
 # ---- Estimators ------------------------------------------------------------------------------------------------------
