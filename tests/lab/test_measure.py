@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handgrad import CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh
+from handgrad import HOG, CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh
 from handgrad.lab import measure
 from handgrad.lab.examples import Library
 from handgrad.lab.measure import Predictions, Probe
@@ -109,6 +109,14 @@ def test_gradient_check_is_not_misled_by_the_kinks_of_relu(monkeypatch):
     assert measure.check(network, x, y)["ok"]
     monkeypatch.setattr(measure, "ATTEMPTS", 1)
     assert not measure.check(network, x, y)["ok"]
+
+
+def test_gradient_check_is_not_misled_by_the_kinks_of_hog_in_the_background():
+    examples = Library().examples("synthetic", 60)
+    network = Network([HOG(28, 28, 4), Dense(128, 12), Tanh(), Dense(12, 10)], loss="cross_entropy", rng=0)
+    found = measure.check(network, examples.x_train, examples.y_train)
+    assert found["ok"], found
+    assert [row["name"].rsplit(" ", 1)[0] for row in found["per_layer"]][:2] == ["layer 1 Dense"] * 2
 
 
 def test_walkthrough_shows_the_gradient_of_backprop():

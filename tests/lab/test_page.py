@@ -17,6 +17,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'ha
 
 from handgrad.lab.experiments import Lab  # noqa: E402
 from handgrad.lab.server import STATIC  # noqa: E402
+from handgrad.recipes import RECIPES  # noqa: E402
 
 expect = playwright.expect
 expect.set_options(timeout=60_000)  # for machines with other work; a test takes a second or two
@@ -285,6 +286,24 @@ def test_weights_are_images_that_change(lab, draw):
     wait_until(page, lambda: (pixels(page, ".tile canvas") != before).mean() > 0.2)
     tiles.first.click()
     expect(page.locator(".unit-detail h3").first).to_have_text("Hidden unit 0")
+
+
+def test_weights_and_activations_of_hog_are_images_of_8_directions(lab, monkeypatch):
+    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=(4,)))
+    page = lab("run=data:synthetic~recipe:second~n_train:300~hidden:12~batch_size:50~epochs:3")
+    page.click("#example")
+    wait_until(page, lambda: pixels(page, ".tile canvas").any())
+    tile = pixels(page, ".tile canvas")
+    opaque = tile[..., 3] > 0
+    assert tile.shape[:2] == (14, 14)
+    assert opaque.sum() == 8 * 4 * 4
+    assert not opaque[5:9, 5:9].any()
+    page.locator(".tile").first.click()
+    expect(page.locator(".unit-detail").first).to_contain_text("edges in one direction")
+    expect(page.locator(".settings-summary")).to_contain_text("196-HOG 128-12-10")
+    page.click("#tab-inside")
+    expect(page.locator(".layer-figure figcaption").first).to_contain_text("HOG 196-128")
+    assert pixels(page, ".layer-figure canvas").shape[:2] == (14, 14)
 
 
 def test_gradients_and_saturated_units_have_bars_and_numbers(lab, draw):

@@ -26,6 +26,7 @@ from handgrad.lab import security
 from handgrad.lab.experiments import MAX_STREAMS, Lab
 from handgrad.lab.security import HEADERS, MAX_BODY, Guard
 from handgrad.lab.server import Server, bind, make_app
+from handgrad.recipes import RECIPES
 
 ADDRESS = "http://127.0.0.1"
 POINTS = {"data": "moons", "n_train": 60, "hidden": [5], "loss": "cross_entropy", "activation": "tanh", "lr": 0.1}
@@ -189,16 +190,22 @@ def test_smallest_change_of_a_drawing_changes_the_answer(client, create, finish)
     assert client.post(url, content=bytes(3600)).status_code == 400
 
 
-def test_recipe_with_preprocessing_answers_everything(client, create, finish):
+@pytest.mark.parametrize("cells", [0, 4])
+def test_recipe_with_preprocessing_answers_everything(client, create, finish, monkeypatch, cells):
+    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=(cells,)))
     made = create({"recipe": "second", "data": "synthetic", "n_train": 500, "epochs": 1, "batch_size": 50})
     finish(made)
+    assert made["runs"][0]["layers"][0]["name"] == ("HOG 196-128" if cells else "Dense 196-128")
     run = f"/api/runs/{made['runs'][0]['id']}"
     for name in ("predict", "flip"):
         assert client.post(f"{run}/{name}?width=60&height=60&channels=1", content=drawing()).status_code == 200
     for name in ("confusion", "images", "activations?index=0", "code", "model", "weights?layer=0"):
         assert client.get(f"{run}/{name}").status_code == 200
     assert client.post(f"{run}/check").json()["ok"]
-    assert client.get(f"/api/walkthrough?run={made['runs'][0]['id']}").status_code == 200
+    steps = client.get(f"/api/walkthrough?run={made['runs'][0]['id']}").json()["steps"]
+    hog = {step["title"]: step["equation"] for step in steps if "HOG" in step["title"]}
+    expected = {"Forward: HOG 196-128": "x' = HOG(x)", "Backward: HOG 196-128": "dx = (∂x'/∂x)ᵀ dx'"}
+    assert hog == (expected if cells else {})
 
 
 def test_points_have_a_boundary_and_no_images(client, create):

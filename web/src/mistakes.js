@@ -3,7 +3,7 @@ import { bytes, getJson, isAbandoned, Latest, query } from "./api.js";
 import { card, choice, h, numbers, show, toast } from "./dom.js";
 import { cool, heat, rgb, RUNS, textOn } from "./colors.js";
 import { count, fixed, layerName, percent } from "./format.js";
-import { canvas, paintActivations, paintImage } from "./pixels.js";
+import { canvas, paintActivations, paintHog, paintImage } from "./pixels.js";
 import { last, on, runs, setEpoch, setRun, store } from "./store.js";
 
 export function mistakesView() {
@@ -274,8 +274,9 @@ export function mistakesView() {
 export function layerFigures(layers) {
   return layers.map((layer) => {
     const picture = canvas("", "activations");
-    const { width, height } = paintActivations(picture, layer.values);
-    picture.style.setProperty("--columns", width);
+    const hog = layer.kind === "hog";
+    const { width, height } = (hog ? paintHog : paintActivations)(picture, layer.values);
+    picture.style.setProperty("--columns", hog ? width * 0.6 : width);
     const largest = layer.values.indexOf(Math.max(...layer.values));
     picture.setAttribute(
       "aria-label",
@@ -284,7 +285,7 @@ export function layerFigures(layers) {
     const figure = h(
       "figure",
       { class: "layer-figure" },
-      h("figcaption", {}, h("b", {}, layerName(layer.name)), ` ${layer.values.length} units`),
+      h("figcaption", {}, h("b", {}, layerName(layer.name)), ` ${layer.values.length} ${hog ? "outputs: strength of the edges in 8 directions" : "units"}`),
       picture,
       numbers(() => [layerName(layer.name), ["Unit", "Output"], layer.values.map((value, i) => [i, fixed(value, 4)])]),
     );

@@ -18,7 +18,7 @@ export function paint(element, values, width, height, color) {
   const image = context.createImageData(width, height);
   const { data } = image;
   for (let i = 0, k = 0; i < width * height; i++, k += 4) {
-    if (i >= values.length) continue; // transparent: the grid has more cells than values
+    if (i >= values.length || Number.isNaN(values[i])) continue; // transparent: the grid has more cells than values
     const [r, g, b] = color(values[i]);
     data[k] = r;
     data[k + 1] = g;
@@ -39,6 +39,30 @@ export function paintWeights(element, values, width, height, scale) {
   paint(element, values, width, height, (value) => diverging(scale ? value / scale : 0));
 }
 
+// Row and column of the 8 directions of HOG, in the order of its outputs, as in handgrad.images.hog.
+const COMPASS = [
+  [1, 2],
+  [1, 0],
+  [2, 1],
+  [0, 1],
+  [2, 2],
+  [2, 0],
+  [0, 2],
+  [0, 0],
+];
+
+/** Outputs of HOG, or weights for them, as an image: the cells of each direction on its side of the centre. */
+export function compass(values) {
+  const cells = Math.round(Math.sqrt(values.length / 8));
+  const side = 3 * cells + 2;
+  const image = new Float32Array(side * side).fill(NaN);
+  for (const [k, [row, column]] of COMPASS.entries())
+    for (let y = 0; y < cells; y++)
+      for (let x = 0; x < cells; x++)
+        image[(row * (cells + 1) + y) * side + column * (cells + 1) + x] = values[(k * cells + y) * cells + x];
+  return { values: image, width: side, height: side };
+}
+
 /** The size that all but 0.5 % of the values are below: the scale of a colour map, so that one outlier does not pale the rest. */
 export function scaleOf(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
@@ -54,6 +78,14 @@ export function gridWidth(n) {
   let width = Math.ceil(Math.sqrt(2 * n));
   for (let w = width; w <= Math.min(n, width + 4); w++) if (n % w === 0) width = w;
   return width;
+}
+
+/** Paint the outputs of HOG, which are not negative: grey from 0 to the largest. */
+export function paintHog(element, values) {
+  const image = compass(values);
+  const top = Math.max(...values);
+  paint(element, image.values, image.width, image.height, (value) => grey(value / top));
+  return image;
 }
 
 /** Paint the activations of a layer as a grid: grey from 0 to the largest, or blue and orange if some are negative. */

@@ -39,14 +39,16 @@ const MORE = ["n_train", "l2", "dropout", "epochs", "seed"];
 const IN_RECIPES = ["hidden", "lr", "batch_size", "epochs", "seed", "data", "n_train"]; // a recipe leaves these to the page
 const SHARED = ["data", "n_train", "batch_size", "epochs", "seed"]; // equal in both runs, so that they see the same batches
 
-/** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". */
+/** A sentence for a run: "784-30-10 · sigmoid · cross-entropy · SGD". With HOG: "784-HOG 392-30-10". */
 export function describe(run) {
   const { hidden, activation, loss, optimizer, data, batch_size } = run.settings;
   const sizes = run.layers
     .filter((layer) => layer.n_parameters)
     .map((layer) => layer.name.match(/(\d+)-(\d+)/))
     .filter(Boolean);
-  const shape = sizes.length ? [sizes[0][1], ...sizes.map((size) => size[2])].join("-") : hidden.join("-");
+  const hog = run.layers.find((layer) => layer.kind === "hog")?.name.replace(/HOG (\d+)-/, "$1-HOG ");
+  const first = hog ?? sizes[0]?.[1];
+  const shape = sizes.length ? [first, ...sizes.map((size) => size[2])].join("-") : hidden.join("-");
   return [
     dataTitle(data),
     shape,

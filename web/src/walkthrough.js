@@ -111,7 +111,7 @@ export function walkthroughView() {
     if (position !== 0 || !isImage() || !step.title.startsWith("Forward") || !step.values.W) return;
     try {
       const { values: floats, shape } = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
-      if (step === steps[at]) show(picture, h("div", { class: "unit-images" }, unitImages(floats, shape, 24)));
+      if (step === steps[at]) show(picture, h("div", { class: "unit-images" }, unitImages(run, floats, shape, 24)));
     } catch (error) {
       toast(error.message, "error");
     }

@@ -1,12 +1,14 @@
 // Weights as images. Each hidden unit of the first layer has one weight per pixel: its image shows what the unit looks for.
+// After HOG, it has one weight per direction and cell.
 import { getFloats, Latest, query } from "./api.js";
 import { card, h, numbers, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { fixed, number } from "./format.js";
-import { canvas, paintWeights, scaleOf } from "./pixels.js";
+import { canvas, compass, paintWeights, scaleOf } from "./pixels.js";
 import { imageShape, isImage, runs, store } from "./store.js";
 
 const FIRST = 60; // tiles that are shown until the person asks for all
+const FIRST_HOG = 24; // larger tiles, because each of them consists of 8 images
 
 /** The layers of a run that have parameters, as in the lists of gradients. */
 export const parameterLayers = (run) => run.layers.filter((layer) => layer.n_parameters > 0);
@@ -40,13 +42,22 @@ export function scaleLegend() {
   };
 }
 
-/** Paint the weights of up to `most` units as images of pixels: an element for each unit. */
-export function unitImages(values, [n, m], most) {
-  const [height, width] = imageShape(m);
+/** Whether the inputs of the first weights of a run are histograms of oriented gradients. */
+const hasHog = (run) => run.layers[0].kind === "hog";
+
+/** Paint the weights of a unit of the first layer as an image of pixels, or of the cells of the 8 directions of HOG. */
+function paintUnit(run, picture, weights, scale) {
+  const [height, width] = imageShape(weights.length);
+  const image = hasHog(run) ? compass(weights) : { values: weights, width, height };
+  paintWeights(picture, image.values, image.width, image.height, scale);
+}
+
+/** Paint the weights of up to `most` units of the first layer as images: an element for each unit. */
+export function unitImages(run, values, [n, m], most) {
   const scale = scaleOf(values);
   return Array.from({ length: Math.min(n, most) }, (_, i) => {
     const picture = canvas(`Weights of unit ${i}`, "unit-image");
-    paintWeights(picture, values.subarray(i * m, (i + 1) * m), width, height, scale);
+    paintUnit(run, picture, values.subarray(i * m, (i + 1) * m), scale);
     return picture;
   });
 }
@@ -70,6 +81,7 @@ export function firstWeightsCard(r) {
   let elements = [];
   let selected = null;
   const detail = h("div", { class: "unit-detail" });
+  const help = h("p", { class: "help" });
   const twin = numbers(() => {
     if (!shown) return null;
     const [n, m] = shown.shape;
@@ -123,8 +135,8 @@ export function firstWeightsCard(r) {
   function draw() {
     if (!shown) return;
     const [n, m] = shown.shape;
-    const [height, width] = imageShape(m);
-    const visible = all ? n : Math.min(n, FIRST);
+    const run = runs()[r];
+    const visible = all ? n : Math.min(n, hasHog(run) ? FIRST_HOG : FIRST);
     if (elements.length !== visible) {
       elements = Array.from({ length: visible }, (_, i) => {
         const picture = canvas("", "tile-picture");
@@ -142,7 +154,7 @@ export function firstWeightsCard(r) {
     more.textContent = `Show all ${n} units`;
     const scale = scaleOf(shown.values);
     elements.forEach(({ picture }, i) =>
-      paintWeights(picture, shown.values.subarray(i * m, (i + 1) * m), width, height, scale),
+      paintUnit(run, picture, shown.values.subarray(i * m, (i + 1) * m), scale),
     );
     legend.draw();
     legend.set(scale);
@@ -175,10 +187,10 @@ export function firstWeightsCard(r) {
       return;
     }
     const [, m] = shown.shape;
-    const [height, width] = imageShape(m);
+    const run = runs()[r];
     const row = shown.values.subarray(selected * m, (selected + 1) * m);
     const picture = canvas(`Weights of unit ${selected}`, "large");
-    paintWeights(picture, row, width, height, scaleOf(shown.values));
+    paintUnit(run, picture, row, scaleOf(shown.values));
     const value = activation(selected);
     show(
       detail,
@@ -190,7 +202,9 @@ export function firstWeightsCard(r) {
         h(
           "p",
           {},
-          "Ink on an orange pixel increases the weighted input z of this unit, ink on a blue pixel decreases it.",
+          hasHog(run)
+            ? "Each of the 8 squares is for edges in one direction: on the right, for ink that increases to the right. Such an edge in an orange cell increases the weighted input z of this unit, in a blue cell it decreases z."
+            : "Ink on an orange pixel increases the weighted input z of this unit, ink on a blue pixel decreases it.",
         ),
         h(
           "p",
@@ -213,8 +227,8 @@ export function firstWeightsCard(r) {
     {
       class: `weights-card ${RUNS[r].className}`,
       tools: h("div", { class: "tools" }, h("span", { class: "run-name" }), legend.root),
-      help: "One image per hidden unit: the weight of each pixel. The line under an image is the activation of the unit for your drawing.",
     },
+    help,
     tiles,
     more,
     detail,
@@ -230,6 +244,13 @@ export function firstWeightsCard(r) {
       all = false;
       selected = null;
       root.querySelector(".run-name").textContent = runs().length > 1 ? `Run ${RUNS[r].letter}` : "";
+      const run = runs()[r];
+      const what =
+        run && hasHog(run)
+          ? "One image per hidden unit: the weights for edges in 8 directions, each in its square of cells."
+          : "One image per hidden unit: the weight of each pixel.";
+      tiles.classList.toggle("large-tiles", Boolean(run && hasHog(run)));
+      help.textContent = `${what} The line under an image is the activation of the unit for your drawing.`;
     },
   };
 }

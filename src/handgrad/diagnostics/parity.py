@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..arrays import Array, as_floats
 from ..errors import HandgradError, optional, unknown
-from ..images.hog import HOG
+from ..images.hog import after_hog
 from ..interop.torch import TORCH_OPTIMIZERS, loss_code, make_layer
 from ..io.atomic import encode_json
 from ..io.models import TORCH_NAME
@@ -213,7 +213,7 @@ def compare(
         raise HandgradError("x has 1 example: PyTorch's BatchNorm1d expects at least 2")
     network = _without_dropout(original if dtype is None else original.astype(dtype))
     inputs = as_floats(original.check_inputs(x), np.empty((len(x), network.n_in), network.dtype))
-    network, inputs = _after_hog(network, inputs)
+    network, inputs = after_hog(network, inputs)
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     twin = torch_twin(network)
     torch = optional("torch", "peers")
@@ -265,15 +265,6 @@ def _without_dropout(network: Network) -> Network:
     network = copy.deepcopy(network)
     network.layers = [Identity() if isinstance(layer, Dropout) else layer for layer in network.layers]
     return network
-
-
-def _after_hog(network: Network, x: Array) -> tuple[Network, Array]:
-    """The network with Identity in place of a HOG that is its first layer, and the outputs of HOG."""
-    first, *others = network.layers
-    if not isinstance(first, HOG):
-        return network, x
-    outputs = network.activations(x)[0]
-    return network.with_layers([Identity(), *others], network.parameters), outputs
 
 
 def _gradients(network: Network, twin: Any) -> Iterator[Gradient]:

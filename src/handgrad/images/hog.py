@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -10,7 +11,8 @@ from numpy.typing import DTypeLike
 
 from ..arrays import Array, aligned_empty, check_int, row_blocks
 from ..errors import HandgradError
-from ..layers import Layer
+from ..layers import Identity, Layer
+from ..network import Network
 
 ORIENTATIONS = 8  # east, west, south, north, and the four between them
 WIDTH = 0.5  # standard deviation of the weights of a cell, in cells. Measured: 0.5 to 0.8 are equally accurate
@@ -186,6 +188,18 @@ def compass(features: Array, cells: int) -> Array:
         direction = features[:, k * cells**2 : (k + 1) * cells**2]
         images[:, top : top + cells, left : left + cells] = direction.reshape(-1, cells, cells)
     return images
+
+
+def after_hog(network: Network, x: Array) -> tuple[Network, Array]:
+    """Return a copy of a network with Identity in place of a HOG that is its first layer, and the outputs of HOG for x.
+
+    The network is the same if its first layer is not HOG.
+    """
+    first, *others = copy.deepcopy(network.layers)
+    if not isinstance(first, HOG):
+        return network, x
+    outputs = network.activations(x)[0]
+    return network.with_layers([Identity(), *others], network.parameters), outputs
 
 
 def _gaussians(size: int, cells: int) -> Array:
