@@ -129,8 +129,8 @@ def test_units_that_give_the_same_output_for_every_example(layer, word, init) ->
     assert not any("units" in message for message in fit(network))
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_a_custom_layer_is_checked_if_it_is_deterministic(deterministic) -> None:
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_custom_layer_is_checked_if_it_is_fixed(fixed) -> None:
     class Squares(Layer):
         def forward(self, x):
             return x * x
@@ -138,13 +138,13 @@ def test_a_custom_layer_is_checked_if_it_is_deterministic(deterministic) -> None
         def backward(self, dy):
             return dy
 
-    Squares.deterministic = deterministic
+    Squares.fixed = fixed
     dead = Network([Squares(), Dense(6, 20), ReLU(), Dense(20, 3)], loss="cross_entropy", rng=0)
     dead.layers[1].b[:] = -200
     large = Network([Squares(), Dense(6, 20), ReLU(), Dense(20, 3)], loss="cross_entropy", rng=0)
     large.parameters[...] *= 100
-    assert any("units of layer 2 (ReLU()) are dead" in message for message in fit(dead)) is deterministic
-    assert any("initial weights are too large" in message for message in fit(large, lr=1e-9)) is deterministic
+    assert any("units of layer 2 (ReLU()) are dead" in message for message in fit(dead)) is fixed
+    assert any("initial weights are too large" in message for message in fit(large, lr=1e-9)) is fixed
 
 
 def test_hog_is_checked() -> None:

@@ -192,6 +192,62 @@ def test_network_gradient_in_a_callback_is_the_mean_gradient_of_the_batch(optimi
 # ---- Inputs ----------------------------------------------------------------------------------------------------------
 
 
+class Fixed(Layer):
+    """The squares of x. It counts the rows that it has received."""
+
+    def __init__(self, fixed):
+        self.fixed, self.received = fixed, []
+
+    def forward(self, x):
+        self.received.append(len(x))
+        return x**2 / 100
+
+    def backward(self, dy):
+        raise AssertionError("no derivative is needed before the first layer with parameters")
+
+
+def train_after(fixed, **options):
+    first = Fixed(fixed)
+    network = Network([first, Dense(4, 5), ReLU(), Dropout(0.2), Dense(5, 3)], loss="cross_entropy", rng=0)
+    gradients = []
+
+    class Gradients(Callback):
+        def on_batch_end(self, trainer):
+            gradients.append(trainer.network.gradient.copy())
+
+    trainer = Trainer(network, SGD(0.1), batch_size=5, rng=0, callbacks=[Gradients()], **options)
+    trainer.fit(X, Y, epochs=3, progress=False)
+    return sum(first.received), network.parameters, gradients
+
+
+@pytest.fixture
+def without_checks(monkeypatch):
+    for name in ("before_training", "after_training"):
+        monkeypatch.setattr(training, name, lambda *arguments: {})
+
+
+def test_outputs_of_fixed_first_layers_are_computed_once(without_checks):
+    """Not once per epoch, and with the same result."""
+    rows, once, gradients_once = train_after(True)
+    rows_each, each, gradients_each = train_after(False)
+    assert (rows, rows_each) == (N, 3 * N)
+    np.testing.assert_array_equal(once, each)
+    np.testing.assert_array_equal(gradients_once, gradients_each)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": lambda x, rng, out: np.copyto(out, x)},
+        {"perturb": lambda network, x, t: (x, t)},
+        {"teacher": Network([4, 3], loss="cross_entropy", rng=0)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_fixed_layers_are_computed_again_if_their_inputs_change_or_are_needed(options, without_checks):
+    assert train_after(True, **options)[0] == 3 * N
+
+
 def test_labels_and_one_hot_rows_give_the_same_training():
     from_labels, from_rows = make(), make()
     from_labels.fit(X, Y, epochs=2)

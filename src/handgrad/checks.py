@@ -197,7 +197,7 @@ def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
 
 def _is_known(layer: Layer) -> bool:
     """Whether inference does not change the layer. Custom layers may be random in inference too."""
-    return type(layer) in LAYERS.values() or layer.deterministic
+    return type(layer) in LAYERS.values() or layer.fixed
 
 
 def _initializer(layers: Sequence[Layer]) -> str:

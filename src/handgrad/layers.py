@@ -46,6 +46,10 @@ class Layer(ABC):
         Random generator of a layer that is random in training.
     workspace : tuple of str
         Names of the attributes that `allocate` and `forward` set. Copies and pickles leave them out.
+    fixed : bool
+        Whether y depends on x alone: no parameters, no random numbers, no state. If the first layers of a network are
+        fixed and its inputs do not change between epochs, `Trainer` computes their outputs only once. The checks before
+        and after a training leave out networks with custom layers that are not fixed.
     in_network : bool
         Whether the layer belongs to a network. Two networks cannot share a layer.
     trainable : bool
@@ -55,17 +59,14 @@ class Layer(ABC):
     lr_scale : float
         Factor on the learning rate of the parameters of the layer, > 0. Set it before a `fit`. It also applies to
         decoupled weight decay. Checkpoints contain it, model files do not.
-    deterministic : bool
-        Whether `infer` gives the same output at each call and changes nothing. The training checks leave out a network
-        with a custom layer that is not deterministic, because they call `infer`.
     """
 
     n_in: int | None = None
     parameter_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()
+    fixed = False
     in_network = False
-    deterministic = False
     trainable = True
     _lr_scale = 1.0
     requires_grad = Misnamed("set layer.trainable = False to freeze a layer")

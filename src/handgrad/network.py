@@ -17,7 +17,7 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar
 
 import numpy as np
@@ -357,13 +357,17 @@ class Network(Model):
         """Return the output (count, width) of every layer; the last one is z."""
         return self._infer(x, range(len(self.layers)))
 
+    def outputs_of(self, layer: int, x: ArrayLike) -> Array:
+        """Return the output (count, width) of a layer, given its index, without computing the layers after it."""
+        return self._infer(x, [layer])[0]
+
     @without_float_errors
-    def _infer(self, x: ArrayLike, wanted: Container[int]) -> list[Array]:
+    def _infer(self, x: ArrayLike, wanted: Sequence[int]) -> list[Array]:
         """The outputs of the wanted layers, a block of rows at a time, in buffers of this call."""
         x = self.check_inputs(x)
         rows = min(len(x), self._rows_per_block())
         replica = self._take_replica(rows)
-        layers = replica.network.layers
+        layers = replica.network.layers[: max(wanted) + 1]
         converted = None
         if x.dtype != self.dtype or x.ndim != 2:
             converted = aligned_empty(rows * self.n_in, self.dtype).reshape(rows, self.n_in)
@@ -480,6 +484,13 @@ class Network(Model):
         twin.layers = [_shallow_copy(layer) for layer in self.layers]
         twin._loss = _shallow_copy(self._loss)
         twin._batch, twin._replicas = 0, []
+        return twin
+
+    def without_first(self, count: int) -> Network:
+        """Return a replica without the first `count` layers, which must have no parameters."""
+        twin = self.with_own_buffers()
+        twin.layers, twin._first, twin.image_shape = twin.layers[count:], self._first - count, None
+        twin.n_in, _ = _widths(twin.layers)
         return twin
 
     def __copy__(self) -> Network:

@@ -259,6 +259,7 @@ class Trainer:
             if function is not None and not callable(function):
                 raise HandgradError(f"Trainer: {name} must be a function, got {function!r}")
         self.network, self.optimizer = network, make_optimizer(optimizer)
+        self._trained = network  # without its fixed first layers, while their outputs are the inputs
         self.augment, self.perturb, self.teacher = augment, perturb, teacher
         if teacher is not None and (teacher.n_in, teacher.n_out) != (network.n_in, network.n_out):
             raise HandgradError(
@@ -436,6 +437,7 @@ class Trainer:
     ) -> History:
         """Train up to `epochs` epochs on validated inputs; w is (count, 1) with a mean of 1."""
         network = self.network
+        self._trained, x = self._without_fixed_layers(x)
         self._batch_size = min(self.batch_size, len(t))
         self.batches = -(-len(t) // self._batch_size)
         self._notify("on_train_begin")
@@ -462,9 +464,22 @@ class Trainer:
                 self._notify("on_epoch_end")
             finally:
                 self._notify("on_evaluation_end")
-        self._last_good = None
+        self._last_good, self._trained = None, network
         self._notify("on_train_end")
         return self.history
+
+    def _without_fixed_layers(self, x: NDArray[Any]) -> tuple[Network, NDArray[Any]]:
+        """The network after its fixed first layers, and their outputs for x, which are the same in every epoch.
+
+        Not if the inputs change between epochs, are needed by a teacher, or do not fit into memory, nor with several
+        processes.
+        """
+        network = self.network
+        count = next(i for i, layer in enumerate(network.layers) if not layer.fixed)
+        changing = any(part is not None for part in (self.augment, self.perturb, self.teacher, self._parallel))
+        if not count or changing or isinstance(x, Rows):
+            return network, x
+        return network.without_first(count), network.outputs_of(count - 1, x)
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
         try:
@@ -484,7 +499,7 @@ class Trainer:
 
     def _train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float | None]:
         """Train one epoch. Returns the mean loss and the accuracy of its batches, each before its step."""
-        network, batch_size = self.network, self._batch_size
+        network, batch_size = self._trained, self._batch_size
         watching = [c.on_batch_end for c in self._ordered() if type(c).on_batch_end is not Callback.on_batch_end]
         loss_sum, correct, count = 0.0, 0, 0
         for x_block, t_block, w_block in self._shuffled_blocks(x, t, w):
@@ -532,7 +547,9 @@ class Trainer:
 
     def _train_step(self, x: Array, t: Array, w: Array | None) -> Array:
         """One step on a batch, whose loss is the mean of wᵢ Lᵢ. Returns the logits."""
-        return self.optimizer.train_step(self.network, x, t, self._lr(), None if w is None else w / len(w))
+        z = self.optimizer.train_step(self._trained, x, t, self._lr(), None if w is None else w / len(w))
+        self.network.gradient_scale = self._trained.gradient_scale
+        return z
 
     def _raise_diverged(self, step: int) -> NoReturn:
         assert self._last_good is not None  # set at the start of the epoch
@@ -555,7 +572,7 @@ class Trainer:
         np.take(x, chosen, axis=0, out=out, mode="clip")
 
     def _batches_per_block(self) -> int:
-        return max(1, GATHER_FLOATS // (self.network.n_in * self._batch_size))
+        return max(1, GATHER_FLOATS // (self._trained.n_in * self._batch_size))
 
     def _shuffled_blocks(
         self, x: NDArray[Any], t: Array, w: Array | None
@@ -565,7 +582,7 @@ class Trainer:
         order = source_rows = x.in_order(self.shuffling) if isinstance(x, Rows) else self._permutation(len(t))
         if not isinstance(x, Rows):
             source_rows = x
-        n_in, n_out, dtype = self.network.n_in, t.shape[1], self.network.dtype
+        n_in, n_out, dtype = self._trained.n_in, t.shape[1], self.network.dtype
         block = self._batches_per_block() * self._batch_size
         rows, count = min(block, len(t)), -(-len(t) // block)
         background = self.augment is not None or self.teacher is not None

@@ -35,12 +35,16 @@ def recipes(as_json: bool) -> None:
     echo("train one: handgrad train --recipe NAME")
 
 
-def _row(recipe: Recipe) -> tuple[str | int, ...]:
+def describe_networks(recipe: Recipe) -> str:
+    """Return "784-30-10", or "2 x 784-HOG 392-30-10, 2 x 784-30-10" for the members of an ensemble."""
     members = Counter("-".join(layer_sizes(recipe.trainer(member=i).network)) for i in range(recipe.members))
-    network = ", ".join(sizes if recipe.members == 1 else f"{count} x {sizes}" for sizes, count in members.items())
+    return ", ".join(sizes if recipe.members == 1 else f"{count} x {sizes}" for sizes, count in members.items())
+
+
+def _row(recipe: Recipe) -> tuple[str | int, ...]:
     result = RESULTS[recipe.name]
     needs = "images" if recipe.needs_images else "images or numbers"
-    return recipe.name, network, recipe.epochs, result.accuracy, result.duration, result.cores, needs
+    return recipe.name, describe_networks(recipe), recipe.epochs, result.accuracy, result.duration, result.cores, needs
 
 
 COMMANDS = (recipes,)

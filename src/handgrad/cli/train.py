@@ -182,10 +182,8 @@ def _run(
             test = model.evaluate(dataset.x_test, dataset.y_test)
             from ..diagnostics.plots import report  # late: matplotlib takes longer to import than an epoch takes
 
-            title, history = (
-                f"{chosen.name}: {format_sizes(trainers[-1].network)} on {dataset.name}",
-                trainers[-1].history,
-            )
+            sizes = dict.fromkeys(format_sizes(trainer.network) for trainer in trainers)  # of members that differ
+            title, history = f"{chosen.name}: {', '.join(sizes)} on {dataset.name}", trainers[-1].history
             report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
             used = chosen.config() | ({} if origin is None else {"from": origin.path, "freeze": origin.freeze})
             card = model_card(model, history, dataset=loaded, settings=used, evaluation=test, title=title)

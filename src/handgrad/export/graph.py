@@ -307,9 +307,10 @@ class InferenceGraph:
 
 
 def architecture(steps: list[Step]) -> str:
-    """Return the widths of the layers, as "784-30-10"."""
-    widths = [steps[0].n_in if steps else 0, *(step.n_out for step in steps if step.kind == "dense")]
-    return "-".join(map(str, widths))
+    """Return the widths of the layers, as "784-30-10" or "784-HOG 392-30-10"."""
+    widths = {"dense": "{}", "hog": "HOG {}"}
+    inputs = steps[0].n_in if steps else 0
+    return "-".join([str(inputs), *(widths[step.kind].format(step.n_out) for step in steps if step.kind in widths)])
 
 
 # ---- From models -----------------------------------------------------------------------------------------------------

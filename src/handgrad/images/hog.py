@@ -71,7 +71,7 @@ class HOG(Layer):
     """
 
     n_in: int
-    deterministic = True
+    fixed = True
     workspace = ("x", "y", "dx", "images", "gx", "gy", "h", "K")
 
     def __init__(self, height: int, width: int, cells: int = 7) -> None:
