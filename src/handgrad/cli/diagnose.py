@@ -167,7 +167,8 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 
     The floor of a part is a lower bound of its time on this machine: the time of its matrix products at the speed of a
     large product, or the time to move its bytes at the speed of the cache that they fit into, whichever is longer.
-    BLAS uses as many threads as in handgrad train --threads 1.
+    BLAS uses as many threads as in handgrad train --threads 1. HOG is part of the step, although a training without
+    augmentation computes it only once.
     """
     from ..diagnostics.profiler import profile as measure
 

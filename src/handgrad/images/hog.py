@@ -198,8 +198,7 @@ def after_hog(network: Network, x: Array) -> tuple[Network, Array]:
     first, *others = copy.deepcopy(network.layers)
     if not isinstance(first, HOG):
         return network, x
-    outputs = network.activations(x)[0]
-    return network.with_layers([Identity(), *others], network.parameters), outputs
+    return network.with_layers([Identity(), *others], network.parameters), network.outputs_of(0, x)
 
 
 def _gaussians(size: int, cells: int) -> Array:
