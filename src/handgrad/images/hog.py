@@ -19,6 +19,7 @@ WIDTH = 0.5  # standard deviation of the weights of a cell, in cells. Measured: 
 # Row and column of each direction, in the order of the output, in an image of 3 x 3 squares: north is above the centre.
 COMPASS = (1, 2), (1, 0), (2, 1), (0, 1), (2, 2), (2, 0), (0, 2), (0, 0)
 EPSILON = 1e-6  # limits the slope of the square root at 0
+MAX_NUMBERS = 1 << 26  # of K, or of the components of an image: 256 MiB in float32
 BLOCK_PIXELS = 32 * 784  # pixels processed at once. The components, 8 numbers per pixel, then stay in the cache
 
 
@@ -54,7 +55,7 @@ class HOG(Layer):
     Raises
     ------
     HandgradError
-        If a size is not a positive integer, or there are more cells than pixels along a side.
+        If a size is not a positive integer, the images are too large, or there are more cells than pixels along a side.
 
     References
     ----------
@@ -80,6 +81,11 @@ class HOG(Layer):
         if cells > min(height, width):
             raise HandgradError(
                 f"HOG: cells must be at most {min(height, width)} for images of {height}x{width} pixels, got {cells}"
+            )
+        if height * width * max(ORIENTATIONS, cells**2) > MAX_NUMBERS:  # a model file could ask for any size
+            raise HandgradError(
+                f"HOG: images of {height}x{width} pixels with {cells}x{cells} cells need too much memory: "
+                "expected smaller images"
             )
         self.n_in, self.n_out = height * width, ORIENTATIONS * cells**2
 
