@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from handgrad import HOG, CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh
+from handgrad import HOG, BatchNorm, CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh, fold_batchnorm
 from handgrad.lab import measure
 from handgrad.lab.examples import Library
 from handgrad.lab.measure import Predictions, Probe
@@ -131,6 +131,18 @@ def test_walkthrough_shows_the_gradient_of_backprop():
     assert titles[0] == "Input"
     assert sum(title.startswith("Backward") for title in titles) == 4
     assert sum(title.startswith("Step") for title in titles) == 2
+
+
+def test_walkthrough_uses_the_running_statistics_of_batch_norm():
+    layers = [HOG(4, 4, 1), Dense(8, 3), BatchNorm(3), Tanh(), Dense(3, 2)]
+    network = Network(layers, loss="cross_entropy", rng=0, dtype=np.float64)
+    x, y = np.random.default_rng(0).random((60, 16)), np.arange(60) % 2
+    network.fit(x, y, 3, lr=0.01, progress=False, rng=0)
+    steps = measure.walkthrough(network, x[:1], y[:1], 0.1)["steps"]
+    shown = {step["title"]: step["values"] for step in steps}
+    dx = fold_batchnorm(network).input_gradient(x[:1], network.loss.targets(y[:1], 1, 2, np.float64))
+    np.testing.assert_allclose(shown["Backward: HOG 16-8"]["dx"]["all"], dx[0], atol=1e-12)
+    assert np.abs(dx).max() > 1e-6
 
 
 def test_walkthrough_summarizes_large_arrays():

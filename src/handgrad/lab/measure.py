@@ -17,7 +17,7 @@ from ..arrays import Array, as_floats
 from ..errors import HandgradError
 from ..gradcheck import TOLERANCE, Check, gradient_errors
 from ..images.hog import HOG, after_hog
-from ..layers import ACTIVATIONS, Dense, Identity, Layer, Sigmoid, Tanh
+from ..layers import ACTIVATIONS, BatchNorm, Dense, Identity, Layer, Sigmoid, Tanh
 from ..model import Model, binary_to_two_columns, confusion_matrix
 from ..network import Network
 from ..wrappers import unwrap
@@ -310,6 +310,9 @@ def small_network() -> tuple[Network, Array, NDArray[np.int64], float]:
 def walkthrough(network: Network, x: Array, y: ArrayLike, lr: float) -> dict[str, Any]:
     """Return one forward and backward pass and one step of gradient descent, with the numbers at each layer.
 
+    BatchNorm uses its running statistics, because with those of one example its output is constant and all gradients
+    before it are 0.
+
     Parameters
     ----------
     network : Network
@@ -333,14 +336,18 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
     yield _step("Input", "x", None, x=x[0], t=t[0])
     a = x
     for i, layer in enumerate(network.layers):
-        before, a = a, layer.forward(a)
+        before, a = a, layer.infer(a) if isinstance(layer, BatchNorm) else layer.forward(a)
         given, result = names[i]
+        values = {given: before[0], result: a[0]}
         if isinstance(layer, Dense):
-            values = {"W": layer.W, "b": layer.b, given: before[0], result: a[0]}
-            yield _step(f"Forward: {layer_name(layer)}", f"{result} = W {given} + b", i, **values)
+            values, formula = {"W": layer.W, "b": layer.b, **values}, f"{result} = W {given} + b"
+        elif isinstance(layer, BatchNorm):
+            statistics = {"μ": layer.running_mean, "σ": np.sqrt(layer.running_var + layer.epsilon)}
+            values = {"g": layer.g, "b": layer.b, **statistics, **values}
+            formula = f"{result} = g ({given} - μ) / σ + b, with the running μ and σ"
         else:
             formula = f"{result} = {_function(layer)}({given})"
-            yield _step(f"Forward: {layer_name(layer)}", formula, i, **{given: before[0], result: a[0]})
+        yield _step(f"Forward: {layer_name(layer)}", formula, i, **values)
     p, last = network.loss.activation(a), names[-1][1]
     value = np.array([network.loss.value(a, t)])
     formula = f"p = {network.loss.output_activation}({last}), L = {_loss(network)}"
@@ -350,7 +357,7 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
     for i in reversed(range(len(network.layers))):
         layer, (given, result) = network.layers[i], names[i]
         upstream = dz[0].copy()
-        dz = layer.backward(dz).copy()
+        dz = dz * layer.affine()[0] if isinstance(layer, BatchNorm) else layer.backward(dz).copy()
         if isinstance(layer, Dense):
             formula = f"dW = d{result} {given}ᵀ, db = d{result}, d{given} = Wᵀ d{result}"
             values = {f"d{result}": upstream, "dW": layer.dW, "db": layer.db, f"d{given}": dz[0]}
@@ -398,6 +405,7 @@ def _derivative(layer: Layer, given: str, result: str) -> str:
         "Tanh": f"(1 - {result}²) ·",
         "ReLU": f"[{given} > 0] ·",
         "HOG": f"(∂{result}/∂{given})ᵀ",
+        "BatchNorm": "g / σ ·",
     }
     return known.get(type(layer).__name__, f"{_function(layer)}'({given}) ·")
 
