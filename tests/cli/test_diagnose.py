@@ -23,6 +23,14 @@ def test_check_prints_a_table_and_exits_with_0(tmp_path: Path, run) -> None:
     assert sum(row.startswith("HOG dx") for row in rows) == 3
 
 
+@pytest.mark.parametrize(("recipe", "first"), [("post", "0 Dense forward"), ("minute", "0 HOG forward")])
+def test_profile_leaves_out_hog_if_a_training_computes_it_once(invoke, recipe, first) -> None:
+    options = ("--recipe", recipe, "--hog", "3", "--hidden", "9", "--batch-size", "4", "--seconds", "0", "--json")
+    code, output, errors = invoke("profile", *options)
+    assert (code, errors) == (0, "")
+    assert json.loads(output.splitlines()[0])["name"] == first
+
+
 def test_check_exits_with_1_at_the_first_wrong_gradient(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(
         "from handgrad.layers import Tanh\n"

@@ -167,15 +167,16 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 
     The floor of a part is a lower bound of its time on this machine: the time of its matrix products at the speed of a
     large product, or the time to move its bytes at the speed of the cache that they fit into, whichever is longer.
-    BLAS uses as many threads as in handgrad train --threads 1. HOG is part of the step, although a training without
-    augmentation computes it only once.
+    BLAS uses as many threads as in handgrad train --threads 1. A training without augmentation computes HOG only once;
+    then it is not part of the step, and the numbers of the layers are those without HOG.
     """
     from ..diagnostics.profiler import profile as measure
 
     chosen = choose_recipe(recipe, settings)
     trainer = chosen.trainer()
+    network, _ = trainer._without_fixed_layers(np.zeros((1, trainer.network.n_in), np.float32))
     with blas_threads(trainer.network, trainer.batch_size):
-        measured = measure(trainer.network, trainer.optimizer, trainer.batch_size, seconds=seconds)
+        measured = measure(network, trainer.optimizer, trainer.batch_size, seconds=seconds)
     step, total, peak = measured.step, measured.total, measured.peak
     examples, flops = measured.batch_size / step, total.flops / step
     if as_json:
