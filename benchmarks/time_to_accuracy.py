@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handgrad import Adam, Network, Trainer
+from handgrad import HOG, Adam, Network, Trainer
+from handgrad.cli.recipes import describe_networks
 from handgrad.data import load
 from handgrad.recipes import RECIPES, Recipe
 
@@ -101,15 +102,20 @@ def torch_tutorial(x: Images, y: Images, seed: int, epochs: int) -> Training:
 
 
 def torch_expert(x: Images, y: Images, seed: int, epochs: int, recipe: Recipe) -> Training:
-    """PyTorch with the settings of a recipe: tensors in memory, fused Adam, OneCycleLR, and handgrad's Deskew."""
+    """PyTorch with the settings of a recipe: tensors in memory, fused Adam, OneCycleLR, handgrad's Deskew and HOG."""
     import torch
     from torch import nn
 
-    batch, deskew = recipe.batch_size, recipe.preprocessing((28, 28))
+    batch, deskew, network = recipe.batch_size, recipe.preprocessing((28, 28)), recipe.trainer().network
+
+    def features(images: Images) -> NDArray[np.float32]:
+        seen = deskew(images)
+        return network.outputs_of(0, seen) if isinstance(network.layers[0], HOG) else in_01(seen)
+
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     yield None
     torch.manual_seed(seed)
-    inputs, labels = torch.from_numpy(in_01(deskew(x))), torch.from_numpy(y.astype(np.int64))
+    inputs, labels = torch.from_numpy(features(x)), torch.from_numpy(y.astype(np.int64))
     sizes, layers = (inputs.shape[1], *recipe.hidden), []
     for n_in, n_out in itertools.pairwise(sizes):
         layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm1d(n_out), nn.ReLU()]
@@ -124,7 +130,7 @@ def torch_expert(x: Images, y: Images, seed: int, epochs: int, recipe: Recipe) -
             optimizer.step()
             schedule.step()
     model.eval()
-    yield lambda images: model(torch.from_numpy(in_01(deskew(images)))).argmax(1).numpy()
+    yield lambda images: model(torch.from_numpy(features(images))).argmax(1).numpy()
 
 
 def keras(x: Images, y: Images, seed: int, epochs: int, backend: str = "jax") -> Training:
@@ -176,8 +182,7 @@ class Method:
 
 def _with_recipe(train: Callable[..., Training], row: str, name: str) -> Method:
     recipe = RECIPES[name]
-    sizes = (784 // recipe.shrink**2, *recipe.hidden, 10)
-    return Method(functools.partial(train, recipe=recipe), row, "-".join(map(str, sizes)), recipe.epochs)
+    return Method(functools.partial(train, recipe=recipe), row, describe_networks(recipe), recipe.epochs)
 
 
 WIDE = "784-512-512-10"
