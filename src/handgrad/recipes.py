@@ -61,7 +61,7 @@ SYNC_EVERY = 8  # steps of a thread between two averages of the weights
 # Settings that fine-tuning takes from the model it starts from.
 NETWORK_SETTINGS = ("hidden", "hog", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
 # Settings that need images. The others train on numbers too.
-IMAGE_SETTINGS = ("hog", "deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic")
+IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic", "hog")
 SEQUENCES = ("hidden", "hog")  # settings that are a tuple of integers
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 
@@ -670,8 +670,9 @@ POST = Recipe(
     validation=10_000,
 )
 
-# All other recipes use batch normalization and Adam with a one-cycle schedule. Most deskew the digits, which improves
-# the accuracy more than any other setting. Measured on 10,000 validation examples of the 60,000 training examples.
+# All other recipes use batch normalization and Adam with a one-cycle schedule. Most deskew the digits and replace their
+# pixels by HOG. These two settings improve the accuracy most, as measured on 10,000 validation examples of the 60,000
+# training examples.
 SECOND = Recipe(
     name="second",
     hidden=(128,),
@@ -685,23 +686,27 @@ SECOND = Recipe(
     calibration=0.5,
 )
 
-QUICK = SECOND.replace(name="quick", hidden=(256, 256), lr=0.01, batch_size=128, epochs=8)
+QUICK = SECOND.replace(name="quick", hidden=(256, 256), hog=(5,), shrink=1, lr=0.01, batch_size=128, epochs=8)
 
-# Two threads share the augmentation and the operations between the matrix products, which BLAS threads do not.
+# Weak augmentation: HOG changes little if a stroke moves. Two threads share the augmentation, HOG and the operations
+# between the matrix products, which BLAS threads do not.
 MINUTE = Recipe(
     name="minute",
     hidden=(512, 512),
+    hog=(7,),
     batch_norm=True,
     deskew=True,
-    rotation=7.5,
-    scale=0.15,
-    shift=1.0,
-    elastic=1.5,
+    rotation=3.0,
+    scale=0.1,
+    shift=0.4,
+    elastic=1.2,
     lr=0.015,
     batch_size=512,
     threads=2,
-    epochs=44,
+    epochs=30,
     tta=5,
+    label_smoothing=0.1,
+    calibration=0.5,
 )
 
 # No augmentation and no use of the image structure: the result does not change if the pixels are permuted.
@@ -718,34 +723,33 @@ PURE = Recipe(
 
 SMALL = Recipe(
     name="small",
-    hidden=(96, 56),
+    hidden=(94, 56),
+    hog=(5,),
     batch_norm=True,
     deskew=True,
-    shrink=2,
     rotation=7.5,
     scale=0.12,
     shift=0.75,
     elastic=1.2,
     lr=0.01,
-    epochs=300,
+    epochs=60,
 )
 
-# Stronger augmentation than that of MINUTE: in a long training, a wide network learns the weaker one by heart.
-BEST = MINUTE.replace(
-    name="best",
-    hidden=(1024, 1024),
-    lr=0.012,
-    batch_size=256,
-    threads=1,
+BEST = MINUTE.replace(name="best", rotation=5.0, scale=0.12, shift=0.6, elastic=1.5, epochs=60, ema_decay=0.9995, tta=9)
+
+# Members on HOG and members on pixels make different errors. Those on pixels need stronger augmentation.
+ENSEMBLE = BEST.replace(
+    name="ensemble",
+    hog=(7, 0),
+    members=4,
     rotation=10.0,
     scale=0.18,
+    shift=1.0,
     elastic=1.8,
-    epochs=250,
-    ema_decay=0.9995,
-    tta=9,
+    label_smoothing=0.0,
+    calibration=1.0,
+    epochs=100,
 )
-
-ENSEMBLE = BEST.replace(name="ensemble", members=4)
 
 RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}
 

@@ -75,7 +75,7 @@ def test_a_folder_of_images(tmp_path: Path, invoke, members: int) -> None:
 def test_a_recipe_for_images_rejects_a_table_in_one_line(table: Path, tmp_path: Path, invoke) -> None:
     code, output, errors = invoke("train", "--data", table, "--recipe", "minute", "--out", tmp_path / "run")
     assert (code, output) == (2, "")
-    assert "the recipe minute needs images (deskew, rotation, scale, shift, elastic)" in errors
+    assert "the recipe minute needs images (deskew, rotation, scale, shift, elastic, hog)" in errors
     assert len(errors.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
