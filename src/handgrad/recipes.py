@@ -686,7 +686,7 @@ SECOND = Recipe(
     calibration=0.5,
 )
 
-QUICK = SECOND.replace(name="quick", hidden=(256, 256), hog=(5,), shrink=1, lr=0.01, batch_size=128, epochs=8)
+QUICK = SECOND.replace(name="quick", hidden=(256, 256), hog=(5,), shrink=1, lr=0.01, batch_size=128, epochs=6)
 
 # Weak augmentation: HOG changes little if a stroke moves. Two threads share the augmentation, HOG and the operations
 # between the matrix products, which BLAS threads do not.
