@@ -42,6 +42,7 @@ from handgrad import (
 )
 from handgrad.arrays import check_sample_weight, spawn_rngs
 from handgrad.callbacks import Checkpoint, resume
+from handgrad.distributed.threads import run_threads
 from handgrad.losses import LOSSES
 from handgrad.training import DivergedError
 
@@ -246,6 +247,38 @@ def test_outputs_of_fixed_first_layers_are_computed_once(without_checks):
 )
 def test_fixed_layers_are_computed_again_if_their_inputs_change_or_are_needed(options, without_checks):
     assert train_after(True, **options)[0] == 3 * N
+
+
+def test_fixed_layers_of_large_data_and_of_several_threads_are_computed_in_every_step(without_checks, monkeypatch):
+    in_threads = run_threads(2, lambda comm: train_after(True, comm=comm, sync_every=1)[0])
+    assert sum(in_threads) == 3 * N
+    monkeypatch.setattr(training, "MAX_FIXED_BYTES", N * 4 * 4 - 1)
+    assert train_after(True)[0] == 3 * N
+
+
+def test_a_layer_that_a_callback_freezes_after_an_epoch_stays_as_it_is(without_checks):
+    states = []
+
+    class Freeze(Callback):
+        def on_epoch_end(self, trainer):
+            states.append(trainer.network.layers[1].W.copy())
+            trainer.network.layers[1].trainable = False
+            trainer.optimizer.refresh()
+
+    network = Network([Fixed(True), Dense(4, 5), ReLU(), Dense(5, 3)], loss="cross_entropy", rng=0)
+    Trainer(network, Adam(0.1), batch_size=5, rng=0, callbacks=[Freeze()]).fit(X, Y, epochs=2, progress=False)
+    np.testing.assert_array_equal(*states)
+
+
+def test_seconds_of_the_first_epoch_include_fixed_layers(without_checks):
+    class Slow(Fixed):
+        def forward(self, x):
+            time.sleep(0.05)
+            return super().forward(x)
+
+    network = Network([Slow(True), Dense(4, 3)], loss="cross_entropy", rng=0)
+    seconds = Trainer(network, SGD(0.1), rng=0).fit(X, Y, epochs=2, progress=False)["seconds"]
+    assert seconds[0] > 0.05
 
 
 def test_labels_and_one_hot_rows_give_the_same_training():

@@ -196,7 +196,7 @@ def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
 
 
 def _is_known(layer: Layer) -> bool:
-    """Whether inference does not change the layer. Custom layers may be random in inference too."""
+    """Whether `infer` is a function of x alone. That of a custom layer may be random."""
     return type(layer) in LAYERS.values() or layer.fixed
 
 

@@ -65,7 +65,7 @@ def check_gradient(
         Loss: checks dz. Network: checks the derivatives with respect to its parameters, at their values, and dx.
     x : array-like of shape (batch, n_in)
         Inputs; for a loss the logits z (batch, n_out). Avoid points without a derivative, such as 0 for a ReLU, and
-        equal pixels next to each other for HOG, as in the background of an image.
+        equal pixels on opposite sides of a pixel for HOG, as in the background of an image.
     y : array-like of shape (batch,) or (batch, n_out), optional
         Labels or targets. Required for a loss and a network.
     rng : int or numpy.random.Generator

@@ -359,7 +359,7 @@ class Network(Model):
 
     def outputs_of(self, layer: int, x: ArrayLike) -> Array:
         """Return the output (count, width) of a layer, given its index, without computing the layers after it."""
-        return self._infer(x, [layer])[0]
+        return self._infer(x, [range(len(self.layers))[layer]])[0]
 
     @without_float_errors
     def _infer(self, x: ArrayLike, wanted: Sequence[int]) -> list[Array]:
@@ -489,8 +489,8 @@ class Network(Model):
     def without_first(self, count: int) -> Network:
         """Return a replica without the first `count` layers, which must have no parameters."""
         twin = self.with_own_buffers()
+        twin.n_in = dict(self._layer_widths())[count - 1]
         twin.layers, twin._first, twin.image_shape = twin.layers[count:], self._first - count, None
-        twin.n_in, _ = _widths(twin.layers)
         return twin
 
     def __copy__(self) -> Network:

@@ -476,8 +476,8 @@ class Recipe:
 
         `shrink` becomes the factor that divides both sides and is closest to the same reduction.
         """
-        if len(image_shape) != 2 and self.needs_images:
-            used = [name for name in IMAGE_SETTINGS if getattr(self, name) != getattr(Recipe, name)]
+        used = self._image_settings
+        if len(image_shape) != 2 and used:
             possible = " or ".join(name for name, other in RECIPES.items() if not other.needs_images)
             raise HandgradError(
                 f"the recipe {self.name} needs images ({', '.join(used)}), but an example of the data is "
@@ -493,7 +493,13 @@ class Recipe:
     @property
     def needs_images(self) -> bool:
         """Whether a setting, such as `deskew`, is about images."""
-        return any(getattr(self, name) != getattr(Recipe, name) for name in IMAGE_SETTINGS)
+        return bool(self._image_settings)
+
+    @property
+    def _image_settings(self) -> list[str]:
+        """The names of the settings about images that are used."""
+        values = {name: getattr(self, name) for name in IMAGE_SETTINGS} | {"hog": (max(self.hog),)}
+        return [name for name, value in values.items() if value != getattr(Recipe, name)]
 
     def augmentation(self, image_shape: tuple[int, ...]) -> Augmentation | None:
         """Return the data augmentation for images of this size before preprocessing, or None."""
@@ -529,7 +535,8 @@ class Recipe:
         model = members[0] if len(members) == 1 else Ensemble(members)
         if self.calibration != 1 and self.label_smoothing:
             model = Calibrated(model, self.calibration)
-        preprocessing = preprocessing or self.preprocessing(image_shape)
+        if preprocessing is None and len(image_shape) == 2:
+            preprocessing = self.preprocessing(image_shape)
         return model if preprocessing is None else Preprocessed(model, preprocessing)
 
     # ---- Configuration -----------------------------------------------------------------------------------------------
@@ -735,10 +742,10 @@ SMALL = Recipe(
     epochs=60,
 )
 
-BEST = MINUTE.replace(name="best", rotation=5.0, scale=0.12, shift=0.6, elastic=1.5, epochs=60, ema_decay=0.9995, tta=9)
+BEST = MINUTE.replace(name="best", hidden=(1024, 1024), tta=9)
 
 # Members on HOG and members on pixels make different errors. Those on pixels need stronger augmentation.
-ENSEMBLE = BEST.replace(
+ENSEMBLE = MINUTE.replace(
     name="ensemble",
     hog=(7, 0),
     members=4,
@@ -748,7 +755,9 @@ ENSEMBLE = BEST.replace(
     elastic=1.8,
     label_smoothing=0.0,
     calibration=1.0,
+    ema_decay=0.9995,
     epochs=100,
+    tta=9,
 )
 
 RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}
@@ -760,7 +769,7 @@ class Result(NamedTuple):
     Attributes
     ----------
     accuracy : str
-        Mean accuracy over four or five networks and its standard deviation, or the accuracy of a single run.
+        Mean accuracy over four or five seeds and its standard deviation, or the accuracy of a single run.
     duration : str
         Median time of a training with its evaluation.
     cores : int

@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     from .progress import ProgressBar
 
 # Floats that are gathered, and converted from integer pixels, at a time: 1.5 MiB in float32, few enough to stay in the
-# cache and many enough to make the cost of the calls negligible. The data set itself is never copied.
+# cache and many enough to make the cost of the calls negligible. The data set itself is never copied, except as the
+# outputs of fixed layers.
 GATHER_FLOATS = 400_000
+MAX_FIXED_BYTES = 1 << 30  # of the outputs of fixed layers. Larger ones are computed in every step
 
 # Floats of the targets above which they are made for each block, instead of once: 16 MB in float32.
 TARGET_FLOATS = 4_000_000
@@ -399,6 +401,7 @@ class Trainer:
             with contextlib.nullcontext() if self._parallel is None else self._parallel.limited_threads():
                 history = self._run(x, t, w, validation)
         finally:
+            self._trained = network
             if self._progress is not None:
                 self._progress.close()
                 self._progress = None
@@ -436,8 +439,8 @@ class Trainer:
         self, x: NDArray[Any], t: Array, w: Array | None, validation: tuple[ArrayLike, ArrayLike] | None
     ) -> History:
         """Train up to `epochs` epochs on validated inputs; w is (count, 1) with a mean of 1."""
-        network = self.network
-        self._trained, x = self._without_fixed_layers(x)
+        network, fixed = self.network, self.fixed_layers(x)
+        features: Array | None = None
         self._batch_size = min(self.batch_size, len(t))
         self.batches = -(-len(t) // self._batch_size)
         self._notify("on_train_begin")
@@ -447,7 +450,10 @@ class Trainer:
             self._last_good = network.parameters.copy(), self.optimizer.state_dict()
             with np.errstate(over="ignore", invalid="ignore"):  # divergence is reported by DivergedError
                 train_epoch = self._train_epoch if self._parallel is None else self._parallel.train_epoch
-                loss, accuracy = train_epoch(x, t, w)
+                if fixed:
+                    features = network.outputs_of(fixed - 1, x) if features is None else features
+                    self._trained = network.without_first(fixed)  # with the attributes that its layers have now
+                loss, accuracy = train_epoch(x if features is None else features, t, w)
                 size = float(np.vdot(network.parameters, network.parameters))
                 self.metrics = {"loss": loss, "lr": lr} | ({} if accuracy is None else {"accuracy": accuracy})
                 if math.isfinite(loss + size):
@@ -464,22 +470,24 @@ class Trainer:
                 self._notify("on_epoch_end")
             finally:
                 self._notify("on_evaluation_end")
-        self._last_good, self._trained = None, network
+        self._last_good = None
         self._notify("on_train_end")
         return self.history
 
-    def _without_fixed_layers(self, x: NDArray[Any]) -> tuple[Network, NDArray[Any]]:
-        """The network after its fixed first layers, and their outputs for x, which are the same in every epoch.
+    def fixed_layers(self, x: NDArray[Any]) -> int:
+        """Return the number of first layers whose outputs for x `fit` computes only once.
 
-        Not if the inputs change between epochs, are needed by a teacher, or do not fit into memory, nor with several
-        processes.
+        These are layers that are fixed. It is 0 if the inputs change between epochs or are needed by a teacher, if the
+        outputs are too large, or x is in files, and with several processes or threads.
         """
-        network = self.network
-        count = next(i for i, layer in enumerate(network.layers) if not layer.fixed)
+        count, width = 0, self.network.n_in
+        for layer in self.network.layers:
+            if not layer.fixed or layer.parameter_shapes:
+                break
+            count, width = count + 1, layer.width(width)
         changing = any(part is not None for part in (self.augment, self.perturb, self.teacher, self._parallel))
-        if not count or changing or isinstance(x, Rows):
-            return network, x
-        return network.without_first(count), network.outputs_of(count - 1, x)
+        too_large = len(x) * width * self.network.dtype.itemsize > MAX_FIXED_BYTES
+        return 0 if changing or too_large or isinstance(x, Rows) else count
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
         try:

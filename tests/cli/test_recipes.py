@@ -23,7 +23,8 @@ def test_recipes_lists_network_epochs_accuracy_time_and_what_each_recipe_needs(i
     assert [row[0] for row in cells[1:]] == list(RECIPES)
     table = {row[0]: row[1:] for row in cells[1:]}
     assert table["post"] == ["784-30-10", "30", "95.31%", "6.1 s", "1", "images or numbers"]
-    assert table["ensemble"] == ["4 x 784-1024-1024-10", "250", *map(str, RESULTS["ensemble"]), "images"]
+    members = "2 x 784-HOG 392-512-512-10, 2 x 784-512-512-10"
+    assert table["ensemble"] == [members, "100", *map(str, RESULTS["ensemble"]), "images"]
     assert hint == "train one: handgrad train --recipe NAME"
 
 
@@ -40,8 +41,8 @@ def test_recipes_prints_json(invoke) -> None:
     rows = [json.loads(line) for line in invoke("recipes", "--json")[1].splitlines()]
     assert rows[2] == {
         "recipe": "quick",
-        "network": "196-256-256-10",
-        "epochs": 8,
+        "network": "784-HOG 200-256-256-10",
+        "epochs": 6,
         "test accuracy": RESULTS["quick"].accuracy,
         "time": RESULTS["quick"].duration,
         "cores": 2,
@@ -82,7 +83,7 @@ def test_the_help_of_train_lists_every_setting_in_its_group_with_its_default(inv
 
 def test_the_help_of_show_augmentation_has_the_defaults_of_its_recipe(invoke) -> None:
     output = " ".join(invoke("show-augmentation", "--help")[1].split())
-    assert "Largest rotation in degrees. [default: 7.5]" in output
+    assert "Largest rotation in degrees. [default: 3]" in output
     assert "[default: deskew]" in output
 
 

@@ -17,15 +17,21 @@ def hog_by_loops(image: np.ndarray, cells: int) -> np.ndarray:
         return image[y, x] if 0 <= y < height and 0 <= x < width else 0.0
 
     sums = np.zeros((8, cells, cells))
-    along_y, along_x = HOG(height, width, cells).weights
+
+    def window(at: int, size: int) -> np.ndarray:
+        """The Gaussian density at a pixel for each cell along one side, with half of a cell as standard deviation."""
+        sigma = size / cells / 2
+        centres = (np.arange(cells) + 0.5) * size / cells - 0.5
+        return np.exp(-((at - centres) ** 2) / (2 * sigma**2)) / np.sqrt(2 * np.pi * sigma**2)
+
     for y in range(height):
         for x in range(width):
             gx, gy = p(y, x + 1) - p(y, x - 1), p(y + 1, x) - p(y - 1, x)
             components = [gx - abs(gy), -gx - abs(gy), gy - abs(gx), -gy - abs(gx)]
             components += [min(gx, gy), min(-gx, gy), min(gx, -gy), min(-gx, -gy)]
             for k, component in enumerate(components):
-                sums[k] += max(component, 0) * np.outer(along_y[:, y], along_x[:, x])
-    return np.sqrt(sums + hog.EPSILON).reshape(-1)
+                sums[k] += max(component, 0) * np.outer(window(y, height), window(x, width))
+    return np.sqrt(sums + 1e-6).reshape(-1)
 
 
 @pytest.fixture
@@ -52,6 +58,11 @@ def test_the_derivatives_are_those_of_finite_differences(height, width, cells, b
     names = {check.name for check in check_gradient(network(height, width, cells), x, y)}
     assert "dx" in names
     check_gradient(HOG(height, width, cells), x)
+
+
+def test_derivatives_of_several_blocks_are_those_of_finite_differences(rng, monkeypatch):
+    monkeypatch.setattr(hog, "BLOCK_PIXELS", 3 * 35)
+    check_gradient(HOG(5, 7, 2), rng.random((8, 35)))
 
 
 def test_the_components_in_the_8_directions_are_those_of_an_edge_in_each_direction():

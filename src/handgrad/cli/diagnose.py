@@ -174,7 +174,8 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 
     chosen = choose_recipe(recipe, settings)
     trainer = chosen.trainer()
-    network, _ = trainer._without_fixed_layers(np.zeros((1, trainer.network.n_in), np.float32))
+    fixed = trainer.fixed_layers(np.zeros((1, trainer.network.n_in)))
+    network = trainer.network.without_first(fixed) if fixed else trainer.network
     with blas_threads(trainer.network, trainer.batch_size):
         measured = measure(network, trainer.optimizer, trainer.batch_size, seconds=seconds)
     step, total, peak = measured.step, measured.total, measured.peak

@@ -82,7 +82,8 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
             option = click.option(flag, is_flag=False, flag_value="on", metavar="[on,off]", callback=_parse, help=text)
         else:
             metavar = "N,NxN,..." if name in SEQUENCES else f"{METAVARS.get(name, 'VALUE')},..."
-            text = text.replace("one for each: tanh,relu", "one for each: tanh+relu").replace("7,0", "7x0")
+            for flag_text, sweep_text in (("one for each: tanh,relu", "one for each: tanh+relu"), (": 7,0.", ": 7x0.")):
+                text = text.replace(flag_text, sweep_text)
             option = click.option(flag, metavar=metavar, callback=_parse, help=text)
         command = option(command)
     return command

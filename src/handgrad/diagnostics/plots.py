@@ -33,7 +33,7 @@ from .histograms import Histogram, value_range
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
 TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
 MAX_UNITS = 60  # weight images; of more hidden units, those with the largest weights
-MAX_HOG_UNITS = 12  # the same after HOG: larger images, because they have no shapes that could be seen in small ones
+MAX_HOG_UNITS = 12  # the same after HOG: larger images, because small images of 8 grids cannot be read
 MAX_ERRORS = 32  # wrongly classified images
 MAX_ROWS = 512  # examples in the plots of activations and gradients
 BINS = 60  # of a histogram
@@ -220,8 +220,8 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
 
     Red is positive, blue is negative. Of more than 60 units, the 60 with the largest weights are shown as images. Of an
     ensemble, the weights of the first member are shown. After `handgrad.HOG`, a unit has one weight for each direction
-    and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases. It
-    shows 12 units.
+    and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases. Of
+    these, 12 units are shown.
 
     Parameters
     ----------

@@ -536,7 +536,7 @@ def _steps(network: Network, numbers: Iterator[int]) -> Iterator[Step]:
             yield Step("scale", n_in, width, {f"s{number}": s, f"t{number}": t}, layer)
         elif isinstance(layer, HOG):
             number = next(numbers)
-            along_y, along_x = (weights.astype(np.float32) for weights in layer.weights)
+            along_y, along_x = (window.astype(np.float32) for window in layer.windows)
             yield Step("hog", n_in, width, {f"KY{number}": along_y, f"KX{number}": along_x}, layer)
         elif not isinstance(layer, Dropout | Identity):
             yield Step(ACTIVATION_NAMES[type(layer)], n_in, width, {}, layer)

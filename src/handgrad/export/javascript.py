@@ -193,7 +193,8 @@ function hog(KY, KX, p, height, width, cells) {
         Math.min(-gx, -gy), // northwest
       ];
       for (let k = 0; k < 8; k++) {
-        for (let cx = 0; h[k] > 0 && cx < cells; cx++) sums[k * cells + cx] += h[k] * KX[cx * width + j];
+        if (h[k] <= 0) continue;
+        for (let cx = 0; cx < cells; cx++) sums[k * cells + cx] += h[k] * KX[cx * width + j];
       }
     }
     for (let k = 0; k < 8; k++) {

@@ -73,7 +73,7 @@ FUNCTIONS = {
     "hog": '''
 
 def hog(x, ky, kx):
-    """Return histograms of oriented gradients: the edges in each of 8 directions and each of cells x cells cells.
+    """Return histograms of oriented gradients: how much edge there is in each of 8 directions, for each cell of a grid.
 
     x (count, height * width), and the weights of the cells along each side, ky (cells, height) and kx (cells, width).
     """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..images.deskew import FLAT
-from ..images.hog import HOG, WIDTH
+from ..images.hog import HOG, SIGMA
 from ..network import Network
 from ..wrappers import SHIFTS
 from .graph import Deskewed, Floats, Forward, InferenceGraph, Mean, Node, Shifted, Standardized, Tempered
@@ -90,7 +90,7 @@ def gaussians(size, cells):
     deviation = «width» * cell
     distance = (np.arange(size) - (np.arange(cells)[:, None] + 0.5) * cell + 0.5) / deviation
     return (np.exp(-(distance**2) / 2) / (np.sqrt(2 * np.pi) * deviation)).astype(np.float32)
-'''.replace("«width»", repr(WIDTH))
+'''.replace("«width»", repr(SIGMA))
 
 
 class PythonCode:

@@ -76,7 +76,7 @@ def predict(x):
 
 HOG_MODULE = '''
 class HOG(nn.Module):
-    """Histograms of oriented gradients: the edges in each of 8 directions and each of cells x cells cells."""
+    """Histograms of oriented gradients: how much edge there is in each of 8 directions, for each cell of a grid."""
 
     def __init__(self, height, width, cells):
         super().__init__()
