@@ -708,6 +708,14 @@ def test_fine_tuning_starts_from_the_weights_and_the_preprocessing_of_the_model(
     assert not np.allclose(parameters(trained), before, atol=1e-3)
 
 
+@pytest.mark.parametrize("x", [X, X.reshape(len(X), -1) / 255], ids=["images", "rows"])
+def test_a_network_with_hog_is_fine_tuned_with_its_hog(x):
+    start = Network([HOG(*SHAPE, 2), Dense(32, 3)], loss="cross_entropy", rng=0)
+    network = PLAIN.replace(epochs=1).train(x, Y, 3, start=start)
+    assert repr(network.layers) == repr(start.layers)
+    assert not np.array_equal(network.parameters, start.parameters)
+
+
 @pytest.mark.parametrize(
     ("n_out", "classes", "kept"),
     [(3, None, True), (3, ("a", "b", "c"), True), (3, ("a", "b", "d"), False), (4, None, False)],

@@ -6,6 +6,7 @@ from threadpoolctl import threadpool_info
 
 from handgrad import (
     EMA,
+    HOG,
     SGD,
     Adam,
     Callback,
@@ -54,6 +55,21 @@ def test_the_result_is_that_of_one_process(name, size, expected, ranks):
 def test_more_ranks_than_rows_in_any_batch(ranks):
     def configuration(comm):
         return train(comm, Adam(0.01), batch_norm=True, dropout=0.2, batch_size=4, epochs=1)
+
+    theta = configuration(None).network.parameters
+    for trainer in ranks(6, configuration):
+        assert relative_difference(trainer.network.parameters, theta) < 1e-6
+
+
+def test_hog_with_more_ranks_than_rows_in_any_batch(ranks):
+    images = np.random.default_rng(0).random((9, 36))
+
+    def configuration(comm):
+        layers = [HOG(6, 6, 2), Dense(32, 3)]
+        network = Network(layers, loss="cross_entropy", rng=0, dtype=np.float64)
+        trainer = Trainer(network, SGD(0.1), batch_size=4, rng=0, comm=comm)
+        trainer.fit(images, np.arange(9) % 3, epochs=2, progress=False)
+        return trainer
 
     theta = configuration(None).network.parameters
     for trainer in ranks(6, configuration):
