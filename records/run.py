@@ -1,18 +1,15 @@
 """Train the recipes on all 60,000 digits and evaluate them on the test set, once per seed.
 
     python -m records.run second quick                     five seeds each; records/second.json, ...
-    python -m records.run best --seeds 2 --workers 2       two seeds at a time, each on half of the cores
-    python -m records.run ensemble --seeds 1 --workers 2   two members at a time, each on half of the cores
+    python -m records.run small --workers 2                two seeds at a time, each on half of the cores
     python -m records.run second --quick                   one seed on 1,000 digits, without writing anything
     python -m records.run --table                          write records/table.md from the JSON files
 
 The recipes were tuned with a validation set of 10,000 digits and then fixed. The time is measured from the training
 set in memory to the predictions for the test set. It includes preprocessing, augmentation, the training of a teacher
-and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. With several
-workers, this also holds for every member of an ensemble. The seeds of an ensemble then run one after the other, and
-their time includes the start of the processes. A seed that the file already has for the same source, recipe and machine
-is not run again, so that an interrupted run continues. A file from another source, recipe or machine is only replaced
-with --again.
+and all members of an ensemble. Every seed runs in a new process, limited to its share of the cores. A seed that the
+file already has for the same source, recipe and machine is not run again, so that an interrupted run continues. A file
+from another source, recipe or machine is only replaced with --again.
 """
 
 from __future__ import annotations
@@ -32,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tables import machine, save, save_json, table
+from handgrad.cli.recipes import describe_networks
 from handgrad.data import Dataset, load
-from handgrad.model import Model
 from handgrad.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
@@ -60,38 +57,6 @@ def measure(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     model = recipe.train(dataset.x_train, dataset.y_train, len(dataset.classes))
     predictions = model.predict(dataset.x_test)
     return _result(recipe, predictions, dataset.y_test, time.perf_counter() - begin)
-
-
-def ensemble(name: str, seed: int, shares: list[list[int]], source: str) -> dict[str, Any]:
-    """Train as many members of an ensemble at a time as there are shares of the cores, and evaluate it once."""
-    recipe, y_test = recipe_of(name).replace(seed=seed), load("mnist").y_test
-    probabilities: list[NDArray[Any]] = []
-    begin = time.perf_counter()
-    for first in range(0, recipe.members, len(shares)):
-        jobs = list(zip(range(first, recipe.members), shares, strict=False))
-        with _processes(len(jobs)) as processes:
-            futures = [processes.submit(member, name, seed, number, share, source) for number, share in jobs]
-            probabilities += [future.result() for future in futures]
-    predictions = np.mean(probabilities, axis=0).argmax(axis=1)
-    result = _result(recipe, predictions, y_test, time.perf_counter() - begin)
-    members = [int((answers.argmax(axis=1) == y_test).sum()) for answers in probabilities]
-    return {**result, "members": members, "cores": sum(map(len, shares))}
-
-
-def member(name: str, seed: int, number: int, cores: list[int], source: str) -> NDArray[Any]:
-    """Train one member of an ensemble on these cores, and return its probabilities for the test set."""
-    _limit(cores, source)
-    dataset = load("mnist")
-    recipe = recipe_of(name).replace(seed=seed)
-    return train_member(recipe, dataset.x_train, dataset.y_train, number).predict_proba(dataset.x_test)
-
-
-def train_member(recipe: Recipe, x: NDArray[Any], y: NDArray[Any], number: int) -> Model:
-    """Train one member of an ensemble of images in one thread, the same as in `Recipe.train`."""
-    shape, preprocessing = x.shape[1:], recipe.fit_preprocessing(x)
-    trainer = recipe.trainer(shape, int(y.max()) + 1, member=number)
-    trainer.fit(x if preprocessing is None else preprocessing(x), y, epochs=recipe.epochs)
-    return recipe.assemble([trainer.network], shape)
 
 
 def _limit(cores: list[int], source: str) -> None:
@@ -130,12 +95,11 @@ def run(name: str, seeds: int, workers: int, *, again: bool = False) -> None:
     """Run all missing seeds of a recipe. The file is written after each seed."""
     path, here = HERE / f"{name}.json", machine()
     shares = [cores_here()[worker::workers] for worker in range(workers)]
-    in_parallel = workers > 1 and recipe_of(name).members > 1
     fixed = {
         "recipe": json.loads(json.dumps(recipe_of(name).config())),
         "source": revision()["source"],
         "processor": here["processor"],
-        "cores": sum(map(len, shares)) if in_parallel else len(shares[0]),
+        "cores": len(shares[0]),
     }
     record = json.loads(path.read_text()) if path.exists() and not again else {}
     if record and any(record.get(key) != value for key, value in fixed.items()):
@@ -143,10 +107,6 @@ def run(name: str, seeds: int, workers: int, *, again: bool = False) -> None:
     record = record or {**fixed, "commit": revision()["commit"], "machine": here, "runs": []}
     due = sorted(set(range(seeds)) - {run["seed"] for run in record["runs"]})
     os.environ["OPENBLAS_NUM_THREADS"] = str(len(shares[0]))  # for the child processes
-    if in_parallel:
-        for seed in due:
-            _add(path, record, ensemble(name, seed, shares, fixed["source"]))
-        return
     for first in range(0, len(due), workers):
         with _processes(workers) as processes:
             jobs = zip(due[first : first + workers], shares, strict=False)
@@ -187,16 +147,14 @@ def lines() -> str:
         if not path.exists():
             continue
         record = json.loads(path.read_text())
-        accuracies = [correct / 100 for correct in _correct(name, record)]
+        accuracies = [run["correct"] / 100 for run in record["runs"]]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        recipe = record["recipe"]
-        sizes = "-".join(map(str, [784 // recipe["shrink"] ** 2, *recipe["hidden"], 10]))
-        members = f"{recipe['members']} x " if recipe["members"] > 1 else ""
-        command = f"`{recipe['name']}`" + (f" `--epochs {recipe['epochs']}`" if name in SHORTER else "")
+        recipe = Recipe.from_config(record["recipe"])
+        command = f"`{recipe.name}`" + (f" `--epochs {recipe.epochs}`" if name in SHORTER else "")
         rows.append(
             [
                 command,
-                members + sizes,
+                describe_networks(recipe),
                 f"{statistics.mean(accuracies):.2f}%{spread}",
                 f"{min(accuracies):.2f} to {max(accuracies):.2f}",
                 str(len(accuracies)),
@@ -205,16 +163,6 @@ def lines() -> str:
             ]
         )
     return table(["recipe", "network", "test accuracy", "range", "seeds", "time", "cores"], rows)
-
-
-def _correct(name: str, record: dict[str, Any]) -> list[int]:
-    """Numbers of correct predictions of all seeds. The networks of `best` are also the members of `ensemble`."""
-    path = HERE / "ensemble.json"
-    if name == "best" and path.exists():
-        members: list[int] = json.loads(path.read_text())["runs"][0].get("members", [])
-        if len(members) > len(record["runs"]):
-            return members
-    return [run["correct"] for run in record["runs"]]
 
 
 def _format_time(seconds: float) -> str:
@@ -232,7 +180,7 @@ def main() -> None:
         "--workers",
         type=int,
         default=1,
-        help="number of seeds, or members of an ensemble, that run at the same time, each on its share of the cores",
+        help="number of seeds that run at the same time, each on its share of the cores",
     )
     parser.add_argument("--again", action="store_true", help="replace files from another source, recipe or machine")
     parser.add_argument("--quick", action="store_true", help="try each recipe on 1,000 digits, write nothing")

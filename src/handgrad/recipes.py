@@ -786,10 +786,10 @@ class Result(NamedTuple):
 RESULTS = {
     "post": Result("95.31%", "6.1 s", 1),
     "second": Result("98.71% ± 0.06", "0.8 s", 2),
-    "quick": Result("99.06% ± 0.05", "3.9 s", 2),
-    "minute": Result("99.50% ± 0.02", "86 s", 2),
+    "quick": Result("99.48% ± 0.05", "4.0 s", 2),
+    "minute": Result("99.63% ± 0.02", "66 s", 2),
     "pure": Result("99.22% ± 0.03", "10 min", 1),
-    "small": Result("99.26% ± 0.08", "1.8 min", 1),
-    "best": Result("99.60% ± 0.03", "35 min", 1),
-    "ensemble": Result("99.61%", "97 min", 2),
+    "small": Result("99.49% ± 0.03", "96 s", 1),
+    "best": Result("99.64% ± 0.03", "2.2 min", 2),
+    "ensemble": Result("99.59%", "19 min", 2),
 }

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from handgrad.recipes import RECIPES, RESULTS, Recipe, Result
 from records import run as records
@@ -31,9 +30,6 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     monkeypatch.setattr(records, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(1))
     monkeypatch.setattr(records, "as_completed", list)
     monkeypatch.setattr(records, "one", one)
-    monkeypatch.setattr(
-        records, "ensemble", lambda name, seed, shares, source: one(name, seed, [*shares[0], *shares[1]], source)
-    )
     monkeypatch.setattr(records, "machine", lambda: {"cores": 2, "processor": "one"})
     monkeypatch.setattr(records, "revision", lambda: {"source": "abc", "commit": "c"})
     monkeypatch.setattr(records, "cores_here", lambda: [0, 1])
@@ -50,22 +46,12 @@ def test_finished_seeds_are_not_repeated(finished: list[tuple[str, int]], tmp_pa
     assert len(json.loads((tmp_path / "quick.json").read_text())["runs"]) >= 12
 
 
-def test_cores_of_an_ensemble_are_those_of_all_workers(finished: list[tuple[str, int]], tmp_path: Path) -> None:
-    records.run("ensemble", 2, 2)
-    records.run("best", 2, 2)
-    assert finished == [("ensemble", 0), ("ensemble", 1), ("best", 0), ("best", 1)]
-    for name, cores in [("ensemble", 2), ("best", 1)]:
+def test_cores_of_a_seed_are_the_share_of_its_worker(finished: list[tuple[str, int]], tmp_path: Path) -> None:
+    for name, workers, cores in [("small", 2, 1), ("best", 1, 2)]:
+        records.run(name, 2, workers)
         record = json.loads((tmp_path / f"{name}.json").read_text())
         assert [record["cores"], *(run["cores"] for run in record["runs"])] == [cores] * 3
-
-
-def test_member_trained_alone_is_that_of_the_ensemble(digits: tuple[NDArray[Any], ...]) -> None:
-    x, y, x_test, _ = digits
-    recipe = RECIPES["ensemble"].replace(hidden=(8,), members=2, epochs=1, seed=3)
-    expected = recipe.train(x, y, 10).predict_proba(x_test)
-    members = [records.train_member(recipe, x, y, number).predict_proba(x_test) for number in range(2)]
-    assert not np.array_equal(*members)
-    np.testing.assert_allclose(np.mean(members, axis=0), expected, rtol=1e-5)
+    assert finished == [("small", 0), ("small", 1), ("best", 0), ("best", 1)]
 
 
 def test_file_from_another_source_is_only_replaced_with_again(
@@ -90,15 +76,18 @@ def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytes
         ("minute-20s", [9900, 9902], [98.0, 102.0]),
     ]:
         runs = [{"correct": right, "seconds": time} for right, time in zip(correct, seconds, strict=True)]
-        runs[0] |= {"members": [9963, 9957]} if name == "ensemble" else {}
-        config = records.recipe_of(name).replace(hidden=(30, 20)).config()
+        config = (
+            records.recipe_of(name)
+            .replace(hidden=(30, 20), shrink=1, hog=(7, 0) if name == "ensemble" else (0,))
+            .config()
+        )
         (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
     _, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in records.lines().splitlines()]
     assert rows == [
-        ["`quick`", "196-30-20-10", "98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"],
+        ["`quick`", "784-30-20-10", "98.50% ± 0.10", "98.40 to 98.60", "3", "9.0 s", "2"],
         ["`minute` `--epochs 10`", "784-30-20-10", "99.01% ± 0.01", "99.00 to 99.02", "2", "1.7 min", "2"],
-        ["`best`", "784-30-20-10", "99.60% ± 0.04", "99.57 to 99.63", "2", "10 min", "2"],
-        ["`ensemble`", "4 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
+        ["`best`", "784-30-20-10", "99.63%", "99.63 to 99.63", "1", "10 min", "2"],
+        ["`ensemble`", "2 x 784-HOG 392-30-20-10, 2 x 784-30-20-10", "99.70%", "99.70 to 99.70", "1", "12 min", "2"],
     ]
 
 
