@@ -486,8 +486,9 @@ class Trainer:
                 break
             count, width = count + 1, layer.width(width)
         changing = any(part is not None for part in (self.augment, self.perturb, self.teacher, self._parallel))
-        too_large = len(x) * width * self.network.dtype.itemsize > MAX_FIXED_BYTES
-        return 0 if changing or too_large or isinstance(x, Rows) else count
+        if not count or changing or isinstance(x, Rows):
+            return 0
+        return count if len(x) * width * self.network.dtype.itemsize <= MAX_FIXED_BYTES else 0
 
     def _validate(self, x: ArrayLike, y: ArrayLike) -> None:
         try:
