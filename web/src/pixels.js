@@ -63,7 +63,7 @@ export function compass(values) {
   return { values: image, width: side, height: side };
 }
 
-/** The size that all but 0.5 % of the values are below: the scale of a colour map, so that one outlier does not pale the rest. */
+/** The size that 99.5 % of the values are below: the limit of a color map, so that one outlier does not make the rest pale. */
 export function scaleOf(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
   const sizes = [];

@@ -168,7 +168,7 @@ export function settingsPanel() {
             .map(Number);
           if (sizes.every((size) => Number.isInteger(size) && size > 0)) set(sizes);
           else {
-            toast(`"${input.value}" are no widths of layers: write whole numbers, for example 100, 30.`, "error");
+            toast(`"${input.value}": expected the widths of the layers as integers, for example 100, 30.`, "error");
             input.value = value.join(", ");
           }
         },

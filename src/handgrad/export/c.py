@@ -326,7 +326,6 @@ static void to_floats(const float *x, float *out, int n)
 }
 """,
 }
-USE_PIXEL = {"Deskewed", "Shifted", "hog"}  # functions that call `pixel`
 NAMES = {"tanh": "hyperbolic_tangent", "exp": "exponential"}  # tanh and exp are functions of the C library
 
 # Predictions p with the temperature T, by the output activation.
@@ -352,8 +351,6 @@ def write(graph: InferenceGraph, name: str) -> bytes:
     )
     code = _Code(graph)
     used = graph.used - (set() if graph.takes_bytes else {"Floats"})
-    if used & USE_PIXEL:
-        used |= {"pixel"}
     weights = [
         "\n".join([f"static const float {key}[{array.size}] = {{", *_numbers(array, "f"), "};"])
         for key, array in graph.arrays.items()

@@ -243,9 +243,13 @@ class InferenceGraph:
 
     @property
     def used(self) -> set[str]:
-        """The kinds of the nodes and steps and the output activation: names of the functions that a file needs."""
+        """The kinds of the nodes and steps and the output activation: names of the functions that a file needs.
+
+        "pixel" is the function that some of them need to read pixels outside the image as 0.
+        """
         kinds = {step.kind for forward in self.networks for step in forward.steps}
-        return {self.output_activation, *kinds, *(type(node).__name__ for node in self.nodes)}
+        used = {self.output_activation, *kinds, *(type(node).__name__ for node in self.nodes)}
+        return used | {"pixel"} if used & {"Deskewed", "Shifted", "hog"} else used
 
     @property
     def values(self) -> dict[str, Any]:

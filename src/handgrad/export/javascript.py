@@ -271,7 +271,6 @@ function shift(x, height, width, down, right) {
 }
 """,
 }
-USE_PIXEL = {"Deskewed", "Shifted", "hog"}  # functions that call `pixel`
 NAMES = {"leaky_relu": "leakyRelu", "exact_gelu": "exactGelu"}
 
 # The logits of predictions p, divided by the temperature T, by the output activation.
@@ -302,8 +301,6 @@ def write(graph: InferenceGraph, name: str) -> bytes:
         used |= {"Bytes"}
     if "Shifted" in used:
         used |= {"Mean"}
-    if used & USE_PIXEL:
-        used |= {"pixel"}
     weights = [
         "\n".join([f"const {key} = decode(`", *base64_lines(array), "`);"]) for key, array in graph.arrays.items()
     ]

@@ -202,7 +202,7 @@ def compass(features: Array, cells: int) -> Array:
 def after_hog(network: Network, x: Array) -> tuple[Network, Array]:
     """Return a copy of a network with Identity in place of a HOG that is its first layer, and the outputs of HOG for x.
 
-    The network is the same if its first layer is not HOG.
+    Identity keeps the numbers of the other layers. The network is the same if its first layer is not HOG.
     """
     if not isinstance(network.layers[0], HOG):
         return network, x
