@@ -42,7 +42,7 @@ PREDICT_ROWS = 1024
 REPLICA_ROWS = 64  # up to this number of rows, buffers are kept for the next prediction: 16 us instead of 46 us
 MAX_PARAMETERS = 1 << 40  # 4 TiB in float32
 
-Part = TypeVar("Part", Layer, Loss)
+Part = TypeVar("Part", "Network", Layer, Loss)
 
 
 class Network(Model):
@@ -479,8 +479,7 @@ class Network(Model):
         It computes batches of another size, or in another thread, without disturbing this network. It does not see
         attributes of layers that are set later.
         """
-        twin = object.__new__(type(self))
-        vars(twin).update(vars(self))
+        twin = _shallow_copy(self)
         twin.layers = [_shallow_copy(layer) for layer in self.layers]
         twin._loss = _shallow_copy(self._loss)
         twin._batch, twin._replicas = 0, []
@@ -570,7 +569,7 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike, parameters: Array | None = N
 def _shallow_copy(part: Part) -> Part:
     """A copy with the same parameter views. copy.copy would leave them out."""
     twin = object.__new__(type(part))
-    vars(twin).update(vars(part))
+    twin.__dict__ = dict(vars(part))
     return twin
 
 
