@@ -40,6 +40,8 @@ class Layer(ABC):
     ----------
     n_in : int or None
         Required width of the input; None accepts any width.
+    image_shape : (height, width) or None
+        Size of the images that the layer needs as the first layer of a network; None accepts any inputs.
     parameter_shapes : mapping of str to tuple
         Shapes of the parameters by name. A matrix (n_out, n_in) is a weight, a vector is a bias.
     rng : numpy.random.Generator or None
@@ -62,6 +64,7 @@ class Layer(ABC):
     """
 
     n_in: int | None = None
+    image_shape: tuple[int, int] | None = None
     parameter_shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()

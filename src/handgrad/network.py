@@ -192,6 +192,13 @@ class Network(Model):
             if len(shape) > 1
         ]
 
+    def check_image_shape(self, shape: Any) -> tuple[int, int]:
+        height, width = super().check_image_shape(shape)
+        expected = self.layers[0].image_shape
+        if expected not in (None, (height, width)):
+            raise HandgradError(f"{self.layers[0]!r} is for images of {expected} pixels, got {(height, width)}")
+        return height, width
+
     # ---- Shortcuts ---------------------------------------------------------------------------------------------------
 
     def fit(

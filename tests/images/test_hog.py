@@ -128,6 +128,17 @@ def test_invalid_sizes(arguments, message, rejects):
         HOG(*arguments)
 
 
+def test_images_whose_height_and_width_are_exchanged_are_rejected(rejects):
+    network = Network([HOG(6, 8, 2), Dense(32, 2)], loss="cross_entropy", rng=0)
+    images = np.zeros((4, 8, 6), np.uint8)
+    message = r"HOG\(height=6, width=8, cells=2\) is for images of \(6, 8\) pixels, got \(8, 6\)"
+    with rejects(message):
+        network.fit(images, [0, 1, 0, 1], validation=None)
+    network.fit(images.reshape(4, 6, 8), [0, 1, 0, 1], epochs=1, validation=None)
+    with rejects(r"images of \(8, 6\) pixels: expected \(6, 8\)"):
+        network.predict(images)
+
+
 def test_a_model_file_contains_it(tmp_path, rng):
     model = network(6, 5, 2)
     save(model, tmp_path / "model.safetensors")

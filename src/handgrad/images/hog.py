@@ -73,6 +73,7 @@ class HOG(Layer):
     """
 
     n_in: int
+    image_shape: tuple[int, int]
     fixed = True
     workspace = ("x", "y", "dx", "images", "gx", "gy", "h", "K")
 
