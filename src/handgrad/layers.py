@@ -41,7 +41,7 @@ class Layer(ABC):
     n_in : int or None
         Required width of the input; None accepts any width.
     image_shape : (height, width) or None
-        Size of the images that the layer needs as the first layer of a network; None accepts any inputs.
+        Size of the images that the layer needs if it is the first of a network; None accepts any inputs.
     parameter_shapes : mapping of str to tuple
         Shapes of the parameters by name. A matrix (n_out, n_in) is a weight, a vector is a bias.
     rng : numpy.random.Generator or None

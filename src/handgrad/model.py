@@ -130,22 +130,12 @@ class Model(ABC):
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """(height, width) if the inputs are images. Setting another shape than the model needs raises HandgradError."""
+        """(height, width) if the inputs are images. Raises HandgradError unless height * width = n_in."""
         return self._image_shape
 
     @image_shape.setter
     def image_shape(self, shape: tuple[int, int] | None) -> None:
-        self._image_shape = None if shape is None else self.check_image_shape(shape)
-
-    def check_image_shape(self, shape: Any) -> tuple[int, int]:
-        """Validate (height, width) with height * width = n_in."""
-        try:
-            height, width = (operator.index(side) for side in shape)
-        except (TypeError, ValueError):
-            height = width = 0
-        if height < 1 or width < 1 or height * width != self.n_in:
-            raise HandgradError(f"image_shape must be (height, width) with {self.n_in} pixels, got {shape!r}")
-        return height, width
+        self._image_shape = None if shape is None else check_image_shape(shape, self.n_in)
 
     def check_inputs(self, x: ArrayLike) -> NDArray[Any]:
         """Validate x (count, n_in) or (count, height, width): see `handgrad.arrays.check_inputs`."""
@@ -261,6 +251,17 @@ def check_distinct(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise HandgradError(f"classes has the name {twice!r} twice: expected a different name for each class")
+
+
+def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:
+    """Validate (height, width) with height * width = n_in."""
+    try:
+        height, width = (operator.index(side) for side in shape)
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1 or height * width != n_in:
+        raise HandgradError(f"image_shape must be (height, width) with {n_in} pixels, got {shape!r}")
+    return height, width
 
 
 def binary_to_two_columns(p: Array) -> Array:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays import Array, Seed, aligned_empty, aligned_zeros, as_floats, check_fraction, check_int, spawn_rngs
 from .errors import HandgradError, Misnamed, check_name
@@ -192,12 +192,11 @@ class Network(Model):
             if len(shape) > 1
         ]
 
-    def check_image_shape(self, shape: Any) -> tuple[int, int]:
-        height, width = super().check_image_shape(shape)
-        expected = self.layers[0].image_shape
-        if expected not in (None, (height, width)):
-            raise HandgradError(f"{self.layers[0]!r} is for images of {expected} pixels, got {(height, width)}")
-        return height, width
+    def check_inputs(self, x: ArrayLike) -> NDArray[Any]:
+        x, first = super().check_inputs(x), self.layers[0]
+        if x.ndim == 3 and first.image_shape not in (None, x.shape[1:]):
+            raise HandgradError(f"x has images of {x.shape[1:]} pixels: expected {first.image_shape}, as {first!r}")
+        return x
 
     # ---- Shortcuts ---------------------------------------------------------------------------------------------------
 
@@ -576,7 +575,8 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike, parameters: Array | None = N
 def _shallow_copy(part: Part) -> Part:
     """A copy with the same parameter views. copy.copy would leave them out."""
     twin = object.__new__(type(part))
-    twin.__dict__ = dict(vars(part))
+    for name, value in vars(part).items():
+        object.__setattr__(twin, name, value)  # not with `vars`, after which Python 3.11 finds attributes slowly
     return twin
 
 

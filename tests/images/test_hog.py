@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from handgrad import HOG, Dense, Network, check_gradient, load, save
+from handgrad import HOG, Dense, Network, Trainer, check_gradient, load, save
 from handgrad.images import hog
 
 
@@ -129,14 +129,15 @@ def test_invalid_sizes(arguments, message, rejects):
 
 
 def test_images_whose_height_and_width_are_exchanged_are_rejected(rejects):
-    network = Network([HOG(6, 8, 2), Dense(32, 2)], loss="cross_entropy", rng=0)
-    images = np.zeros((4, 8, 6), np.uint8)
-    message = r"HOG\(height=6, width=8, cells=2\) is for images of \(6, 8\) pixels, got \(8, 6\)"
-    with rejects(message):
-        network.fit(images, [0, 1, 0, 1], validation=None)
-    network.fit(images.reshape(4, 6, 8), [0, 1, 0, 1], epochs=1, validation=None)
-    with rejects(r"images of \(8, 6\) pixels: expected \(6, 8\)"):
-        network.predict(images)
+    model, images = network(6, 8, 2), np.zeros((4, 8, 6), np.uint8)
+    before, trainer = model.parameters.copy(), Trainer(model, "adam")
+    message = r"x has images of \(8, 6\) pixels: expected \(6, 8\), as HOG\(height=6, width=8, cells=2\)"
+    for use in (model.predict, lambda x: model.evaluate(x, [0, 1, 0, 1]), lambda x: trainer.fit(x, [0, 1, 0, 1], 1)):
+        with rejects(message):
+            use(images)
+    np.testing.assert_array_equal(model.parameters, before)
+    assert (model.image_shape, trainer.epochs) == (None, 0)
+    assert model.predict(images.reshape(4, 6, 8)).shape == model.predict(images.reshape(4, 48)).shape == (4,)
 
 
 def test_a_model_file_contains_it(tmp_path, rng):
