@@ -744,7 +744,7 @@ SMALL = Recipe(
 
 BEST = MINUTE.replace(name="best", hidden=(1024, 1024), tta=9)
 
-# Members on HOG and on pixels make different errors. The augmentation is a compromise: HOG needs less, pixels more.
+# Members on HOG and on pixels make different errors. Pixels need stronger augmentation than that of `minute`.
 ENSEMBLE = MINUTE.replace(
     name="ensemble",
     hog=(7, 0),
