@@ -105,7 +105,8 @@ def check_command(words: list[str]) -> None:
         words = words[1:]
     program, *arguments = words
     if program == "handgrad":
-        context, command = click.Context(cli.handgrad, info_name="handgrad"), cli.handgrad
+        command: click.Command = cli.handgrad
+        context = click.Context(command, info_name="handgrad", **command.context_settings)
         while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
             name, command, arguments = command.resolve_command(context, arguments)
             context = click.Context(command, info_name=name, parent=context)
