@@ -30,10 +30,15 @@ SEVEN = ((0.28, 0.25), (0.72, 0.22), (0.6, 0.5), (0.45, 0.8))
 
 
 @pytest.fixture(scope="module")
-def server(running):
+def built():
+    """Skip the test if the page is not built, or fail it if HANDGRAD_REQUIRE_BROWSER is set."""
     if not (STATIC / "index.html").is_file():
         missing = pytest.fail if os.environ.get("HANDGRAD_REQUIRE_BROWSER") else pytest.skip
         missing("the page is not built: make lab")
+
+
+@pytest.fixture(scope="module")
+def server(built, running):
     with running(Lab()) as served:
         yield served
 
@@ -572,7 +577,7 @@ def test_a_wrong_setting_shows_a_sentence_and_keeps_the_run(lab, server):
     page.problems[:] = [problem for problem in page.problems if "400" not in problem]
 
 
-def test_a_restarted_server_gets_the_run_again(page, running):
+def test_a_restarted_server_gets_the_run_again(built, page, running):
     with running(Lab()) as first:
         page.goto(f"{first.url}#run={SHORT}")
         page.click("#step")
@@ -704,7 +709,7 @@ def test_every_request_goes_to_the_server_of_the_page(lab, server, page):
     assert [address for address in addresses if not address.startswith(("data:", server.url))] == []
 
 
-def test_class_names_are_shown_as_text(page, tmp_path, running):
+def test_class_names_are_shown_as_text(built, page, tmp_path, running):
     image = pytest.importorskip("PIL.Image")
     names = ("<img src=x onerror=alert(1)>", "bird")
     for k, name in enumerate(names):
