@@ -45,6 +45,7 @@ OTHER = Recipe(
     name="other",
     hidden=(5, 4),
     hog=(2, 0),
+    hog_order=2,
     activation="relu,tanh",
     loss="cross_entropy",
     init="lecun",
@@ -256,7 +257,7 @@ def test_recipe_round_trips_through_json(recipe):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name != "name"])
 def test_setting_missing_from_an_older_configuration_has_its_default(name):
-    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0, "momentum": None}
+    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0, "momentum": None, "hog_order": 1}
     config["early_stopping"] = 0
     del config[name]
     assert getattr(Recipe.from_config(config), name) == getattr(Recipe(name="plain"), name)
@@ -317,9 +318,9 @@ def test_every_setting_reaches_the_training():
     teacher = Network([196, 3], loss="cross_entropy", rng=0)
     trainer = OTHER.trainer((28, 28), 3, teacher=Preprocessed(teacher, deskew), callbacks=(watch,))
     network, optimizer, augment = trainer.network, trainer.optimizer, trainer.augment
-    kinds = [HOG, *(Dense, BatchNorm, ReLU, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
+    kinds = [HOG, HOG, *(Dense, BatchNorm, ReLU, Dropout), *(Dense, BatchNorm, Tanh, Dropout), Dense]
     assert [type(layer) for layer in network.layers] == kinds
-    assert [W.shape for W, _ in network.weights] == [(5, 8 * 2**2), (4, 5), (3, 4)]
+    assert [W.shape for W, _ in network.weights] == [(5, 8 * 8 * 2**2), (4, 5), (3, 4)]
     assert {layer.init for layer in network.layers if isinstance(layer, Dense)} == {"lecun"}
     assert {layer.rate for layer in network.layers if isinstance(layer, Dropout)} == {0.1}
     assert OTHER.preprocessing((28, 28)) == deskew
@@ -350,7 +351,10 @@ def test_recipe_with_all_settings_trains_and_predicts():
     assert isinstance(core, Ensemble)
     assert [(type(member), member.shifts) for member in core.members] == [(TestTimeAugmentation, 5)] * 2
     layers = [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
-    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [[HOG, *layers], layers]
+    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [
+        [HOG, HOG, *layers],
+        layers,
+    ]
     p = model.model.model.predict_proba(model.preprocessing(x))  # without the calibration
     deskewed = model.preprocessing(x)
     expected = np.mean([member.predict_proba(deskewed) for member in core.members], axis=0)
@@ -422,6 +426,8 @@ def test_unknown_name_is_rejected(settings, says, rejects):
             {"hidden": (30, -2)},
             {"hog": (-1,)},
             {"hog": ()},
+            {"hog_order": 2},
+            {"hog": (7,), "hog_order": 3},
         ],
         *[{"dropout": 1.0}, {"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"ema_decay": 1.0}, {"validation": -1}],
         *[{"rotation": math.nan}, {"scale": 1.0}, {"elastic": 1.0, "smoothness": 0.0}, {"adversarial": -1.0}],
@@ -606,6 +612,16 @@ def test_a_cell_of_hog_has_at_least_2_x_2_pixels(shape, shrink, cells, expected)
     assert (network.n_in, network.layers[1].n_in) == (math.prod(shape) // shrink**2, 8 * expected**2)
 
 
+@pytest.mark.parametrize(
+    ("shape", "cells", "half", "expected"), [((28, 28), 5, 14, 5), ((28, 20), 7, 10, 5), ((8, 6), 7, 3, 1)]
+)
+def test_hog_of_order_2_sees_one_direction_at_a_time(shape, cells, half, expected):
+    first, second, dense = PLAIN.replace(hog=(cells,), hog_order=2, hidden=()).trainer(shape, 3).network.layers
+    assert repr(first) == f"HOG(height={shape[0]}, width={shape[1]}, cells={half})"
+    assert repr(second) == f"HOG(height={half}, width={half}, cells={expected}, channels=8)"
+    assert dense.n_in == 8 * 8 * expected**2
+
+
 def test_members_have_the_numbers_of_cells_in_turn():
     recipe = PLAIN.replace(hog=(2, 0, 1), members=4, epochs=1)
     firsts = [network.layers[0] for network in networks_of(recipe.train(X, Y, 3))]
@@ -708,9 +724,12 @@ def test_fine_tuning_starts_from_the_weights_and_the_preprocessing_of_the_model(
     assert not np.allclose(parameters(trained), before, atol=1e-3)
 
 
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("x", [X, X.reshape(len(X), -1) / 255], ids=["images", "rows"])
-def test_a_network_with_hog_is_fine_tuned_with_its_hog(x):
-    start = Network([HOG(*SHAPE, 2), Dense(32, 3)], loss="cross_entropy", rng=0)
+def test_a_network_with_hog_is_fine_tuned_with_its_hog(x, order):
+    hog = [HOG(*SHAPE, 2), HOG(2, 2, 1, channels=8)][:order]
+    start = Network([*hog, Dense(hog[-1].n_out, 3)], loss="cross_entropy", rng=0)
+    assert (PLAIN.starting_from(start).hog, PLAIN.starting_from(start).hog_order) == ((hog[-1].cells,), order)
     network = PLAIN.replace(epochs=1).train(x, Y, 3, start=start)
     assert repr(network.layers) == repr(start.layers)
     assert not np.array_equal(network.parameters, start.parameters)

@@ -29,7 +29,7 @@ from .callbacks import EMA, EarlyStopping
 from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
-from .images.hog import HOG
+from .images.hog import HOG, ORIENTATIONS
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout
 from .losses import LOSSES, CrossEntropy, Loss, SquaredError
 from .model import Model
@@ -59,7 +59,10 @@ MAX_SETTING = 1 << 63  # larger numbers are no settings
 OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
 SYNC_EVERY = 8  # steps of a thread between two averages of the weights
 # Settings that fine-tuning takes from the model it starts from.
-NETWORK_SETTINGS = ("hidden", "hog", "activation", "loss", "init", "batch_norm", "dropout", "deskew", "shrink")
+NETWORK_SETTINGS = (
+    *("hidden", "hog", "hog_order", "activation", "loss", "init", "batch_norm", "dropout"),
+    *("deskew", "shrink"),
+)
 # Settings that need images. The others train on numbers too.
 IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic", "hog")
 SEQUENCES = ("hidden", "hog")  # settings that are a tuple of integers
@@ -98,6 +101,9 @@ class Recipe:
         (0,),
         text="Number of cells along each side of the histograms of oriented gradients (HOG), which replace the pixels; "
         "0: pixels. Several numbers are for the members of an ensemble in turn: 7,0.",
+    )
+    hog_order: int = _network(
+        1, text="Order of the gradients of HOG: 1, or 2 for HOG of the outputs of HOG, one direction at a time."
     )
     activation: str = _network("relu", text="Activation of the hidden layers, or one for each: tanh,relu.")
     loss: str = _network("cross_entropy", text="cross_entropy, binary_cross_entropy, or squared_error (of sigmoids).")
@@ -170,6 +176,10 @@ class Recipe:
             raise HandgradError("hog must be a number of cells, or 0 for pixels, got none")
         for cells in self.hog:
             check_int("hog", cells, 0)
+        if self.hog_order not in (1, 2):
+            raise HandgradError(f"hog_order must be 1 or 2, got {self.hog_order}")
+        if self.hog_order == 2 and not any(self.hog):
+            raise HandgradError("hog_order 2 needs hog, the number of cells along each side: got 0")
         check_positive("calibration", self.calibration)
         if self.momentum is not None and self.optimizer not in MOMENTUM_OPTIMIZERS:
             raise HandgradError(
@@ -398,25 +408,28 @@ class Recipe:
             )
         preprocessing = self.preprocessing(shape)
         seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
-        first = self._hog(seen, member)
+        hog = self._hog(seen, member)
         layers = mlp(
-            [math.prod(seen) if first is None else first.n_out, *self.hidden, n_out],
+            [hog[-1].n_out if hog else math.prod(seen), *self.hidden, n_out],
             activation=self.activation.split(",") if "," in self.activation else self.activation,
             init=self.init,
             batch_norm=self.batch_norm,
             dropout=self.dropout,
         )
-        network = Network(layers if first is None else [first, *layers], loss=self._loss(), rng=rng)
+        network = Network([*hog, *layers], loss=self._loss(), rng=rng)
         network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
         return network
 
-    def _hog(self, shape: tuple[int, ...], member: int) -> HOG | None:
-        """The first layer of an ensemble member for images of this size. A cell has at least 2 x 2 pixels."""
+    def _hog(self, shape: tuple[int, ...], member: int) -> list[HOG]:
+        """The first layers of an ensemble member for images of this size. A cell has at least 2 x 2 pixels."""
         cells = self.hog[member % len(self.hog)]
         if not cells:
-            return None
+            return []
         height, width = shape
-        return HOG(height, width, max(1, min(cells, height // 2, width // 2)))
+        half = max(1, min(height // 2, width // 2))
+        if self.hog_order == 1:
+            return [HOG(height, width, min(cells, half))]
+        return [HOG(height, width, half), HOG(half, half, max(1, min(cells, half // 2)), channels=ORIENTATIONS)]
 
     def _network_from(
         self, origin: _Origin, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence
@@ -551,9 +564,11 @@ class Recipe:
         activations = [names[type(layer)] for layer in network.layers if type(layer) in names]
         losses = {kind: name for name, kind in LOSSES.items() if name in CLASSIFICATION_LOSSES}
         deskew = preprocessing if isinstance(preprocessing, Deskew) else None
+        hog = [layer for layer in network.layers if isinstance(layer, HOG)]
         return self.replace(
             hidden=tuple(len(W) for W, _ in network.weights[:-1]),
-            hog=next(((layer.cells,) for layer in network.layers if isinstance(layer, HOG)), (0,)),
+            hog=(hog[-1].cells,) if hog else (0,),
+            hog_order=max(1, len(hog)),
             activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
             loss=losses.get(type(network.loss), self.loss),
             batch_norm=any(isinstance(layer, BatchNorm) for layer in network.layers),

@@ -158,8 +158,8 @@ def test_train_without_mnist_warns_at_the_start_and_at_the_end(tmp_path: Path, r
 
 
 def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke) -> None:
-    settings = {"hidden": (7, 5), "hog": (3, 0), "activation": "tanh,relu", "loss": "cross_entropy", "init": "lecun"}
-    settings |= {"batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "lr": 0.01}
+    settings = {"hidden": (7, 5), "hog": (3, 0), "hog_order": 2, "activation": "tanh,relu", "loss": "cross_entropy"}
+    settings |= {"init": "lecun", "batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "lr": 0.01}
     settings |= {"weight_decay": 0.0, "schedule": "cosine", "batch_size": 100, "epochs": 1, "ema_decay": 0.5, "seed": 9}
     settings |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1}
     settings |= {"shift": 1.0, "elastic": 1.0, "smoothness": 4.0, "adversarial": 0.2, "tta": 5, "members": 2}

@@ -113,11 +113,13 @@ def test_wrappers_are_taken_apart_and_their_preprocessing_is_applied(wrapped: st
     assert result.ours == pytest.approx(network.evaluate(deskew(x), y).loss, rel=1e-12)
 
 
-def test_the_layers_after_hog_agree() -> None:
-    network = Network([HOG(4, 5, cells=2), Dense(32, 3)], loss="cross_entropy", rng=0, dtype=np.float64)
+@pytest.mark.parametrize("hog", [[HOG(4, 5, cells=2)], [HOG(4, 5, cells=2), HOG(2, 2, cells=1, channels=8)]])
+def test_the_layers_after_hog_agree(hog: list[HOG]) -> None:
+    layers = [*hog, Dense(hog[-1].n_out, 3)]
+    network = Network(layers, loss="cross_entropy", rng=0, dtype=np.float64)
     result = result_of(network, optimizers=["adam"], steps=(1, 2))
     assert result.passed, result
-    assert [gradient.name for gradient in result.gradients] == ["1 Dense W", "1 Dense b"]
+    assert [gradient.name for gradient in result.gradients] == [f"{len(hog)} Dense W", f"{len(hog)} Dense b"]
 
 
 def test_the_twin_has_one_module_per_layer_and_copies_of_the_parameters() -> None:

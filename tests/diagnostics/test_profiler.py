@@ -92,6 +92,8 @@ def test_the_products_of_hog_are_counted():
     forward, *_ = profile(Network(layers, rng=0), SGD(0.1), 7, seconds=0).parts
     along_x, along_y = 5 * 6 * 2, 5 * 2 * 2
     assert (forward.name, forward.flops) == ("0 HOG forward", 2 * 7 * 8 * (along_x + along_y))
+    layers = [HOG(5, 6, cells=2, channels=3), Dense(96, 3)]
+    assert profile(Network(layers, rng=0), SGD(0.1), 7, seconds=0).parts[0].flops == 3 * forward.flops
 
 
 def test_identity_has_a_floor_of_0():

@@ -20,6 +20,12 @@ def hog_network(height, width, cells, before=()):
     return network
 
 
+def second_order_network():
+    network = Network([HOG(9, 7, 4), HOG(4, 4, 2, channels=8), Dense(256, 3)], loss="cross_entropy", rng=2)
+    network.image_shape = (9, 7)
+    return network
+
+
 def pixel_network():
     network = Network([Dense(63, 3)], loss="cross_entropy", rng=1)
     network.image_shape = (9, 7)
@@ -36,6 +42,7 @@ MODELS = {
     "9x7 pixels": lambda: hog_network(9, 7, 3),
     "5x12 pixels": lambda: hog_network(5, 12, 5),
     "1 pixel": lambda: hog_network(1, 1, 1),
+    "second-order gradients": second_order_network,
     "two HOG layers after a layer that works in place": lambda: hog_network(9, 8, 2, [ReLU(), HOG(9, 8, 3)]),
     "wrapped ensemble": wrapped_ensemble,
 }

@@ -155,9 +155,10 @@ def test_deskew_and_test_time_augmentation_equal_those_of_the_model(deskew, shif
     assert (height, width) == module.IMAGE_SHAPE
 
 
-def test_hog_equals_that_of_the_network(tmp_path):
+@pytest.mark.parametrize("hog", [[HOG(9, 7, 3)], [HOG(9, 7, 4), HOG(4, 4, 2, channels=8)]], ids=["first", "second"])
+def test_hog_equals_that_of_the_network(hog, tmp_path):
     """More images than are processed at once, as bytes and as floats."""
-    network = Network([HOG(9, 7, 3), Dense(72, 8), ReLU(), Dense(8, 4)], loss="cross_entropy", rng=0)
+    network = Network([*hog, Dense(hog[-1].n_out, 8), ReLU(), Dense(8, 4)], loss="cross_entropy", rng=0)
     network.image_shape = (9, 7)
     module = exported(network, tmp_path / "net.py")
     images = np.random.default_rng(0).integers(0, 256, (2001, 9, 7)).astype(np.uint8)

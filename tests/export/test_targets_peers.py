@@ -501,19 +501,19 @@ def hog_models():
         return result
 
     hog, pixels = network(0, HOG(9, 7, 3), n_in=72), network(1)
+    second = network(3, HOG(9, 7, 4), HOG(4, 4, 2, channels=8), n_in=256)
     last = Network([Dense(63, 63), HOG(9, 7, 1)], loss="cross_entropy", rng=2)
     last.image_shape = (9, 7)
     return {
         "network": hog,
+        "second-order gradients": second,
         "other member without HOG": Ensemble([pixels, hog]),
         "deskew, tta, calibrated": Calibrated(Preprocessed(TestTimeAugmentation(hog, 5), Deskew(18, 14, 2)), 1.7),
         "HOG last, calibrated": Calibrated(last, 0.2),
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["network", "other member without HOG", "deskew, tta, calibrated", "HOG last, calibrated"]
-)
+@pytest.mark.parametrize("name", list(hog_models()))
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_hog_is_that_of_handgrad(target, name, tmp_path):
     model = hog_models()[name]

@@ -107,6 +107,7 @@ def test_a_training_script_ends_with_the_weights_of_handgrad(target, name, digit
         ("adam", {"label_smoothing": 0.0}),
         ("adamw", {"weight_decay": 0.1}),
         ("hog", {"hog": (5,)}),
+        ("hog", {"hog_order": 2}),
         ("batch_norm", {"schedule": "cosine"}),
     ],
 )

@@ -60,9 +60,17 @@ def test_the_derivatives_are_those_of_finite_differences(height, width, cells, b
     check_gradient(HOG(height, width, cells), x)
 
 
-def test_derivatives_of_several_blocks_are_those_of_finite_differences(rng, monkeypatch):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_derivatives_of_several_blocks_are_those_of_finite_differences(channels, rng, monkeypatch):
     monkeypatch.setattr(hog, "BLOCK_PIXELS", 3 * 35)
-    check_gradient(HOG(5, 7, 2), rng.random((8, 35)))
+    check_gradient(HOG(5, 7, 2, channels), rng.random((8, 35 * channels)))
+
+
+def test_the_output_of_several_channels_is_that_of_each_image(rng):
+    x = rng.random((4, 3, 35))
+    model = Network([HOG(5, 7, 2, channels=3), Dense(96, 3)], rng=0, dtype=np.float64)
+    expected = network(5, 7, 2).activations(x.reshape(12, 35))[0].reshape(4, 96)
+    np.testing.assert_allclose(model.activations(x.reshape(4, 105))[0], expected, rtol=1e-12)
 
 
 def test_the_components_in_the_8_directions_are_those_of_an_edge_in_each_direction():
@@ -121,6 +129,8 @@ def test_an_image_without_ink_has_the_smallest_output():
         ((60_000, 60_000, 1), "HOG: images of 60000x60000 pixels with 1x1 cells need too much memory"),
         ((600, 600, 40), "HOG: images of 600x600 pixels with 40x40 cells need too much memory"),
         ((28, 1.5), "HOG: width must be"),
+        ((28, 28, 7, 0), "HOG: channels must be"),
+        ((28, 28, 7, 10**6), "HOG: images of 28x28 pixels with 7x7 cells need too much memory"),
     ],
 )
 def test_invalid_sizes(arguments, message, rejects):
@@ -141,8 +151,9 @@ def test_images_whose_height_and_width_are_exchanged_are_rejected(rejects):
 
 
 def test_a_model_file_contains_it(tmp_path, rng):
-    model = network(6, 5, 2)
+    model = Network([HOG(6, 5, 3), HOG(3, 3, 1, channels=8), Dense(64, 3)], rng=0)
     save(model, tmp_path / "model.safetensors")
     loaded, x = load(tmp_path / "model.safetensors"), rng.random((2, 30))
-    assert repr(loaded.layers[0]) == "HOG(height=6, width=5, cells=2)"
+    assert repr(loaded.layers[0]) == "HOG(height=6, width=5, cells=3)"
+    assert repr(loaded.layers[1]) == "HOG(height=3, width=3, cells=1, channels=8)"
     np.testing.assert_array_equal(loaded.outputs(x), model.outputs(x))

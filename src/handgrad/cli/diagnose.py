@@ -74,7 +74,9 @@ def _check_hog(seed: int) -> Iterator[Check]:
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path), callback=parse_model)
-@recipe_options("hidden", "hog", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+@recipe_options(
+    *("hidden", "hog", "hog_order", "activation", "loss", "label_smoothing", "init", "batch_norm", "batch_size", "seed")
+)
 @data_option
 @click.option(
     "--dtype",
@@ -159,7 +161,9 @@ def _fits(dataset: Dataset, model: Model) -> bool:
 
 
 @click.command()
-@recipe_options("hidden", "hog", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
+@recipe_options(
+    *("hidden", "hog", "hog_order", "activation", "loss", "init", "batch_norm", "dropout", "optimizer", "batch_size")
+)
 @click.option("--seconds", type=float, default=2, show_default=True, help="Duration of the measurement.")
 @json_option
 def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) -> None:

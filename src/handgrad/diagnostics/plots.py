@@ -611,7 +611,7 @@ def _weight_images(network: Network) -> _WeightImages | None:
     if not isinstance(layer, Dense):
         return None
     before = next((f for f in network.layers[:first][::-1] if not isinstance(f, Dropout | Identity)), None)
-    if isinstance(before, HOG):
+    if isinstance(before, HOG) and before.channels == 1:
         images = np.pad(compass(layer.W, before.cells), ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
         return _WeightImages(images, MAX_HOG_UNITS, "weights for the 8 directions of HOG")
     if network.image_shape is None or layer.n_in != network.n_in:

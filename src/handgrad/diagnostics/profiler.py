@@ -199,8 +199,8 @@ def _work(network: Network, optimizer: Optimizer, batch: int) -> list[_Work]:
         if isinstance(layer, Identity):
             moved = for_dx = 0
         elif isinstance(layer, HOG):
-            height, width = layer.image_shape
-            product = 2 * batch * ORIENTATIONS * height * layer.cells * (width + layer.cells)
+            (height, width), images = layer.size, batch * layer.channels
+            product = 2 * images * ORIENTATIONS * height * layer.cells * (width + layer.cells)
         forward.append(_Work(f"{name} forward", layer, "forward", product, moved))
         if i == first:
             backward.append(_Work(f"{name} backward", layer, "backward_parameters", product, moved))

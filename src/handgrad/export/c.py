@@ -208,8 +208,8 @@ static float pixel(const float *p, int height, int width, int i, int j)
 /* Histograms of oriented gradients of the image p. h are the components of its gradient (gx, gy) in 8 directions. For
    each of them and each cell (cy, cx), y = sqrt(sum of max(0, h) KY KX + epsilon). The buffer sums[8 cells] is for the
    sums along a row of pixels. */
-static void hog(const float *KY, const float *KX, const float *p, float *sums, float *y, int height, int width,
-                int cells)
+static void hog_image(const float *KY, const float *KX, const float *p, float *sums, float *y, int height, int width,
+                      int cells)
 {
     for (int c = 0; c < 8 * cells * cells; c++)
         y[c] = 0;
@@ -241,6 +241,14 @@ static void hog(const float *KY, const float *KX, const float *p, float *sums, f
     }
     for (int c = 0; c < 8 * cells * cells; c++)
         y[c] = sqrtf(y[c] + «epsilon»f);
+}
+
+/* The same for each of the images of p, one after another */
+static void hog(const float *KY, const float *KX, const float *p, float *sums, float *y, int height, int width,
+                int cells, int channels)
+{
+    for (int i = 0; i < channels; i++)
+        hog_image(KY, KX, p + i * height * width, sums, y + i * 8 * cells * cells, height, width, cells);
 }
 """.replace("«epsilon»", repr(HOG_EPSILON)),
     "Deskewed": """
@@ -551,8 +559,8 @@ def _chain(steps: list[Step]) -> Iterator[str]:
             if step.kind == "dense":
                 sizes = f"{step.n_out}, {step.n_in}"
             elif isinstance(step.layer, HOG):
-                (height, width), cells = step.layer.image_shape, step.layer.cells
-                out, sizes = f"sums, {buffers[i]}", f"{height}, {width}, {cells}"
+                (height, width), cells, channels = step.layer.size, step.layer.cells, step.layer.channels
+                out, sizes = f"sums, {buffers[i]}", f"{height}, {width}, {cells}, {channels}"
             yield f"{step.kind}({', '.join(step.arrays)}, {value}, {out}, {sizes});"
             value = buffers[i]
         else:

@@ -175,7 +175,7 @@ const pixel = (p, height, width, i, j) => (i < 0 || j < 0 || i >= height || j >=
     "hog": """
 // Histograms of oriented gradients of the image p. h are the components of its gradient (gx, gy) in 8 directions. For
 // each of them and each cell (cy, cx), y = sqrt(sum of max(0, h) KY KX + epsilon).
-function hog(KY, KX, p, height, width, cells) {
+function hogImage(KY, KX, p, height, width, cells) {
   const y = new Float64Array(8 * cells * cells);
   for (let i = 0; i < height; i++) {
     const sums = new Float64Array(8 * cells); // along row i
@@ -206,6 +206,13 @@ function hog(KY, KX, p, height, width, cells) {
     }
   }
   return y.map((sum) => Math.sqrt(sum + «epsilon»));
+}
+
+// The same for each of the images of p, one after another
+function hog(KY, KX, p, height, width, cells) {
+  const size = height * width;
+  const images = Array.from({ length: p.length / size }, (_, i) => p.slice(i * size, (i + 1) * size));
+  return Float64Array.from(images.flatMap((image) => [...hogImage(KY, KX, image, height, width, cells)]));
 }
 """.replace("«epsilon»", repr(HOG_EPSILON)),
     "Deskewed": """
@@ -431,7 +438,7 @@ def _chain(steps: list[Step]) -> Iterator[str]:
                 value = f"a{count}"
             sizes = ""
             if isinstance(step.layer, HOG):
-                (height, width), cells = step.layer.image_shape, step.layer.cells
+                (height, width), cells = step.layer.size, step.layer.cells
                 sizes = f", {height}, {width}, {cells}"
             value = f"{step.kind}({', '.join(step.arrays)}, {value}{sizes})"
         else:

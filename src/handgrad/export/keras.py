@@ -75,8 +75,9 @@ HOG_MODULE = '''
 class HOG(layers.Layer):
     """Histograms of oriented gradients: how much edge there is in each of 8 directions, for each cell of a grid."""
 
-    def __init__(self, height, width, cells, **options):
+    def __init__(self, height, width, cells, channels=1, **options):
         super().__init__(**options)
+        self.n_out = channels * 8 * cells**2
         self.ky, self.kx = gaussians(height, cells), gaussians(width, cells)  # the weights of the cells
 
     def call(self, x):
@@ -90,7 +91,7 @@ class HOG(layers.Layer):
             *(ops.minimum(gx, -gy), ops.minimum(-gx, -gy)),  # northeast, northwest
         )
         sums = [ops.matmul(self.ky, ops.matmul(ops.relu(h), self.kx.T)) for h in components]
-        return ops.reshape(ops.sqrt(ops.stack(sums, axis=1) + «epsilon»), (-1, 8 * len(self.ky) * len(self.kx)))
+        return ops.reshape(ops.sqrt(ops.stack(sums, axis=1) + «epsilon»), (-1, self.n_out))
 '''.replace("«epsilon»", repr(HOG_EPSILON))
 
 NETWORK = """

@@ -75,7 +75,8 @@ FUNCTIONS = {
 def hog(x, ky, kx):
     """Return histograms of oriented gradients: how much edge there is in each of 8 directions, for each cell of a grid.
 
-    x (count, height * width), and the weights of the cells along each side, ky (cells, height) and kx (cells, width).
+    x (count, channels * height * width), and the weights of the cells along each side, ky (cells, height) and
+    kx (cells, width).
     """
     if len(x) > 1000:  # blocks need less memory
         return np.concatenate([hog(x[i : i + 1000], ky, kx) for i in range(0, len(x), 1000)])

@@ -78,8 +78,9 @@ HOG_MODULE = '''
 class HOG(nn.Module):
     """Histograms of oriented gradients: how much edge there is in each of 8 directions, for each cell of a grid."""
 
-    def __init__(self, height, width, cells):
+    def __init__(self, height, width, cells, channels=1):
         super().__init__()
+        self.n_out = channels * 8 * cells**2
         # The weights of the cells, which are no part of the state dict.
         self.register_buffer("ky", torch.tensor(gaussians(height, cells)), persistent=False)
         self.register_buffer("kx", torch.tensor(gaussians(width, cells)), persistent=False)
@@ -96,7 +97,7 @@ class HOG(nn.Module):
             *(torch.minimum(gx, -gy), torch.minimum(-gx, -gy)),  # northeast, northwest
         )
         h = torch.stack(components, dim=1).relu()
-        return (self.ky @ (h @ self.kx.T) + «epsilon»).sqrt().flatten(1)
+        return (self.ky @ (h @ self.kx.T) + «epsilon»).sqrt().reshape(-1, self.n_out)
 '''.replace("«epsilon»", repr(HOG_EPSILON))
 
 NETWORK = """

@@ -46,7 +46,7 @@ def schedule(epoch, epochs):  # schedules.one_cycle(rise=0.3, start=1/25, final=
 # on the predicted classes if the rejected ones have their defaults.
 TRANSLATED = {"hidden", "activation", "loss", "init", "batch_norm", "dropout", "label_smoothing", "optimizer", "lr"}
 TRANSLATED |= {"weight_decay", "schedule", "batch_size", "epochs", "validation", "deskew", "shrink", "seed", "tta"}
-TRANSLATED |= {"momentum", "hog"}
+TRANSLATED |= {"momentum", "hog", "hog_order"}
 REJECTED = {"ema_decay", "rotation", "scale", "shear", "shift", "elastic", "adversarial", "members", "teacher"}
 REJECTED |= {"temperature", "l2", "clip_norm", "warm_up", "early_stopping", "threads"}
 WITHOUT_EFFECT = {"name", "smoothness", "calibration"}

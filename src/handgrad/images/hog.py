@@ -46,12 +46,18 @@ class HOG(Layer):
     fewer errors than the same network on pixels (half of them for the recipe `quick`). The layer has no parameters. Its
     place is before the first Dense layer.
 
+    The outputs for one direction are an image of `cells` x `cells` pixels. A second HOG with `channels=8` computes the
+    gradients of these 8 images: a curve, a corner or the end of a stroke is a change of direction.
+
     Parameters
     ----------
     height, width : int
         Size of the images in pixels.
     cells : int
         Number of cells along each side.
+    channels : int
+        Number of images that an example consists of. The output for an example is that for each of its images, in their
+        order.
 
     Raises
     ------
@@ -62,7 +68,8 @@ class HOG(Layer):
     ----------
     Dalal & Triggs (2005), Histograms of oriented gradients for human detection. The decomposition, the Gaussian weights
     and the square root: Liu, Nakashima, Sako & Fujisawa (2003), Handwritten digit recognition: benchmarking of
-    state-of-the-art techniques.
+    state-of-the-art techniques. Gradients of the 8 images: Huang, Zhu, Wang & Chen (2014), HSOG: a novel local image
+    descriptor based on histograms of the second-order gradients.
 
     Examples
     --------
@@ -70,35 +77,36 @@ class HOG(Layer):
     >>> network = Network([HOG(28, 28, cells=7), Dense(392, 10)], loss="cross_entropy", rng=0)
     >>> network.n_in
     784
+    >>> layers = [HOG(28, 28, cells=14), HOG(14, 14, cells=5, channels=8)]  # second-order gradients
+    >>> network = Network([*layers, Dense(1600, 10)], loss="cross_entropy", rng=0)
     """
 
     n_in: int
-    image_shape: tuple[int, int]
     fixed = True
     workspace = ("x", "y", "dx", "images", "gx", "gy", "h", "K")
 
-    def __init__(self, height: int, width: int, cells: int = 7) -> None:
-        self.image_shape = check_int("HOG: height", height, 1), check_int("HOG: width", width, 1)
-        self.cells = check_int("HOG: cells", cells, 1)
+    def __init__(self, height: int, width: int, cells: int = 7, channels: int = 1) -> None:
+        self.size = check_int("HOG: height", height, 1), check_int("HOG: width", width, 1)
+        self.cells, self.channels = check_int("HOG: cells", cells, 1), check_int("HOG: channels", channels, 1)
+        self.image_shape = self.size if channels == 1 else None
         if cells > min(height, width):
             raise HandgradError(
                 f"HOG: cells must be at most {min(height, width)} for images of {height}x{width} pixels, got {cells}"
             )
-        if (height + 2) * (width + 1) * max(
-            ORIENTATIONS, cells**2
-        ) > MAX_NUMBERS:  # a model file could ask for any size
+        per_pixel = max(ORIENTATIONS * channels, cells**2)
+        if (height + 2) * (width + 1) * per_pixel > MAX_NUMBERS:  # a model file could ask for any size
             raise HandgradError(
                 f"HOG: images of {height}x{width} pixels with {cells}x{cells} cells need too much memory: "
                 "expected smaller images"
             )
-        self.n_in, self.n_out = height * width, ORIENTATIONS * cells**2
+        self.n_in, self.n_out = channels * height * width, channels * ORIENTATIONS * cells**2
 
     def forward(self, x: Array) -> Array:
         self.x = x
         return self.infer(x)
 
     def infer(self, x: Array) -> Array:
-        for rows in row_blocks(len(x), len(self.images)):
+        for rows in row_blocks(len(x), len(self.images) // self.channels):
             h = self._components(x[rows])
             y = self.y[rows].reshape(-1, self.cells**2)
             np.dot(h, self.K, out=y)  # Σ h K
@@ -107,17 +115,17 @@ class HOG(Layer):
         return self.y
 
     def backward(self, dy: Array) -> Array:
-        for rows in row_blocks(len(dy), len(self.images)):
+        for rows in row_blocks(len(dy), len(self.images) // self.channels):
             h = self._components(self.x[rows])
             ds = (dy[rows] / (2 * self.y[rows])).reshape(-1, self.cells**2)  # dy/ds = 1 / 2y, s = Σ h K + ε
             dh = np.dot(ds, self.K.T)  # dL/dh = ds Kᵀ
             dh *= h > 0
-            self._dx(dh, out=self.dx[rows])
+            self._dx(dh, out=self.dx[rows].reshape(-1, math.prod(self.size)))
         return self.dx
 
     def _components(self, x: Array) -> Array:
-        """h of the images x (count, n_in): (8 count, pixels with border), the 8 directions of an image one by one."""
-        count, (height, width) = len(x), self.image_shape
+        """h of all images of x: (8 images, pixels with border), the 8 directions of an image one by one."""
+        count, (height, width) = len(x) * self.channels, self.size
         self.images[:count, 1:-1, 1:] = x.reshape(count, height, width)
         p, gx, gy, below = self.images[:count].reshape(-1), self.gx[:count], self.gy[:count], width + 1
         np.subtract(p[2:], p[:-2], out=gx.reshape(-1)[1:-1])
@@ -132,12 +140,12 @@ class HOG(Layer):
         return h.reshape(-1, h.shape[2])
 
     def _dx(self, dh: Array, out: Array) -> None:
-        """dL/dx of a block of images from dL/dh.
+        """dL/dx of a block of images (images, pixels) from dL/dh.
 
         With X = |gx| and Y = |gy|, only two of the components are not 0: |X - Y| towards the larger one, and min(X, Y)
         between the two. So dX = ±d|X - Y| + (X < Y) dmin, and the same for dY.
         """
-        count, (height, width), below = len(out), self.image_shape, self.image_shape[1] + 1
+        count, (height, width), below = len(out), self.size, self.size[1] + 1
         dh = dh.reshape(count, ORIENTATIONS, -1)
         straight, between = dh[:, :4].sum(axis=1), dh[:, 4:].sum(axis=1)
         gx, gy = self.gx[:count], self.gy[:count]
@@ -153,13 +161,13 @@ class HOG(Layer):
         return self.n_out
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
-        height, width = self.image_shape
+        height, width = self.size
         block = max(1, min(batch, BLOCK_PIXELS // self.n_in))  # a process may have no rows in a batch
+        images, pixels = block * self.channels, (height + 2) * (width + 1)
         # A border of zeros: a row above and below, and a column that is before a row and after the one above it.
-        self.images = np.zeros((block, height + 2, width + 1), dtype)
-        pixels = (height + 2) * (width + 1)
-        self.gx, self.gy = np.zeros((2, block, pixels), dtype)
-        self.h = np.zeros((block, ORIENTATIONS, pixels), dtype)
+        self.images = np.zeros((images, height + 2, width + 1), dtype)
+        self.gx, self.gy = np.zeros((2, images, pixels), dtype)
+        self.h = np.zeros((images, ORIENTATIONS, pixels), dtype)
         along_y, along_x = (
             np.pad(w.astype(dtype), ((0, 0), border)) for w, border in zip(self.windows, ((1, 1), (1, 0)), strict=True)
         )
@@ -170,11 +178,12 @@ class HOG(Layer):
     @property
     def windows(self) -> tuple[Array, Array]:
         """The Gaussian weights (cells, height) along y and (cells, width) along x: K of a cell is their product."""
-        height, width = self.image_shape
+        height, width = self.size
         return _gaussians(height, self.cells), _gaussians(width, self.cells)
 
     def config(self) -> dict[str, Any]:
-        return {"height": self.image_shape[0], "width": self.image_shape[1], "cells": self.cells}
+        channels = {} if self.channels == 1 else {"channels": self.channels}
+        return {"height": self.size[0], "width": self.size[1], "cells": self.cells} | channels
 
 
 def compass(features: Array, cells: int) -> Array:
@@ -201,15 +210,16 @@ def compass(features: Array, cells: int) -> Array:
 
 
 def after_hog(network: Network, x: Array) -> tuple[Network, Array]:
-    """Return a copy of a network with Identity in place of a HOG that is its first layer, and the outputs of HOG for x.
+    """Return a copy of a network with Identity in place of each HOG before other layers, and the outputs of HOG for x.
 
     Identity keeps the numbers of the other layers. The network is the same if its first layer is not HOG.
     """
-    if not isinstance(network.layers[0], HOG):
+    count = next(i for i, layer in enumerate(network.layers) if not isinstance(layer, HOG))
+    if not count:
         return network, x
-    outputs, twin = network.outputs_of(0, x), copy.copy(network)
+    outputs, twin = network.outputs_of(count - 1, x), copy.copy(network)
     twin.image_shape = None
-    return twin.with_layers([Identity(), *twin.layers[1:]], network.parameters), outputs
+    return twin.with_layers([*(Identity() for _ in range(count)), *twin.layers[count:]], network.parameters), outputs
 
 
 def _gaussians(size: int, cells: int) -> Array:
