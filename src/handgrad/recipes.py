@@ -763,7 +763,8 @@ BEST = MINUTE.replace(name="best", hog=(5,), hog_order=2, tta=9)
 # Members on HOG and on pixels make different errors. Pixels need stronger augmentation than that of `minute`.
 ENSEMBLE = MINUTE.replace(
     name="ensemble",
-    hog=(7, 0),
+    hog=(5, 0),
+    hog_order=2,
     members=4,
     rotation=7.5,
     scale=0.15,
