@@ -257,7 +257,7 @@ def test_recipe_round_trips_through_json(recipe):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe) if field.name != "name"])
 def test_setting_missing_from_an_older_configuration_has_its_default(name):
-    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0, "momentum": None, "hog_order": 1}
+    config = OTHER.replace(teacher=None).config() | {"shrink": 1, "temperature": 1.0, "momentum": None}
     config["early_stopping"] = 0
     del config[name]
     assert getattr(Recipe.from_config(config), name) == getattr(Recipe(name="plain"), name)
@@ -426,8 +426,7 @@ def test_unknown_name_is_rejected(settings, says, rejects):
             {"hidden": (30, -2)},
             {"hog": (-1,)},
             {"hog": ()},
-            {"hog_order": 2},
-            {"hog": (7,), "hog_order": 3},
+            {"hog_order": 3},
         ],
         *[{"dropout": 1.0}, {"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"ema_decay": 1.0}, {"validation": -1}],
         *[{"rotation": math.nan}, {"scale": 1.0}, {"elastic": 1.0, "smoothness": 0.0}, {"adversarial": -1.0}],
@@ -620,6 +619,13 @@ def test_hog_of_order_2_sees_one_direction_at_a_time(shape, cells, half, expecte
     assert repr(first) == f"HOG(height={shape[0]}, width={shape[1]}, cells={half})"
     assert repr(second) == f"HOG(height={half}, width={half}, cells={expected}, channels=8)"
     assert dense.n_in == 8 * 8 * expected**2
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 3)])
+def test_an_image_without_second_order_gradients_has_those_of_first_order(shape):
+    hog, dense = PLAIN.replace(hog=(5,), hog_order=2, hidden=()).trainer(shape, 3).network.layers
+    assert repr(hog) == f"HOG(height={shape[0]}, width={shape[1]}, cells=1)"
+    assert dense.n_in == 8
 
 
 def test_members_have_the_numbers_of_cells_in_turn():

@@ -62,7 +62,7 @@ def test_the_derivatives_are_those_of_finite_differences(height, width, cells, b
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_derivatives_of_several_blocks_are_those_of_finite_differences(channels, rng, monkeypatch):
-    monkeypatch.setattr(hog, "BLOCK_PIXELS", 3 * 35)
+    monkeypatch.setattr(hog, "BLOCK_PIXELS", 3 * 35 * channels)
     check_gradient(HOG(5, 7, 2, channels), rng.random((8, 35 * channels)))
 
 
@@ -126,10 +126,10 @@ def test_an_image_without_ink_has_the_smallest_output():
         ((28, 28, 0), "HOG: cells must be"),
         ((28, 20, 21), "HOG: cells must be at most 20 for images of 28x20 pixels, got 21"),
         ((0, 28), "HOG: height must be"),
-        ((60_000, 60_000, 1), "HOG: 1 x 60000x60000 pixels need too much memory: expected fewer pixels"),
+        ((60_000, 60_000, 1), r"HOG: 1 image\(s\) of 60000x60000 pixels need too much memory: expected fewer pixels"),
         ((28, 1.5), "HOG: width must be"),
         ((28, 28, 7, 0), "HOG: channels must be"),
-        ((28, 28, 7, 10**6), "HOG: 1000000 x 28x28 pixels need too much memory"),
+        ((28, 28, 7, 10**6), r"HOG: 1000000 image\(s\) of 28x28 pixels need too much memory"),
     ],
 )
 def test_invalid_sizes(arguments, message, rejects):

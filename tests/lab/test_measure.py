@@ -111,12 +111,13 @@ def test_gradient_check_is_not_misled_by_the_kinks_of_relu(monkeypatch):
     assert not measure.check(network, x, y)["ok"]
 
 
-def test_gradient_check_is_not_misled_by_the_kinks_of_hog_in_the_background():
+@pytest.mark.parametrize("hog", [[HOG(28, 28, 4)], [HOG(28, 28, 8), HOG(8, 8, 2, channels=8)]], ids=["first", "second"])
+def test_gradient_check_is_not_misled_by_the_kinks_of_hog_in_the_background(hog):
     examples = Library().examples("synthetic", 60)
-    network = Network([HOG(28, 28, 4), Dense(128, 12), Tanh(), Dense(12, 10)], loss="cross_entropy", rng=0)
-    found = measure.check(network, examples.x_train, examples.y_train)
+    layers = [*hog, Dense(hog[-1].n_out, 12), Tanh(), Dense(12, 10)]
+    found = measure.check(Network(layers, loss="cross_entropy", rng=0), examples.x_train, examples.y_train)
     assert found["ok"], found
-    assert [row["name"].rsplit(" ", 1)[0] for row in found["per_layer"]][:2] == ["layer 1 Dense"] * 2
+    assert [row["name"].rsplit(" ", 1)[0] for row in found["per_layer"]][:2] == [f"layer {len(hog)} Dense"] * 2
 
 
 def test_walkthrough_shows_the_gradient_of_backprop():

@@ -13,8 +13,8 @@ equation gives much more than 1e-9. In float32, with ε = 1e-7, the loss and the
 was measured. The weights are reported but not judged, because within a hundred steps the two networks can move to
 different sides of the kink of a ReLU.
 
-HOG has no equivalent in PyTorch and no parameters. If it is the first layer, handgrad computes it, and the layers after
-it are compared.
+HOG has no equivalent in PyTorch and no parameters. If the first layers are HOG, handgrad computes them, and the layers
+after them are compared.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
     Red is positive, blue is negative. Of more than 60 units, the 60 with the largest weights are shown as images. Of an
     ensemble, the weights of the first member are shown. After `handgrad.HOG`, a unit has one weight for each direction
     and cell: its image has the cells of the 8 directions around its centre, on the side in which the ink increases. Of
-    these, 12 units are shown.
+    these, 12 units are shown. The weights after second-order gradients are a matrix.
 
     Parameters
     ----------
@@ -605,13 +605,15 @@ class _WeightImages(NamedTuple):
 
 
 def _weight_images(network: Network) -> _WeightImages | None:
-    """The weights of each unit of the first layer as images; None if its inputs are neither pixels nor HOG."""
+    """The weights of each unit of the first layer as images; None if its inputs are not pixels or HOG of pixels."""
     first = next(i for i, layer in enumerate(network.layers) if layer.parameter_shapes)
     layer = network.layers[first]
     if not isinstance(layer, Dense):
         return None
     before = next((f for f in network.layers[:first][::-1] if not isinstance(f, Dropout | Identity)), None)
-    if isinstance(before, HOG) and before.channels == 1:
+    if isinstance(before, HOG):
+        if before.channels > 1:
+            return None
         images = np.pad(compass(layer.W, before.cells), ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
         return _WeightImages(images, MAX_HOG_UNITS, "weights for the 8 directions of HOG")
     if network.image_shape is None or layer.n_in != network.n_in:

@@ -11,7 +11,7 @@ The lower bound of a part is its floor, from the roofline model:
     floor = max(FLOPs / peak, bytes / bandwidth)
 
 FLOPs      of the matrix products: 2 batch n_in n_out forward, the same backward for dW, and the same again for dx. HOG
-           has 16 batch height cells (width + cells): the sums are first computed along x, and then along y
+           has 16 batch channels height cells (width + cells): the sums are first computed along x, and then along y
 bytes      that are read and written. Forward: x, θ and y, with θ the parameters of the layer. Backward: dy, dθ, and
            what forward stored, as large as x; for dx also θ and dx. Loss: z, t and dz. Update: θ and g are read, θ is
            written, and each array of the optimizer's state is read and written

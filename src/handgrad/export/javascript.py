@@ -210,9 +210,14 @@ function hogImage(KY, KX, p, height, width, cells) {
 
 // The same for each of the images of p, one after another
 function hog(KY, KX, p, height, width, cells) {
-  const size = height * width;
-  const images = Array.from({ length: p.length / size }, (_, i) => p.slice(i * size, (i + 1) * size));
-  return Float64Array.from(images.flatMap((image) => [...hogImage(KY, KX, image, height, width, cells)]));
+  const pixels = height * width;
+  const outputs = 8 * cells * cells;
+  const images = p.length / pixels;
+  const y = new Float64Array(images * outputs);
+  for (let i = 0; i < images; i++) {
+    y.set(hogImage(KY, KX, p.slice(i * pixels, (i + 1) * pixels), height, width, cells), i * outputs);
+  }
+  return y;
 }
 """.replace("«epsilon»", repr(HOG_EPSILON)),
     "Deskewed": """

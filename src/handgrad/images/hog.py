@@ -58,8 +58,7 @@ class HOG(Layer):
     cells : int
         Number of cells along each side.
     channels : int
-        Number of images that an example consists of. The output for an example is that for each of its images, in their
-        order.
+        Number of images that an example consists of. Their outputs are concatenated in the order of the images.
 
     Raises
     ------
@@ -90,14 +89,14 @@ class HOG(Layer):
     def __init__(self, height: int, width: int, cells: int = 7, channels: int = 1) -> None:
         self.size = check_int("HOG: height", height, 1), check_int("HOG: width", width, 1)
         self.cells, self.channels = check_int("HOG: cells", cells, 1), check_int("HOG: channels", channels, 1)
-        self.image_shape = self.size if channels == 1 else None
+        self.image_shape = self.size if channels == 1 else None  # an example of several images has no single shape
         if cells > min(height, width):
             raise HandgradError(
                 f"HOG: cells must be at most {min(height, width)} for images of {height}x{width} pixels, got {cells}"
             )
         if ORIENTATIONS * channels * (height + 2) * (width + 1) > MAX_NUMBERS:  # a model file could ask for any size
             raise HandgradError(
-                f"HOG: {channels} x {height}x{width} pixels need too much memory: expected fewer pixels"
+                f"HOG: {channels} image(s) of {height}x{width} pixels need too much memory: expected fewer pixels"
             )
         self.n_in, self.n_out = channels * height * width, channels * ORIENTATIONS * cells**2
 
