@@ -23,7 +23,7 @@ def test_recipes_lists_network_epochs_accuracy_time_and_what_each_recipe_needs(i
     assert [row[0] for row in cells[1:]] == list(RECIPES)
     table = {row[0]: row[1:] for row in cells[1:]}
     assert table["post"] == ["784-30-10", "30", "95.31%", "6.1 s", "1", "images or numbers"]
-    members = "2 x 784-HOG 392-512-512-10, 2 x 784-512-512-10"
+    members = "2 x 784-HOG 1568-HOG 1600-512-512-10, 2 x 784-512-512-10"
     assert table["ensemble"] == [members, "60", *map(str, RESULTS["ensemble"]), "images"]
     assert hint == "train one: handgrad train --recipe NAME"
 

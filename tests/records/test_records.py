@@ -78,7 +78,7 @@ def test_table_has_mean_range_and_median_time(tmp_path: Path, monkeypatch: pytes
         runs = [{"correct": right, "seconds": time} for right, time in zip(correct, seconds, strict=True)]
         config = (
             records.recipe_of(name)
-            .replace(hidden=(30, 20), shrink=1, hog=(7, 0) if name == "ensemble" else (0,))
+            .replace(hidden=(30, 20), shrink=1, hog=(7, 0) if name == "ensemble" else (0,), hog_order=1)
             .config()
         )
         (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": config, "cores": 2, "runs": runs}))
