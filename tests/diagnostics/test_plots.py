@@ -186,12 +186,13 @@ def test_weights_after_hog_are_the_cells_of_the_8_directions(tmp_path: Path, mon
 
 
 def test_weights_after_second_order_gradients_are_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if their number is that of the pixels by chance."""
+    """Also if there are as many of them as pixels."""
     network = Network([HOG(16, 16, cells=8), HOG(8, 8, cells=2, channels=8), Dense(256, 10)], rng=0)
     network.image_shape = (16, 16)
     grids = record_images(monkeypatch)
-    plots.weights(network)
+    (axes,) = plots.weights(network).axes
     assert grids == []
+    np.testing.assert_array_equal(axes.images[0].get_array(), network.weights[0][0])
 
 
 def test_a_report_shows_no_weights_if_the_inputs_of_the_first_matrix_are_no_pixels(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SIGMA = 0.5  # standard deviation of the weights of a cell, in cells. Measured: 
 # Row and column of each direction, in the order of the output, in an image of 3 x 3 squares: north is above the centre.
 COMPASS = (1, 2), (1, 0), (2, 1), (0, 1), (2, 2), (2, 0), (0, 2), (0, 0)
 EPSILON = 1e-6  # limits the slope of the square root at 0
-MAX_NUMBERS = 1 << 26  # of the components of an example: 256 MiB in float32
+MAX_NUMBERS = 1 << 26  # of the components of an example, or pixels times cells: limits the buffers and the outputs
 BLOCK_PIXELS = 32 * 784  # pixels processed at once. The components, 8 numbers per pixel, then stay in the cache
 
 
@@ -94,9 +94,11 @@ class HOG(Layer):
             raise HandgradError(
                 f"HOG: cells must be at most {min(height, width)} for images of {height}x{width} pixels, got {cells}"
             )
-        if ORIENTATIONS * channels * (height + 2) * (width + 1) > MAX_NUMBERS:  # a model file could ask for any size
+        per_pixel = max(ORIENTATIONS * channels, cells**2)
+        if (height + 2) * (width + 1) * per_pixel > MAX_NUMBERS:  # a model file could ask for any size
             raise HandgradError(
-                f"HOG: {channels} image(s) of {height}x{width} pixels need too much memory: expected fewer pixels"
+                f"HOG: images of {height}x{width} pixels with {cells}x{cells} cells need too much memory: "
+                "expected smaller images, or fewer in an example"
             )
         self.n_in, self.n_out = channels * height * width, channels * ORIENTATIONS * cells**2
 
