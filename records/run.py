@@ -35,7 +35,7 @@ from handgrad.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
 # The rows of the table in this order, and those with a different number of epochs than the recipe.
-NAMES = ["second", "quick", "minute-20s", "minute", "pure", "small", "best", "ensemble"]
+NAMES = ["second", "quick", "minute-20s", "minute", "pure", "ladder", "small", "best", "ensemble"]
 SHORTER = {"minute-20s": ("minute", 10)}
 
 

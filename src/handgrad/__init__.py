@@ -16,6 +16,7 @@ from .errors import HandgradError, closest, submodule
 from .gradcheck import check_gradient
 from .history import History
 from .images import HOG, Augmentation, Deskew
+from .ladder import Ladder
 from .layers import (
     ELU,
     GELU,
@@ -90,6 +91,7 @@ __all__ = [
     "History",
     "Huber",
     "Identity",
+    "Ladder",
     "Layer",
     "LeakyReLU",
     "LogCosh",

@@ -87,7 +87,8 @@ def check_attributes(*objects: object) -> None:
     784-30-10 that takes 25.
     """
     for part in objects:
-        for name in vars(part):
+        parameters = {f"{d}{name}" for name in getattr(part, "parameter_shapes", ()) for d in ("", "d")}
+        for name in vars(part).keys() - parameters:
             if is_unused(type(part), name):
                 raise unknown_attribute(part, name)
         if sys.version_info < (3, 12):

@@ -117,13 +117,17 @@ def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[C
     gradient[...] = np.nan  # backward must write all of it, and must not add to it
     layer.initialize(spawn_rngs(rng))
     theta += rng.standard_normal(theta.shape)  # no parameter has a special value, such as a bias of 0
+    for name in layer.parameter_shapes:
+        if name.startswith("running_var"):
+            np.abs(getattr(layer, name), out=getattr(layer, name))
     layer.allocate(len(x), x.shape[1], x.dtype)
     rewind = _rewind([layer])
     w = rng.standard_normal(layer.forward(x).shape)
+    layer.example_weight = rng.random((len(x), 1))
 
     def value() -> float:
         rewind()
-        return float(np.vdot(w, layer.forward(x)))
+        return float(np.vdot(w, layer.forward(x))) + layer.cost()
 
     value()
     with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported as an error, not as a warning
@@ -148,9 +152,12 @@ def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Gene
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     rewind = _rewind(network.layers)
 
-    def value() -> float:
+    def loss() -> float:
         rewind()
         return network.loss.value(network.forward(x), t)
+
+    def objective() -> float:
+        return loss() + sum(layer.cost() for layer in network.layers)
 
     rewind()
     network.gradient[...] = np.nan
@@ -165,8 +172,8 @@ def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Gene
         dp = derived[first : first + p.size].reshape(p.shape)
         first += p.size
         i, _, symbol = name.partition(".")
-        yield Check(f"layer {i} {type(network.layers[int(i)]).__name__} d{symbol}", _error(value, p, dp, rng))
-    yield Check("dx", _error(value, x, dx, rng))
+        yield Check(f"layer {i} {type(network.layers[int(i)]).__name__} d{symbol}", _error(objective, p, dp, rng))
+    yield Check("dx", _error(loss, x, dx, rng))
 
 
 def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Generator) -> float:

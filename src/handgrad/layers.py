@@ -52,6 +52,8 @@ class Layer(ABC):
         Whether y depends on x alone: no parameters, no random numbers, no state. If the first layers of a network are
         fixed and its inputs do not change between epochs, `Trainer` computes their outputs only once. The checks before
         and after a training leave out networks with custom layers that are not fixed.
+    example_weight : float or ndarray of shape (batch, 1)
+        For layers with a `cost`: the weights of the examples in the loss, which `Network.backprop` sets.
     in_network : bool
         Whether the layer belongs to a network. Two networks cannot share a layer.
     trainable : bool
@@ -69,6 +71,7 @@ class Layer(ABC):
     rng: np.random.Generator | None = None
     workspace: ClassVar[tuple[str, ...]] = ()
     fixed = False
+    example_weight: float | Array = 0.0
     in_network = False
     trainable = True
     _lr_scale = 1.0
@@ -104,6 +107,14 @@ class Layer(ABC):
     def infer(self, x: Array) -> Array:
         """Compute y in inference mode. Layers that are random in training differ from `forward`."""
         return self.forward(x)
+
+    def cost(self) -> float:
+        """Return the cost that the layer adds to the loss, Σᵢ example_weightᵢ Cᵢ, for the x of the last `forward`.
+
+        The derivatives of `backward` and `backward_parameters` include it, those of `backward_input` do not, and
+        neither does the loss that a training reports. Most layers have no cost.
+        """
+        return 0.0
 
     def width(self, n_in: int) -> int:
         """Return n_out for a given n_in."""

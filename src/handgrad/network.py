@@ -296,6 +296,8 @@ class Network(Model):
     def backprop(self, x: Array, t: Array, weight: float | Array | None = None, *, scale: float = 1.0) -> Array:
         """Compute the gradient of Σᵢ weightᵢ Lᵢ on a batch, and return the logits z.
 
+        Layers with a `cost` add it to the loss.
+
         Parameters
         ----------
         x : ndarray of shape (batch, n_in)
@@ -317,6 +319,8 @@ class Network(Model):
             weight = self._mean(scale)
         elif scale != 1:
             weight = scale * weight
+        for layer in self._with_cost:
+            layer.example_weight = weight
         self.backward(self._loss.backward(z, t, weight))
         self.gradient_scale = scale
         return z
@@ -344,6 +348,7 @@ class Network(Model):
         for layer in self.layers:
             layer.allocate(batch, width, self.dtype)
             width = layer.width(width)
+        self._with_cost = [layer for layer in self.layers if type(layer).cost is not Layer.cost]
         self._loss.allocate(batch, width, self.dtype)
         self._batch, self._weight_scale = batch, math.nan  # NaN differs from every scale
 

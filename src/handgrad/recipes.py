@@ -30,7 +30,8 @@ from .errors import HandgradError, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
 from .images.hog import HOG, ORIENTATIONS
-from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout
+from .ladder import Ladder
+from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import LOSSES, CrossEntropy, Loss, SquaredError
 from .model import Model
 from .muon import Muon
@@ -60,7 +61,7 @@ OPTIMIZERS = {**CORE_OPTIMIZERS, "muon": Muon}
 SYNC_EVERY = 8  # steps of a thread between two averages of the weights
 # Settings that fine-tuning takes from the model it starts from.
 NETWORK_SETTINGS = (
-    *("hidden", "hog", "hog_order", "activation", "loss", "init", "batch_norm", "dropout"),
+    *("hidden", "hog", "hog_order", "activation", "loss", "init", "batch_norm", "dropout", "ladder"),
     *("deskew", "shrink"),
 )
 # Settings that need images. The others train on numbers too.
@@ -150,6 +151,11 @@ class Recipe:
         "replaces it.",
     )
     adversarial: float = _regularization(0.0, text="Adversarial training: L2 radius for 28x28 pixels.")
+    ladder: float = _regularization(
+        0.0,
+        text="Factor of the reconstruction error of a ladder network, e.g. 2000; 0: no ladder network. It needs "
+        "batch_norm and relu.",
+    )
     ema_decay: float = _regularization(0.0, text="Decay of the weight average (EMA), e.g. 0.999; 0: no average.")
     deskew: bool = _images(False, text="Deskew and centre each image.")
     shrink: int = _images(1, text="Average blocks of N x N pixels after deskewing, for images 28 pixels high.")
@@ -191,6 +197,9 @@ class Recipe:
             raise HandgradError(
                 f"adversarial {self.adversarial:g} needs the whole batch: expected threads=1, got {self.threads}"
             )
+        check_non_negative("ladder", self.ladder)
+        if self.ladder:
+            self._check_ladder()
         if self.early_stopping and not self.validation:
             raise HandgradError(
                 f"early_stopping {self.early_stopping} needs validation examples, got validation 0: choose a number, "
@@ -206,6 +215,14 @@ class Recipe:
             )
         if self.shrink > 1 and not self.deskew:
             raise HandgradError(f"shrink {self.shrink} needs deskew")
+
+    def _check_ladder(self) -> None:
+        """Raise HandgradError for settings that a `Ladder` does not have."""
+        needed = {"activation": "relu", "loss": "cross_entropy", "batch_norm": True}
+        needed |= {"init": None, "dropout": 0.0, "threads": 1}
+        for name, value in needed.items():
+            if getattr(self, name) != value:
+                raise HandgradError(f"ladder {self.ladder:g} needs {name}={value!r}, got {getattr(self, name)!r}")
 
     # ---- Training ----------------------------------------------------------------------------------------------------
 
@@ -408,16 +425,20 @@ class Recipe:
         preprocessing = self.preprocessing(shape)
         seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
         hog = self._hog(seen, member)
-        layers = mlp(
-            [hog[-1].n_out if hog else math.prod(seen), *self.hidden, n_out],
+        sizes = [hog[-1].n_out if hog else math.prod(seen), *self.hidden, n_out]
+        layers: list[Layer] = [Ladder(sizes, cost_factor=self.ladder)] if self.ladder else self._mlp(sizes)
+        network = Network([*hog, *layers], loss=self._loss(), rng=rng)
+        network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
+        return network
+
+    def _mlp(self, sizes: list[int]) -> list[Layer]:
+        return mlp(
+            sizes,
             activation=self.activation.split(",") if "," in self.activation else self.activation,
             init=self.init,
             batch_norm=self.batch_norm,
             dropout=self.dropout,
         )
-        network = Network([*hog, *layers], loss=self._loss(), rng=rng)
-        network.image_shape = (seen[0], seen[1]) if len(seen) == 2 else None
-        return network
 
     def _hog(self, shape: tuple[int, ...], member: int) -> list[HOG]:
         """The first layers of an ensemble member for images of this size. A cell has at least 2 x 2 pixels.
@@ -567,13 +588,16 @@ class Recipe:
         losses = {kind: name for name, kind in LOSSES.items() if name in CLASSIFICATION_LOSSES}
         deskew = preprocessing if isinstance(preprocessing, Deskew) else None
         hog = [layer for layer in network.layers if isinstance(layer, HOG)]
+        ladder = next((layer for layer in network.layers if isinstance(layer, Ladder)), None)
+        widths = [len(W) for W, _ in network.weights] if ladder is None else ladder.sizes[1:]
         return self.replace(
-            hidden=tuple(len(W) for W, _ in network.weights[:-1]),
+            hidden=tuple(widths[:-1]),
             hog=(hog[-1].cells,) if hog else (0,),
             hog_order=1 if len(hog) < 2 else 2,
             activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
             loss=losses.get(type(network.loss), self.loss),
-            batch_norm=any(isinstance(layer, BatchNorm) for layer in network.layers),
+            batch_norm=any(isinstance(layer, BatchNorm | Ladder) for layer in network.layers),
+            ladder=0.0 if ladder is None else ladder.cost_factor,
             dropout=next((layer.rate for layer in network.layers if isinstance(layer, Dropout)), 0.0),
             deskew=deskew is not None,
             shrink=1 if deskew is None else round(deskew.shrink * HEIGHT / deskew.height),
@@ -745,6 +769,18 @@ PURE = Recipe(
     ema_decay=0.998,
 )
 
+# The widths and the batch size are those of Rasmus et al. (2015). As `pure`, it does not use the image structure.
+LADDER = Recipe(
+    name="ladder",
+    hidden=(1000, 500, 250, 250, 250),
+    batch_norm=True,
+    ladder=2000.0,
+    lr=0.003,
+    schedule="cosine",
+    batch_size=100,
+    epochs=100,
+)
+
 SMALL = Recipe(
     name="small",
     hidden=(94, 56),
@@ -776,7 +812,7 @@ ENSEMBLE = MINUTE.replace(
     tta=9,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, SMALL, BEST, ENSEMBLE)}
+RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
 
 
 class Result(NamedTuple):

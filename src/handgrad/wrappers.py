@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, as_floats, check_positive, row_blocks
 from .errors import HandgradError, KnownAttributes
+from .ladder import Ladder
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
 from .losses import Loss
 from .model import Model, without_float_errors
@@ -401,12 +403,14 @@ def fold_batchnorm(network: Network) -> Network:
     before a Dense   W (s x + t) + b = (W s) x + (W t + b)
 
     Dropout and Identity may be in between, because they do not change x in inference. A BatchNorm without an adjacent
-    Dense stays. The result is for inference: in training, BatchNorm is not an affine function.
+    Dense stays. A Ladder is replaced by its encoder. The result is for inference: in training, BatchNorm is not an
+    affine function.
     """
     if not isinstance(network, Network):
         raise HandgradError(f"fold_batchnorm: network must be a Network, got {network!r}")
     twin = copy.deepcopy(network)
-    layers = _fold(twin.layers, after=True)
+    inferred = [layer.encoder_layers() if isinstance(layer, Ladder) else [layer] for layer in twin.layers]
+    layers = _fold([*itertools.chain(*inferred)], after=True)
     layers = _fold(layers[::-1], after=False)[::-1]
     arrays = [getattr(layer, name).ravel() for layer in layers for name in layer.parameter_shapes]
     return twin.with_layers(layers, np.concatenate(arrays))

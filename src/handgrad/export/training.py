@@ -48,7 +48,7 @@ TRANSLATED = {"hidden", "activation", "loss", "init", "batch_norm", "dropout", "
 TRANSLATED |= {"weight_decay", "schedule", "batch_size", "epochs", "validation", "deskew", "shrink", "seed", "tta"}
 TRANSLATED |= {"momentum", "hog", "hog_order"}
 REJECTED = {"ema_decay", "rotation", "scale", "shear", "shift", "elastic", "adversarial", "members", "teacher"}
-REJECTED |= {"temperature", "l2", "clip_norm", "warm_up", "early_stopping", "threads"}
+REJECTED |= {"ladder", "temperature", "l2", "clip_norm", "warm_up", "early_stopping", "threads"}
 WITHOUT_EFFECT = {"name", "smoothness", "calibration"}
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ..errors import HandgradError, unknown
 from ..images.deskew import Deskew
 from ..images.hog import HOG
+from ..ladder import Ladder
 from ..layers import LAYERS as CORE_LAYERS
 from ..layers import BatchNorm, Layer
 from ..losses import LOSS_CLASSES
@@ -42,7 +43,7 @@ COUNT = "num_batches_tracked"
 TRAINING = "training."  # prefix of arrays that only continue a training, see `handgrad.sklearn.save`
 MAX_DEPTH = 8  # of nested models in a file
 
-LAYERS: dict[str, type[Layer]] = {**CORE_LAYERS, "HOG": HOG}
+LAYERS: dict[str, type[Layer]] = {**CORE_LAYERS, "HOG": HOG, "Ladder": Ladder}
 PREPROCESSING: dict[str, type[Preprocessing]] = {"Deskew": Deskew, "Standardize": Standardize}
 
 Made = TypeVar("Made")
