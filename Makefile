@@ -50,11 +50,12 @@ reproduce-long: .venv/app
 	for name in $(LONG); do $(BIN)/python -m reproductions.$$name --workers $(WORKERS) || exit 1; done
 	$(BIN)/python -m reproductions.page
 
-# Measure the recipes on the test set: half an hour, and half an hour for `pure`. Then measure the effect of each setting
-# on validation data (15 minutes), and the 8x8 digits next to scikit-learn. Keep the machine idle.
+# Measure the recipes on the test set: half an hour, half an hour for `pure`, and an hour for `ladder`. Then measure the
+# effect of each setting on validation data (15 minutes), and the 8x8 digits next to scikit-learn. Keep the machine idle.
 records: .venv/peers
 	$(BIN)/python -m records.run second quick minute-20s minute
 	$(BIN)/python -m records.run small pure --workers 2
+	$(BIN)/python -m records.run ladder --seeds 2 --workers 2
 	$(BIN)/python -m records.run best
 	$(BIN)/python -m records.run ensemble --seeds 1
 	$(BIN)/python -m records.ablation

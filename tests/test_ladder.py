@@ -1,11 +1,13 @@
 """Ladder: the equations, the derivatives, the noise, the statistics without noise, and the layers of inference."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 from handgrad import (
+    HOG,
     SGD,
     Adam,
     BatchNorm,
@@ -14,6 +16,7 @@ from handgrad import (
     Ladder,
     Network,
     ReLU,
+    Tanh,
     Trainer,
     check_gradient,
     fold_batchnorm,
@@ -75,7 +78,7 @@ def test_the_output_and_the_cost_are_those_of_the_equations(rng):
 
     logits = net.backprop(x, np.eye(2)[[0, 1, 0, 1, 1, 1]], weight)
     np.testing.assert_allclose(logits, y, rtol=1e-12)
-    assert layer.cost() == pytest.approx(cost, rel=1e-12)
+    assert layer.cost(weight) == pytest.approx(cost, rel=1e-12)
 
 
 @pytest.mark.parametrize("sizes", [[5, 2], SIZES, [4, 6, 2]])
@@ -88,6 +91,14 @@ def test_the_derivatives_are_those_of_finite_differences(sizes, batch):
     names = {check.name for check in check_gradient(net, x, y)}
     assert {"layer 0 Ladder dV1", "layer 0 Ladder da0", "dx"} <= names
     check_gradient(Ladder(sizes, cost_factor=4.0), x)
+
+
+def test_the_derivatives_behind_and_before_other_layers(rng):
+    layers = [HOG(4, 3, 2), Dense(32, 6), Tanh(), Ladder([6, 5, 4], cost_factor=4.0), ReLU(), Dense(4, 2)]
+    net = Network(layers, loss="cross_entropy", rng=0, dtype=np.float64)
+    check_gradient(net, rng.random((9, 12)), rng.integers(0, 2, 9))
+    x = rng.random((3, 12))
+    np.testing.assert_allclose(fold_batchnorm(net).predict_proba(x), net.predict_proba(x), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["W1", "b2", "g", "V1", "V3", "a0", "a3"])
@@ -108,7 +119,7 @@ def test_a_wrong_derivative_is_found(name, rng, monkeypatch):
 def test_the_initial_decoder_returns_the_noisy_input(rng):
     net = network([40, 20, 2], noise=0.3, cost_factor=1.0)
     net.backprop(rng.random((500, 40)), np.zeros((500, 2)))
-    assert net.layers[0].cost() == pytest.approx(0.3**2, rel=0.02)
+    assert net.layers[0].cost(1 / 500) == pytest.approx(0.3**2, rel=0.02)
 
 
 def test_the_cost_has_the_weights_of_the_examples_and_the_scale_of_the_gradient(rng):
@@ -128,6 +139,25 @@ def test_the_cost_has_the_weights_of_the_examples_and_the_scale_of_the_gradient(
     statistics = np.concatenate([np.full(p.size, "running" in name) for name, p in net.named_parameters.items()])
     SGD(0.1).train_step(net, x, t, 0.1)  # computes with the learning rate as the scale
     np.testing.assert_allclose((before - net.parameters)[~statistics], 0.1 * gradients[0][~statistics], atol=1e-14)
+    assert not gradients[0][statistics].any()
+
+
+def test_an_example_of_weight_0_has_no_reconstruction_error(rng):
+    net, x = network(cost_factor=50.0), rng.random((6, 5))
+    layer = net.layers[0]
+    net.forward(x)
+    weight = np.array([[1.0], [0], [0], [2], [0], [0]])
+    costs = [layer.cost(np.eye(6)[i][:, None]) for i in range(6)]
+    assert layer.cost(weight) == pytest.approx(costs[0] + 2 * costs[3], rel=1e-12)
+
+
+def test_the_weights_of_a_batch_do_not_affect_later_ones(rng):
+    net = network()
+    x, y = rng.random((20, 5)), rng.integers(0, 2, 20)
+    Trainer(net, Adam(0.01), batch_size=8, rng=0).fit(x, y, epochs=1, sample_weight=rng.random(20), progress=False)
+    net.forward(x[:5])
+    net.backward(np.ones((5, 2)))
+    assert not net.layers[0].dV1.any()  # without `backprop`, the cost has no weight
 
 
 def test_the_running_statistics_are_those_without_noise(rng):
@@ -162,6 +192,7 @@ def test_inference_is_a_sequence_of_dense_batchnorm_and_relu(rng):
     folded, x = fold_batchnorm(net), rng.random((7, 5))
     assert [type(layer) for layer in folded.layers] == [Dense, ReLU, Dense, ReLU, Dense]
     np.testing.assert_allclose(folded.predict_proba(x), net.predict_proba(x), rtol=1e-12)
+    assert len(pickle.dumps(folded)) < len(pickle.dumps(net)) / 2  # without the decoder
 
 
 def test_training_reduces_the_cost(rng):
@@ -172,7 +203,7 @@ def test_training_reduces_the_cost(rng):
     for epochs in (1, 30):
         Trainer(net, Adam(0.01), batch_size=50, rng=0).fit(x, (x[:, 0] > 0).astype(int), epochs=epochs, progress=False)
         net.backprop(x, np.zeros((400, 2)))
-        costs.append(net.layers[0].cost())
+        costs.append(net.layers[0].cost(1 / 400))
     assert costs[1] < 0.5 * costs[0]
     assert net.evaluate(x, (x[:, 0] > 0).astype(int)).accuracy > 0.9
 
@@ -196,16 +227,27 @@ def test_copies_and_model_files_keep_the_decoder(rng, tmp_path):
     randomize(net, rng)
     net.predict(x)
     save(net, tmp_path / "model.safetensors")
-    for other in (copy.deepcopy(net), load(tmp_path / "model.safetensors")):
+    path = tmp_path / "model.safetensors"
+    for other in (copy.deepcopy(net), load(path), load(path, mmap=True)):
         assert repr(other.layers[0]) == "Ladder(sizes=[5, 4, 3, 2], noise=0.1, cost_factor=7.0)"
         np.testing.assert_array_equal(other.parameters, net.parameters)
         np.testing.assert_array_equal(other.predict_proba(x), net.predict_proba(x))
+        Trainer(other, Adam(0.01), batch_size=3, rng=0).fit(x, [0, 1, 0, 1, 1, 0], epochs=1, progress=False)
+
+
+def test_a_file_with_a_negative_variance_is_rejected(tmp_path):
+    net = network()
+    net.layers[0].running_var2[0] = -1
+    save(net, tmp_path / "model.safetensors")
+    with pytest.raises(HandgradError, match="negative variance"):
+        load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sizes": [5]}, "at least one width"),
+        ({"sizes": [5]}, "at least two sizes"),
+        ({"sizes": 784}, "at least two sizes"),
         ({"sizes": [5, 0]}, "size must be"),
         ({"sizes": SIZES, "noise": -1.0}, "noise must be"),
         ({"sizes": SIZES, "cost_factor": float("nan")}, "cost_factor must be"),

@@ -20,7 +20,9 @@ every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 def allocated(layer, batch, n_in, dtype=np.float64, rng=0):
     """The layer with parameters and buffers, outside a network."""
     bind([layer], dtype)
-    layer.initialize(spawn_rngs(rng))
+    rngs = spawn_rngs(rng)
+    layer.initialize(rngs)
+    layer.seed(rngs)
     layer.allocate(batch, n_in, dtype)
     return layer
 

@@ -20,6 +20,7 @@ from handgrad import (
     Dropout,
     EarlyStopping,
     Ensemble,
+    Ladder,
     Network,
     Preprocessed,
     ReLU,
@@ -28,6 +29,7 @@ from handgrad import (
     Tanh,
     TestTimeAugmentation,
     Trainer,
+    fold_batchnorm,
     load,
     save,
 )
@@ -224,6 +226,10 @@ def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tm
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"threads": 9, "batch_size": 8}, "threads must be at most the batch size, 8, got 9"),
         ({"threads": 2, "adversarial": 0.5}, "adversarial 0.5 needs the whole batch: expected threads=1, got 2"),
+        ({"ladder": -1.0}, "ladder must be"),
+        ({"ladder": 9.0}, "ladder 9 needs batch_norm=True, got False"),
+        ({"ladder": 9.0, "batch_norm": True, "activation": "tanh"}, "ladder 9 needs activation='relu', got 'tanh'"),
+        ({"ladder": 9.0, "batch_norm": True, "threads": 2}, "ladder 9 needs threads=1, got 2"),
     ],
 )
 def test_training_settings_out_of_range_are_rejected(settings, message, rejects):
@@ -243,7 +249,8 @@ def test_every_setting_has_a_group_and_a_help_text():
 def test_other_has_another_value_for_every_setting():
     plain = Recipe(name="plain")
     same = [name for name, value in OTHER.config().items() if value == getattr(plain, name)]
-    assert same == ["loss", "threads"]  # which the temperature and adversarial training need
+    # The temperature needs the loss; adversarial training needs one thread; a ladder network has no other activation.
+    assert same == ["loss", "threads", "ladder"]
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), OTHER], ids=[*RECIPES, "other"])
@@ -730,6 +737,24 @@ def test_fine_tuning_starts_from_the_weights_and_the_preprocessing_of_the_model(
     assert not np.allclose(parameters(trained), before, atol=1e-3)
 
 
+def test_a_ladder_network_becomes_an_ordinary_network():
+    recipe = PLAIN.replace(ladder=100.0, batch_norm=True, hidden=(8, 4))
+    (layer,) = recipe.trainer(SHAPE, 3).network.layers
+    assert (layer.sizes, layer.cost_factor) == ([30, 8, 4, 3], 100.0)
+    network = recipe.train(X, Y, 3)
+    assert [type(layer) for layer in network.layers] == [Dense, ReLU, Dense, ReLU, Dense]
+    assert network.image_shape == SHAPE
+
+
+def test_a_ladder_network_is_fine_tuned_without_its_decoder():
+    start = Network([Ladder([30, 8, 4, 3], cost_factor=5.0)], loss="cross_entropy", rng=0)
+    recipe = RECIPES["ladder"].starting_from(start)
+    assert (recipe.hidden, recipe.ladder, recipe.batch_norm, recipe.activation) == ((8, 4), 0.0, False, "relu")
+    trained = PLAIN.replace(epochs=1).train(X.reshape(len(X), -1) / 255, Y, 3, start=start)
+    assert [type(layer) for layer in trained.layers] == [Dense, ReLU, Dense, ReLU, Dense]
+    assert not np.array_equal(trained.parameters, fold_batchnorm(start).parameters)
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("x", [X, X.reshape(len(X), -1) / 255], ids=["images", "rows"])
 def test_a_network_with_hog_is_fine_tuned_with_its_hog(x, order):
@@ -831,9 +856,9 @@ def test_numbers_with_an_ensemble_and_a_teacher() -> None:
     assert model.preprocessing == Standardize.fit(x[:240])
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if name not in ("post", "pure")])
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if name not in ("post", "pure", "ladder")])
 def test_recipes_of_images_reject_numbers(name, rejects) -> None:
-    with rejects(f"the recipe {name} needs images \\(deskew.* is 4 numbers: choose the recipe post or pure"):
+    with rejects(f"the recipe {name} needs images \\(deskew.* is 4 numbers: choose the recipe post, pure or ladder"):
         RECIPES[name].train(*blobs(), 3)
 
 

@@ -115,7 +115,9 @@ def gradient_errors(
 def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
     theta, gradient = bind([layer], x.dtype)
     gradient[...] = np.nan  # backward must write all of it, and must not add to it
-    layer.initialize(spawn_rngs(rng))
+    rngs = spawn_rngs(rng)
+    layer.initialize(rngs)
+    layer.seed(rngs)
     theta += rng.standard_normal(theta.shape)  # no parameter has a special value, such as a bias of 0
     for name in layer.parameter_shapes:
         if name.startswith("running_var"):
@@ -123,13 +125,14 @@ def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[C
     layer.allocate(len(x), x.shape[1], x.dtype)
     rewind = _rewind([layer])
     w = rng.standard_normal(layer.forward(x).shape)
-    layer.example_weight = rng.random((len(x), 1))
+    weight = 1 / np.arange(1, len(x) + 1)[:, None]  # of the examples in the cost of the layer
 
     def value() -> float:
         rewind()
-        return float(np.vdot(w, layer.forward(x))) + layer.cost()
+        return float(np.vdot(w, layer.forward(x))) + layer.cost(weight)
 
     value()
+    layer.example_weight = weight
     with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported as an error, not as a warning
         dx = layer.backward(w).copy()
     derived = {name: getattr(layer, f"d{name}").copy() for name in layer.parameter_shapes}
@@ -157,7 +160,7 @@ def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Gene
         return network.loss.value(network.forward(x), t)
 
     def objective() -> float:
-        return loss() + sum(layer.cost() for layer in network.layers)
+        return loss() + sum(layer.cost(1 / len(x)) for layer in network.layers)
 
     rewind()
     network.gradient[...] = np.nan

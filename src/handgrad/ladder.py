@@ -1,15 +1,15 @@
 """Ladder network: a multi-layer perceptron that also learns to remove noise from its input.
 
 The encoder is a perceptron with batch normalization and with Gaussian noise ε on every level k = 0, ..., K. The decoder
-reconstructs the input from the top to the bottom. On every level it sees the noisy numbers z̃ of the encoder too:
+computes values without noise, ẑ, from the top to the bottom. On every level it sees the noisy values z̃ of the encoder:
 
-    z̃₀ = x + ε                            x̂ = g(z̃₀, u₀),    u₀ = N(ẑ₁ V₁ᵀ)
-    z̃₁ = N(h₀ W₁ᵀ) + b₁ + ε               ẑ₁ = g(z̃₁, u₁),   u₁ = N(ẑ₂ V₂ᵀ)
+    z̃₀ = x + ε                            x̂ = f(z̃₀, u₀),    u₀ = N(ẑ₁ V₁ᵀ)
+    z̃₁ = N(h₀ W₁ᵀ) + b₁ + ε               ẑ₁ = f(z̃₁, u₁),   u₁ = N(ẑ₂ V₂ᵀ)
     ...                                   ...
-    z̃_K = N(h_K₋₁ W_Kᵀ) + ε               ẑ_K = g(z̃_K, u_K), u_K = N(softmax(y))
+    z̃_K = N(h_K₋₁ W_Kᵀ) + b_K + ε         ẑ_K = f(z̃_K, u_K), u_K = N(softmax(y))
 
-with h₀ = z̃₀, hₖ = max(z̃ₖ, 0), the logits y = γ z̃_K, and the normalization N(z) = (z - μ) / σ of each column over
-the batch. The layer adds a cost to the loss, the mean squared error of the reconstruction times a factor λ:
+with h₀ = z̃₀, hₖ = max(z̃ₖ, 0), the logits y = g z̃_K, and the normalization N(z) = (z - μ) / σ of each column over the
+batch. The layer adds a cost to the loss, the mean squared error of the reconstruction x̂ times a factor λ:
 
     C = λ / n Σⱼ (x̂ⱼ - xⱼ)²       for an example x of n numbers
 
@@ -32,9 +32,9 @@ from .initializers import INITIALIZERS
 from .layers import ONE, BatchNorm, Dense, Layer, ReLU, sigmoid
 from .losses import softmax
 
-DENOISING = 10  # parameters a₁, ..., a₁₀ of g for each unit
-STATISTICS_SHARE = 8  # the running statistics use an eighth of each batch, which takes 2 % of the time of a step
-MOMENTUM = 0.02  # of the running statistics
+DENOISING = 10  # parameters a₁, ..., a₁₀ of f for each unit
+STATISTICS_SHARE = 8  # the running statistics use an eighth of each batch, which takes a few percent of the time
+MOMENTUM = 0.02  # of the running statistics, which need a few hundred steps
 
 Known = TypeVar("Known", bound=Layer)
 
@@ -42,12 +42,13 @@ Known = TypeVar("Known", bound=Layer)
 class Ladder(Layer):
     """All layers of a ladder network for classification, with ReLU.
 
-    In inference, without noise and decoder, it is the sequence Dense, BatchNorm, ReLU, ..., Dense, BatchNorm, which
-    `encoder_layers` returns. The running statistics are those without noise.
+    In inference, without noise and decoder, it is the sequence Dense, BatchNorm, ReLU, ..., Dense, BatchNorm, and
+    `fold_batchnorm` replaces it by these layers. The running statistics are those without noise. The loss should be
+    cross-entropy, because the decoder starts from the softmax of the logits.
 
-    Each unit has its own denoising function g with ten parameters:
+    Each unit has its own denoising function f with ten parameters:
 
-        g(z̃, u) = (z̃ - μ) v + μ,   μ = a₁ σ(a₂ u + a₃) + a₄ u + a₅,   v = a₆ σ(a₇ u + a₈) + a₉ u + a₁₀
+        f(z̃, u) = (z̃ - μ) v + μ,   μ = a₁ σ(a₂ u + a₃) + a₄ u + a₅,   v = a₆ σ(a₇ u + a₈) + a₉ u + a₁₀
 
     If z has a normal distribution with the mean μ(u), the best reconstruction of z from z̃ = z + ε has this form. At the
     start of a training μ = 0 and v = 1, so that ẑ = z̃.
@@ -79,9 +80,9 @@ class Ladder(Layer):
     workspace = ("x", "encoder", "clean", "decoder", "z0", "epsilon", "error", "dz1", "p")
 
     def __init__(self, sizes: Sequence[int], noise: float = 0.3, cost_factor: float = 2000.0) -> None:
-        self.sizes = [check_int("Ladder: size", n, 1) for n in sizes]
+        self.sizes = [check_int("Ladder: size", n, 1) for n in sizes] if isinstance(sizes, Sequence) else []
         if len(self.sizes) < 2:
-            raise HandgradError(f"Ladder: sizes must be the number of inputs and at least one width, got {self.sizes}")
+            raise HandgradError(f"Ladder: sizes must be a list of at least two sizes, as [784, 100, 10], got {sizes!r}")
         self.noise = check_non_negative("Ladder: noise", noise)
         self.cost_factor = check_non_negative("Ladder: cost_factor", cost_factor)
         self.n_in = self.sizes[0]
@@ -104,7 +105,7 @@ class Ladder(Layer):
         h = self._add_noise(self.z0)  # z̃₀ = x + ε
         for dense, norm, activation in self.encoder:
             z = self._add_noise(norm.forward(dense.forward(h)))  # z̃ = N(h Wᵀ) + b + ε
-            h = activation.forward(z)  # h = max(z̃, 0), or y = γ z̃
+            h = activation.forward(z)  # h = max(z̃, 0), or y = g z̃
         self.p = softmax(h)
         return h
 
@@ -142,14 +143,14 @@ class Ladder(Layer):
         epsilon = self.epsilon[: z.size]
         self.rng.standard_normal(out=epsilon, dtype=epsilon.dtype.type)
         epsilon *= self.noise
-        flat = z.ravel(order="K")  # a view: the numbers in the order of the memory
+        flat = z.ravel(order="K")  # a view of the contiguous buffer, in the order of its memory
         flat += epsilon
         return z
 
     def _update_statistics(self, x: Array) -> None:
         """Update the running statistics with those of the values without noise, normalized as in inference."""
         h = x[: len(x) // STATISTICS_SHARE or len(x)]
-        for dense, norm, activation in self.clean if len(x) else ():
+        for dense, norm, activation in self.clean:
             z = dense.infer(h)
             norm.running_mean += MOMENTUM * (z.mean(axis=0) - norm.running_mean)
             norm.running_var += MOMENTUM * (np.square(z - norm.running_mean).mean(axis=0) - norm.running_var)
@@ -157,11 +158,10 @@ class Ladder(Layer):
 
     # ---- Decoder -----------------------------------------------------------------------------------------------------
 
-    def cost(self) -> float:
-        """Return Σᵢ example_weightᵢ Cᵢ for the x of the last `forward`."""
+    def cost(self, weight: float | Array) -> float:
         error = np.subtract(self.reconstruction(), self.x, out=self.error)
         squares = np.einsum("ij,ij->i", error, error)[:, None]
-        return self.cost_factor / self.n_in * float(np.sum(self.example_weight * squares))
+        return self.cost_factor / self.n_in * float(np.sum(weight * squares))
 
     def reconstruction(self) -> Array:
         """Compute x̂ for the x of the last `forward`. The next call overwrites it."""
@@ -169,7 +169,7 @@ class Ladder(Layer):
         for k in reversed(range(len(self.sizes))):
             dense, norm, denoising = self.decoder[k]
             u = norm.forward(dense.forward(z_hat) if dense else z_hat)  # u = N(ẑ Vᵀ), or N(softmax(y))
-            z_hat = denoising.forward(self.encoder[k - 1].norm.y if k else self.z0, u)  # ẑ = g(z̃, u)
+            z_hat = denoising.forward(self.encoder[k - 1].norm.y if k else self.z0, u)  # ẑ = f(z̃, u)
         return z_hat
 
     def _backward_decoder(self) -> Array:
@@ -191,8 +191,10 @@ class Ladder(Layer):
     def width(self, n_in: int) -> int:
         return self.sizes[-1]
 
-    def initialize(self, rngs: Rngs) -> None:
+    def seed(self, rngs: Rngs) -> None:
         (self.rng,) = rngs.dropout.spawn(1)
+
+    def initialize(self, rngs: Rngs) -> None:
         for name in self.parameter_shapes:
             p = getattr(self, name)
             if name[0] in "WV":
@@ -204,7 +206,7 @@ class Ladder(Layer):
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
         self.encoder = self._encoder(batch, dtype)
-        self.clean = self._encoder(batch // STATISTICS_SHARE or batch, dtype)
+        self.clean = self._encoder(batch // STATISTICS_SHARE or batch, dtype)  # without noise, for the statistics
         self.decoder = []
         for k, n in enumerate(self.sizes):
             is_top = k + 1 == len(self.sizes)
@@ -215,10 +217,10 @@ class Ladder(Layer):
         self.epsilon = aligned_empty(batch * max(self.sizes), dtype)
 
     def encoder_layers(self) -> list[Layer]:
-        """Return the layers of inference, which share the parameters of this layer, except for the last biases."""
+        """Return the layers of inference with the parameters of this layer, for `fold_batchnorm`."""
         levels = self._encoder(1, self.W1.dtype)
         last = levels[-1].norm
-        last.g, last.b = self.g, self.g * last.b  # y = γ (N(h Wᵀ) + b)
+        last.g, last.b = self.g, self.g * last.b  # y = g (N(h Wᵀ) + b)
         return [layer for level in levels for layer in level if not isinstance(layer, _Scale)]
 
     def _encoder(self, batch: int, dtype: DTypeLike) -> list[_EncoderLevel]:
@@ -241,7 +243,7 @@ class Ladder(Layer):
 
 
 class _EncoderLevel(NamedTuple):
-    """The layers of level k ≥ 1: z̃ = N(h Wᵀ) + b + ε, and h = max(z̃, 0) or y = γ z̃."""
+    """The layers of level k ≥ 1: z̃ = N(h Wᵀ) + b + ε, and h = max(z̃, 0) or y = g z̃."""
 
     dense: Dense
     norm: BatchNorm
@@ -249,7 +251,7 @@ class _EncoderLevel(NamedTuple):
 
 
 class _Scale(Layer):
-    """y = γ z̃ with the parameters g = γ."""
+    """y = g z̃."""
 
     def __init__(self, g: Array, dg: Array) -> None:
         self.g, self.dg = g, dg
@@ -270,7 +272,7 @@ class _Scale(Layer):
 
 
 class _Denoising:
-    """The denoising function g of a level.
+    """The denoising function f of a level.
 
     Parameters
     ----------
@@ -332,7 +334,7 @@ class _Denoising:
 
 
 class _DecoderLevel(NamedTuple):
-    """The layers of level k: u = N(ẑ Vᵀ), or N(softmax(y)) on the top level without `dense`; ẑ = g(z̃, u)."""
+    """The layers of level k: u = N(ẑ Vᵀ), or N(softmax(y)) on the top level without `dense`; ẑ = f(z̃, u)."""
 
     dense: Dense | None
     norm: BatchNorm
@@ -342,8 +344,10 @@ class _DecoderLevel(NamedTuple):
 def _bound(layer: Known, batch: int, dtype: DTypeLike, **given: tuple[Array, Array]) -> Known:
     """Give a layer its buffers and its parameters with their derivatives. Those that are not given are constant."""
     for name, shape in layer.parameter_shapes.items():
-        constant = np.full(shape, name in ("g", "running_var"), dtype), np.empty(shape, dtype)
-        p, dp = given.get(name, constant)
+        if name in given:
+            p, dp = given[name]
+        else:
+            p, dp = np.full(shape, name in ("g", "running_var"), dtype), np.empty(shape, dtype)
         setattr(layer, name, p)
         setattr(layer, f"d{name}", dp)
     layer.allocate(batch, layer.n_in or 0, dtype)

@@ -53,7 +53,8 @@ class Layer(ABC):
         fixed and its inputs do not change between epochs, `Trainer` computes their outputs only once. The checks before
         and after a training leave out networks with custom layers that are not fixed.
     example_weight : float or ndarray of shape (batch, 1)
-        For layers with a `cost`: the weights of the examples in the loss, which `Network.backprop` sets.
+        For layers with a `cost`: the weights of the examples in the loss, which `Network.backprop` sets during its
+        backward pass. Otherwise they are 0.
     in_network : bool
         Whether the layer belongs to a network. Two networks cannot share a layer.
     trainable : bool
@@ -108,11 +109,11 @@ class Layer(ABC):
         """Compute y in inference mode. Layers that are random in training differ from `forward`."""
         return self.forward(x)
 
-    def cost(self) -> float:
-        """Return the cost that the layer adds to the loss, Σᵢ example_weightᵢ Cᵢ, for the x of the last `forward`.
+    def cost(self, weight: float | Array) -> float:
+        """Return the cost that the layer adds to the loss, Σᵢ weightᵢ Cᵢ, for the x of the last `forward`.
 
-        The derivatives of `backward` and `backward_parameters` include it, those of `backward_input` do not, and
-        neither does the loss that a training reports. Most layers have no cost.
+        With the weights `example_weight`, `backward` and `backward_parameters` include its derivative. `backward_input`
+        and the loss that a training reports do not include it. Most layers have no cost.
         """
         return 0.0
 
@@ -121,7 +122,10 @@ class Layer(ABC):
         return n_in
 
     def initialize(self, rngs: Rngs) -> None:
-        """Initialize the parameters, and the layer's random generator if it needs one."""
+        """Initialize the parameters."""
+
+    def seed(self, rngs: Rngs) -> None:
+        """Create the random generator `rng` of a layer that is random in training."""
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
         """Allocate the buffers of `forward` and `backward`: once per batch size, not once per batch."""
@@ -630,7 +634,7 @@ class Dropout(Layer):
     def infer(self, x: Array) -> Array:
         return x
 
-    def initialize(self, rngs: Rngs) -> None:
+    def seed(self, rngs: Rngs) -> None:
         (self.rng,) = rngs.dropout.spawn(1)
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:

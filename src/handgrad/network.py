@@ -116,6 +116,7 @@ class Network(Model):
         rngs = spawn_rngs(rng)
         for layer in self.layers:
             layer.initialize(rngs)
+            layer.seed(rngs)
 
     @classmethod
     def from_parameters(cls, layers: list[Layer], parameters: Array, *, loss: str | Loss) -> Network:
@@ -142,8 +143,7 @@ class Network(Model):
         network._bind(parameters)
         rngs = spawn_rngs(0)
         for layer in layers:
-            if not layer.parameter_shapes:  # Dropout gets its random generator
-                layer.initialize(rngs)
+            layer.seed(rngs)
         return network
 
     def _bind(self, parameters: Array | None = None) -> None:
@@ -287,7 +287,10 @@ class Network(Model):
         return x
 
     def backward(self, dz: Array) -> None:
-        """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed."""
+        """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed.
+
+        The costs of layers are only included in `backprop`.
+        """
         self.gradient_scale = 1.0
         for layer in self.layers[: self._first : -1]:
             dz = layer.backward(dz)
@@ -322,6 +325,8 @@ class Network(Model):
         for layer in self._with_cost:
             layer.example_weight = weight
         self.backward(self._loss.backward(z, t, weight))
+        for layer in self._with_cost:
+            layer.example_weight = 0.0
         self.gradient_scale = scale
         return z
 
@@ -509,7 +514,9 @@ class Network(Model):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the gradient. Layers and the loss leave out their views and buffers themselves."""
-        return {k: v for k, v in vars(self).items() if k not in ("gradient_buffer", "_weight", "_replicas")}
+        return {
+            k: v for k, v in vars(self).items() if k not in ("gradient_buffer", "_weight", "_replicas", "_with_cost")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copied or unpickled network: create the views, which copies do not have."""

@@ -464,7 +464,7 @@ class Recipe:
             )
         model, freeze = origin.model, check_int("freeze", origin.freeze, 0)
         expected: tuple[int, ...] = model.image_shape or (model.n_in,)
-        if shape != expected and not (expected == (math.prod(shape),) and model is _core(model)):
+        if shape != expected and not (expected == (math.prod(shape),) and isinstance(model, Network)):
             given, wanted = (
                 "x".join(map(str, size)) if len(size) == 2 else f"{size[0]} numbers" for size in (shape, expected)
             )
@@ -474,21 +474,20 @@ class Recipe:
             network = copy.deepcopy(network)
             rngs = spawn_rngs(rng)
             for layer in network.layers:
-                if not layer.parameter_shapes:
-                    layer.initialize(rngs)  # the random generator of dropout
+                layer.seed(rngs)
         else:
             network = network.with_new_output(n_out, rng)
         loss = self._loss()
         if (type(loss), loss.output_activation) == (type(network.loss), network.loss.output_activation):
             network.loss = loss  # with the label smoothing and the temperature of the recipe
         dense = [i for i, layer in enumerate(network.layers) if isinstance(layer, Dense)]
-        if freeze >= len(dense):
+        most = max(len(dense) - 1, 0)
+        if freeze > most:
             raise HandgradError(
-                f"freeze {freeze}: the network has {len(dense)} Dense layers, of which at most {len(dense) - 1} "
-                "can be frozen"
+                f"freeze {freeze}: the network has {len(dense)} Dense layers, of which at most {most} can be frozen"
             )
         for i, layer in enumerate(network.layers):
-            layer.trainable = i >= dense[freeze] or freeze == 0
+            layer.trainable = freeze == 0 or i >= dense[freeze]
         return network
 
     def _loss(self) -> Loss:
@@ -514,10 +513,10 @@ class Recipe:
         """
         used = self._image_settings
         if len(image_shape) != 2 and used:
-            possible = " or ".join(name for name, other in RECIPES.items() if not other.needs_images)
+            *others, last = (name for name, other in RECIPES.items() if not other.needs_images)
             raise HandgradError(
                 f"the recipe {self.name} needs images ({', '.join(used)}), but an example of the data is "
-                f"{image_shape[0]} numbers: choose the recipe {possible}, or turn these settings off"
+                f"{image_shape[0]} numbers: choose the recipe {', '.join(others)} or {last}, or turn these settings off"
             )
         if not self.deskew:
             return None
@@ -588,16 +587,14 @@ class Recipe:
         losses = {kind: name for name, kind in LOSSES.items() if name in CLASSIFICATION_LOSSES}
         deskew = preprocessing if isinstance(preprocessing, Deskew) else None
         hog = [layer for layer in network.layers if isinstance(layer, HOG)]
-        ladder = next((layer for layer in network.layers if isinstance(layer, Ladder)), None)
-        widths = [len(W) for W, _ in network.weights] if ladder is None else ladder.sizes[1:]
         return self.replace(
-            hidden=tuple(widths[:-1]),
+            hidden=tuple(len(W) for W, _ in network.weights[:-1]),
             hog=(hog[-1].cells,) if hog else (0,),
             hog_order=1 if len(hog) < 2 else 2,
             activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
             loss=losses.get(type(network.loss), self.loss),
-            batch_norm=any(isinstance(layer, BatchNorm | Ladder) for layer in network.layers),
-            ladder=0.0 if ladder is None else ladder.cost_factor,
+            batch_norm=any(isinstance(layer, BatchNorm) for layer in network.layers),
+            ladder=0.0,
             dropout=next((layer.rate for layer in network.layers if isinstance(layer, Dropout)), 0.0),
             deskew=deskew is not None,
             shrink=1 if deskew is None else round(deskew.shrink * HEIGHT / deskew.height),
@@ -656,13 +653,14 @@ class _Origin(NamedTuple):
 
 
 def _core(model: Model) -> Network:
-    """The network in a model to start from."""
+    """The network in a model to start from: of a ladder network, its encoder."""
     network = unwrap(model).core
     if not isinstance(network, Network):
         raise HandgradError(f"the model to start from is a {type(network).__name__}: expected a single network")
     if not network.loss.is_classification:
         raise HandgradError(f"the model to start from is a regression with {network.loss!r}: expected a classifier")
-    return network
+    has_decoder = any(isinstance(layer, Ladder) for layer in network.layers)
+    return fold_batchnorm(network) if has_decoder else network
 
 
 def keeps_output(model: Model, n_out: int, classes: Sequence[str] | None = None) -> bool:
@@ -841,6 +839,7 @@ RESULTS = {
     "quick": Result("99.48% ± 0.05", "4.0 s", 2),
     "minute": Result("99.63% ± 0.02", "66 s", 2),
     "pure": Result("99.22% ± 0.03", "10 min", 1),
+    "ladder": Result("99.3%", "1 h", 1),
     "small": Result("99.49% ± 0.03", "96 s", 1),
     "best": Result("99.66% ± 0.03", "2.1 min", 2),
     "ensemble": Result("99.62% ± 0.02", "13 min", 2),

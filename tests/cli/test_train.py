@@ -164,7 +164,7 @@ def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke
     settings |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1}
     settings |= {"shift": 1.0, "elastic": 1.0, "smoothness": 4.0, "adversarial": 0.2, "tta": 5, "members": 2}
     settings |= {"temperature": 2.0, "momentum": 0.7, "optimizer": "nesterov", "l2": 1e-4, "clip_norm": 5.0}
-    settings |= {"warm_up": 0.5, "early_stopping": 2, "calibration": 0.8, "threads": 1}
+    settings |= {"warm_up": 0.5, "early_stopping": 2, "calibration": 0.8, "threads": 1, "ladder": 0.0}
     assert {"name", "teacher", *settings} == {field.name for field in fields(Recipe)}
     arguments: list[object] = ["train", "--quiet", "--data", data, "--out", tmp_path / "run"]
     for name, value in settings.items():
@@ -402,7 +402,9 @@ def test_a_run_without_its_result_is_evaluated_again(
     code, output, errors = invoke("train", "--resume", copied, "--quiet")
     assert code == 0, errors
     assert output.startswith("test: ")
-    assert json.loads((copied / "result.json").read_text()) == result
+    again = json.loads((copied / "result.json").read_text())
+    assert again == result | {"test": result["test"] | {"loss": again["test"]["loss"]}}
+    assert again["test"]["loss"] == pytest.approx(result["test"]["loss"], rel=1e-5)  # another number of BLAS threads
     assert (copied / "report.png").exists()
 
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from handgrad import HOG, SGD, Adam, Dense, Dropout, Identity, Layer, Momentum, Nesterov, Network, ReLU, Trainer
+from handgrad import HOG, SGD, Adam, Dense, Dropout, Identity, Ladder, Layer, Momentum, Nesterov, Network, ReLU, Trainer
 from handgrad.diagnostics import profiler as module
 from handgrad.diagnostics.profiler import profile
 
@@ -216,3 +216,13 @@ def test_profile_rejects_an_invalid_duration(seconds, rejects):
 def test_a_batch_larger_than_memory_raises_memory_error():
     with pytest.raises(MemoryError, match="a batch of"):
         profile(Network([4, 3], rng=0), SGD(0.1), 10**18)
+
+
+def test_the_backward_pass_of_a_ladder_network_includes_the_decoder():
+    layer = Ladder([6, 5, 4])
+    forward, _, backward, _ = profile(Network([layer], loss="cross_entropy", rng=0), SGD(0.1), 10, seconds=0).parts
+    first, second = 2 * 10 * 6 * 5, 2 * 10 * 5 * 4
+    assert (forward.flops, backward.flops) == (first + second, 4 * first + 5 * second)
+    layers = [Dense(7, 6), Ladder([6, 5, 4])]
+    parts = profile(Network(layers, loss="cross_entropy", rng=0), SGD(0.1), 10, seconds=0).parts
+    assert parts[3].flops == 5 * (first + second)

@@ -10,6 +10,7 @@ from handgrad import (
     Dense,
     Deskew,
     Ensemble,
+    Ladder,
     Layer,
     Network,
     Preprocessed,
@@ -84,6 +85,15 @@ def names(model, **options):
 def test_models_that_cannot_be_exported_raise_an_error(make, message, rejects):
     with rejects(message):
         inference_graph(make())
+
+
+def test_a_ladder_network_is_exported_without_its_decoder():
+    (network,) = inference_graph(Network([Ladder([4, 5, 3])], loss="cross_entropy", rng=0)).networks
+    assert [(step.kind, step.n_in, step.n_out) for step in network.steps] == [
+        ("dense", 4, 5),
+        ("relu", 5, 5),
+        ("dense", 5, 3),
+    ]
 
 
 def test_every_loss_has_an_output_activation():

@@ -16,6 +16,7 @@ from handgrad import (
     CrossEntropy,
     Dense,
     Huber,
+    Ladder,
     Lookahead,
     Nesterov,
     Network,
@@ -82,6 +83,8 @@ def test_custom_classes_have_no_equivalent(rejects):
 
     with rejects("PyTorch has no equivalent of Cubic: expected one of Dense, BatchNorm"):
         tables.layer_code(Cubic())
+    with rejects("PyTorch has no equivalent of Ladder: convert fold_batchnorm"):
+        tables.layer_code(Ladder([4, 3]))
     with rejects("PyTorch has no equivalent of HOG: handgrad export --to torch writes one"):
         tables.layer_code(HOG(28, 28))
     with rejects("PyTorch has no equivalent of Lookahead: expected one of SGD"):

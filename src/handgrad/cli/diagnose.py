@@ -21,6 +21,7 @@ from ..gradcheck import TOLERANCE, Check, check_all, gradient_errors
 from ..images.hog import HOG
 from ..io.atomic import encode_json
 from ..io.models import load as load_model
+from ..ladder import Ladder
 from ..model import Model
 from ..network import Network
 from ..recipes import HEIGHT
@@ -52,7 +53,7 @@ def check(seed: int) -> None:
     """
     echo(f"{'gradient':90} {'error':>8}")
     count = 0
-    for result in itertools.chain(check_all(rng=seed), _check_hog(seed)):
+    for result in itertools.chain(check_all(rng=seed), _check_features(seed)):
         count += 1
         echo(f"{result.name:90} {result.error:8.1e}  {'ok' if result.passed else 'WRONG'}")
         if not result.passed:
@@ -61,12 +62,14 @@ def check(seed: int) -> None:
     echo(f"all {count} gradient checks passed (relative error <= {_TOLERANCE_TEXT})")
 
 
-def _check_hog(seed: int) -> Iterator[Check]:
-    """HOG is not in the core of the package, and therefore not in `check_all`."""
+def _check_features(seed: int) -> Iterator[Check]:
+    """HOG and Ladder are not in the core of the package, and therefore not in `check_all`."""
     rng = np.random.default_rng(seed)
-    for batch in (1, 2, 7):
-        for check in gradient_errors(HOG(6, 5, cells=2), rng.random((batch, 30)), rng=rng):
-            yield check._replace(name=f"{check.name}, batch {batch}")
+    # The batch normalization of two examples is too steep for finite differences.
+    for layer, batches in ((HOG(6, 5, cells=2), (1, 2, 7)), (Ladder([30, 5, 4, 3], cost_factor=5.0), (1, 7, 8))):
+        for batch in batches:
+            for check in gradient_errors(layer, rng.random((batch, 30)), rng=rng):
+                yield check._replace(name=f"{check.name}, batch {batch}")
 
 
 # ---- parity ----------------------------------------------------------------------------------------------------------

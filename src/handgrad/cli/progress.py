@@ -11,6 +11,8 @@ from ..callbacks import Checkpoint
 from ..data import Dataset
 from ..images.hog import HOG
 from ..io.atomic import encode_json
+from ..ladder import Ladder
+from ..layers import Dense
 from ..model import Evaluation
 from ..network import Network
 from ..progress import ProgressBar
@@ -24,9 +26,11 @@ _SHOWN |= {"validation", "members"}
 
 
 def layer_sizes(network: Network) -> list[str]:
-    """Return the number of inputs, "HOG" with the number of its outputs, and the width of each Dense layer."""
+    """Return the number of inputs, "HOG" with the number of its outputs, and the width of each Dense layer or level."""
     hog = [f"HOG {layer.n_out}" for layer in network.layers if isinstance(layer, HOG)]
-    return [str(network.n_in), *hog, *(str(len(W)) for W, _ in network.weights)]
+    levels = [str(n) for layer in network.layers if isinstance(layer, Ladder) for n in layer.sizes[1:]]
+    dense = [str(layer.n_out) for layer in network.layers if isinstance(layer, Dense)]
+    return [str(network.n_in), *hog, *levels, *dense]
 
 
 def format_sizes(network: Network) -> str:
@@ -52,7 +56,9 @@ def describe(recipe: Recipe, network: Network) -> list[str]:
 
 
 def _value_text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).removesuffix(".0")
 
 
 def count(number: int, noun: str) -> str:

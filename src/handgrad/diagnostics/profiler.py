@@ -11,7 +11,8 @@ The lower bound of a part is its floor, from the roofline model:
     floor = max(FLOPs / peak, bytes / bandwidth)
 
 FLOPs      of the matrix products: 2 batch n_in n_out forward, the same backward for dW, and the same again for dx. HOG
-           has 16 batch channels height cells (width + cells): the sums are first computed along x, and then along y
+           has 16 batch channels height cells (width + cells): the sums are first computed along x, and then along y.
+           The backward pass of Ladder includes its decoder, forward and backward
 bytes      that are read and written. Forward: x, θ and y, with θ the parameters of the layer. Backward: dy, dθ, and
            what forward stored, as large as x; for dx also θ and dx. Loss: z, t and dz. Update: θ and g are read, θ is
            written, and each array of the optimizer's state is read and written
@@ -44,6 +45,7 @@ from numpy.typing import DTypeLike
 
 from ..arrays import Seed, check_int, check_non_negative
 from ..images.hog import HOG, ORIENTATIONS
+from ..ladder import Ladder
 from ..layers import Identity
 from ..losses import one_hot
 from ..network import Network
@@ -201,11 +203,15 @@ def _work(network: Network, optimizer: Optimizer, batch: int) -> list[_Work]:
         elif isinstance(layer, HOG):
             (height, width), images = layer.size, batch * layer.channels
             product = 2 * images * ORIENTATIONS * height * layer.cells * (width + layer.cells)
+        for_theta, with_dx = product, 2 * product
+        if isinstance(layer, Ladder):
+            product //= 2  # the encoder; the decoder is as large
+            for_theta, with_dx = 5 * product - 2 * batch * math.prod(layer.sizes[:2]), 5 * product
         forward.append(_Work(f"{name} forward", layer, "forward", product, moved))
         if i == first:
-            backward.append(_Work(f"{name} backward", layer, "backward_parameters", product, moved))
+            backward.append(_Work(f"{name} backward", layer, "backward_parameters", for_theta, moved))
         elif i > first:
-            backward.append(_Work(f"{name} backward", layer, "backward", 2 * product, moved + for_dx))
+            backward.append(_Work(f"{name} backward", layer, "backward", with_dx, moved + for_dx))
     loss = _Work(f"{type(network.loss).__name__} backward", network.loss, "backward", 0, 3 * batch * n_out)
     vectors = 3 + 2 * optimizer.n_slots
     update = _Work(f"{type(optimizer).__name__} update", optimizer, "", 0, vectors * network.parameters.size)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandgradError, optional
 from ..images.hog import HOG
+from ..ladder import Ladder
 from ..layers import (
     ELU,
     GELU,
@@ -173,6 +174,10 @@ def optimizer_code(optimizer: Optimizer) -> str:
 
 
 def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
+    if isinstance(part, Ladder):
+        raise HandgradError(
+            "Keras has no equivalent of Ladder: convert fold_batchnorm(network), its layers of inference"
+        )
     if isinstance(part, HOG):
         raise HandgradError("Keras has no equivalent of HOG: handgrad export --to keras writes one")
     if type(part) not in table:

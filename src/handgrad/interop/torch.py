@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import HandgradError, optional
 from ..images.hog import HOG
 from ..io.safetensors import open_tensors
+from ..ladder import Ladder
 from ..layers import (
     ACTIVATIONS,
     ELU,
@@ -170,6 +171,10 @@ def optimizer_code(optimizer: Optimizer, parameters: str = "network.parameters()
 
 
 def _equivalent(table: Mapping[Any, Any], part: object) -> Any:
+    if isinstance(part, Ladder):
+        raise HandgradError(
+            "PyTorch has no equivalent of Ladder: convert fold_batchnorm(network), its layers of inference"
+        )
     if isinstance(part, HOG):
         raise HandgradError("PyTorch has no equivalent of HOG: handgrad export --to torch writes one")
     if type(part) not in table:

@@ -212,7 +212,7 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
     for name in expected:
         if not np.isfinite(arrays[name]).all():
             raise HandgradError(f"{what} is damaged: {name} contains NaN or infinity")
-        if name.endswith("running_var") and (arrays[name] < 0).any():
+        if "running_var" in name and (arrays[name] < 0).any():
             raise HandgradError(f"{what} is damaged: {name} contains a negative variance")
     loss = make_part(LOSS_CLASSES, "loss", description["loss"])
     network = Network.from_parameters(layers, join([arrays[name] for name in expected]), loss=loss)
