@@ -481,13 +481,13 @@ class Recipe:
         if (type(loss), loss.output_activation) == (type(network.loss), network.loss.output_activation):
             network.loss = loss  # with the label smoothing and the temperature of the recipe
         dense = [i for i, layer in enumerate(network.layers) if isinstance(layer, Dense)]
-        most = max(len(dense) - 1, 0)
-        if freeze > most:
+        if freeze >= len(dense):
             raise HandgradError(
-                f"freeze {freeze}: the network has {len(dense)} Dense layers, of which at most {most} can be frozen"
+                f"freeze {freeze}: the network has {len(dense)} Dense layers, of which at most {len(dense) - 1} "
+                "can be frozen"
             )
         for i, layer in enumerate(network.layers):
-            layer.trainable = freeze == 0 or i >= dense[freeze]
+            layer.trainable = i >= dense[freeze] or freeze == 0
         return network
 
     def _loss(self) -> Loss:

@@ -297,7 +297,7 @@ class Noise(Layer):
     def backward(self, dy):
         return dy
 
-    def initialize(self, rngs):
+    def seed(self, rngs):
         (self.rng,) = rngs.dropout.spawn(1)
 
 
