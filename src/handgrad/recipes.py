@@ -767,7 +767,8 @@ PURE = Recipe(
     ema_decay=0.998,
 )
 
-# The widths and the batch size are those of Rasmus et al. (2015). As `pure`, it does not use the image structure.
+# The widths, the batch size and the factor are those of Rasmus et al. (2015). As `pure`, it does not use the image
+# structure.
 LADDER = Recipe(
     name="ladder",
     hidden=(1000, 500, 250, 250, 250),
@@ -839,7 +840,7 @@ RESULTS = {
     "quick": Result("99.48% ± 0.05", "4.0 s", 2),
     "minute": Result("99.63% ± 0.02", "66 s", 2),
     "pure": Result("99.22% ± 0.03", "10 min", 1),
-    "ladder": Result("99.3%", "1 h", 1),
+    "ladder": Result("99.25%", "80 min", 1),
     "small": Result("99.49% ± 0.03", "96 s", 1),
     "best": Result("99.66% ± 0.03", "2.1 min", 2),
     "ensemble": Result("99.62% ± 0.02", "13 min", 2),
