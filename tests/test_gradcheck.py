@@ -12,12 +12,13 @@ from handgrad import (
     HandgradError,
     Layer,
     Network,
+    ReLU,
     Sigmoid,
     SquaredError,
     Tanh,
     check_gradient,
 )
-from handgrad.gradcheck import TOLERANCE, Check, GradientError, check_all, gradient_errors
+from handgrad.gradcheck import STEPS, TOLERANCE, Check, GradientError, check_all, gradient_errors
 from handgrad.layers import ACTIVATIONS, sigmoid
 from handgrad.losses import LOSSES
 
@@ -121,6 +122,12 @@ def test_labels_and_one_hot_rows_give_the_same_errors():
 def test_inputs_may_be_integers_or_images():
     check_gradient(Dense(2, 3), np.array([[3, 7]], np.uint8))
     check_gradient(Network([6, 3], rng=0), np.full((2, 2, 3), 255, np.uint8), [0, 1])
+
+
+def test_a_kink_within_the_step_is_no_error():
+    x = np.array([[1e-6, -1e-6, 1.0, -1.0]])
+    assert abs(x).min() < STEPS[0]
+    check_gradient(ReLU(), x)
 
 
 # ---- Wrong gradients: layers -----------------------------------------------------------------------------------------
