@@ -897,6 +897,26 @@ def test_methods_of_other_libraries_are_named(rejects):
     assert not hasattr(Network([4, 3], rng=0), "compile")
 
 
+def test_backward_computes_only_what_trained_layers_need(monkeypatch):
+    network = Network([Dense(4, 5), Tanh(), Dense(5, 4), Tanh(), Dense(4, 3)], rng=0, dtype=np.float64)
+    x, t = np.random.default_rng(0).standard_normal((6, 4)), np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    network.backprop(x, t)
+    expected = network.layers[2].dW.copy()
+    network.gradient[...] = 7
+    for i in (0, 4):
+        network.layers[i].trainable = False
+    monkeypatch.setattr(network.layers[1], "backward", None)  # calling it would raise
+    network.backprop(x, t)
+    np.testing.assert_array_equal(network.layers[2].dW, expected)
+    assert (network.layers[0].dW == 7).all()
+    assert (network.layers[4].dW == 7).all()
+
+    network.layers[2].trainable = False
+    network.gradient[...] = 7
+    network.backprop(x, t)
+    assert (network.gradient == 7).all()
+
+
 # ---- A new output ----------------------------------------------------------------------------------------------------
 
 

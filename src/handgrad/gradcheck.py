@@ -153,6 +153,8 @@ def _check_loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) ->
 
 def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
     network = network.astype(np.float64)
+    for layer in network.layers:
+        layer.trainable = True  # derivatives of frozen layers are not computed
     t = network.loss.targets(y, len(x), network.n_out, network.dtype)
     rewind = _rewind(network.layers)
 

@@ -58,9 +58,9 @@ class Layer(ABC):
     in_network : bool
         Whether the layer belongs to a network. Two networks cannot share a layer.
     trainable : bool
-        Set it to False before a `fit` to freeze the parameters of the layer: their gradient is 0 in every step, and the
-        optimizer does not change them. A frozen BatchNorm keeps its running statistics too, but still normalizes with
-        the statistics of the batch in training. Model files do not contain it.
+        Set it to False before a `fit` to freeze the parameters of the layer: the optimizer does not change them, and
+        their derivatives, and a `cost` of the layer, are not computed. A frozen BatchNorm keeps its running statistics
+        too, but still normalizes with the statistics of the batch in training. Model files do not contain it.
     lr_scale : float
         Factor on the learning rate of the parameters of the layer, > 0. Set it before a `fit`. It also applies to
         decoupled weight decay. Checkpoints contain it, model files do not.
@@ -720,7 +720,7 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array:
         self.backward_parameters(dy)
-        return self._dx(dy, self.db, self.dg)
+        return self._dx(dy, self.db, self.dg, len(dy))
 
     def backward_parameters(self, dy: Array) -> None:
         self.db[...], self.dg[...] = self._sums(dy)
@@ -728,7 +728,7 @@ class BatchNorm(Layer):
         self.drunning_var.fill(0)
 
     def backward_input(self, dy: Array) -> Array:
-        return self._dx(dy, *self._sums(dy))
+        return self._dx(dy, *self._sums(dy), len(dy))
 
     def _sums(self, dy: Array) -> tuple[Array, Array]:
         db = np.dot(self.ones, dy)  # dL/db = 1ᵀ dy
@@ -736,8 +736,8 @@ class BatchNorm(Layer):
         dg *= self.r  # dL/dg = 1ᵀ (dy x̂)
         return db, dg
 
-    def _dx(self, dy: Array, db: Array, dg: Array) -> Array:
-        scale, dx = 1 / len(dy), self.dx
+    def _dx(self, dy: Array, db: Array, dg: Array, batch: int) -> Array:
+        scale, dx = 1 / batch, self.dx
         np.multiply(self.c, dg * self.r * -scale, out=dx)  # dL/dx = g/σ (-x̂ mean(dy x̂)
         dx += dy  #                                                       + dy
         dx -= db * scale  #                                               - mean(dy))

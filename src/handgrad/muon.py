@@ -80,6 +80,9 @@ class Muon(Nesterov):
         self._blocks, self._scales = [], []
         for name, p in named.items():
             flat = slice(first, first := first + p.size)
+            layer = network.layers[int(name.partition(".")[0])]
+            if not layer.trainable:
+                continue
             theta, g, state = network.parameters[flat], network.gradient_buffer[flat], self.state[:, flat]
             if name in matrices:
                 parts = [(theta.reshape(p.shape), g.reshape(p.shape), [s.reshape(p.shape) for s in state], scratch)]
@@ -87,7 +90,7 @@ class Muon(Nesterov):
                 cuts = [slice(begin, begin + UPDATE_CHUNK) for begin in range(0, p.size, UPDATE_CHUNK)]
                 parts = [(theta[c], g[c], [s[c] for s in state], scratch[: theta[c].size]) for c in cuts]
             self._blocks += parts
-            self._scales += [network.layers[int(name.partition(".")[0])].lr_scale] * len(parts)
+            self._scales += [layer.lr_scale] * len(parts)
 
 
 def newton_schulz(G: Array, steps: int = 5, workspace: Array | None = None) -> Array:

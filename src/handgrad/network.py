@@ -149,7 +149,6 @@ class Network(Model):
     def _bind(self, parameters: Array | None = None) -> None:
         """Create the two vectors, unless θ is given, and give each layer its views."""
         self.n_in, self.n_out = _widths(self.layers)
-        self._first = next(i for i, layer in enumerate(self.layers) if layer.parameter_shapes)
         self.parameters, self.gradient_buffer = bind(self.layers, self.dtype, parameters)
         self.gradient_scale = 1.0
         self._batch = 0  # batch size of the allocated buffers
@@ -287,14 +286,19 @@ class Network(Model):
         return x
 
     def backward(self, dz: Array) -> None:
-        """Compute dθ from dz (batch, n_out). It ends at the first layer with parameters, whose dx is not needed.
+        """Compute dθ from dz (batch, n_out), except for frozen layers.
 
-        The costs of layers are only included in `backprop`.
+        It ends at the first layer that is trained, whose dx is not needed. The costs of layers are only included in
+        `backprop`.
         """
         self.gradient_scale = 1.0
-        for layer in self.layers[: self._first : -1]:
-            dz = layer.backward(dz)
-        self.layers[self._first].backward_parameters(dz)
+        layers, first = self.layers, 0
+        while first < len(layers) and not (layers[first].parameter_shapes and layers[first].trainable):
+            first += 1
+        for layer in layers[:first:-1]:
+            dz = layer.backward(dz) if layer.trainable else layer.backward_input(dz)
+        for layer in layers[first : first + 1]:  # none if all are frozen
+            layer.backward_parameters(dz)
 
     def backprop(self, x: Array, t: Array, weight: float | Array | None = None, *, scale: float = 1.0) -> Array:
         """Compute the gradient of Σᵢ weightᵢ Lᵢ on a batch, and return the logits z.
@@ -505,7 +509,7 @@ class Network(Model):
         """Return a replica without the first `count` layers, which must have no parameters."""
         twin = self.with_own_buffers()
         twin.n_in = dict(self._layer_widths())[count - 1]
-        twin.layers, twin._first, twin.image_shape = twin.layers[count:], self._first - count, None
+        twin.layers, twin.image_shape = twin.layers[count:], None
         return twin
 
     def __copy__(self) -> Network:

@@ -88,7 +88,7 @@ class Optimizer(ABC):
         self.state: Array = np.zeros((self.n_slots, 0))
         self._network: Network | None = None
         self._parameters: Array | None = None
-        self._frozen: list[tuple[Array, Array]] = []  # (p, dp) of layers that are not trainable
+        self._frozen: list[Array] = []  # dp of layers that are not trainable
         self._scales: list[float] = []  # lr_scale of each block
 
     @property
@@ -123,8 +123,7 @@ class Optimizer(ABC):
             self._attach(network)
         self.steps += 1
         gradient = network.gradient  # divides the buffer by gradient_scale, which SGD.train_step sets
-        kept = [p.copy() for p, _ in self._frozen]
-        for _, dp in self._frozen:
+        for dp in self._frozen:
             dp.fill(0)
         if self.l2 or self.l1 or self.clip_norm:
             self._penalize(gradient)
@@ -141,8 +140,6 @@ class Optimizer(ABC):
             for W, _ in self._weights:
                 norms = np.sqrt(np.einsum("ij,ij->i", W, W))
                 W *= (self.max_norm / np.maximum(norms, self.max_norm))[:, None]
-        for (p, _), value in zip(self._frozen, kept, strict=True):
-            p[...] = value  # the momentum of earlier steps moved it
 
     def refresh(self) -> None:
         """Look again, at the next step, for layers whose `trainable` or `lr_scale` changed. `Trainer.fit` does so."""
@@ -181,8 +178,8 @@ class Optimizer(ABC):
             self._blocks += [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
             self._scales += [scale] * len(cuts)
         frozen = [layer for layer in network.layers if not layer.trainable]
-        self._frozen = [(getattr(f, name), getattr(f, f"d{name}")) for f in frozen for name in f.parameter_shapes]
-        addresses = {p.ctypes.data for p, _ in self._frozen}
+        self._frozen = [getattr(f, f"d{name}") for f in frozen for name in f.parameter_shapes]
+        addresses = {getattr(f, name).ctypes.data for f in frozen for name in f.parameter_shapes}
         self._weights = [(W, dW) for W, dW in network.weights if W.ctypes.data not in addresses]
         scale_at = {getattr(f, name).ctypes.data: f.lr_scale for f in network.layers for name in f.parameter_shapes}
         self._weight_scales = [scale_at[W.ctypes.data] for W, _ in self._weights]
@@ -391,12 +388,13 @@ class AdamW(Adam):
 
 
 def _same_scale(network: Network) -> list[tuple[int, int, float]]:
-    """(first, last, lr_scale) of the longest parts of θ whose layers have the same lr_scale."""
+    """(first, last, lr_scale) of the longest trainable parts of θ whose layers have the same lr_scale."""
     parts, first = [], 0
     with_parameters = (layer for layer in network.layers if layer.parameter_shapes)
-    for scale, layers in itertools.groupby(with_parameters, key=lambda layer: layer.lr_scale):
+    for (trainable, scale), layers in itertools.groupby(with_parameters, key=lambda f: (f.trainable, f.lr_scale)):
         last = first + sum(math.prod(shape) for layer in layers for shape in layer.parameter_shapes.values())
-        parts.append((first, last, scale))
+        if trainable:
+            parts.append((first, last, scale))
         first = last
     return parts
 
@@ -452,11 +450,8 @@ class Lookahead(Optimizer):
         self.inner.step(network, lr)
         self.steps += 1
         if self.steps % self.k == 0:
-            kept = [p.copy() for p, _ in self._frozen]
             for block in self._blocks:
                 self.update(*block, lr)
-            for (p, _), value in zip(self._frozen, kept, strict=True):
-                p[...] = value
 
     def update(self, theta: Array, g: Array, state: Sequence[Array], scratch: Array, lr: float) -> None:
         (phi,) = state

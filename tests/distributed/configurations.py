@@ -34,7 +34,17 @@ WEIGHTS = rng.uniform(0.5, 2, 205)
 
 
 def train(
-    comm, optimizer, *, images=False, weighted=False, epochs=2, hidden=(24, 16), dtype=np.float64, seed=0, **options
+    comm,
+    optimizer,
+    *,
+    images=False,
+    weighted=False,
+    epochs=2,
+    hidden=(24, 16),
+    frozen=(),
+    dtype=np.float64,
+    seed=0,
+    **options,
 ):
     """Train one network. Of several processes, only rank 0 has the right seed; the others receive its state."""
     seed += 0 if comm is None or comm.Get_rank() == 0 else 100
@@ -49,6 +59,8 @@ def train(
         **parts,
     )
     network.layers[0].lr_scale = scale
+    for i in frozen:
+        network.layers[i].trainable = False
     trainer = Trainer(network, optimizer, **{"batch_size": 33, "rng": seed, "comm": comm} | options)
     x, y = (IMAGES, np.arange(120) % 10) if images else (X, Y)
     with warnings.catch_warnings():
@@ -72,6 +84,7 @@ CONFIGURATIONS = {
     "muon": lambda comm: train(comm, Muon(0.02, max_norm=2.0), dropout=0.1, teacher=soft_teacher(), batch_size=54),
     "lookahead": lambda comm: train(comm, Lookahead(Adam(0.01), 3), callbacks=[EarlyStopping(patience=1)], epochs=4),
     "float32": lambda comm: train(comm, Momentum(0.05), batch_norm=True, dropout=0.2, dtype=np.float32),
+    "frozen": lambda comm: train(comm, Momentum(0.05), batch_norm=True, dropout=0.2, frozen=(0, 5)),
     "augmentation": lambda comm: train(
         comm, Nesterov(0.02), images=True, augment=Augmentation(28, 28, rotation=10, shift=2), dropout=0.2, epochs=2
     ),

@@ -145,15 +145,9 @@ class SynchronizedBatchNorm(BatchNorm):
         y += self.b
         return y
 
-    def backward(self, dy: Array) -> Array:
-        self.backward_parameters(dy)  # db and dg of the own rows: the ranks sum them with all of dθ
-        db, dg = self.shard.sum(np.stack([self.db, self.dg]))
-        scale, dx = 1 / self.shard.batch, self.dx
-        np.multiply(self.c, dg * self.r * -scale, out=dx)  # dL/dx = g/σ (dy - mean(dy) - x̂ mean(dy x̂))
-        dx += dy
-        dx -= db * scale
-        dx *= self.g * self.r
-        return dx
+    def _dx(self, dy: Array, db: Array, dg: Array, batch: int) -> Array:
+        """dx of the own rows, for db and dg of these rows, which the ranks also sum with all of dθ."""
+        return super()._dx(dy, *self.shard.sum(np.stack([db, dg])), self.shard.batch)
 
 
 class ShardedNetwork(Network):
