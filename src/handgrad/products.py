@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, row_blocks
 
 Product = Callable[[Array, Array, Array], Array]
 
@@ -48,7 +48,7 @@ def product_of_rows(z: Array, n_in: int) -> Product:
     size = min(SMALL_OUTPUT, SMALL // n_in) // max(batch, 1)
     if not splits(batch * n_in * n_out, SPLIT_ROWS_UP_TO, z.dtype) or z.flags.c_contiguous or n_in < LONG or size < 8:
         return plain_product(z)
-    units = pieces(n_out, size // 8 * 8)  # the kernels compute eight units at a time
+    units = row_blocks(n_out, size // 8 * 8)  # the kernels compute eight units at a time
 
     def product(x: Array, W_T: Array, z: Array) -> Array:
         for u in units:
@@ -63,7 +63,7 @@ def product_over_batch(dW: Array, batch: int) -> Product:
     n_out, n_in = dW.shape
     if not splits(batch * n_in * n_out, SPLIT_SUM_UP_TO, dW.dtype) or n_in < LONG:
         return np.dot
-    units = pieces(n_out, max(1, SMALL // (batch * n_in)))
+    units = row_blocks(n_out, max(1, SMALL // (batch * n_in)))
 
     def product(dz_T: Array, x: Array, dW: Array) -> Array:
         for u in units:
@@ -76,11 +76,6 @@ def product_over_batch(dW: Array, batch: int) -> Product:
 def splits(multiplications: int, most: int, dtype: np.dtype[Any]) -> bool:
     """Whether a product of this size is computed in pieces."""
     return SMALL < multiplications <= most and dtype == np.float32 and has_small_kernels()
-
-
-def pieces(count: int, size: int) -> list[slice]:
-    """Return slices of `size` that divide `count`; the last one may be shorter."""
-    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 @functools.cache
