@@ -1,6 +1,7 @@
 """Augmentation: the position that each pixel is read from, the strength of each distortion, random generators."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ def test_images_beyond_the_first_block_are_transformed(monkeypatch):
     out = augmented(sample_images(10), shift=0.5)
     assert np.isfinite(out).all()
     assert (out.max(axis=1) > 0).all()
+
+
+def test_threads_may_call_the_same_augmentation(monkeypatch):
+    monkeypatch.setattr(augmentation, "BLOCK_PIXELS", 63)
+    augment, x = Augmentation(9, 7, **STRENGTHS), sample_images(200)
+
+    def call(seed):
+        return augment(x, np.random.default_rng(seed), np.empty(x.shape, np.float32))
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(call, range(8)))
+    for seed, result in enumerate(results):
+        np.testing.assert_array_equal(result, call(seed))
 
 
 def test_x_is_not_modified_and_the_result_has_the_dtype_of_out():

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Array, check_fraction, check_int, check_non_negative, check_positive
+from ..arrays import Array, check_fraction, check_int, check_non_negative, check_positive, row_blocks
 from ..errors import HandgradError, KnownAttributes
 
 # Pixels processed at once: 128 images of 28x28 give 94,000 images per second on one core; 16 give 55,000.
@@ -103,7 +103,7 @@ class Augmentation(KnownAttributes):
             elastic / math.sqrt(2) * _smooth_fields(height, width, smoothness) if elastic else np.empty((0, Y.size))
         )
         self.basis = np.concatenate([[Y.ravel(), X.ravel(), np.ones(Y.size)], fields]).astype(np.float32)
-        self._allocate_buffers()
+        self._unused: list[_Buffers] = []  # of calls that have ended
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator, out: Array) -> Array:
         """Transform a batch of images.
@@ -136,10 +136,14 @@ class Augmentation(KnownAttributes):
             raise HandgradError(
                 f"out has shape {out.shape}: {self!r} expects {expected}, with the {len(x)} images of x"
             )
-        for first in range(0, len(x), self._block):
-            rows = slice(first, first + self._block)
+        try:
+            buffers = self._unused.pop()  # each of several threads that call at the same time has its own
+        except IndexError:
+            buffers = _Buffers(self.height, self.width)
+        for rows in row_blocks(len(x), buffers.block):
             coefficients = self._draw(len(x[rows]), rng)
-            self._resample(x[rows], coefficients, out[rows])
+            self._resample(x[rows], coefficients, out[rows], buffers)
+        self._unused.append(buffers)
         return out
 
     def __repr__(self) -> str:
@@ -161,7 +165,7 @@ class Augmentation(KnownAttributes):
         coefficients[:, :, 3:] = rng.standard_normal((2, count, len(self.basis) - 3), np.float32)
         return coefficients
 
-    def _resample(self, x: NDArray[np.uint8], coefficients: Array, out: Array) -> None:
+    def _resample(self, x: NDArray[np.uint8], coefficients: Array, out: Array, buffers: _Buffers) -> None:
         """Read the images x at the positions given by `coefficients`, by bilinear interpolation.
 
         The four pixels around a position are first packed as the four bytes of one integer, a cell, so that a single
@@ -169,8 +173,8 @@ class Augmentation(KnownAttributes):
         the image are 0.
         """
         count, height, width = len(x), self.height, self.width
-        v, u, i, j = (buffer[:count] for buffer in (self._v, self._u, self._i, self._j))
-        cell = self._cell[:count]
+        v, u, i, j = (buffer[:count] for buffer in (buffers.v, buffers.u, buffers.i, buffers.j))
+        cell = buffers.cell[:count]
         for position, numbers, size in ((v, coefficients[0], height), (u, coefficients[1], width)):
             np.matmul(numbers, self.basis, out=position)
             position += 1  # cells start one pixel before the image
@@ -181,20 +185,20 @@ class Augmentation(KnownAttributes):
         u -= j
         i *= width + 1
         i += j
-        i += self._first[:count]
+        i += buffers.first[:count]
         np.copyto(cell, i, casting="unsafe")  # the index of the cell; float32 represents it exactly
 
-        padded, cells = self._padded[:count], self._cells[:count]
+        padded, cells = buffers.padded[:count], buffers.cells[:count]
         padded[:, 1:-1, 1:-1] = x.reshape(count, height, width)
         np.left_shift(padded[:, 1:, 1:], 8, out=cells)
         for corner in (padded[:, 1:, :-1], padded[:, :-1, 1:]):
             cells |= corner
             cells <<= 8
         cells |= padded[:, :-1, :-1]
-        np.take(self._cells.reshape(-1), cell, out=self._gathered[:count], mode="clip")
-        corners = self._corners[:count]
-        np.copyto(corners, self._gathered[:count].view(np.uint8).reshape(corners.shape))
-        top_left, top_right, low_left, low_right = (corners[..., byte] for byte in self._byte_order)
+        np.take(buffers.cells.reshape(-1), cell, out=buffers.gathered[:count], mode="clip")
+        corners = buffers.corners[:count]
+        np.copyto(corners, buffers.gathered[:count].view(np.uint8).reshape(corners.shape))
+        top_left, top_right, low_left, low_right = (corners[..., byte] for byte in buffers.byte_order)
 
         # p = top + v (low - top), top and low each left + u (right - left)
         top, low = i, j
@@ -209,18 +213,22 @@ class Augmentation(KnownAttributes):
         low += top
         np.multiply(low.reshape(out.shape), np.float32(1 / 255), out=out)
 
-    def _allocate_buffers(self) -> None:
-        pixels, cells = self.height * self.width, (self.height + 1) * (self.width + 1)
-        self._block = block = max(1, BLOCK_PIXELS // pixels)
-        self._v, self._u, self._i, self._j = np.empty((4, block, pixels), np.float32)
-        self._cell = np.empty((block, pixels), np.int64)
-        self._first = np.arange(block, dtype=np.float32)[:, None] * cells
-        self._padded = np.zeros((block, self.height + 2, self.width + 2), np.uint32)
-        self._cells = np.empty((block, self.height + 1, self.width + 1), np.uint32)
-        self._gathered = np.empty((block, pixels), np.uint32)
-        self._corners = np.empty((block, pixels, 4), np.float32)
+
+class _Buffers:
+    """The memory for the images that are transformed at once."""
+
+    def __init__(self, height: int, width: int) -> None:
+        pixels, cells = height * width, (height + 1) * (width + 1)
+        self.block = block = max(1, BLOCK_PIXELS // pixels)
+        self.v, self.u, self.i, self.j = np.empty((4, block, pixels), np.float32)
+        self.cell = np.empty((block, pixels), np.int64)
+        self.first = np.arange(block, dtype=np.float32)[:, None] * cells
+        self.padded = np.zeros((block, height + 2, width + 2), np.uint32)
+        self.cells = np.empty((block, height + 1, width + 1), np.uint32)
+        self.gathered = np.empty((block, pixels), np.uint32)
+        self.corners = np.empty((block, pixels, 4), np.float32)
         # Positions of the bytes of 0x03020100 in memory: lowest byte first on little-endian processors.
-        self._byte_order = np.argsort(np.array(0x03020100, np.uint32).reshape(1).view(np.uint8))
+        self.byte_order = np.argsort(np.array(0x03020100, np.uint32).reshape(1).view(np.uint8))
 
 
 def _smooth_fields(height: int, width: int, smoothness: float) -> Array:
