@@ -151,6 +151,12 @@ def test_the_gradient_of_a_network_for_its_own_soft_labels_is_0():
     np.testing.assert_allclose(made.gradient, 0, atol=1e-14)
 
 
+def test_the_loss_of_an_evaluation_is_that_of_the_predictions_at_any_temperature():
+    made = Network([6, 5, 4], loss=CrossEntropy(temperature=3), rng=0, dtype=np.float64)
+    expected = -np.log(made.predict_proba(X)[np.arange(9), Y]).mean()
+    assert made.evaluate(X, Y).loss == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf, "2"])
 def test_soft_labels_rejects_an_invalid_temperature(temperature, rejects):
     with rejects("temperature must be a finite number > 0"):

@@ -473,6 +473,16 @@ def most_probable(p: Array) -> Labels:
     return labels
 
 
+def with_settings(loss: Loss, **settings: float) -> Loss:
+    """Return the loss with other values of those settings that it has, `label_smoothing` or `temperature`."""
+    changed = {name: value for name, value in settings.items() if getattr(loss, name, value) != value}
+    if not changed:
+        return loss
+    other = copy.copy(loss)
+    vars(other).update(changed)
+    return other
+
+
 def class_targets(y: ArrayLike, count: int, n_out: int, dtype: DTypeLike, label_smoothing: float) -> Array:
     """Validate labels (count,), or rows of one-hot or soft labels (count, n_out), and return smoothed rows."""
     y = as_array("y", y)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
 from .errors import HandgradError
-from .losses import Loss, most_probable, softmax
+from .losses import Loss, most_probable, softmax, with_settings
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Model(ABC):
 
     @without_float_errors
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Return the mean loss and the number of correct predictions.
+        """Return the mean loss, at a temperature of 1, and the number of correct predictions.
 
         Parameters
         ----------
@@ -185,12 +185,10 @@ class Model(ABC):
         y : array-like of shape (count,) or (count, n_out)
             Labels, or one row of targets per example.
         """
-        x = self.check_inputs(x)
-        t = self.loss.targets(y, len(x), self.n_out, self.dtype)
+        x, loss = self.check_inputs(x), with_settings(self.loss, temperature=1.0)
+        t = loss.targets(y, len(x), self.n_out, self.dtype)
         z = self._finite_outputs(x)
-        return Evaluation(
-            self.loss.value(z, t), self.loss.correct(z, t) if self.loss.is_classification else None, len(x)
-        )
+        return Evaluation(loss.value(z, t), loss.correct(z, t) if loss.is_classification else None, len(x))
 
     @without_float_errors
     def confusion_matrix(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:

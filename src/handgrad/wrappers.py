@@ -15,7 +15,7 @@ from .arrays import Array, as_floats, check_positive, row_blocks
 from .errors import HandgradError, KnownAttributes
 from .ladder import Ladder
 from .layers import BatchNorm, Dense, Dropout, Identity, Layer
-from .losses import Loss
+from .losses import Loss, with_settings
 from .model import Model, without_float_errors
 from .network import PREDICT_ROWS, Network
 from .preprocessing import Preprocessing
@@ -291,7 +291,7 @@ class Calibrated(_Wrapper):
     @property
     def loss(self) -> Loss:  # type: ignore[override]
         """The loss of the model without label smoothing, which would favour probabilities that are too low."""
-        return _without_training_settings(self.model.loss)
+        return with_settings(self.model.loss, label_smoothing=0.0, temperature=1.0)
 
     @without_float_errors
     def outputs(self, x: ArrayLike) -> Array:
@@ -331,7 +331,7 @@ def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
     if not model.loss.is_classification:
         raise HandgradError(f"calibration needs a classifier, got a regression with {model.loss!r}")
     z = model.outputs(x).astype(np.float64)  # the losses next to the minimum differ by less than a float32 resolves
-    loss = _without_training_settings(model.loss)
+    loss = with_settings(model.loss, label_smoothing=0.0, temperature=1.0)
     t = loss.targets(y, len(z), model.n_out, z.dtype)
 
     def loss_at(log_temperature: float) -> float:
@@ -351,17 +351,6 @@ def fit_temperature(model: Model, x: ArrayLike, y: ArrayLike) -> float:
             right = low + ratio * (high - low)
             value_right = loss_at(right)
     return math.exp((low + high) / 2)
-
-
-def _without_training_settings(loss: Loss) -> Loss:
-    """The loss without label smoothing and without the temperature of knowledge distillation."""
-    neutral = {"label_smoothing": 0.0, "temperature": 1.0}
-    changed = {name: value for name, value in neutral.items() if getattr(loss, name, value) != value}
-    if not changed:
-        return loss
-    plain = copy.copy(loss)
-    vars(plain).update(changed)
-    return plain
 
 
 # ---- Taking models apart ---------------------------------------------------------------------------------------------

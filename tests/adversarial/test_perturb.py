@@ -9,6 +9,7 @@ import pytest
 from handgrad import (
     SGD,
     Adversarial,
+    CrossEntropy,
     Dense,
     Dropout,
     Layer,
@@ -253,6 +254,13 @@ def test_invalid_argument_raises(rejects, arguments, message):
 
 
 # ---- VirtualAdversarial ----------------------------------------------------------------------------------------------
+
+
+def test_virtual_targets_have_a_gradient_of_0_at_any_temperature():
+    network = smooth_network()
+    network.loss = CrossEntropy(temperature=4)
+    targets = VirtualAdversarial(0.05, share=1, rng=0)(network, X, T)[1]
+    np.testing.assert_allclose(network.input_gradient(X, targets), 0, atol=1e-14)
 
 
 def test_virtual_targets_are_the_predictions_and_perturbations_increase_the_divergence():

@@ -115,25 +115,6 @@ class Adversarial(KnownAttributes):
             np.sign(dx, out=out)
             out *= self.epsilon
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint.
-
-        Returns
-        -------
-        dict
-            Values that JSON can represent.
-        """
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of a checkpoint.
-
-        Parameters
-        ----------
-        state : dict
-            The result of `state_dict`.
-        """
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(epsilon={self.epsilon!r}, norm={self.norm!r}, share={self.share!r})"
 
@@ -173,7 +154,7 @@ class VirtualAdversarial(Adversarial):
     def _perturb(self, network: Network, x: Array, t: Array, out: Array) -> Array:
         self._t, soft = _copy_to_buffer(t, self._t, network)
         p = soft[: len(x)]
-        p[...] = network.loss.activation(network.forward(x))
+        p[...] = network.loss.activation(network.forward(x) / network.loss.temperature)
         d = self.rng.standard_normal(x.shape, network.dtype.type)
         d *= self.xi / np.linalg.norm(d, axis=1, keepdims=True)
         d += x
