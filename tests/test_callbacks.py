@@ -864,9 +864,9 @@ def test_csv_log_of_a_new_run_starts_a_new_file(tmp_path):
 def test_csv_log_quotes_the_name_of_a_metric(tmp_path):
     class Margin(Callback):
         def on_evaluation_begin(self, trainer):
-            trainer.metrics['margin, "0.1"'] = float(trainer.epoch)
+            trainer.metrics['margin, "0.1"'] = np.float32(trainer.epoch)
 
-    trainer = make(Margin(), CSVLogger(tmp_path / "log.csv"))
+    trainer = make(Margin(), CSVLogger(tmp_path / "log.csv"), Checkpoint(tmp_path / "checkpoint"))
     trainer.fit(X, Y, epochs=2)
     assert_logged(tmp_path / "log.csv", trainer)
 

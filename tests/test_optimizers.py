@@ -341,6 +341,8 @@ def test_network_gradient_after_train_step_is_the_gradient_of_the_loss(name):
     network, twin = make_network(), make_network()
     KINDS[name](0.05).train_step(network, *BATCH, 0.05)
     twin.backprop(*BATCH)
+    for (_, dW), (_, expected) in zip(network.weights, twin.weights, strict=True):
+        np.testing.assert_allclose(dW, expected, **EXACT)
     np.testing.assert_allclose(network.gradient, twin.gradient, **EXACT)
 
 

@@ -785,25 +785,9 @@ def noisy(x, rng, out):
     return out
 
 
-class Perturb:
-    """A perturbation without a state that calls a function."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def __call__(self, network, x, t):
-        return self.function(network, x, t)
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
 def keep(batches):
     """A perturbation that changes nothing and keeps a copy of each batch."""
-    return Perturb(lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1])
+    return lambda network, x, t: (batches.append((x.copy(), t.copy())), (x, t))[1]
 
 
 def with_all_parts(rng=0, callbacks=(), **options):
@@ -911,7 +895,7 @@ def test_block_in_use_is_not_overwritten_however_long_a_step_takes(one_batch_per
         used.append(before)
         return x, t
 
-    with_all_parts(augment=numbered, perturb=Perturb(slow), teacher=None).fit(IMAGES, Y, epochs=2)
+    with_all_parts(augment=numbered, perturb=slow, teacher=None).fit(IMAGES, Y, epochs=2)
     assert len(made) == len(used) == 10
     for a, b in zip(made, used, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -1036,7 +1020,7 @@ def test_perturbation_receives_every_batch_and_its_result_is_trained_on():
         given.append((x.copy(), t.copy(), trainer.batch))
         return x + 100, np.roll(t, 1, axis=1)
 
-    trainer.perturb = Perturb(change)
+    trainer.perturb = change
     trainer.fit(X, Y, epochs=2)
     assert [batch for *_, batch in given] == [0, 1, 2, 3, 4] * 2
     for (x, t, _), trained_on in zip(given, record.batches, strict=True):

@@ -166,10 +166,12 @@ class Network(Model):
 
     @property
     def gradient(self) -> Array:
-        """dθ (n_parameters,), the gradient of the last `backprop`. The next one overwrites it."""
-        if self.gradient_scale != 1:
-            self.gradient_buffer /= self.gradient_scale
-            self.gradient_scale = 1.0
+        """dθ (n_parameters,), the gradient of the last `backprop`. The next one overwrites it.
+
+        After a step of `SGD`, dW and db of the layers have the learning rate as a factor, until `gradient` or `weights`
+        is read.
+        """
+        self._unscale()
         return self.gradient_buffer
 
     @property
@@ -183,13 +185,20 @@ class Network(Model):
 
     @property
     def weights(self) -> list[tuple[Array, Array]]:
-        """(W, dW) of each weight matrix. Penalties and norms apply to these, not to biases."""
+        """(W, dW) of each weight matrix. Penalties apply to these, not to biases."""
+        self._unscale()
         return [
             (getattr(layer, name), getattr(layer, f"d{name}"))
             for layer in self.layers
             for name, shape in layer.parameter_shapes.items()
             if len(shape) > 1
         ]
+
+    def _unscale(self) -> None:
+        """Divide dθ by the factor that `SGD.train_step` gave it."""
+        if self.gradient_scale != 1:
+            self.gradient_buffer /= self.gradient_scale
+            self.gradient_scale = 1.0
 
     def check_inputs(self, x: ArrayLike) -> NDArray[Any]:
         x, first = super().check_inputs(x), self.layers[0]

@@ -45,7 +45,8 @@ class Optimizer(ABC):
     max_norm : float, optional
         Each row of W, the weights of a unit, is scaled back to this norm after a step. Srivastava et al. (2014).
 
-    Penalties and limits apply to weights, never to biases. The reported loss does not include the penalties.
+    Penalties, decay and `max_norm` apply to weights, never to biases; `clip_norm` applies to the whole gradient. The
+    reported loss does not include the penalties.
 
     Attributes
     ----------
@@ -215,7 +216,8 @@ class Optimizer(ABC):
             raise HandgradError(f"invalid state of {type(self).__name__}: expected {self.n_slots} vectors")
         if vectors.dtype.kind != "f" or steps > MAX_STEPS:
             raise HandgradError(f"invalid state of {type(self).__name__}: expected floats, and at most 2^62 steps")
-        self.state, self.steps = vectors.copy(), steps
+        self.state, self.steps = aligned_empty(vectors.size, vectors.dtype).reshape(vectors.shape), steps
+        self.state[...] = vectors
         self._network = self._parameters = None
 
     def config(self) -> dict[str, Any]:

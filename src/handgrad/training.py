@@ -117,16 +117,11 @@ class Perturbation(Protocol):
 
     If it has a method `refresh()`, `Trainer.fit` calls this method before the first step. A perturbation that keeps a
     copy of the network drops the copy then, because the layers and the loss may have changed since the last `fit`.
+    Checkpoints contain the state of a perturbation with the methods `state_dict()` and `load_state_dict(state)`.
     """
 
     def __call__(self, network: Network, x: Array, t: Array) -> tuple[Array, Array]:
         """Return the batch to train on for x (batch, n_in) and t (batch, n_out), which are only read."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to continue."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
 
 
 class Callback(KnownAttributes):
@@ -148,7 +143,10 @@ class Callback(KnownAttributes):
         """Run before the first step of a `fit`."""
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        """Run after each step: `trainer.batch` of `trainer.batches` are done. This method must be fast."""
+        """Run after each step: `trainer.batch` of `trainer.batches` are done. This method must be fast.
+
+        For derivatives, read `trainer.network.gradient` first: see `Network.gradient`.
+        """
 
     def on_evaluation_begin(self, trainer: Trainer) -> None:
         """Run after the last step of an epoch, before the validation: replace the weights that are evaluated."""
@@ -504,7 +502,7 @@ class Trainer:
         """Append the metrics to the history, with NaN for each epoch in which a metric was not measured."""
         for name in {**self.history, **self.metrics}:
             values = self.history.setdefault(name, [math.nan] * self.epoch)
-            values.append(self.metrics.get(name, math.nan))
+            values.append(float(self.metrics.get(name, math.nan)))  # a callback may add a number of NumPy
 
     def _train_epoch(self, x: NDArray[Any], t: Array, w: Array | None) -> tuple[float, float | None]:
         """Train one epoch. Returns the mean loss and the accuracy of its batches, each before its step."""
@@ -723,9 +721,10 @@ class Trainer:
         for i, layer in enumerate(self.network.layers):
             layer.lr_scale = state.get(f"layers.{i}.lr_scale", 1.0)
 
-    def _parts(self) -> dict[str, Optimizer | Callback | Perturbation]:
-        parts: dict[str, Optimizer | Callback | Perturbation] = {"optimizer": self.optimizer}
-        if self.perturb is not None:
+    def _parts(self) -> dict[str, Any]:
+        """The parts that have a state."""
+        parts: dict[str, Any] = {"optimizer": self.optimizer}
+        if hasattr(self.perturb, "state_dict"):
             parts["perturb"] = self.perturb
         return parts | {f"callbacks.{i}": callback for i, callback in enumerate(self.callbacks)}
 

@@ -147,7 +147,8 @@ class SynchronizedBatchNorm(BatchNorm):
 
     def _dx(self, dy: Array, db: Array, dg: Array, batch: int) -> Array:
         """dx of the own rows, for db and dg of these rows, which the ranks also sum with all of dθ."""
-        return super()._dx(dy, *self.shard.sum(np.stack([db, dg])), self.shard.batch)
+        db, dg = self.shard.sum(np.stack([db, dg]))
+        return super()._dx(dy, db, dg, self.shard.batch)
 
 
 class ShardedNetwork(Network):
