@@ -67,10 +67,10 @@ AUGMENTATION = {"rotation": 7.5, "scale": 0.15, "shift": 1.0, "elastic": 1.5}
 NO_AUGMENTATION = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "elastic": 0.0}
 # What the rows of a recipe have in common: the settings before HOG. Three epochs are too few for batches of 512.
 COMMON: dict[str, dict[str, Any]] = {
-    "quick": {"hog": (0,), "shrink": 2},
-    "minute": {"hog": (0,), "threads": 1, "batch_size": 256, "lr": 0.012, "label_smoothing": 0.0, **AUGMENTATION},
+    "quick": {"hog": 0, "shrink": 2},
+    "minute": {"hog": 0, "threads": 1, "batch_size": 256, "lr": 0.012, "label_smoothing": 0.0, **AUGMENTATION},
     "pure": {"hidden": (256, 256), "lr": 0.008, "batch_size": 256, "ema_decay": 0.999},
-    "small": {"hog": (0,), "shrink": 2, "hidden": (96, 56)},
+    "small": {"hog": 0, "shrink": 2, "hidden": (96, 56)},
 }
 # Keys: recipe and number of epochs.
 VARIATIONS: dict[tuple[str, int], list[Variation]] = {
@@ -78,7 +78,7 @@ VARIATIONS: dict[tuple[str, int], list[Variation]] = {
         Variation("unchanged", {}),
         Variation("no deskewing", {"deskew": False, "shrink": 1}),
         Variation("no shrinking", {"shrink": 1}),
-        Variation("HOG of 5 x 5 cells, no shrinking", {"shrink": 1, "hog": (5,)}),
+        Variation("HOG of 5 x 5 cells, no shrinking", {"shrink": 1, "hog": 5}),
         Variation("no batch normalization, lr 0.004", {"batch_norm": False, "lr": 0.004}),
         Variation("constant learning rate 0.002", {"schedule": "constant", "lr": 0.002}),
         Variation("Nesterov, lr 0.1", {"optimizer": "nesterov", "lr": 0.1}),

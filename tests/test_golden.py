@@ -142,7 +142,7 @@ def resumed(directory):
 
 
 def recipe_quick(directory):
-    return weights(recipe("quick", hog=(0,), shrink=2).train(IMAGES, LABELS, 10))
+    return weights(recipe("quick", hog=0, shrink=2).train(IMAGES, LABELS, 10))
 
 
 def recipe_pure(directory):
@@ -152,7 +152,7 @@ def recipe_pure(directory):
 
 def recipe_minute(directory):
     settings = {"hidden": (64, 32), "elastic": 0.0, "optimizer": "nesterov", "lr": 0.05, "batch_size": 64}
-    settings |= {"threads": 1, "hog": (0,), "rotation": 7.5, "scale": 0.15, "shift": 1.0}
+    settings |= {"threads": 1, "hog": 0, "rotation": 7.5, "scale": 0.15, "shift": 1.0}
     model = recipe("minute", **settings).train(IMAGES, LABELS, 10)
     return np.concatenate([weights(model), model.predict_proba(IMAGES[:20]).ravel()])
 

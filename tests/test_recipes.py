@@ -46,7 +46,7 @@ PLAIN = Recipe(name="plain", hidden=(6,), batch_size=8, epochs=2, lr=0.01)
 OTHER = Recipe(
     name="other",
     hidden=(5, 4),
-    hog=(2, 0),
+    hog=2,
     hog_order=2,
     activation="relu,tanh",
     loss="cross_entropy",
@@ -291,7 +291,7 @@ def test_setting_missing_from_an_older_configuration_has_its_default(name):
         ({"hidden": ["30"]}, r"hidden is \['30'\]"),
         ({"hidden": [30, 1.5]}, r"hidden is \[30, 1.5\]"),
         ({"hidden": [10**30]}, r"hidden is \[1000"),
-        ({"hog": [7.5]}, r"hog is \[7.5\]"),
+        ({"hog": 7.5}, "hog is 7.5"),
     ],
 )
 def test_invalid_configuration_is_rejected_with_the_name_of_the_setting(change, says, rejects):
@@ -357,15 +357,8 @@ def test_recipe_with_all_settings_trains_and_predicts():
     core = unwrap(model).core
     assert isinstance(core, Ensemble)
     assert [(type(member), member.shifts) for member in core.members] == [(TestTimeAugmentation, 5)] * 2
-    layers = [Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
-    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [
-        [HOG, HOG, *layers],
-        layers,
-    ]
-    p = model.model.model.predict_proba(model.preprocessing(x))  # without the calibration
-    deskewed = model.preprocessing(x)
-    expected = np.mean([member.predict_proba(deskewed) for member in core.members], axis=0)
-    np.testing.assert_allclose(p, expected, rtol=1e-6)
+    layers = [HOG, HOG, Dense, ReLU, Dropout, Dense, Tanh, Dropout, Dense]  # BatchNorm is folded
+    assert [[type(layer) for layer in network.layers] for network in networks_of(model)] == [layers] * 2
 
 
 @pytest.mark.parametrize(
@@ -431,8 +424,7 @@ def test_unknown_name_is_rejected(settings, says, rejects):
             {"lr": 0.0},
             {"batch_size": 0},
             {"hidden": (30, -2)},
-            {"hog": (-1,)},
-            {"hog": ()},
+            {"hog": -1},
             {"hog_order": 3},
         ],
         *[{"dropout": 1.0}, {"label_smoothing": 1.0}, {"weight_decay": -1.0}, {"ema_decay": 1.0}, {"validation": -1}],
@@ -608,7 +600,7 @@ def test_shrink_is_the_closest_divisor_for_the_height(shape, wanted, shrink):
     [((28, 28), 1, 7, 7), ((28, 28), 2, 7, 7), ((28, 28), 1, 20, 14), ((8, 6), 1, 7, 3), ((1, 9), 1, 7, 1)],
 )
 def test_a_cell_of_hog_has_at_least_2_x_2_pixels(shape, shrink, cells, expected):
-    recipe = PLAIN.replace(deskew=True, shrink=shrink, hog=(cells,))
+    recipe = PLAIN.replace(deskew=True, shrink=shrink, hog=cells)
     network = recipe.trainer(shape, 3).network
     assert network.layers[0].config() == {
         "height": shape[0] // shrink,
@@ -622,7 +614,7 @@ def test_a_cell_of_hog_has_at_least_2_x_2_pixels(shape, shrink, cells, expected)
     ("shape", "cells", "half", "expected"), [((28, 28), 5, 14, 5), ((28, 20), 7, 10, 5), ((8, 6), 7, 3, 1)]
 )
 def test_hog_of_order_2_sees_one_direction_at_a_time(shape, cells, half, expected):
-    first, second, dense = PLAIN.replace(hog=(cells,), hog_order=2, hidden=()).trainer(shape, 3).network.layers
+    first, second, dense = PLAIN.replace(hog=cells, hog_order=2, hidden=()).trainer(shape, 3).network.layers
     assert repr(first) == f"HOG(height={shape[0]}, width={shape[1]}, cells={half})"
     assert repr(second) == f"HOG(height={half}, width={half}, cells={expected}, channels=8)"
     assert dense.n_in == 8 * 8 * expected**2
@@ -630,15 +622,9 @@ def test_hog_of_order_2_sees_one_direction_at_a_time(shape, cells, half, expecte
 
 @pytest.mark.parametrize("shape", [(1, 9), (9, 3)])
 def test_an_image_without_second_order_gradients_has_those_of_first_order(shape):
-    hog, dense = PLAIN.replace(hog=(5,), hog_order=2, hidden=()).trainer(shape, 3).network.layers
+    hog, dense = PLAIN.replace(hog=5, hog_order=2, hidden=()).trainer(shape, 3).network.layers
     assert repr(hog) == f"HOG(height={shape[0]}, width={shape[1]}, cells=1)"
     assert dense.n_in == 8
-
-
-def test_members_have_the_numbers_of_cells_in_turn():
-    recipe = PLAIN.replace(hog=(2, 0, 1), members=4, epochs=1)
-    firsts = [network.layers[0] for network in networks_of(recipe.train(X, Y, 3))]
-    assert [layer.cells if isinstance(layer, HOG) else 0 for layer in firsts] == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -760,7 +746,7 @@ def test_a_ladder_network_is_fine_tuned_without_its_decoder():
 def test_a_network_with_hog_is_fine_tuned_with_its_hog(x, order):
     hog = [HOG(*SHAPE, 2), HOG(2, 2, 1, channels=8)][:order]
     start = Network([*hog, Dense(hog[-1].n_out, 3)], loss="cross_entropy", rng=0)
-    assert (PLAIN.starting_from(start).hog, PLAIN.starting_from(start).hog_order) == ((hog[-1].cells,), order)
+    assert (PLAIN.starting_from(start).hog, PLAIN.starting_from(start).hog_order) == (hog[-1].cells, order)
     network = PLAIN.replace(epochs=1).train(x, Y, 3, start=start)
     assert repr(network.layers) == repr(start.layers)
     assert not np.array_equal(network.parameters, start.parameters)

@@ -15,7 +15,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
@@ -66,7 +66,6 @@ NETWORK_SETTINGS = (
 )
 # Settings that need images. The others train on numbers too.
 IMAGE_SETTINGS = ("deskew", "shrink", "rotation", "scale", "shear", "shift", "elastic", "hog")
-SEQUENCES = ("hidden", "hog")  # settings that are a tuple of integers
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 
 
@@ -98,10 +97,10 @@ class Recipe:
 
     name: str
     hidden: tuple[int, ...] = _network((30,), text="Width of each hidden layer.")
-    hog: tuple[int, ...] = _network(
-        (0,),
+    hog: int = _network(
+        0,
         text="Number of cells along each side of the histograms of oriented gradients (HOG), which replace the pixels; "
-        "0: pixels. Several numbers are for the members of an ensemble in turn: 7,0.",
+        "0: pixels.",
     )
     hog_order: int = _network(
         1,
@@ -175,14 +174,10 @@ class Recipe:
             raise unknown("loss", self.loss, CLASSIFICATION_LOSSES)
         for name in ("batch_size", "epochs", "members", "shrink", "threads"):
             check_int(name, getattr(self, name), 1)
-        for name in ("seed", "validation", "early_stopping"):
+        for name in ("hog", "seed", "validation", "early_stopping"):
             check_int(name, getattr(self, name), 0)
         for name in ("l2", "clip_norm", "warm_up"):
             check_non_negative(name, getattr(self, name))
-        if not self.hog:
-            raise HandgradError("hog must be a number of cells, or 0 for pixels, got none")
-        for cells in self.hog:
-            check_int("hog", cells, 0)
         if self.hog_order not in (1, 2):
             raise HandgradError(f"hog_order must be 1 or 2, got {self.hog_order}")
         check_positive("calibration", self.calibration)
@@ -388,7 +383,7 @@ class Recipe:
         """The trainer with a teacher that receives preprocessed examples."""
         sequence = np.random.SeedSequence(self.seed if member == 0 else (self.seed, member))
         if origin is None:
-            network = self._network(shape, n_out, member, sequence)
+            network = self._network(shape, n_out, sequence)
         else:
             network = self._network_from(origin, shape, n_out, sequence)
         schedule = SCHEDULES[self.schedule]()
@@ -417,14 +412,14 @@ class Recipe:
         given = {name: value for name, value in options.items() if value is not None}
         return OPTIMIZERS[self.optimizer](self.lr, **given)
 
-    def _network(self, shape: tuple[int, ...], n_out: int, member: int, rng: np.random.SeedSequence) -> Network:
+    def _network(self, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence) -> Network:
         if n_out < 2:
             raise HandgradError(
                 f"the data have {n_out} class: expected at least 2, so that there is something to learn"
             )
         preprocessing = self.preprocessing(shape)
         seen: tuple[int, ...] = shape if preprocessing is None else preprocessing.image_shape_out
-        hog = self._hog(seen, member)
+        hog = self._hog(seen)
         sizes = [hog[-1].n_out if hog else math.prod(seen), *self.hidden, n_out]
         layers: list[Layer] = [Ladder(sizes, cost_factor=self.ladder)] if self.ladder else self._mlp(sizes)
         network = Network([*hog, *layers], loss=self._loss(), rng=rng)
@@ -440,19 +435,18 @@ class Recipe:
             dropout=self.dropout,
         )
 
-    def _hog(self, shape: tuple[int, ...], member: int) -> list[HOG]:
-        """The first layers of an ensemble member for images of this size. A cell has at least 2 x 2 pixels.
+    def _hog(self, shape: tuple[int, ...]) -> list[HOG]:
+        """The first layers of a network for images of this size. A cell has at least 2 x 2 pixels.
 
         Images with a side below 4 pixels have no second-order gradients: that of a single cell is 0.
         """
-        cells = self.hog[member % len(self.hog)]
-        if not cells:
+        if not self.hog:
             return []
         height, width = shape
         half = max(1, min(height // 2, width // 2))
         if self.hog_order == 1 or half == 1:
-            return [HOG(height, width, min(cells, half))]
-        return [HOG(height, width, half), HOG(half, half, max(1, min(cells, half // 2)), channels=ORIENTATIONS)]
+            return [HOG(height, width, min(self.hog, half))]
+        return [HOG(height, width, half), HOG(half, half, max(1, min(self.hog, half // 2)), channels=ORIENTATIONS)]
 
     def _network_from(
         self, origin: _Origin, shape: tuple[int, ...], n_out: int, rng: np.random.SeedSequence
@@ -533,8 +527,7 @@ class Recipe:
     @property
     def _image_settings(self) -> list[str]:
         """The names of the settings about images that are used."""
-        values = {name: getattr(self, name) for name in IMAGE_SETTINGS} | {"hog": (max(self.hog),)}
-        return [name for name, value in values.items() if value != getattr(Recipe, name)]
+        return [name for name in IMAGE_SETTINGS if getattr(self, name) != getattr(Recipe, name)]
 
     def augmentation(self, image_shape: tuple[int, ...]) -> Augmentation | None:
         """Return the data augmentation for images of this size before preprocessing, or None."""
@@ -589,7 +582,7 @@ class Recipe:
         hog = [layer for layer in network.layers if isinstance(layer, HOG)]
         return self.replace(
             hidden=tuple(len(W) for W, _ in network.weights[:-1]),
-            hog=(hog[-1].cells,) if hog else (0,),
+            hog=hog[-1].cells if hog else 0,
             hog_order=1 if len(hog) < 2 else 2,
             activation=",".join(activations if len(set(activations)) > 1 else activations[:1]) or self.activation,
             loss=losses.get(type(network.loss), self.loss),
@@ -614,19 +607,16 @@ class Recipe:
 
         Raises HandgradError for unknown settings and values of the wrong type.
         """
-        types = {name: list | tuple if name in SEQUENCES else kind for name, kind in get_type_hints(cls).items()}
+        types = get_type_hints(cls) | {"hidden": list | tuple}
         unknown_names = sorted(set(config) - set(types))
-        required = {setting.name for setting in fields(cls) if setting.name == "name"} - set(config)
-        if unknown_names or required:
+        if unknown_names or "name" not in config:
             problem = f"unknown setting {', '.join(unknown_names)}" if unknown_names else "no name"
             raise HandgradError(f"the configuration is invalid: {problem}; was it written by another version?")
         for name, value in config.items():
-            kind = int | float if types[name] is float else types[name]
-            kind = int | float | None if types[name] == (float | None) else kind
+            kind = int | types[name] if types[name] in (float, float | None) else types[name]
             if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
-        sequences = {name: tuple(config[name]) for name in SEQUENCES if name in config}
-        return cls(**{**config, **sequences})
+        return cls(**{**config, "hidden": tuple(config.get("hidden", cls.hidden))})
 
 
 def _check_shared(trainer: Trainer, before: dict[str, Any]) -> None:
@@ -696,7 +686,7 @@ def _without_preprocessing(teacher: Model, preprocessing: Preprocessing | None) 
 
 def _is_setting(name: str, value: Any, kind: Any) -> bool:
     """Whether numbers in a configuration are finite and no larger than settings can be, and no booleans."""
-    if name in SEQUENCES:
+    if name == "hidden":
         return all(type(n) is int and abs(n) < MAX_SETTING for n in value)
     numbers = [value] if isinstance(value, int | float) and kind is not bool else []
     return all(type(n) in (int, float) and (name == "seed" or abs(n) < MAX_SETTING) for n in numbers)
@@ -732,14 +722,14 @@ SECOND = Recipe(
     calibration=0.5,
 )
 
-QUICK = SECOND.replace(name="quick", hidden=(256, 256), hog=(5,), shrink=1, lr=0.01, batch_size=128, epochs=6)
+QUICK = SECOND.replace(name="quick", hidden=(256, 256), hog=5, shrink=1, lr=0.01, batch_size=128, epochs=6)
 
 # Weak augmentation: HOG changes little if a stroke moves. Two threads share the augmentation, HOG and the operations
 # between the matrix products, which BLAS threads do not.
 MINUTE = Recipe(
     name="minute",
     hidden=(512, 512),
-    hog=(7,),
+    hog=7,
     batch_norm=True,
     deskew=True,
     rotation=3.0,
@@ -783,7 +773,7 @@ LADDER = Recipe(
 SMALL = Recipe(
     name="small",
     hidden=(94, 56),
-    hog=(5,),
+    hog=5,
     batch_norm=True,
     deskew=True,
     rotation=7.5,
@@ -795,21 +785,9 @@ SMALL = Recipe(
 )
 
 # Second-order gradients: the second HOG, and 1,600 inputs of a Dense layer instead of 392, take about as long each.
-BEST = MINUTE.replace(name="best", hog=(5,), hog_order=2, tta=9)
+BEST = MINUTE.replace(name="best", hog=5, hog_order=2, tta=9)
 
-# Members on HOG and on pixels make different errors. Pixels need stronger augmentation than that of `minute`.
-ENSEMBLE = MINUTE.replace(
-    name="ensemble",
-    hog=(5, 0),
-    hog_order=2,
-    members=4,
-    rotation=7.5,
-    scale=0.15,
-    shift=0.9,
-    elastic=1.5,
-    epochs=60,
-    tta=9,
-)
+ENSEMBLE = BEST.replace(name="ensemble", members=4)
 
 RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
 

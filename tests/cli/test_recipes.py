@@ -23,18 +23,9 @@ def test_recipes_lists_network_epochs_accuracy_time_and_what_each_recipe_needs(i
     assert [row[0] for row in cells[1:]] == list(RECIPES)
     table = {row[0]: row[1:] for row in cells[1:]}
     assert table["post"] == ["784-30-10", "30", "95.31%", "6.1 s", "1", "images or numbers"]
-    members = "2 x 784-HOG 1568-HOG 1600-512-512-10, 2 x 784-512-512-10"
-    assert table["ensemble"] == [members, "60", *map(str, RESULTS["ensemble"]), "images"]
+    members = "4 x 784-HOG 1568-HOG 1600-512-512-10"
+    assert table["ensemble"] == [members, "30", *map(str, RESULTS["ensemble"]), "images"]
     assert hint == "train one: handgrad train --recipe NAME"
-
-
-def test_recipes_lists_the_networks_of_an_ensemble_that_differ(invoke, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "handgrad.cli.recipes.RECIPES",
-        {"ensemble": RECIPES["second"].replace(name="ensemble", members=3, hog=(3, 0), shrink=1, hidden=(20,))},
-    )
-    (row,) = (json.loads(line) for line in invoke("recipes", "--json")[1].splitlines())
-    assert row["network"] == "2 x 784-HOG 72-20-10, 1 x 784-20-10"
 
 
 def test_recipes_prints_json(invoke) -> None:

@@ -158,7 +158,7 @@ def test_train_without_mnist_warns_at_the_start_and_at_the_end(tmp_path: Path, r
 
 
 def test_every_setting_of_a_recipe_has_a_flag(data: Path, tmp_path: Path, invoke) -> None:
-    settings = {"hidden": (7, 5), "hog": (3, 0), "hog_order": 2, "activation": "tanh,relu", "loss": "cross_entropy"}
+    settings = {"hidden": (7, 5), "hog": 3, "hog_order": 2, "activation": "tanh,relu", "loss": "cross_entropy"}
     settings |= {"init": "lecun", "batch_norm": True, "dropout": 0.1, "label_smoothing": 0.05, "lr": 0.01}
     settings |= {"weight_decay": 0.0, "schedule": "cosine", "batch_size": 100, "epochs": 1, "ema_decay": 0.5, "seed": 9}
     settings |= {"validation": 200, "deskew": True, "shrink": 2, "rotation": 5.0, "scale": 0.1, "shear": 0.1}

@@ -120,7 +120,7 @@ def test_the_network_of_a_recipe_is_trained_with_its_batch_norm_layers(tmp_path)
 
 @pytest.mark.parametrize("to", ["torch", "keras"])
 def test_the_network_of_a_recipe_has_its_hog(to, tmp_path):
-    recipe = RECIPES["second"].replace(hog=(3,), hog_order=2, hidden=(6,))
+    recipe = RECIPES["second"].replace(hog=3, hog_order=2, hidden=(6,))
     text = exported(trained(recipe), tmp_path / "net.py", recipe, to)
     ast.parse(text)
     assert "class HOG(" in text
@@ -129,7 +129,7 @@ def test_the_network_of_a_recipe_has_its_hog(to, tmp_path):
     assert "HOG(7, 7, 3, 8), # HOG(height=7, width=7, cells=3, channels=8)," in lines
     assert "describes another network" not in text
     assert "\n\n\n\n" not in text
-    without = recipe.replace(hog=(0,), hog_order=1)
+    without = recipe.replace(hog=0, hog_order=1)
     assert "describes another network" in exported(trained(recipe), tmp_path / "net.py", without, to)
     assert "HOG" not in exported(trained(without), tmp_path / "net.py", without, to)
 

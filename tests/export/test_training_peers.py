@@ -26,7 +26,7 @@ SETTINGS = {
     "nesterov": {"optimizer": "nesterov", "lr": 0.05, "loss": "squared_error", "weight_decay": 0.01},
     "adam": {"optimizer": "adam", "lr": 0.003, "schedule": "one_cycle", "label_smoothing": 0.1},
     "adamw": {"optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "loss": "cross_entropy"},
-    "hog": {"hog": (4,), "optimizer": "adam", "lr": 0.003, "loss": "cross_entropy"},
+    "hog": {"hog": 4, "optimizer": "adam", "lr": 0.003, "loss": "cross_entropy"},
     "batch_norm": {
         "batch_norm": True,
         "activation": "relu",
@@ -106,7 +106,7 @@ def test_a_training_script_ends_with_the_weights_of_handgrad(target, name, digit
         ("nesterov", {"weight_decay": 0.0}),
         ("adam", {"label_smoothing": 0.0}),
         ("adamw", {"weight_decay": 0.1}),
-        ("hog", {"hog": (5,)}),
+        ("hog", {"hog": 5}),
         ("hog", {"hog_order": 2}),
         ("batch_norm", {"schedule": "cosine"}),
     ],

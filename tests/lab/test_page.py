@@ -294,7 +294,7 @@ def test_weights_are_images_that_change(lab, draw):
 
 
 def test_weights_and_activations_of_hog_are_images_of_8_directions(lab, monkeypatch):
-    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=(4,)))
+    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=4))
     page = lab("run=data:synthetic~recipe:second~n_train:300~hidden:12~batch_size:50~epochs:3")
     page.click("#example")
     wait_until(page, lambda: pixels(page, ".tile canvas").any())

@@ -192,7 +192,7 @@ def test_smallest_change_of_a_drawing_changes_the_answer(client, create, finish)
 
 @pytest.mark.parametrize("cells", [0, 4])
 def test_recipe_with_preprocessing_answers_everything(client, create, finish, monkeypatch, cells):
-    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=(cells,)))
+    monkeypatch.setitem(RECIPES, "second", RECIPES["second"].replace(hog=cells))
     made = create({"recipe": "second", "data": "synthetic", "n_train": 500, "epochs": 1, "batch_size": 50})
     finish(made)
     assert made["runs"][0]["layers"][0]["name"] == ("HOG 196-128" if cells else "Dense 196-128")

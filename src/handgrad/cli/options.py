@@ -14,7 +14,7 @@ from ..data import Dataset, load
 from ..data.stream import SHUFFLES
 from ..errors import HandgradError, unknown
 from ..io.atomic import as_path
-from ..recipes import GROUPS, RECIPES, SEQUENCES, Recipe
+from ..recipes import GROUPS, RECIPES, Recipe
 
 METAVARS = {"early_stopping": "PATIENCE", "teacher": "MODEL|RECIPE"}  # those of other options are their types
 
@@ -89,7 +89,7 @@ def recipe_options(*names: str, default: str = "post") -> Callable[[Function], F
             continue
         text += _default_text(setting.name, getattr(RECIPES[default], setting.name))
         flag = flag_name(setting.name)
-        if setting.name in SEQUENCES:
+        if setting.name == "hidden":
             options.append(click.option(flag, metavar="N,N,...", callback=_parse_integers, help=text))
         elif kind is bool:
             options.append(click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text))

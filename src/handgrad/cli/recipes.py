@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import click
 
 from ..io.atomic import encode_json
@@ -36,9 +34,9 @@ def recipes(as_json: bool) -> None:
 
 
 def describe_networks(recipe: Recipe) -> str:
-    """Return "784-30-10", or "2 x 784-HOG 392-30-10, 2 x 784-30-10" for the members of an ensemble."""
-    members = Counter("-".join(layer_sizes(recipe.trainer(member=i).network)) for i in range(recipe.members))
-    return ", ".join(sizes if recipe.members == 1 else f"{count} x {sizes}" for sizes, count in members.items())
+    """Return "784-30-10", or "4 x 784-30-10" for an ensemble of four networks."""
+    sizes = "-".join(layer_sizes(recipe.trainer().network))
+    return sizes if recipe.members == 1 else f"{recipe.members} x {sizes}"
 
 
 def _row(recipe: Recipe) -> tuple[str | int, ...]:

@@ -32,7 +32,7 @@ from ..distributed.sweep import (
 from ..errors import HandgradError, optional
 from ..io.atomic import encode_json, read_json, remove_temporary_files, replace_file, write_json
 from ..io.locks import DirectoryLock, LockedError
-from ..recipes import RECIPES, SEQUENCES, Recipe
+from ..recipes import RECIPES, Recipe
 from ..tables import Table
 from .echo import echo, echo_error, warn
 from .options import (
@@ -55,7 +55,6 @@ from .signals import exit_code
 ONE_VALUE = ("validation", "teacher")  # settings that all trainings of a sweep have in common
 EXAMPLES = {
     "hidden": "256,512x512",
-    "hog": "0,7",
     "activation": "relu,tanh+relu",
     bool: "on,off",
     int: "64,128",
@@ -81,9 +80,8 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif types[name] is bool:
             option = click.option(flag, is_flag=False, flag_value="on", metavar="[on,off]", callback=_parse, help=text)
         else:
-            metavar = "N,NxN,..." if name in SEQUENCES else f"{METAVARS.get(name, 'VALUE')},..."
-            for flag_text, sweep_text in (("one for each: tanh,relu", "one for each: tanh+relu"), (": 7,0.", ": 7x0.")):
-                text = text.replace(flag_text, sweep_text)
+            metavar = "N,NxN,..." if name == "hidden" else f"{METAVARS.get(name, 'VALUE')},..."
+            text = text.replace("one for each: tanh,relu", "one for each: tanh+relu")
             option = click.option(flag, metavar=metavar, callback=_parse, help=text)
         command = option(command)
     return command
@@ -105,7 +103,7 @@ def _parse(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 
 
 def _parse_value(name: str, kind: Any, text: str) -> Any:
-    if name in SEQUENCES:
+    if name == "hidden":
         return () if text == "none" else tuple(map(int, text.lower().split("x")))
     if name == "activation":
         return text.replace("+", ",")
