@@ -273,7 +273,7 @@ def attack(
 ) -> None:
     """Perturb an image so that the predicted class changes.
 
-    Finds the smallest perturbation with DeepFool and prints its L2 norm and its largest change of a pixel, where the
+    Finds a small perturbation with DeepFool and prints its L2 norm and its largest change of a pixel, where the
     background is 0 and strokes are 1. The old and the new class then have almost the same probability. Images are read
     as in handgrad predict. If the model has a preprocessing, the preprocessed image is perturbed. Test-time
     augmentation is not used.
