@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -252,6 +253,26 @@ def test_the_title_has_the_accuracy_and_the_name_of_the_set(tmp_path: Path, monk
         report(tmp_path / "report.png", network, history(), x, y, title="a run", **part)
     accuracy = f"{correct} / 60 correct ({correct / 60:.2%})"
     assert titles == [f"a run\ntest: {accuracy}", f"a run\nvalidation: {accuracy}"]
+
+
+def test_the_numbers_of_a_confusion_matrix_have_enough_contrast() -> None:
+    """The minimum of WCAG 2.2 is 4.5, for cells of every shade."""
+    network = Network([1, 20], rng=0)
+    labels, predicted = np.divmod(np.repeat(np.arange(400), np.arange(400)), 20)
+    axes = Figure().subplots()
+    plots._confusion(axes, network, np.eye(20)[predicted], labels)
+
+    def luminance(colours: Any) -> Any:
+        rgb = to_rgba_array(colours)[:, :3]
+        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    (image,) = axes.images
+    cells = image.to_rgba(image.get_array())
+    background = luminance([cells[int(y), int(x)] for x, y in (text.get_position() for text in axes.texts)])
+    text = luminance([text.get_color() for text in axes.texts])
+    assert len(text) == 399
+    contrast = (np.maximum(text, background) + 0.05) / (np.minimum(text, background) + 0.05)
+    assert contrast.min() >= 4.5
 
 
 def test_errors_have_true_and_predicted_class_as_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

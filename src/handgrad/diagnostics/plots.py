@@ -31,7 +31,8 @@ from ..wrappers import Ensemble, unwrap
 from .histograms import Histogram, value_range
 
 CAPTION = {"ha": "center", "fontsize": 9, "color": "#222222", "parse_math": False, "in_layout": False}
-TEXT, GREY, TRAINING, VALIDATION = "#222222", "#8a8a8a", "#9aa7b5", "#1f5f99"  # colours
+TEXT, GREY, TRAINING, VALIDATION = "#222222", "#6b6b6b", "#9aa7b5", "#1f5f99"  # colours
+SIGNS = "red: positive, blue: negative"  # of weights
 MAX_UNITS = 60  # weight images; of more hidden units, those with the largest weights
 MAX_HOG_UNITS = 12  # the same after HOG: larger images, because small images of 8 grids cannot be read
 MAX_ERRORS = 32  # wrongly classified images
@@ -253,7 +254,7 @@ def weights(model: Model, ax: Any = None, *, path: str | os.PathLike[str] | None
         return _finish(result, path)
     limit = float(np.abs(first.W).max()) or 1.0
     axes.imshow(first.W, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    axes.set_title("weights of the first layer", fontsize=11, color=TEXT, loc="left")
+    axes.set_title(f"weights of the first layer\n{SIGNS}", fontsize=11, color=TEXT, loc="left")
     axes.set_xlabel("input", color=GREY)
     axes.set_ylabel("unit", color=GREY)
     return _finish(result, path)
@@ -631,14 +632,14 @@ def _weights(axes: Any, found: _WeightImages) -> None:
     columns = math.ceil(math.sqrt(len(strongest) * 1.2))
     _image_grid(axes, images[strongest], columns, cmap="RdBu_r", vmin=-limit, vmax=limit)
     part = f": {len(strongest)} of {len(images)} units" if len(strongest) < len(images) else ""
-    axes.set_title(f"{title}{part}", fontsize=11, color=TEXT, loc="left")
+    axes.set_title(f"{title}{part}\n{SIGNS}", fontsize=11, color=TEXT, loc="left")
 
 
 def _confusion(axes: Any, model: Model, z: Array, labels: Labels) -> None:
     """The confusion matrix. Only errors are coloured, because the diagonal is much larger."""
     counts = count_predictions(labels, model.loss.labels(z), model.n_classes)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
+    image = axes.imshow(wrong, cmap="Blues", vmin=0, vmax=max(1, wrong.max()) * 1.3)
     names, ticks = [_short(name) for name in model.classes], np.arange(len(counts))
     axes.set_xticks(ticks, names, parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
@@ -646,8 +647,11 @@ def _confusion(axes: Any, model: Model, z: Array, labels: Labels) -> None:
     axes.tick_params(length=0, colors=TEXT)
     axes.spines[:].set_visible(False)
     if len(counts) <= 26:
+        # White text on a luminance below 0.18 and black text on others have a contrast of 4.5 or more.
+        dark = image.to_rgba(wrong)[..., :3] ** 2.2 @ (0.2126, 0.7152, 0.0722) < 0.18
         for i, j in np.argwhere(counts):
-            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9, color=GREY if i == j else TEXT)
+            colour = GREY if i == j else "white" if dark[i, j] else "black"
+            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9, color=colour)
 
 
 def _errors(axes: Any, model: Model, z: Array, labels: Labels, images: NDArray[Any]) -> None:
