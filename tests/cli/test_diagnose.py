@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from handgrad.diagnostics import plots
+
 
 def test_check_prints_a_table_and_exits_with_0(tmp_path: Path, run) -> None:
     done = run("check", cwd=tmp_path)
@@ -78,6 +80,18 @@ def test_profile_with_json_prints_only_json(tmp_path: Path, run) -> None:
     assert len(parts) == 8
     assert sum(part["floor"] for part in parts) == pytest.approx(step["floor"])
     assert step["flops_per_second"] * step["step"] == pytest.approx(sum(part["flops"] for part in parts))
+
+
+def test_show_augmentation_names_the_settings_and_says_whether_the_images_are_deskewed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke
+) -> None:
+    titles = []
+    monkeypatch.setattr(plots, "augmentation_grid", lambda *_, title: titles.append(title))
+    arguments = ("show-augmentation", "--data", data, "--rotation", 20, "--shift", 0, "--out", tmp_path / "grid.png")
+    assert invoke(*arguments, "--no-deskew")[0] == 0
+    assert invoke(*arguments, "--deskew")[0] == 0
+    assert ["deskewed" in title for title in titles] == [False, True]
+    assert all("minute: rotation 20, scale 0.1, elastic 1.2" in title for title in titles)
 
 
 def test_show_augmentation_plots_the_augmentation_of_a_recipe(data: Path, tmp_path: Path, invoke) -> None:

@@ -546,11 +546,13 @@ def test_an_augmentation_grid_has_each_image_and_eleven_versions(
         out[...] = x.reshape(out.shape) / 255 + 1 + next(calls)
         return out
 
-    augmentation_grid(tmp_path / "grid.png", digits, augment, np.random.default_rng(0))
+    figure = augmentation_grid(tmp_path / "grid.png", digits, augment, np.random.default_rng(0))
     ((images, _),) = grids
     rows = images.reshape(3, 12, 5, 9)
     np.testing.assert_allclose(rows, digits[:, None] / 255 + np.arange(12)[None, :, None, None], rtol=1e-6)
     assert (tmp_path / "grid.png").exists()
+    (line,) = figure.axes[0].lines
+    assert 8.5 <= line.get_xdata()[0] <= 9.5  # the gap of one pixel after the first image
 
 
 def test_an_augmentation_grid_shows_augmented_images(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from .options import (
     parse_model,
     recipe_options,
 )
-from .progress import describe
+from .progress import changed_settings, describe
 
 _TOLERANCE_TEXT = f"{TOLERANCE:.0e}".replace("e-0", "e-")  # 1e-6
 
@@ -210,10 +210,11 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 # ---- show-augmentation -----------------------------------------------------------------------------------------------
 
 
+_AUGMENTATION_SETTINGS = ("rotation", "scale", "shear", "shift", "elastic", "smoothness")
+
+
 @click.command("show-augmentation")
-@recipe_options(
-    *("rotation", "scale", "shear", "shift", "elastic", "smoothness", "deskew", "shrink", "seed"), default="minute"
-)
+@recipe_options(*_AUGMENTATION_SETTINGS, "deskew", "shrink", "seed", default="minute")
 @data_option
 @click.option("--digits", type=click.IntRange(min=1), default=8, show_default=True, help="Number of training images.")
 @click.option(
@@ -227,9 +228,10 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Path, **settings: Any) -> None:
     """Plot augmented training images.
 
-    Each row has a training image and eleven versions of it with the data augmentation of a recipe.
+    Each row has a training image, deskewed if the recipe deskews images, and eleven versions of it with the data
+    augmentation of the recipe.
     """
-    from ..diagnostics.plots import augmentation_grid
+    from ..diagnostics.plots import VERSIONS, augmentation_grid
 
     chosen = choose_recipe(recipe, settings, default="minute")
     dataset, *_ = load_data(data, warn)
@@ -238,8 +240,12 @@ def show_augmentation(recipe: str | None, data: str | None, digits: int, out: Pa
     if trainer.augment is None:
         raise HandgradError(f"the recipe {chosen.name} has no data augmentation: add --rotation, --elastic, ...")
     preprocessing = chosen.preprocessing(x.shape[1:])
-    augmentation_grid(out, x if preprocessing is None else preprocessing(x), trainer.augment, trainer.augmenting)
-    echo(f"{len(x)} images of {dataset.name}, each with 11 augmented versions of recipe {chosen.name}: {out}")
+    shown = "training image" if preprocessing is None else "deskewed training image"
+    title = f"{shown} (left of the line) and {VERSIONS} augmented versions"
+    title += f"\nrecipe {chosen.name}: {changed_settings(chosen, _AUGMENTATION_SETTINGS)}"
+    images = x if preprocessing is None else preprocessing(x)
+    augmentation_grid(out, images, trainer.augment, trainer.augmenting, title=title)
+    echo(f"{len(x)} images of {dataset.name}, each with {VERSIONS} augmented versions of recipe {chosen.name}: {out}")
 
 
 COMMANDS = (check, parity, profile, show_augmentation)

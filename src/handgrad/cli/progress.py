@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,18 @@ def describe(recipe: Recipe, network: Network) -> list[str]:
         f"training: {recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule}), "
         f"batch size {recipe.batch_size}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}",
     ]
+    others = changed_settings(recipe, recipe.config().keys() - _SHOWN)
+    return [*lines, f"also: {others}"] if others else lines
+
+
+def changed_settings(recipe: Recipe, names: Collection[str]) -> str:
+    """Return those of the named settings that have not their default value: "rotation 3, scale 0.1"."""
     defaults = {setting.name: setting.default for setting in fields(Recipe)}
-    others = [
+    return ", ".join(
         name.replace("_", " ") + ("" if value is True else f" {_value_text(value)}")
         for name, value in recipe.config().items()
-        if name not in _SHOWN and value != defaults[name]
-    ]
-    return [*lines, f"also: {', '.join(others)}"] if others else lines
+        if name in names and value != defaults[name]
+    )
 
 
 def _value_text(value: Any) -> str:

@@ -396,9 +396,14 @@ def histograms(
 
 
 def augmentation_grid(
-    path: str | os.PathLike[str] | None, images: NDArray[np.uint8], augment: AugmentFunction, rng: np.random.Generator
+    path: str | os.PathLike[str] | None,
+    images: NDArray[np.uint8],
+    augment: AugmentFunction,
+    rng: np.random.Generator,
+    *,
+    title: str = f"training image (left of the line) and {VERSIONS} augmented versions",
 ) -> Any:
-    """Draw one row per image: the image and eleven augmented versions of it.
+    """Draw one row per image: the image and, on the right of a line, eleven augmented versions of it.
 
     Parameters
     ----------
@@ -410,6 +415,8 @@ def augmentation_grid(
         The data augmentation, `trainer.augment`.
     rng : numpy.random.Generator
         Random generator of the augmentation.
+    title : str
+        Title of the figure.
 
     Returns
     -------
@@ -427,7 +434,9 @@ def augmentation_grid(
     axes = figure.subplots()
     rows = np.stack([images.reshape(count, -1) / 255, *versions], axis=1).reshape(-1, height, width)
     _image_grid(axes, rows, 1 + VERSIONS, cmap="gray_r", vmin=0, vmax=1)
-    axes.set_title(f"training image, and {VERSIONS} augmented versions", fontsize=11, color=TEXT, loc="left")
+    axes.axvline(width + (_gap(width) - 1) / 2, color=GREY, lw=1)
+    lines = "\n".join(_short(line, MAX_TITLE) for line in title.split("\n"))
+    axes.set_title(lines, fontsize=11, color=TEXT, loc="left", parse_math=False)
     return _finish(figure, path)
 
 
@@ -675,7 +684,7 @@ def _image_grid(axes: Any, images: NDArray[Any], columns: int, captions: Sequenc
     if len(images) == 0:
         return
     count, height, width = images.shape
-    above, gap = (round(0.4 * height) if captions else 0), max(1, width // 8)
+    above, gap = (round(0.4 * height) if captions else 0), _gap(width)
     rows = math.ceil(count / columns)
     mosaic = np.full((rows * (above + height + gap), columns * (width + gap)), np.nan)
     for k, image in enumerate(images):
@@ -684,6 +693,11 @@ def _image_grid(axes: Any, images: NDArray[Any], columns: int, captions: Sequenc
         if captions:
             axes.text(left + width / 2, top - 0.1 * height, _short(captions[k], MAX_CAPTION), **CAPTION)
     axes.imshow(mosaic, interpolation="nearest", **style)
+
+
+def _gap(width: int) -> int:
+    """The distance in pixels between images of this width."""
+    return max(1, width // 8)
 
 
 def _short(text: str, length: int = MAX_NAME) -> str:
