@@ -137,6 +137,26 @@ def test_train_prints_settings_one_line_per_epoch_and_the_result(trained: tuple[
     assert hint == "try: handgrad predict run/model.safetensors IMAGE.png"
 
 
+@pytest.mark.parametrize(
+    ("options", "smoothed"),
+    [
+        (("--validation", 100), {"training", "validation"}),
+        (("--validation", 0), {"training", "test"}),
+        (("--validation", 0, "--calibration", 0.5), {"training"}),
+    ],
+)
+def test_train_says_which_losses_are_with_label_smoothing(
+    data: Path, tmp_path: Path, invoke, options: tuple[object, ...], smoothed: set[str]
+) -> None:
+    arguments = ("train", *SMALL, "--label-smoothing", 0.1, *options, "--epochs", 1, "--data", data)
+    code, output, errors = invoke(*arguments, "--out", tmp_path / "run")
+    assert code == 0, errors
+    (line,) = [line for line in output.splitlines() if line.startswith("label smoothing 0.1 increases")]
+    increased, *_ = line.split(" loss")
+    assert smoothed == {name for name in ("training", "validation", "test") if name in increased}
+    assert ("test" in smoothed) == (handgrad.load(tmp_path / "run/model.safetensors").loss.label_smoothing > 0)
+
+
 def test_train_with_json_prints_only_json(data: Path, tmp_path: Path, run) -> None:
     done = run("train", "--data", data, "--validation", 100, "--epochs", 2, "--json", cwd=tmp_path)
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from handgrad import HOG, Dense, Deskew, Dropout, Ensemble, Preprocessed, ReLU, TestTimeAugmentation
+from handgrad import HOG, CrossEntropy, Dense, Deskew, Dropout, Ensemble, Preprocessed, ReLU, TestTimeAugmentation
 from handgrad.diagnostics import plots
 from handgrad.diagnostics.plots import augmentation_grid, digit_grid, perturbation_grid, report
 from handgrad.errors import HandgradError
 from handgrad.images.augmentation import Augmentation
 from handgrad.network import Network
+from handgrad.wrappers import Calibrated
 
 Case = tuple[Network, NDArray[np.uint8], NDArray[np.int64]]
 
@@ -129,6 +130,18 @@ def test_curves_skip_epochs_that_were_not_measured(tmp_path: Path, monkeypatch: 
     assert lines["training 0"] == ([1, 2, 3], pytest.approx([1, 1 / 2, 1 / 3]))
     assert lines["validation 0"] == ([2], [2.0])
     assert lines["validation 1"] == ([], [])
+
+
+def test_the_curves_of_the_loss_say_that_they_are_with_label_smoothing() -> None:
+    """Also if the model is calibrated: the loss of a calibrated model has no label smoothing."""
+    network, x, y = case()
+    network.loss = CrossEntropy(label_smoothing=0.1)
+    for model, soft_labels in ((network, False), (Calibrated(network, 0.5), False), (network, True)):
+        loss, accuracy, *_ = report(None, model, history(), x, y, title="a run", soft_labels=soft_labels).axes
+        training, validation = (text.get_text() for text in loss.get_legend().get_texts())
+        assert ("label smoothing 0.1" in training) == (not soft_labels)
+        assert "label smoothing 0.1" in validation
+        assert all("smoothing" not in text.get_text() for text in accuracy.get_legend().get_texts())
 
 
 def test_a_report_without_errors_leaves_their_panel_empty(tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def describe(recipe: Recipe, network: Network) -> list[str]:
     return [*lines, f"also: {others}"] if others else lines
 
 
+def describe_smoothing(recipe: Recipe) -> list[str]:
+    """Say in one line which of the losses are with label smoothing, if any are. A teacher's labels are not smoothed."""
+    calibrated = recipe.calibration != 1 or recipe.validation > 0
+    losses = {"training": recipe.teacher is None, "validation": recipe.validation > 0, "test": not calibrated}
+    *others, last = [name for name, smoothed in losses.items() if smoothed] or [""]
+    if not recipe.label_smoothing or not last:
+        return []
+    names = f"{', '.join(others)} and {last}" if others else last
+    rest = ", not the test loss" if calibrated else ""
+    return [f"label smoothing {recipe.label_smoothing:g} increases the {names} loss{rest}"]
+
+
 def changed_settings(recipe: Recipe, names: Collection[str]) -> str:
     """Return those of the named settings that have not their default value: "rotation 3, scale 0.1"."""
     defaults = {setting.name: setting.default for setting in fields(Recipe)}
@@ -126,6 +138,7 @@ class ProgressReporter(ProgressBar):
         validation = f", {recipe.validation:,} validation" if recipe.validation else ""
         heading = [
             *describe(recipe, network),
+            *describe_smoothing(recipe),
             *([] if note is None else [note]),
             f"{dataset.name}: {len(dataset.x_train) - recipe.validation:,} training examples{validation}, "
             f"{len(dataset.x_test):,} test",

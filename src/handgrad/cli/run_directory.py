@@ -308,5 +308,6 @@ class GrowingReport(Callback):
             *((np.asarray(x[first:]), y[first:]) if recipe.validation else ()),
             title=f"{recipe.name}: after {trainer.epoch} of {trainer.epochs} epochs",
             part="validation",
+            soft_labels=recipe.teacher is not None,
         )
         self._last = time.monotonic()

@@ -184,7 +184,8 @@ def _run(
 
             sizes = dict.fromkeys(format_sizes(trainer.network) for trainer in trainers)  # of members that differ
             title, history = f"{chosen.name}: {', '.join(sizes)} on {dataset.name}", trainers[-1].history
-            report(directory / "report.png", model, history, dataset.x_test, dataset.y_test, title=title)
+            test_set, soft_labels = (dataset.x_test, dataset.y_test), chosen.teacher is not None
+            report(directory / "report.png", model, history, *test_set, title=title, soft_labels=soft_labels)
             used = chosen.config() | ({} if origin is None else {"from": origin.path, "freeze": origin.freeze})
             card = model_card(model, history, dataset=loaded, settings=used, evaluation=test, title=title)
             replace_file(directory / "model.md", card.encode())

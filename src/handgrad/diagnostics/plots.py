@@ -51,6 +51,7 @@ def report(
     *,
     title: str,
     part: str = "test",
+    soft_labels: bool = False,
 ) -> Any:
     """Draw a report: loss and accuracy per epoch, first-layer weights, confusion matrix, worst errors.
 
@@ -73,6 +74,8 @@ def report(
         Title of the report.
     part : str
         Name of the set that x and y are from, for example "validation".
+    soft_labels : bool
+        Whether the training loss is for the labels of a teacher, to which label smoothing does not apply.
 
     Returns
     -------
@@ -86,10 +89,13 @@ def report(
     """
     figure = new_figure((14, 10.5), layout=None)
     # Positions (left, bottom, width, height) are fixed, because matplotlib's layout engine takes two seconds.
-    _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss")
+    network = _first_network(model)  # with label smoothing, which a calibrated model does not have
+    smoothing = getattr((network or model).loss, "label_smoothing", 0.0)
+    smoothed = f" (label smoothing {smoothing:g})" if smoothing else ""
+    notes = " (labels of the teacher)" if soft_labels else smoothed, smoothed
+    _curve(figure.add_axes((0.04, 0.55, 0.23, 0.32)), history, "loss", "loss", notes=notes)
     if model.loss.is_classification:
         _curve(figure.add_axes((0.32, 0.55, 0.23, 0.32)), history, "accuracy", "accuracy in %", scale=100)
-    network = _first_network(model)
     images = None if network is None else _weight_images(network)
     if images is not None:
         _weights(figure.add_axes((0.59, 0.53, 0.40, 0.34)), images)
@@ -588,9 +594,17 @@ def _histograms(named: Sequence[tuple[str, Array]]) -> Any:
     return figure
 
 
-def _curve(axes: Any, history: Mapping[str, Sequence[float]], name: str, title: str, scale: float = 1) -> None:
-    """A metric by epoch, of the training set and of the validation set."""
-    for key, colour, label in ((name, TRAINING, "training"), (f"val_{name}", VALIDATION, "validation")):
+def _curve(
+    axes: Any,
+    history: Mapping[str, Sequence[float]],
+    name: str,
+    title: str,
+    scale: float = 1,
+    notes: tuple[str, str] = ("", ""),
+) -> None:
+    """A metric by epoch, of the training set and of the validation set, with a note after each of these names."""
+    curves = (name, TRAINING, f"training{notes[0]}"), (f"val_{name}", VALIDATION, f"validation{notes[1]}")
+    for key, colour, label in curves:
         if key not in history:
             continue
         values = scale * np.array(history[key], float)
