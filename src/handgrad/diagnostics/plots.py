@@ -613,7 +613,7 @@ def _curve(
         axes.plot(measured + 1, values[measured], color=colour, lw=1.8, marker="o", ms=size, label=label)
     axes.set_title(title, fontsize=11, color=TEXT, loc="left")
     axes.set_xlabel("epoch", color=GREY)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(frameon=False, fontsize=9, labelcolor=TEXT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=GREY)
