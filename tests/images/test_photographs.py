@@ -264,6 +264,15 @@ def test_answer_below_the_threshold_is_not_sure() -> None:
     assert sum(reading.probabilities.values()) == pytest.approx(1)
 
 
+def test_confidence_in_the_reason_is_rounded_down() -> None:
+    network = handgrad.Network([784, 2], loss="cross_entropy", rng=0)
+    network.image_shape = (28, 28)
+    network.parameters[:] = 0
+    network.layers[0].b[...] = np.log([0.598, 0.402])
+    (reading,) = predict_image(network, photograph("4"))
+    assert reading.reason == "the confidence 59% is below 60%"
+
+
 # ---- The detector of digits ------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ network that is trained on such digits only recognizes digits that are prepared 
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
         best = int(p.argmax())
         reason = shape_reason(region.strokes)
         if not reason and p[best] < SURE:
-            reason = f"the confidence {p[best]:.0%} is below {SURE:.0%}"
+            reason = f"the confidence {math.floor(100 * p[best])}% is below {SURE:.0%}"
         if not reason and detected is not None:
             reason = _detector_reason(detected[i], best)
         probabilities = {name: float(value) for name, value in zip(model.classes, p, strict=True)}
