@@ -216,7 +216,8 @@ class Model(ABC):
         Returns
         -------
         list of Reading
-            One for each digit, from left to right: label, confidence, reason, probabilities, prepared image.
+            One for each digit, line by line from left to right: label, confidence, reason, probabilities, prepared
+            image.
         """
         from .images.reading import predict_image  # late: a feature on the core
 

@@ -17,11 +17,13 @@ from handgrad.data.synthetic import synthetic_digits
 from handgrad.errors import HandgradError
 from handgrad.images import as_digit, decoding, detector, predict_image
 from handgrad.images.segmentation import (
+    Component,
     box_mean,
     find_filling_digit,
     label,
     maximum_filter,
     minimum_filter,
+    reading_order,
     remove_lines,
 )
 from handgrad.recipes import RECIPES
@@ -220,6 +222,22 @@ def test_two_digits_are_read_from_left_to_right_with_their_boxes(model: handgrad
     np.testing.assert_allclose(second.box, (365, 55, 485, 225), atol=16)
     with pytest.raises(HandgradError, match="2 digits found: expected one digit"):
         as_digit(230 - 190 * ink)
+
+
+def test_lines_of_digits_are_read_from_top_to_bottom(model: handgrad.Model) -> None:
+    upper, lower = (np.hstack([draw(digit, left=left) for digit in line]) for left, line in ((90, "740"), (60, "047")))
+    assert read(model, 230 - 190 * np.vstack([upper, lower])) == "740047"
+
+
+@pytest.mark.parametrize("slope", [-0.3, 0.3])
+def test_slanted_lines_of_digits_stay_lines(slope: float) -> None:
+    def line(top: float, columns: range) -> list[Component]:
+        boxes = [(round(top + slope * 120 * column), 120 * column) for column in columns]
+        return [Component(top, top + 100, left, left + 70, (), 0, 1.0, 0) for top, left in boxes]
+
+    upper, lower = line(1000, range(8)), line(1150, range(1, 6))
+    mixed = [upper[i] for i in (5, 2, 7, 0, 1, 6, 3, 4)] + lower[::-1]
+    assert reading_order(mixed) == upper + lower
 
 
 def shape(kind: str) -> NDArray[np.uint8]:

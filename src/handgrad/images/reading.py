@@ -88,7 +88,7 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
     Returns
     -------
     list of Reading
-        One for each digit, from left to right. An answer that is not sure has the label None and a reason: the
+        One for each digit, line by line from left to right. An answer that is not sure has the label None and a reason: the
         confidence is below 60 %, the shape is not a digit's (a letter, a block, a scribble), or the image is empty. The
         list is never empty.
 

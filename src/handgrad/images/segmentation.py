@@ -37,6 +37,7 @@ CONTACT = 0.2  # of the size of a component at the border: above, it is a shadow
 OUTER = 0.15  # width of the margin, relative to the side, in which thin lines are edges
 SMALLEST = 0.08  # size of a digit relative to the shorter side of the image, if there is anything else
 FAINT, FAINT_BORDER = 0.35, 0.6  # contrast of a digit, relative to the strongest one; and if it touches the border
+SAME_LINE = 0.25  # vertical overlap of neighbours in a line of digits, relative to the smaller height
 # A digit that fills the image, in even light.
 DEEP = 0.55  # contrast between ink and paper, relative to white paper; shadows are weaker
 EVEN = 0.15  # largest difference of the paper between quarters of the image, relative to the contrast
@@ -111,7 +112,7 @@ class Region(NamedTuple):
 
 
 def find_regions(levels: NDArray[np.float32]) -> list[Region]:
-    """Find the digits in an image (height, width, channels) with levels 0 to 255, from left to right.
+    """Find the digits in an image (height, width, channels) with levels 0 to 255, line by line.
 
     The search has a bounded resolution. Small digits are cropped from the image and segmented again.
     """
@@ -575,7 +576,7 @@ def components(labels: NDArray[np.int32], count: int, ink: Ink) -> list[Componen
 
 
 def select(parts: list[Component], shape: tuple[int, int]) -> list[Component]:
-    """Choose the components that may be digits, from left to right: not dust, not the edge of a table or a frame.
+    """Choose the components that may be digits, line by line: not dust, not the edge of a table or a frame.
 
     Small components are joined to the digit that they touch or almost touch.
     """
@@ -607,7 +608,28 @@ def select(parts: list[Component], shape: tuple[int, int]) -> list[Component]:
                 if _belongs(part, other):
                     joined[i] = _join(other, part)
                     break
-    return sorted(joined, key=lambda part: part.left)
+    return reading_order(joined)
+
+
+def reading_order(parts: list[Component]) -> list[Component]:
+    """Sort by lines from top to bottom, and within a line from left to right.
+
+    A digit belongs to the line whose last digit is at the same height. Therefore a slanted line stays one line.
+    """
+    lines: list[list[Component]] = []
+    for part in sorted(parts, key=lambda part: part.left):
+        line = max(lines, key=lambda line: _same_height(line[-1], part), default=[])
+        if line and _same_height(line[-1], part) >= SAME_LINE:
+            line.append(part)
+        else:
+            lines.append([part])
+    lines.sort(key=lambda line: sum(part.top + part.bottom for part in line) / len(line))
+    return [part for line in lines for part in line]
+
+
+def _same_height(a: Component, b: Component) -> float:
+    """The vertical overlap of two components, relative to the smaller height; negative if there is a gap."""
+    return (min(a.bottom, b.bottom) - max(a.top, b.top)) / min(a.height, b.height)
 
 
 def _is_border(part: Component, shape: tuple[int, int]) -> bool:
