@@ -251,6 +251,24 @@ def test_attack_perturbs_the_preprocessed_image_of_the_inner_network(
     assert output.startswith("the images are perturbed after the preprocessing Deskew(height=28, width=28, shrink=2)\n")
 
 
+def test_images_of_other_classes_are_prepared_as_a_whole(tmp_path: Path, invoke) -> None:
+    network = handgrad.Network([64, 2], loss="cross_entropy", rng=0)
+    network.image_shape, network.classes = (8, 8), ("bars", "dots")
+    network.layers[0].b[...] = 9, 0
+    path, image = save(network, tmp_path / "model.safetensors"), np.full((80, 80), 255, np.uint8)
+    image[10:70, 10:20] = image[10:70, 60:70] = 0
+    Image.fromarray(image).save(tmp_path / "two.png")
+    seen = 255 - image[::10, ::10]
+    code, output, errors = invoke("predict", path, tmp_path / "two.png", "--json")
+    assert (code, errors) == (0, "")
+    row, (p, _) = json.loads(output), network.predict_proba(seen[None])[0]
+    assert (row["prediction"], row["readings"][0]["box"]) == ("bars", [0, 0, 80, 80])
+    assert row["probabilities"]["bars"] == pytest.approx(p)
+    code, output, errors = invoke("attack", path, tmp_path / "two.png", "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(output)["l2"] == pytest.approx(handgrad.deepfool(network, seen).l2, rel=1e-4)
+
+
 def test_attack_rejects_an_ensemble_in_one_line(model: Path, data: Path, tmp_path: Path, invoke) -> None:
     network = unwrap(handgrad.load(model)).core
     path = save(Ensemble([network, network]), tmp_path / "ensemble.safetensors")

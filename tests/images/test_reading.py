@@ -11,8 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import handgrad
+import handgrad.data
 from handgrad.errors import HandgradError
 from handgrad.images import as_digit, decoding, read_image
+from handgrad.images.reading import reads_characters
 
 SHAPES = [(28, 28), (8, 8), (32, 20), (20, 32)]
 DIGITS = ["0", "1", "2", "4", "7"]
@@ -491,3 +494,60 @@ def test_read_image_rejects_nan(tmp_path: Path) -> None:
     path = tmp_path / "measured.tiff"
     Image.fromarray(np.where(np.eye(30) > 0, np.nan, 1).astype(np.float32)).save(path)
     error_message(path)
+
+
+# ---- Models of other images ------------------------------------------------------------------------------------------
+
+
+def write_shapes(folder: Path, *, bright: bool) -> None:
+    """Filled circles and outlines of squares in colour, a few of them larger, in one folder for each class."""
+    rng = np.random.default_rng(0)
+    for kind in ("circle", "square"):
+        (folder / kind).mkdir()
+        for number in range(30):
+            side = 80 if number % 10 == 0 else 40
+            image = Image.new("RGB", (side, side), "white" if bright else "black")
+            draw, colour = ImageDraw.Draw(image), "darkblue" if bright else "yellow"
+            (left, top), size = rng.uniform(0.1, 0.2, 2) * side, rng.uniform(0.6, 0.7) * side
+            box = (left, top, left + size, top + size)
+            if kind == "circle":
+                draw.ellipse(box, fill=colour)
+            else:
+                draw.rectangle(box, outline=colour, width=side // 20)
+            image.save(folder / kind / f"{number:02}.png")
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_model_of_other_images_reads_files_as_evaluate_does(tmp_path: Path, bright: bool) -> None:
+    write_shapes(tmp_path, bright=bright)
+    data = handgrad.data.load(str(tmp_path))
+    model = handgrad.Network([1600, 16, 2], activation="relu", loss="cross_entropy", rng=0)
+    model.fit(data.x_train, data.y_train, optimizer=handgrad.Adam(0.003), epochs=40, rng=0, progress=False)
+    model.classes = data.classes
+    assert model.evaluate(data.x_test, data.y_test).accuracy == 1
+    images = {image.tobytes() for image in (*data.x_train, *data.x_test)}
+    for kind in data.classes:
+        for path in sorted((tmp_path / kind).iterdir()):
+            (reading,) = model.predict_image(path)
+            assert reading.digit.tobytes() in images
+            assert (reading.label, reading.reason) == (kind, "")
+            assert list(reading.probabilities.values()) == pytest.approx(model.predict_proba(reading.digit[None])[0])
+            assert reading.box == ((0, 0, 80, 80) if path.stem[1] == "0" else (0, 0, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ("0123456789", True),
+        (" abcdefghijklmnopqrstuvwxyz", True),
+        ("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt", True),
+        ("01", False),
+        ("xo", False),
+        (["circle", "square"], False),
+        ([str(k) for k in range(100)], False),
+    ],
+)
+def test_digits_and_letters_are_recognized_by_the_names_of_the_classes(classes: Any, expected: bool) -> None:
+    model = handgrad.Network([16, len(classes)], rng=0)
+    model.classes = list(classes)
+    assert reads_characters(model) == expected

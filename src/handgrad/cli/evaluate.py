@@ -99,7 +99,8 @@ def predict(
     size, a directory of such files, or - for standard input. Photographs, ruled paper and several digits in one image
     are read: every digit is found, cropped, scaled and centred as in MNIST. The answer is "not sure" if the confidence
     is below 60 % or if the shape is not a digit's. After an image that cannot be read or has no digit, the others are
-    read, and the exit code is 2.
+    read, and the exit code is 2. If the classes of the model are neither all digits nor all letters, each image is
+    prepared as a whole, as the images of a folder of training images.
 
     \b
     Examples:
@@ -347,15 +348,13 @@ def _load_classifier(path: Path, *, mmap: bool = False) -> Model:
 
 def _read_digits(model: Model, path: Path, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
     """Read image files, prepared as the training images of the model at `path`."""
-    from ..images.reading import as_digit, read_image  # late: Pillow
+    from ..data.folders import prepare_image
+    from ..images.reading import as_digit, read_image, reads_characters  # late: Pillow
 
     if model.image_shape is None:
         raise HandgradError(f"{path} has no image shape: it was not trained on images")
-    digits = []
-    for image in images:
-        levels = read_image(image)
-        digits.append(with_path(image, as_digit, levels, model.image_shape))
-    return digits
+    prepare = as_digit if reads_characters(model) else prepare_image
+    return [with_path(image, prepare, read_image(image), model.image_shape) for image in images]
 
 
 def _test_digits(

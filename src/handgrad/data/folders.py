@@ -81,6 +81,12 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
     )
 
 
+def prepare_image(levels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Prepare the grey levels of an image as `load_folder` does: resized, and inverted if its background is bright."""
+    image = _resize(_reduce(levels), size)
+    return 255 - image if has_bright_background(image[None]) else image
+
+
 def _check_size(size: Any) -> tuple[int, int]:
     """The size as two integers. Raises HandgradError if it is something else."""
     try:
@@ -123,10 +129,14 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    """The grey levels of an image, the larger ones reduced."""
     from ..images.reading import read_image  # late: Pillow
 
-    grey = np.rint(np.clip(read_image(path), 0, 255)).astype(np.uint8)
+    return _reduce(read_image(path))
+
+
+def _reduce(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round the grey levels of an image, and reduce a large one."""
+    grey = np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
     factor = min(grey.shape) // (8 * MAX_SIDE)  # so that photographs do not fill the memory
     return grey if factor < 2 else np.asarray(optional("PIL.Image").fromarray(grey).reduce(factor))
 

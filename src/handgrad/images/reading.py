@@ -2,13 +2,15 @@
 
 The digits of MNIST were cropped, scaled with their aspect ratio kept to fit 20 of the 28 pixels, and placed with their
 centre of mass at the centre of the image, bright strokes on a dark background: LeCun et al. (1998), section III.A. A
-network that is trained on such digits only recognizes digits that are prepared in the same way.
+network that is trained on such digits only recognizes digits that are prepared in the same way. An image for a network
+with other classes is prepared as the images of a folder of training images.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import string
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import HandgradError, optional
 from ..model import Model, binary_to_two_columns
 from . import detector
-from .decoding import LUMA, from_array, open_picture
+from .decoding import LUMA, Picture, from_array, open_picture
 from .segmentation import Region, find_filling_digit, find_regions, label
 
 Grey = NDArray[np.float32]  # (height, width), grey levels
 
+# A model reads characters if its classes are single characters, and one of these sets is among them.
+ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 DIGIT_SIZE = 20 / 28  # the longer side of the digit, as a fraction of the image
 OVERSAMPLING = 4  # resolution at which strokes are measured, relative to the result
 MIN_STROKE = 1.6 / 20  # stroke width relative to the digit: MNIST has 2 to 3 of 20 pixels, thinner strokes are misread
@@ -71,10 +75,13 @@ class Reading(NamedTuple):
 
 
 def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any) -> list[Reading]:
-    """Find the digits in an image and predict the class of each one.
+    """Find the digits in an image and predict the class of each one, or predict the class of the whole image.
 
-    The light may be uneven, the paper may be ruled or squared, and there may be dust, a frame or the edge of a table.
-    The strokes may be dark on a bright background or bright on a dark one.
+    The image is searched for digits or letters if these are the classes of the model: all digits 0 to 9, or all letters
+    of the alphabet. The light may be uneven, the paper may be ruled or squared, and there may be dust, a frame or the
+    edge of a table. The strokes may be dark on a bright background or bright on a dark one.
+
+    For a model with other classes, the whole image is prepared as `handgrad.data.load` prepares a folder of images.
 
     Parameters
     ----------
@@ -88,9 +95,9 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
     Returns
     -------
     list of Reading
-        One for each digit, line by line from left to right. An answer that is not sure has the label None and a reason: the
-        confidence is below 60 %, the shape is not a digit's (a letter, a block, a scribble), or the image is empty. The
-        list is never empty.
+        One for each digit, line by line from left to right, or one for the whole image. An answer that is not sure
+        has the label None and a reason: the confidence is below 60 %, the shape is not a digit's (a letter, a block, a
+        scribble), or the image is empty. The list is never empty.
 
     Raises
     ------
@@ -117,6 +124,8 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
         raise HandgradError(f"the model is a regression with the loss {model.loss!r}: expected a classifier")
     shape = model.image_shape
     picture = open_picture(image)
+    if not reads_characters(model):
+        return [_read_whole(model, picture, shape)]
     regions = _regions(picture.levels)
     if not regions:
         return [Reading(None, None, 0.0, NO_DIGIT, dict.fromkeys(model.classes, 0.0), np.zeros(shape, np.uint8))]
@@ -133,23 +142,51 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
             min(round(right * scale_x), picture.width),
             min(round(bottom * scale_y), picture.height),
         )
-        best = int(p.argmax())
-        reason = shape_reason(region.strokes)
-        if not reason and p[best] < SURE:
-            reason = f"the confidence {math.floor(100 * p[best])}% is below {SURE:.0%}"
+        reason = shape_reason(region.strokes) or _confidence_reason(p)
         if not reason and detected is not None:
-            reason = _detector_reason(detected[i], best)
-        probabilities = {name: float(value) for name, value in zip(model.classes, p, strict=True)}
-        readings.append(
-            Reading(box, None if reason else model.classes[best], float(p[best]), reason, probabilities, digit)
-        )
+            reason = _detector_reason(detected[i], int(p.argmax()))
+        readings.append(_reading(model, box, p, reason, digit))
     return readings
 
 
-def _mean_probabilities(model: Model, views: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The mean probabilities (count, classes) over the rotations of each digit; no row has a sum above 1."""
-    p = binary_to_two_columns(model.predict_proba(views)).astype(np.float64)
+def reads_characters(model: Model) -> bool:
+    """Whether a model reads digits or letters, by the names of its classes. Their images are prepared as in MNIST."""
+    names = set(model.classes)
+    return all(len(name) == 1 for name in names) and any(names.issuperset(alphabet) for alphabet in ALPHABETS)
+
+
+def _read_whole(model: Model, picture: Picture, shape: tuple[int, int]) -> Reading:
+    """Predict the class of a whole image, which is prepared as the images of a folder of training images."""
+    from ..data.folders import prepare_image  # late: few programs read images of other classes
+
+    image = prepare_image(_to_luma(picture.levels), shape)
+    (p,) = _probabilities(model, image[None])
+    return _reading(model, (0, 0, picture.width, picture.height), p, _confidence_reason(p), image)
+
+
+def _reading(
+    model: Model, box: tuple[int, int, int, int], p: NDArray[np.float64], reason: str, image: NDArray[np.uint8]
+) -> Reading:
+    best = int(p.argmax())
+    probabilities = {name: float(value) for name, value in zip(model.classes, p, strict=True)}
+    return Reading(box, None if reason else model.classes[best], float(p[best]), reason, probabilities, image)
+
+
+def _confidence_reason(p: NDArray[np.float64]) -> str:
+    """Return that the confidence is too low, or an empty string."""
+    return f"the confidence {math.floor(100 * p.max())}% is below {SURE:.0%}" if p.max() < SURE else ""
+
+
+def _probabilities(model: Model, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The probabilities (count, classes); no row has a sum above 1."""
+    p = binary_to_two_columns(model.predict_proba(images)).astype(np.float64)
     p /= np.maximum(p.sum(axis=1, keepdims=True), 1)  # one sigmoid per class: the sum may be above 1
+    return p
+
+
+def _mean_probabilities(model: Model, views: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The mean probabilities (count, classes) over the rotations of each digit."""
+    p = _probabilities(model, views)
     return np.asarray(p.reshape(-1, len(ROTATIONS), p.shape[1]).mean(axis=1))
 
 
@@ -238,7 +275,10 @@ def read_image(path: str | os.PathLike[str]) -> Grey:
     HandgradError
         If the file cannot be read, is not a complete image, or holds values that are not grey levels.
     """
-    levels = open_picture(path).levels
+    return _to_luma(open_picture(path).levels)
+
+
+def _to_luma(levels: NDArray[np.float32]) -> Grey:
     return levels[..., 0] if levels.shape[2] == 1 else levels @ LUMA
 
 
