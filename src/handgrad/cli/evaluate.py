@@ -99,8 +99,8 @@ def predict(
     size, a directory of such files, or - for standard input. Photographs, ruled paper and several digits in one image
     are read: every digit is found, cropped, scaled and centred as in MNIST. The answer is "not sure" if the confidence
     is below 60 % or if the shape is not a digit's. After an image that cannot be read or has no digit, the others are
-    read, and the exit code is 2. If the classes of the model are neither all digits nor all letters, each image is
-    prepared as a whole, as the images of a folder of training images.
+    read, and the exit code is 2. If the classes of the model are not digits or letters, each image is prepared as a
+    whole, as the images of a folder of training images.
 
     \b
     Examples:

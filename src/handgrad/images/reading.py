@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import string
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +23,6 @@ from .segmentation import Region, find_filling_digit, find_regions, label
 
 Grey = NDArray[np.float32]  # (height, width), grey levels
 
-# A model reads characters if its classes are single characters, and one of these sets is among them.
-ALPHABETS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 DIGIT_SIZE = 20 / 28  # the longer side of the digit, as a fraction of the image
 OVERSAMPLING = 4  # resolution at which strokes are measured, relative to the result
 MIN_STROKE = 1.6 / 20  # stroke width relative to the digit: MNIST has 2 to 3 of 20 pixels, thinner strokes are misread
@@ -77,9 +74,9 @@ class Reading(NamedTuple):
 def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any) -> list[Reading]:
     """Find the digits in an image and predict the class of each one, or predict the class of the whole image.
 
-    The image is searched for digits or letters if these are the classes of the model: all digits 0 to 9, or all letters
-    of the alphabet. The light may be uneven, the paper may be ruled or squared, and there may be dust, a frame or the
-    edge of a table. The strokes may be dark on a bright background or bright on a dark one.
+    The image is searched for digits or letters if the names of all classes are single digits or letters. The light may
+    be uneven, the paper may be ruled or squared, and there may be dust, a frame or the edge of a table. The strokes may
+    be dark on a bright background or bright on a dark one.
 
     For a model with other classes, the whole image is prepared as `handgrad.data.load` prepares a folder of images.
 
@@ -150,9 +147,8 @@ def predict_image(model: Model, image: str | os.PathLike[str] | ArrayLike | Any)
 
 
 def reads_characters(model: Model) -> bool:
-    """Whether a model reads digits or letters, by the names of its classes. Their images are prepared as in MNIST."""
-    names = set(model.classes)
-    return all(len(name) == 1 for name in names) and any(names.issuperset(alphabet) for alphabet in ALPHABETS)
+    """Whether the names of all classes are single characters, digits or letters: they are prepared as in MNIST."""
+    return all(len(name) == 1 for name in model.classes)
 
 
 def _read_whole(model: Model, picture: Picture, shape: tuple[int, int]) -> Reading:
