@@ -99,6 +99,21 @@ def test_divergence_of_large_features_names_the_scale_and_not_the_learning_rate(
         trainer.fit(X, Y[:, None].astype(float), epochs=20)
 
 
+def test_large_targets_of_a_regression() -> None:
+    def regression(y, loss="squared_error", **options):
+        network = Network([6, 12, y.shape[1]], activation="relu", loss=loss, rng=0, **options)
+        return fit(network, y=y, lr=1e-9, epochs=1)
+
+    y = X[:, :1] - X[:, 1:2]  # mean 0, standard deviation about 1.5
+    assert regression(y) == regression(20 * y + 50) == regression(np.abs(200 * y), "poisson") == []
+    (message,) = regression(2e4 * y + 5e4)
+    assert message.startswith("y has values from ")
+    assert "train on (y - mean) / std" in message
+    assert regression(np.hstack([y, y + 1000]), "huber")[0].startswith("column 1 of y has values from ")
+    mean, std = (2e4 * y + 5e4).mean(axis=0), (2e4 * y + 5e4).std(axis=0)
+    assert regression((2e4 * y + 5e4 - mean) / std) == []
+
+
 # ---- Loss, units, accuracy -------------------------------------------------------------------------------------------
 
 

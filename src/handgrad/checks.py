@@ -1,4 +1,4 @@
-"""Training checks: warnings about features that are not scaled, a large initial loss, inactive units, chance accuracy.
+"""Training checks: warnings about numbers that are not scaled, a large initial loss, inactive units, chance accuracy.
 
 `Trainer.fit` makes these checks once before the first epoch and once after the last one, on a few hundred examples. The
 limits are far from everything that a working training shows.
@@ -23,6 +23,9 @@ MAX_ROWS = 256  # examples that a check looks at
 MIN_ROWS = 16
 ROWS_PER_EXAMPLE = 200  # examples that are trained for each example that a check looks at: less than 1 % of the time
 LARGE_FEATURE = 30.0  # root mean square of a feature; it should be about 1
+# |mean| + standard deviation of the targets of a regression; they should be about 1. With 8-30-1, Adam and 50 epochs of
+# 1,000 examples, R² is 0.93 for 0 + 1 and 0.51 for 50 + 25. It is 0.34 for 150 + 75, and negative for 1,000 + 300.
+LARGE_TARGET = 100.0
 MIN_PIXELS = 64  # of features that may be pixels
 DARKEST_SCALE = 1.001 / 255  # brightest pixel of images that were divided by 255 twice
 DARK_IMAGES = 32  # brightest pixel of images that hold other integers than 0 to 255
@@ -79,11 +82,13 @@ def before_training(
     Returns
     -------
     dict of str to str
-        Warnings by the name of the check: "order", "scale", "loss", "units".
+        Warnings by the name of the check: "order", "targets", "scale", "loss", "units".
     """
     found: dict[str, str] = {}
     if isinstance(x, Rows) and x.in_blocks and t is not None and (problem := _sorted_by_class(t)):
         found["order"] = problem
+    if t is not None and (problem := _large_targets(network, t[_spread(len(t), MAX_ROWS)])):
+        found["targets"] = problem
     problem = _scale(network, x[_spread(len(x), MAX_ROWS)], names)
     if problem:
         return found | {"scale": problem}
@@ -176,6 +181,23 @@ def _divided_twice(network: Network, x: NDArray[Any]) -> bool:
     if x.dtype.kind != "f" or (network.image_shape is None and x.shape[1] < MIN_PIXELS):
         return False
     return bool(x.min() >= 0 and 0 < x.max() <= DARKEST_SCALE)
+
+
+def _large_targets(network: Network, t: Array) -> str | None:
+    """Targets of a regression that are far from the outputs of a network before training, which are about 1."""
+    loss = network.loss
+    if loss.is_classification or loss.output_activation != "identity" or not isinstance(network.layers[-1], Dense):
+        return None
+    sizes = np.abs(t.mean(axis=0, dtype=np.float64)) + t.std(axis=0, dtype=np.float64)
+    j = int(sizes.argmax())
+    if sizes[j] <= LARGE_TARGET:
+        return None
+    column = f"column {j} of y" if t.shape[1] > 1 else "y"
+    return (
+        f"{column} has values from {t[:, j].min():g} to {t[:, j].max():g}: networks need targets of about 1 in size; "
+        "train on (y - mean) / std with mean, std = y.mean(axis=0), y.std(axis=0), and predict with "
+        "mean + std * network.predict(x)"
+    )
 
 
 def _initial_loss(network: Network, x: NDArray[Any], t: Array) -> str | None:
