@@ -26,7 +26,7 @@ from .adversarial.perturb import Adversarial
 from .arrays import Rows, check_int, check_non_negative, check_positive, spawn_rngs
 from .blas import blas_threads
 from .callbacks import EMA, EarlyStopping
-from .errors import HandgradError, printable, unknown
+from .errors import HandgradError, check_name, printable, unknown
 from .images.augmentation import Augmentation
 from .images.deskew import Deskew
 from .images.hog import HOG, ORIENTATIONS
@@ -594,7 +594,10 @@ class Recipe:
         )
 
     def replace(self, **settings: Any) -> Recipe:
-        """Return a recipe with other settings; None keeps a setting."""
+        """Return a recipe with other settings; None keeps a setting. Raises HandgradError for unknown settings."""
+        known = [setting.name for setting in fields(self)]
+        for name in settings:
+            check_name("setting", name, known)
         return replace(self, **{name: value for name, value in settings.items() if value is not None})
 
     def config(self) -> dict[str, Any]:
@@ -789,7 +792,17 @@ BEST = MINUTE.replace(name="best", hog=5, hog_order=2, tta=9)
 
 ENSEMBLE = BEST.replace(name="ensemble", members=4)
 
-RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
+
+class _Recipes(dict[str, Recipe]):
+    """Recipes by name. Raises HandgradError for unknown names."""
+
+    def __missing__(self, name: Any) -> Recipe:
+        raise unknown("recipe", str(name), self)
+
+
+RECIPES: dict[str, Recipe] = _Recipes(
+    {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
+)
 
 
 class Result(NamedTuple):
