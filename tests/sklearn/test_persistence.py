@@ -9,6 +9,8 @@ import pytest
 import scipy.sparse
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import handgrad
 from handgrad import Callback, CrossEntropy, Huber, SquaredError
@@ -149,6 +151,12 @@ def test_save_rejects_callbacks_schedule_functions_and_unfitted_estimators(path,
     with pytest.raises(NotFittedError):
         save(MLPClassifier(), path)
     assert list(path.parent.iterdir()) == []
+
+
+def test_save_rejects_a_pipeline(path, rejects):
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier((3,), max_iter=1, random_state=0))
+    with rejects(r"cannot save a Pipeline: .* save its last step, pipeline\[-1\]"):
+        save(pipeline, path)
 
 
 def test_load_rejects_a_model_file_and_a_missing_model(path, rejects):

@@ -53,8 +53,13 @@ def save(estimator: MLPClassifier | MLPRegressor, path: str | os.PathLike[str]) 
     Raises
     ------
     HandgradError
-        For parameters that a file cannot hold: callbacks, and a schedule that is a function.
+        For other objects, such as a pipeline, and for parameters that a file cannot hold: callbacks, and a schedule
+        that is a function.
     """
+    if not isinstance(estimator, MLPClassifier | MLPRegressor):
+        kind = type(estimator).__name__
+        hint = "; save its last step, pipeline[-1]" if kind == "Pipeline" else ""
+        raise HandgradError(f"cannot save a {kind}: expected an MLPClassifier or MLPRegressor of handgrad{hint}")
     check_is_fitted(estimator)
     network, optimizer = estimator.network_, estimator._optimizer
     random_state = estimator._random_state.get_state(legacy=False)
