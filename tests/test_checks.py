@@ -269,6 +269,11 @@ def test_a_layer_before_a_frozen_layer_gets_the_same_gradient() -> None:
         (small, "trainable", "layer.trainable = False for each layer"),
         (small, "lr", "of the optimizer"),
         (small, "learning_rate", "of the optimizer"),
+        (small, "save", r"handgrad.save\(model, path\)"),
+        (lambda: handgrad.Ensemble([small()]), "score", r"model.evaluate\(x, y\).accuracy"),
+        (small, "state_dict", "network.named_parameters"),
+        (small, "to", "network.astype"),
+        (small, "train", "use fit"),
         (lambda: Trainer(small(), SGD(0.1)), "learning_rate", "trainer.optimizer.lr"),
     ],
 )

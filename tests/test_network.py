@@ -770,6 +770,17 @@ def test_a_loss_that_is_set_later_is_copied_and_gets_buffers(rejects):
         first.loss = "l2"
 
 
+def test_names_of_other_libraries_are_rejected_with_those_of_handgrad(rejects):
+    with rejects("unknown loss 'mse': use 'squared_error'"):
+        Network([4, 1], loss="mse")
+    with rejects("Network has no option 'seed': did you mean 'rng'"):
+        Network([4, 3], seed=1)
+    with rejects("Network has no option 'drop_out': did you mean 'dropout'"):
+        Network([4, 3], drop_out=0.1)
+    with rejects("Network has no option 'optimizer': expected activation, loss"):
+        Network([4, 3], optimizer="adam")
+
+
 # ---- Summary ---------------------------------------------------------------------------------------------------------
 
 

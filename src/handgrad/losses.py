@@ -536,6 +536,17 @@ LOSSES: dict[str, type[Loss]] = {
     "log_cosh": LogCosh,
     "poisson": Poisson,
 }
+# What users of other libraries pass.
+_OTHER_NAMES = {
+    "mse": "squared_error",
+    "mean_squared_error": "squared_error",
+    "mae": "absolute_error",
+    "mean_absolute_error": "absolute_error",
+    "bce": "binary_cross_entropy",
+    "log_loss": "cross_entropy",
+    "categorical_crossentropy": "cross_entropy",
+    "sparse_categorical_crossentropy": "cross_entropy",
+}
 LOSS_CLASSES = {loss.__name__: loss for loss in LOSSES.values()}  # the names in model files are the class names
 
 
@@ -548,6 +559,8 @@ def make_loss(loss: str | Loss) -> Loss:
         return copy.copy(loss)
     if not isinstance(loss, str):
         raise HandgradError(f"loss must be a Loss object or one of {', '.join(LOSSES)}, got {loss!r}")
+    if loss in _OTHER_NAMES:
+        raise HandgradError(f"unknown loss '{loss}': use '{_OTHER_NAMES[loss]}'")
     if loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
     return LOSSES[loss]()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array, Labels, as_array, check_inputs, check_labels, check_positive
-from .errors import HandgradError
+from .errors import HandgradError, Misnamed
 from .losses import Loss, most_probable, softmax, with_settings
 from .tables import Table
 
@@ -86,6 +86,8 @@ class Model(ABC):
     dtype: np.dtype[Any]
     _classes: tuple[str, ...] | None = None
     _image_shape: tuple[int, int] | None = None
+    save = Misnamed("use handgrad.save(model, path)")
+    score = Misnamed("use model.evaluate(x, y).accuracy")
 
     @abstractmethod
     def outputs(self, x: ArrayLike) -> Array:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays import Array, Seed, aligned_empty, aligned_zeros, as_floats, check_fraction, check_int, spawn_rngs
-from .errors import HandgradError, Misnamed, check_name
+from .errors import HandgradError, Misnamed, check_name, closest
 from .history import History
 from .layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Layer
 from .losses import Loss, make_loss
@@ -72,6 +72,8 @@ class Network(Model):
         Seed of the initial weights and of dropout. The same seed gives the same network.
     dtype : numpy.float32 or numpy.float64
         float32 to train, float64 to check gradients.
+    **unknown
+        Options of other libraries, which are rejected with a hint.
 
     Attributes
     ----------
@@ -91,6 +93,10 @@ class Network(Model):
     gradient_buffer: Array  # what backward writes: gradient_scale * gradient
     trainable = Misnamed("set layer.trainable = False for each layer to freeze")
     training = Misnamed("not needed: fit uses the training mode, predict and evaluate use the inference mode")
+    train, eval = Misnamed("use fit to train; a training mode is not needed"), Misnamed(training.hint)
+    state_dict = Misnamed("the parameters are network.named_parameters; handgrad.save(network, path) writes a file")
+    load_state_dict = Misnamed("set network.parameters[...] = values, or read a file with handgrad.load(path)")
+    to = Misnamed("handgrad computes on the CPU; network.astype(dtype) returns a copy with another dtype")
     lr, learning_rate = (Misnamed("the learning rate is that of the optimizer") for _ in range(2))
     compile = Misnamed("not needed: the loss is an option of Network, the optimizer one of fit or Trainer")
 
@@ -105,7 +111,13 @@ class Network(Model):
         dropout: float = 0.0,
         rng: Seed = None,
         dtype: DTypeLike = np.float32,
+        **unknown: Any,
     ) -> None:
+        for option in unknown:
+            known = ("activation", "loss", "init", "batch_norm", "dropout", "rng", "dtype")
+            near = "rng" if option in ("seed", "random_state") else closest(option, known)
+            hint = f"did you mean '{near}'?" if near else f"expected {', '.join(known)}"
+            raise HandgradError(f"Network has no option '{option}': {hint}")
         if others:
             given = ", ".join(map(repr, (layers, *others)))
             raise HandgradError(f"pass the sizes or layers as one list: Network([{given}]), not Network({given})")
