@@ -213,7 +213,7 @@ class Negative(Preprocessing):
         (Network([4, 3], loss=Halved(), rng=0), "custom class Halved"),
         (Preprocessed(small(), Negative()), "custom class Negative"),
         (Ensemble([Network([Dense(4, 3), Cubic()], rng=0)]), "custom class Cubic"),
-        ("model", "cannot save 'model': expected a network, an ensemble or a wrapper"),
+        ("model", "cannot save a str: expected a network, an ensemble or a wrapper"),
     ],
     ids=["layer", "loss", "preprocessing", "member", "no model"],
 )
@@ -564,6 +564,22 @@ def test_inconsistent_file_of_a_wrapper_is_rejected(change, says, tmp_path, reje
     with rejects(says) as caught:
         load(path)
     assert path.name in str(caught.value)
+
+
+def test_directory_of_a_run_is_read(tmp_path, rejects):
+    save(small(), tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load(tmp_path).parameters, small().parameters)
+    with rejects("Is a directory"):
+        load(tmp_path.parent)
+
+
+@pytest.mark.parametrize("name", ["wine.csv", "x.npz", "mnist"])
+def test_data_set_is_not_a_model_file(name, tmp_path, rejects):
+    with rejects(f"cannot read .*{name}: No such file or directory; handgrad.data.load reads data sets"):
+        load(tmp_path / name)
+    (tmp_path / name).write_text("a,b,label\n1,2,0\n")
+    with rejects(f"{name} is not a safetensors file.*; handgrad.data.load reads data sets"):
+        load(tmp_path / name)
 
 
 def test_checkpoint_is_not_a_model_file(tmp_path, rejects):

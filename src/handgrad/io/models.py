@@ -42,6 +42,8 @@ TORCH_NAME = {"W": "weight", "g": "weight", "b": "bias"}  # other parameters hav
 COUNT = "num_batches_tracked"
 TRAINING = "training."  # prefix of arrays that only continue a training, see `handgrad.sklearn.save`
 MAX_DEPTH = 8  # of nested models in a file
+# What `handgrad.data.load` reads.
+DATA_NAMES, DATA_SUFFIXES = ("mnist", "synthetic"), (".csv", ".tsv", ".npy", ".npz", ".gz")
 
 LAYERS: dict[str, type[Layer]] = {**CORE_LAYERS, "HOG": HOG, "Ladder": Ladder}
 PREPROCESSING: dict[str, type[Preprocessing]] = {"Deskew": Deskew, "Standardize": Standardize}
@@ -67,7 +69,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
     Parameters
     ----------
     path : str or PathLike
-        The file.
+        The file, or the directory of a run, which contains model.safetensors.
     mmap : bool
         Map the file into memory instead of reading it. Several processes that map the same file share the memory of the
         weights. A process that trains the model gets its own copy of what it changes; the file does not change. The
@@ -84,7 +86,14 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
         If the file is not a model file, is damaged, or has a newer format.
     """
     path = as_path(path)
-    arrays, description = read_arrays(path, mapped=mmap)
+    if os.path.exists(path / "model.safetensors"):  # the directory of a run
+        path /= "model.safetensors"
+    try:
+        arrays, description = read_arrays(path, mapped=mmap)
+    except HandgradError as error:
+        if path.name in DATA_NAMES or path.suffix.lower() in DATA_SUFFIXES:
+            raise HandgradError(f"{error}; handgrad.data.load reads data sets") from error
+        raise
     if "model" not in description:
         raise HandgradError(f"{path} is not a model file: its metadata describes no model")
     return build_model(str(path), arrays, description["model"])
@@ -114,7 +123,9 @@ def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         arrays = {f"{i}.{name}": p for i, (_, named) in enumerate(members) for name, p in named.items()}
         return {"type": "Ensemble", "members": [description for description, _ in members]}, arrays
     if not isinstance(model, Network):
-        raise HandgradError(f"cannot save {model!r}: expected a network, an ensemble or a wrapper of handgrad")
+        raise HandgradError(
+            f"cannot save a {type(model).__name__}: expected a network, an ensemble or a wrapper of handgrad"
+        )
     for layer in model.layers:
         _check_known(layer, LAYERS)
     _check_known(model.loss, LOSS_CLASSES)
