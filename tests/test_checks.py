@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -294,6 +296,29 @@ def test_a_parameter_that_is_another_array_is_rejected_before_training(rejects) 
     network.parameters = network.parameters.copy()
     with pytest.raises(HandgradError, match="not the network's array"):
         Trainer(network, SGD(0.1)).fit(X, Y, epochs=1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickle.dumps, lambda network: network.astype("f8")])
+def test_a_parameter_that_is_another_array_is_rejected_in_a_copy(copied, rejects) -> None:
+    network = small()
+    network.layers[0].W = np.zeros((12, 6), np.float32)
+    with rejects("W of layer 0 is not the network's array any more"):
+        copied(network)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda n: n.predict(X), lambda n: n.fit(X, Y), copy.deepcopy], ids=["predict", "fit", "copy"]
+)
+def test_a_layer_that_was_added_later_is_rejected(use, rejects) -> None:
+    network = small()
+    network.predict(X[:9])
+    network.layers[0] = Dense(6, 12)
+    with rejects(r"layer 0 \(Dense\(.*\)\) was added after the network was built: build a new Network"):
+        use(network)
+    network = small()
+    network.layers.insert(2, Dropout(0.5))
+    with rejects(r"layer 2 \(Dropout\(rate=0.5\)\) was added after"):
+        use(network)
 
 
 def test_a_large_feature_of_a_small_data_set_is_named() -> None:

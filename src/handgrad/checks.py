@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Array, Rows, row_blocks
-from .errors import HandgradError
 from .layers import ACTIVATIONS, LAYERS, SELU, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from .losses import most_probable
 from .network import Network
+from .network import check_views as check_views
 
 MAX_ROWS = 256  # examples that a check looks at
 MIN_ROWS = 16
@@ -46,19 +46,6 @@ WINDOWS, WINDOW_ROWS = 256, 64  # neighbours whose classes are compared
 SORTED_CHANGES = 0.1  # changes of the class from one example to the next, relative to a random order
 LABEL_ROWS = 1 << 16  # rows of targets whose labels are counted at a time
 MIN_STEPS, MIN_EXAMPLES, MAX_PRIOR = 200, 100, 0.9  # for chance_accuracy
-
-
-def check_views(network: Network) -> None:
-    """Raise HandgradError if a parameter was replaced by another array, which training would not change."""
-    address, size = network.parameters.ctypes.data, network.parameters.itemsize
-    for name, p in network.named_parameters.items():
-        if not isinstance(p, np.ndarray) or p.ctypes.data != address or p.dtype != network.dtype:
-            i, _, symbol = name.partition(".")
-            raise HandgradError(
-                f"{symbol} of layer {i} is not the network's array any more: set the values with "
-                f"network.layers[{i}].{symbol}[...] = values, all parameters with network.parameters[...] = values"
-            )
-        address += p.size * size
 
 
 def before_training(

@@ -451,6 +451,7 @@ class Network(Model):
         except IndexError:
             replica = None
         if replica is None or replica.network._batch != rows or replica.originals != layers:
+            _check_bound(layers)
             return _Replica(self.with_own_buffers(), layers, [])
         for own, layer, buffers in zip(replica.network.layers, layers, replica.buffers, strict=True):
             own.__dict__ = vars(layer) | buffers
@@ -538,7 +539,11 @@ class Network(Model):
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the gradient. Layers and the loss leave out their views and buffers themselves."""
+        """Leave out the gradient. Layers and the loss leave out their views and buffers themselves.
+
+        Raises HandgradError if a parameter was replaced by another array, whose values the copy would not have.
+        """
+        check_views(self)
         return {
             k: v for k, v in vars(self).items() if k not in ("gradient_buffer", "_weight", "_replicas", "_with_cost")
         }
@@ -607,6 +612,29 @@ def bind(layers: Sequence[Layer], dtype: DTypeLike, parameters: Array | None = N
             setattr(layer, f"d{name}", gradient[first:last].reshape(shape))
             first = last
     return parameters, gradient
+
+
+def check_views(network: Network) -> None:
+    """Raise HandgradError if a parameter was replaced by another array, which training and copies would ignore."""
+    _check_bound(network.layers)
+    address, size = network.parameters.ctypes.data, network.parameters.itemsize
+    for name, p in network.named_parameters.items():
+        if not isinstance(p, np.ndarray) or p.ctypes.data != address or p.dtype != network.dtype:
+            i, _, symbol = name.partition(".")
+            raise HandgradError(
+                f"{symbol} of layer {i} is not the network's array any more: set the values with "
+                f"network.layers[{i}].{symbol}[...] = values, all parameters with network.parameters[...] = values"
+            )
+        address += p.size * size
+
+
+def _check_bound(layers: Sequence[Layer]) -> None:
+    """Raise HandgradError for a layer that was added to the list of a network."""
+    for i, layer in enumerate(layers):
+        if not layer.in_network:
+            raise HandgradError(
+                f"layer {i} ({layer!r}) was added after the network was built: build a new Network([...])"
+            )
 
 
 def _shallow_copy(part: Part) -> Part:
