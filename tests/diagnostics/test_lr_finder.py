@@ -83,6 +83,18 @@ def test_the_range_test_changes_neither_the_network_nor_the_optimizer() -> None:
     np.testing.assert_array_equal(first.losses, second.losses)
 
 
+@pytest.mark.parametrize("new", [lambda: Adam(0.01), lambda: SGD(0.1), lambda: Lookahead(Momentum(0.01), k=3)])
+def test_the_state_of_a_used_optimizer_is_ignored(new: Any) -> None:
+    used = new()
+    Trainer(make(), used, batch_size=10, rng=0).fit(X, Y, epochs=2)
+    before = used.state_dict()
+    for check in (find_lr, overfit_one_batch):
+        expected, result = (check(make(), X, Y, optimizer=optimizer, steps=20) for optimizer in (new(), used))
+        np.testing.assert_array_equal(result.losses, expected.losses)
+    assert used.steps == before["steps"]
+    np.testing.assert_array_equal(used.state, before["state"])
+
+
 def test_the_range_test_reads_images_as_training_does(digits: Any) -> None:
     x, y, *_ = digits
     network = Network([64, 20, 10], rng=0)

@@ -15,7 +15,7 @@ from ..arrays import Array, Seed, aligned_empty, as_floats, check_int, check_pos
 from ..errors import HandgradError, unknown
 from ..layers import Dropout
 from ..network import Network
-from ..optimizers import OPTIMIZERS, Optimizer
+from ..optimizers import OPTIMIZERS, Lookahead, Optimizer
 from .plots import GREY, TRAINING, VALIDATION, new_axes
 
 SMOOTHING = 0.9  # weight of the earlier losses in the smoothed loss: about the last ten batches
@@ -105,8 +105,8 @@ def find_lr(
     y : array-like of shape (count,) or (count, n_out)
         Labels or targets.
     optimizer : str or Optimizer
-        Name of an optimizer, such as "sgd" or "adam", with its defaults; or an optimizer, whose learning rate is
-        ignored.
+        Name of an optimizer, such as "sgd" or "adam", with its defaults; or an optimizer, whose learning rate and
+        whose state of earlier steps are ignored.
     batch_size : int
         Number of examples in a batch. Use the batch size of the training, because the suggestion depends on it.
     lr_min, lr_max : float
@@ -240,7 +240,7 @@ def overfit_one_batch(
     steps : int
         Number of steps.
     optimizer : str or Optimizer
-        Name of an optimizer, or an optimizer.
+        Name of an optimizer, or an optimizer, whose state of earlier steps is ignored.
     lr : float, optional
         Learning rate; by default that of the optimizer, and 0.03 for the name of an optimizer.
     batch_size : int
@@ -293,9 +293,13 @@ def _copy_network(network: Network) -> Network:
 
 
 def _make_optimizer(optimizer: str | Optimizer, lr: float) -> Optimizer:
-    """A new optimizer of this name, or a copy of an optimizer."""
+    """A new optimizer of this name, or a copy of an optimizer without its state."""
     if isinstance(optimizer, Optimizer):
-        return copy.deepcopy(optimizer)
+        twin = copy.deepcopy(optimizer)
+        parts = [twin, twin.inner] if isinstance(twin, Lookahead) else [twin]
+        for part in parts:
+            part.state, part.steps = part.state[:, :0], 0
+        return twin
     if not isinstance(optimizer, str):
         raise HandgradError(f"optimizer must be a name or an optimizer, as SGD(0.1), got {optimizer!r}")
     if optimizer.lower() not in OPTIMIZERS:
