@@ -17,7 +17,6 @@ from .arrays import Array, Rows, row_blocks
 from .layers import ACTIVATIONS, LAYERS, SELU, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from .losses import most_probable
 from .network import Network
-from .network import check_views as check_views
 
 MAX_ROWS = 256  # examples that a check looks at
 MIN_ROWS = 16

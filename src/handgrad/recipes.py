@@ -15,7 +15,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
@@ -792,17 +792,7 @@ BEST = MINUTE.replace(name="best", hog=5, hog_order=2, tta=9)
 
 ENSEMBLE = BEST.replace(name="ensemble", members=4)
 
-
-class _Recipes(dict[str, Recipe]):
-    """Recipes by name. Raises HandgradError for unknown names."""
-
-    def __missing__(self, name: Any) -> Recipe:
-        raise unknown("recipe", str(name), self)
-
-
-RECIPES: dict[str, Recipe] = _Recipes(
-    {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
-)
+RECIPES = {recipe.name: recipe for recipe in (POST, SECOND, QUICK, MINUTE, PURE, LADDER, SMALL, BEST, ENSEMBLE)}
 
 
 class Result(NamedTuple):

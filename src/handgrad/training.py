@@ -32,7 +32,7 @@ from .arrays import (
     row_blocks,
     spawn_rngs,
 )
-from .checks import after_training, before_training, check_views
+from .checks import after_training, before_training
 from .errors import (
     HandgradError,
     HandgradWarning,
@@ -47,7 +47,7 @@ from .history import History as History
 from .history import format_metric
 from .losses import Loss
 from .model import Evaluation, Model, NotFiniteError
-from .network import Network
+from .network import Network, check_views
 from .optimizers import Optimizer, make_optimizer
 from .schedules import Schedule, make_schedule
 from .tables import Table
@@ -562,8 +562,8 @@ class Trainer:
         assert self._last_good is not None  # set at the start of the epoch
         self.network.parameters[...], state = self._last_good
         self.optimizer.load_state_dict(state)
-        unscaled = "scale" in self._warned
-        remedy = "scale the inputs, see the warning" if unscaled else f"try a learning rate below {self.optimizer.lr:g}"
+        unscaled = self._warned & {"scale", "targets"}
+        remedy = "scale the data, see the warning" if unscaled else f"try a learning rate below {self.optimizer.lr:g}"
         raise DivergedError(
             f"training diverged at step {step} of epoch {self.epoch + 1}: the outputs are not finite; the weights were "
             f"restored to the start of the epoch; {remedy}"
