@@ -94,7 +94,7 @@ def test_images_of_small_integers() -> None:
 
 def test_divergence_of_large_features_names_the_scale_and_not_the_learning_rate() -> None:
     trainer = Trainer(Network([6, 4, 1], activation="relu", loss="squared_error", rng=0), SGD(0.1), rng=0)
-    with pytest.warns(HandgradWarning, match="column"), pytest.raises(DivergedError, match="scale the inputs"):
+    with pytest.warns(HandgradWarning, match="column"), pytest.raises(DivergedError, match="scale the data"):
         trainer.fit(X * 1e6, Y[:, None].astype(float), epochs=20)
     trainer = Trainer(Network([6, 4, 1], activation="relu", loss="squared_error", rng=0), SGD(1e6), rng=0)
     with pytest.raises(DivergedError, match="try a learning rate below 1e\\+06"):
