@@ -149,6 +149,25 @@ def test_images_of_a_cell_are_those_that_the_confusion_matrix_counts(client, cre
     assert [len(layer["values"]) for layer in shown["layers"]] == [12, 12, 10]
 
 
+def test_images_are_those_of_the_same_weights_as_the_matrix_while_the_run_goes_on(client, create, finish, lab):
+    made = create(DIGITS)
+    run = made["runs"][0]["id"]
+    table = client.get(f"/api/runs/{run}/confusion").json()
+    matrix = np.array(table["matrix"])
+    true, predicted = np.unravel_index(matrix.argmax(), matrix.shape)
+    finish(made)
+    address = f"/api/runs/{run}/images?true={true}&predicted={predicted}"
+    images = client.get(f"{address}&step={table['step']}").json()
+    assert (images["total"], images["step"]) == (matrix.max(), 0)
+    index = images["images"][0]["index"]
+    shown = client.get(f"/api/runs/{run}/activations?index={index}&step=0").json()
+    assert int(np.argmax(shown["probabilities"])) == predicted
+    assert client.get(f"{address}&step=7").status_code == 404
+    later = client.get(f"/api/runs/{run}/confusion").json()
+    assert later["step"] == lab.run(run).step > 0
+    assert client.get(f"{address}&step={later['step']}").json()["total"] == later["matrix"][true][predicted]
+
+
 def test_drawing_is_read_as_by_handgrad_predict(client, create, finish, lab):
     from handgrad.images import predict_image
 
@@ -607,6 +626,7 @@ def test_rule_7_random_json_never_gives_an_error_of_the_server(client, create):
         "weights?layer=²",
         "weights?layer=0&epoch=1e3",
         "confusion?epoch=%00",
+        "images?step=-1",
         "images?true=10",
         "images?limit=1000000",
         "activations",

@@ -4,7 +4,7 @@ import { card, choice, h, numbers, show, toast } from "./dom.js";
 import { cool, heat, rgb, RUNS, textOn } from "./colors.js";
 import { count, fixed, layerName, percent } from "./format.js";
 import { canvas, paintActivations, paintHog, paintImage } from "./pixels.js";
-import { last, on, runs, setEpoch, setRun, store } from "./store.js";
+import { isRunning, last, on, runs, setEpoch, setRun, store } from "./store.js";
 
 export function mistakesView() {
   const latest = new Latest();
@@ -28,8 +28,7 @@ export function mistakesView() {
   let snapshots = []; // epochs with weights
   let cell = null; // [true class, predicted class]
   let image = null; // index of the selected image
-  let confusion = null;
-  let duration = 0; // of the last answer, milliseconds
+  let confusion = null; // its step names the weights of the images and of the activations
 
   const run = () => runs()[store.run] ?? runs()[0];
 
@@ -57,18 +56,26 @@ export function mistakesView() {
     latest.ask(async () => {
       const asked = run();
       if (!asked) return;
-      const begin = performance.now();
       try {
         snapshots = await getJson(`/api/runs/${asked.id}/epochs`);
         if (store.epoch !== null) store.epoch = snapshots[nearest(store.epoch)].epoch; // not all epochs are kept
         drawSlider();
-        const answer = await getJson(`/api/runs/${asked.id}/confusion${query({ epoch: store.epoch })}`);
-        if (asked !== run()) return;
+        const { epoch } = store;
+        const answer = await getJson(`/api/runs/${asked.id}/confusion${query({ epoch })}`);
+        const selected = cell;
+        const shown = image;
+        const [images, activations] = await Promise.all([
+          selected && getImages(answer, selected),
+          shown !== null && getActivations(answer, shown),
+        ]);
+        if (asked !== run() || epoch !== store.epoch) return; // the next answer is on its way
         confusion = answer;
-        duration = performance.now() - begin;
+        matrix.dataset.epoch = epoch ?? "now";
+        drawSlider();
         drawMatrix();
-        if (cell) await drawGallery();
-        if (image !== null) await drawImage();
+        if (selected && selected === cell) drawGallery(images);
+        if (shown !== null && shown === image) drawImage(activations);
+        if (selected !== cell || shown !== image) refresh(); // a click came in between
       } catch (error) {
         if (store.epoch !== null && error.status === 404)
           setEpoch(null); // that snapshot does not exist any more
@@ -81,12 +88,17 @@ export function mistakesView() {
     slider.max = snapshots.length; // one more than the last index: the current weights
     const at = store.epoch === null ? snapshots.length : nearest(store.epoch);
     slider.value = at;
-    const now = last(run());
     sliderText.textContent =
-      store.epoch === null
-        ? `now${now ? ` (epoch ${now.epoch.toFixed(2)})` : ""}`
-        : `after epoch ${snapshots[at]?.epoch ?? store.epoch}`;
+      store.epoch === null ? currentText() : `after epoch ${snapshots[at]?.epoch ?? store.epoch}`;
     slider.setAttribute("aria-valuetext", sliderText.textContent);
+  }
+
+  /** The epoch of the matrix, which is not "now" any more as soon as the run takes another step. */
+  function currentText() {
+    if (!confusion || matrix.dataset.epoch !== "now") return "now";
+    const epoch = (confusion.step / run().steps_per_epoch).toFixed(2);
+    const isNow = !isRunning() && confusion.step === (last(run())?.step ?? 0);
+    return isNow ? `now (epoch ${epoch})` : `epoch ${epoch}`;
   }
 
   const nearest = (epoch) =>
@@ -156,7 +168,6 @@ export function mistakesView() {
       ),
     );
     matrix.style.setProperty("--classes", classes.length + 1);
-    matrix.dataset.epoch = store.epoch ?? "now";
     if (focused) matrix.querySelector(`[data-cell="${focused}"]`)?.focus();
   }
 
@@ -178,17 +189,33 @@ export function mistakesView() {
     image = null;
     show(inside);
     drawMatrix();
-    ask(drawGallery);
+    const asked = cell;
+    ask(
+      () => getImages(confusion, asked),
+      (images) => asked === cell && drawGallery(images),
+    );
   }
 
-  /** Run a question that a click asks, and show its error. */
-  const ask = (question) => question().catch((error) => toast(error.message, "error"));
+  /** Ask about the weights of the matrix, and draw the answer unless there is a newer matrix, which has drawn its own. */
+  async function ask(question, draw) {
+    const before = confusion;
+    try {
+      const answer = await question();
+      if (confusion === before) draw(answer);
+    } catch (error) {
+      if (error.status === 404)
+        refresh(); // the server has forgotten these weights
+      else if (!isAbandoned(error)) toast(error.message, "error");
+    }
+  }
 
-  async function drawGallery() {
+  const getImages = ({ step }, [i, j]) =>
+    getJson(`/api/runs/${run().id}/images${query({ step, true: i, predicted: j, limit: 60 })}`);
+
+  const getActivations = ({ step }, index) => getJson(`/api/runs/${run().id}/activations${query({ step, index })}`);
+
+  function drawGallery(answer) {
     const [i, j] = cell;
-    const answer = await getJson(
-      `/api/runs/${run().id}/images${query({ epoch: store.epoch, true: i, predicted: j, limit: 60 })}`,
-    );
     const { classes } = confusion;
     galleryTitle.textContent = i === j ? `${classes[i]}, read correctly` : `${classes[i]}, read as ${classes[j]}`;
     galleryHelp.textContent = answer.total
@@ -219,11 +246,13 @@ export function mistakesView() {
   function selectImage(index, button) {
     image = index;
     for (const other of gallery.children) other.setAttribute("aria-pressed", String(other === button));
-    ask(drawImage);
+    ask(
+      () => getActivations(confusion, index),
+      (found) => index === image && drawImage(found),
+    );
   }
 
-  async function drawImage() {
-    const found = await getJson(`/api/runs/${run().id}/activations${query({ epoch: store.epoch, index: image })}`);
+  function drawImage(found) {
     const { classes } = confusion;
     const picture = canvas(`Image ${image}: a ${classes[found.label]}`, "large");
     paintImage(picture, bytes(found.pixels));
@@ -244,6 +273,7 @@ export function mistakesView() {
 
   on("experiment", build);
   on("reset", build);
+  for (const name of ["points", "status"]) on(name, () => store.epoch === null && confusion && drawSlider());
   on("selection", () => {
     const group = which.firstChild;
     if (group) [...group.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === store.run)));
@@ -266,7 +296,8 @@ export function mistakesView() {
     update: refresh,
     redraw: () => confusion && drawMatrix(),
     wantsPoints: () => store.epoch === null,
-    interval: () => Math.min(15000, Math.max(2500, 20 * duration)),
+    // Milliseconds. A large network takes longer, so that its matrices use at most 4 % of a processor: see WORK_SHARE.
+    interval: () => Math.max(2000, 25000 * (confusion?.seconds ?? 0)),
   };
 }
 

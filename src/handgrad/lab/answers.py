@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,12 @@ class Answers:
         return answer(self.lab.run(query.path["run"]).epochs())
 
     def confusion(self, query: Query, body: bytes) -> Response:
-        """The confusion matrix of the validation examples."""
+        """The confusion matrix of the validation examples. Its step names the weights for later requests."""
         run, snapshot = self._snapshot(query)
+        run.pin(snapshot)
+        begin = time.thread_time()
         table = measure.confusion(snapshot.predictions, run.y_validation, run.examples.classes)
-        return answer({**table, "step": snapshot.step})
+        return answer({**table, "step": snapshot.step, "seconds": time.thread_time() - begin})
 
     def images(self, query: Query, body: bytes) -> Response:
         """The images of a cell of the confusion matrix."""
@@ -300,8 +303,11 @@ class Answers:
         return answer({**measure.walkthrough(network, x, y, lr), **shown})
 
     def _snapshot(self, query: Query) -> tuple[Run, Snapshot]:
-        """The run of a request, and its weights after the epoch of the request."""
+        """The run of a request, and its weights: of a confusion matrix, after an epoch, or the current ones."""
         run = self.lab.run(query.path["run"])
+        step = query.integer("step", 0, 999_999_999)
+        if step is not None:
+            return run, run.pinned(step)
         return run, run.snapshot(query.integer("epoch", 0, 1_000_000))
 
 

@@ -7,6 +7,7 @@ nothing else, so that the weights are those of the same calls without it: see `h
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 import threading
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 EPOCH_INTERVAL = 0.25  # seconds between two epochs that are kept, of runs with very short epochs
 COPY_AGE = 0.05  # seconds for which a copy of the weights is used again
 COPY_TIMEOUT = 2.0  # seconds after which an older copy is used: the run is evaluating its validation set
+PINNED = 3  # copies of a run that are kept after an answer, so that later answers can be about the same weights
 SNAPSHOTS, SNAPSHOT_BYTES = 200, 32 << 20  # epochs of a run whose weights are kept
 JOIN_TIMEOUT = 10.0  # seconds
 
@@ -161,6 +163,7 @@ class Run:
         self._epoch_time, self._epoch_stride = -math.inf, 1
         self.snapshots = [Snapshot(0, 0, {}, self.network.parameters.copy(), self)]
         self._copy = self.snapshots[0]
+        self._pinned: collections.deque[Snapshot] = collections.deque(maxlen=PINNED)
 
     # ---- Called by the server ----------------------------------------------------------------------------------------
 
@@ -204,6 +207,20 @@ class Run:
             return self.current()
         with self._experiment.pace.condition:
             return min(self.snapshots, key=lambda snapshot: abs(snapshot.epoch - epoch))
+
+    def pin(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot until some others are pinned, so that `pinned` finds it."""
+        with self._experiment.pace.condition:
+            if snapshot not in self._pinned:
+                self._pinned.append(snapshot)
+
+    def pinned(self, step: int) -> Snapshot:
+        """Return the pinned weights after a step. Raises NotFoundError if they are not kept any more."""
+        with self._experiment.pace.condition:
+            for snapshot in reversed(self._pinned):
+                if snapshot.step == step:
+                    return snapshot
+        raise NotFoundError(f"the weights after step {step:,} are not kept: ask for the confusion matrix again")
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the epochs whose weights are kept."""
