@@ -362,7 +362,10 @@ def test_two_runs_are_overlaid(lab, draw):
 def test_a_preset_opens_by_a_click_and_by_a_link(lab, server):
     page = lab("preset=xor")
     expect(page.locator("#data-0")).to_have_value("xor")
-    page.click("#tab-compare")
+    expect(page.locator("#tab-plane")).to_have_attribute("aria-selected", "true")  # one run: its decision boundary
+    page.evaluate("location.hash = '#preset=initialization'")
+    expect(page.locator(".settings-row")).to_have_count(2)
+    expect(page.locator("#tab-compare")).to_have_attribute("aria-selected", "true")
     first = page.locator(".preset[data-preset]").first
     first.click()
     expect(first).to_have_attribute("aria-pressed", "true")
@@ -397,6 +400,37 @@ def test_from_the_curve_to_the_image(lab):
     page.locator("#epoch-slider").press("Home")
     expect(page.locator("output")).to_have_text("after epoch 0")
     expect(page.locator("#past")).to_contain_text("after epoch 0")
+
+
+def test_the_matrix_and_its_images_are_those_of_the_same_weights_while_the_network_trains(lab):
+    page = lab("view=mistakes&run=" + SMALL)
+    current = page.locator("output")
+    expect(current).to_have_text("now (epoch 0.00)")
+    matrix = [int(text or 0) for text in page.locator(".confusion td button").all_inner_texts()]
+    largest = matrix.index(max(matrix))
+    page.select_option("#speed", "100")  # it must not finish before
+    page.click("#start")
+    expect(current).to_have_text(re.compile("^epoch [0-9.]+$"))
+    page.locator(".confusion td button").nth(largest).click()
+    expect(page.locator(".gallery-card .help")).not_to_contain_text("Select")
+    script = """() => {
+        const cell = document.querySelector(".confusion [aria-pressed=true]").textContent || "0";
+        const found = document.querySelector(".gallery-card .help").textContent.match(/^[0-9,]+(?= images)/);
+        return [document.querySelector("output").textContent, cell, found?.[0] ?? "0"];
+    }"""
+    shown = set()
+
+    def has_changed_twice() -> bool:
+        text, count, images = page.evaluate(script)
+        assert count == images
+        shown.add(text)
+        return len(shown) >= 3
+
+    wait_until(page, has_changed_twice)
+    page.click("#start")
+    expect(page.locator("#start")).to_have_text("Continue")
+    epoch = float(fact(page, "Epoch").inner_text().split()[0])
+    expect(current).to_have_text(f"now (epoch {epoch:.2f})")
 
 
 def test_a_selected_epoch_shows_its_weights_until_the_current_ones_are_wanted(lab):

@@ -389,10 +389,13 @@ function wanted(found) {
   return { settings: [settings], preset: null };
 }
 
+/** Whether a preset has one run: it is a network in the plane, with nothing to compare. */
+const isSingle = (name) => store.options.presets.find((each) => each.name === name)?.runs.length === 1;
+
 async function open(hash, fresh) {
   const found = link.decode(hash, store.options.defaults);
   if (VIEWS.some(([name]) => name === found.view)) store.view = found.view;
-  else if (found.preset) store.view = "compare";
+  else if (found.preset) store.view = isSingle(found.preset) ? "plane" : "compare";
   const { settings, preset } = wanted(found);
   if (!(fresh && (await resume(found.runs.length || preset ? settings : null)))) {
     try {
