@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from handgrad import HOG, BatchNorm, CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh, fold_batchnorm
+from handgrad import HOG, SGD, BatchNorm, CrossEntropy, Dense, Network, ReLU, Sigmoid, Tanh, fold_batchnorm
 from handgrad.lab import measure
 from handgrad.lab.examples import Library
 from handgrad.lab.measure import Predictions, Probe
@@ -132,6 +134,36 @@ def test_walkthrough_shows_the_gradient_of_backprop():
     assert titles[0] == "Input"
     assert sum(title.startswith("Backward") for title in titles) == 4
     assert sum(title.startswith("Step") for title in titles) == 2
+    SGD(lr).step(network)
+    z = network.forward(x)
+    assert titles[-1] == "Forward again"
+    np.testing.assert_allclose(shown[None, "p"], network.loss.activation(z)[0])
+    np.testing.assert_allclose(shown[None, "L"], network.loss.value(z, np.zeros((1, 1))))
+
+
+def test_small_walkthrough_has_the_numbers_of_the_tutorial():
+    page = Path(__file__).parents[2] / "docs/tutorials/backprop-by-numbers.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not in an installed package")
+    rows = re.findall(r"^\| `(\w+)(?:\[([0-9, ]+)\])?` \|.*\| (-?[0-9.]+) \|$", page.read_text(encoding="utf-8"), re.M)
+    steps = measure.walkthrough(*measure.small_network())["steps"][:-1]  # without the second forward pass
+    found: dict[str, np.ndarray] = {}
+    for step in steps:
+        for name, value in step["values"].items():
+            number = "" if name[-1].isdigit() or name in "xtpL" else str(1 + step["layer"] // 2)
+            if not step["title"].startswith("Step"):
+                found[name + number] = np.array(value["all"]).squeeze()
+    assert len(rows) == 7 + 1 + 5 + 2 + 6
+    for name, index, number in rows:
+        at = tuple(map(int, index.split(", "))) if index else ()
+        assert found[name][at] == pytest.approx(float(number), abs=5e-5)
+
+
+def test_second_forward_pass_keeps_the_units_that_are_dropped():
+    network = Network([4, 50, 3], activation="relu", loss="cross_entropy", dropout=0.5, rng=0, dtype=np.float64)
+    steps = measure.walkthrough(network, np.ones((1, 4)), [1], 1e-9)["steps"]
+    before, after = (step["values"]["L"]["all"][0] for step in steps if "L" in step["values"])
+    assert after < before == pytest.approx(after)
 
 
 def test_walkthrough_uses_the_running_statistics_of_batch_norm():

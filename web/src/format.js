@@ -15,7 +15,8 @@ export function number(value, digits = 3) {
 /** A number with a fixed count of decimals and a real minus sign. */
 export function fixed(value, decimals) {
   if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
-  return value.toFixed(decimals).replace("-", "−");
+  const text = value.toFixed(decimals);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 /** 0.9731 as 97.3 %. */

@@ -8,6 +8,9 @@ import { isImage, on, runs, store } from "./store.js";
 import { parameterLayers, unitImages } from "./weights.js";
 
 const EXAMPLE = "2-2-1";
+const AGAIN = "Forward again"; // title of the last step
+const DECIMALS = 4; // as in the tutorial with the same network
+const RADIUS = 44; // of a unit in the diagram
 
 export function walkthroughView() {
   const latest = new Latest();
@@ -15,6 +18,7 @@ export function walkthroughView() {
   const title = h("h2", { class: "step-title" });
   const equation = h("p", { class: "equation" });
   const picture = h("div", { class: "step-picture" });
+  const hint = h("p", { class: "note", hidden: true }, "Scroll the picture sideways to see the whole network.");
   const values = h("div", { class: "step-values" });
   const position = h("p", { class: "note", role: "status" });
   const back = h(
@@ -96,8 +100,22 @@ export function walkthroughView() {
       Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)),
     );
     show(picture, diagram(steps, at));
+    scrollToActive();
     if (source !== EXAMPLE) showImages(step);
   }
+
+  /** On a narrow screen, the part of the diagram that this step computes. */
+  function scrollToActive() {
+    const active = [...picture.querySelectorAll(".active")].map((each) => each.getBoundingClientRect());
+    if (!active.length) return;
+    const middle = (Math.min(...active.map((box) => box.left)) + Math.max(...active.map((box) => box.right))) / 2;
+    const frame = picture.getBoundingClientRect();
+    picture.scrollLeft += middle - (frame.left + frame.right) / 2;
+  }
+
+  new ResizeObserver(() => {
+    hint.hidden = picture.scrollWidth <= picture.clientWidth;
+  }).observe(picture);
 
   /** Large arrays of a network of images, as images: the input, and the weights of the first layer. */
   async function showImages(step) {
@@ -136,6 +154,7 @@ export function walkthroughView() {
       h("header", {}, title, h("div", { class: "buttons" }, back, next)),
       position,
       equation,
+      hint,
       picture,
       values,
     ),
@@ -174,6 +193,8 @@ function valueFigure(name, value, step) {
     );
   }
   const rows = value.shape.length === 2 ? value.all : value.all.map((each) => [each]);
+  const largest = Math.max(...flat.map(Math.abs));
+  const text = largest === 0 || (largest >= 0.01 && largest < 1e4) ? (each) => fixed(each, DECIMALS) : (each) => number(each, 4);
   return h(
     "figure",
     { class: "value" },
@@ -188,7 +209,7 @@ function valueFigure(name, value, step) {
           h(
             "tr",
             {},
-            row.map((each) => h("td", {}, number(each, 4))),
+            row.map((each) => h("td", {}, text(each))),
           ),
         ),
       ),
@@ -228,6 +249,14 @@ function diagram(steps, at) {
     if (k === 0) {
       input = v.x.all;
       mark("x");
+    } else if (step.title === AGAIN) {
+      layers.forEach((each, l) => {
+        const { layer, W, b, newW = W, newb = b } = each;
+        layers[l] = { layer, W: newW, b: newb, z: v[`z${l + 1}`]?.all, a: v[`a${l + 1}`]?.all };
+        mark(`z${l}`);
+      });
+      output = { ...output, p: v.p.all, L: v.L.all[0] };
+      mark("p");
     } else if (forward && v.W) {
       dense = index;
       Object.assign(layers[dense], { W: v.W.all, b: v.b.all, z: v[`z${dense + 1}`]?.all });
@@ -242,9 +271,7 @@ function diagram(steps, at) {
       output = { p: v.p.all, t: v.t?.all, L: v.L?.all[0] };
       mark("p");
     } else if (step.title.startsWith("Step") && index >= 0) {
-      layers[index].W = v.W?.all ?? layers[index].W;
-      layers[index].b = v.b?.all ?? layers[index].b;
-      layers[index].updated = true;
+      Object.assign(layers[index], { newW: v.W?.all, newb: v.b?.all });
       mark(`W${index}`);
     } else {
       for (const [name, value] of Object.entries(v)) {
@@ -265,20 +292,26 @@ function diagram(steps, at) {
   });
 
   const names = columnNames(sizes);
-  const width = 760;
   const most = Math.max(...sizes);
-  const height = Math.max(330, 88 * most + 50);
-  const spacing = most > 2 ? 88 : 150;
+  const isSmall = most < 3; // there is space for two lines at each weight
+  const spacing = isSmall ? 156 : 124;
+  const width = 820;
+  const height = isSmall ? 350 : spacing * most + 50;
   const columns = sizes.length + 1;
-  const x = (column) => 70 + (column * (width - 150)) / (columns - 1);
+  const x = (column) => 70 + (column * (width - 140)) / (columns - 1);
   const y = (i, n) => height / 2 + 12 + (i - (n - 1) / 2) * spacing;
+  const text = (value) => fixed(value, DECIMALS);
+  // The values of the units belong to the weights before the step. Where there is no space for both weights, the values
+  // are left out until the next forward pass.
+  const isStale = !isSmall && layers.some((each) => each.newW);
   const edges = [];
   const labels = [];
   layers.forEach((each, l) => {
     for (let i = 0; i < sizes[l + 1]; i++) {
       for (let j = 0; j < sizes[l]; j++) {
-        const w = each.W?.[i][j];
-        const [x1, y1, x2, y2] = [x(l) + 34, y(j, sizes[l]), x(l + 1) - 34, y(i, sizes[l + 1])];
+        const changed = each.newW?.[i][j];
+        const w = isSmall ? each.W?.[i][j] : (changed ?? each.W?.[i][j]);
+        const [x1, y1, x2, y2] = [x(l) + RADIUS, y(j, sizes[l]), x(l + 1) - RADIUS, y(i, sizes[l + 1])];
         const active = fresh.has(`z${l}`) || fresh.has(`dW${l}`) || fresh.has(`W${l}`);
         edges.push(
           svg("line", {
@@ -291,64 +324,68 @@ function diagram(steps, at) {
           }),
         );
         // Labels near the side with more units, so that they do not overlap.
-        const t = most < 3 ? 0.31 : sizes[l] >= sizes[l + 1] ? 0.2 + 0.27 * i : 0.8 - 0.27 * j;
+        const between = 0.62 / Math.min(sizes[l], sizes[l + 1]);
+        const t = isSmall ? 0.28 : sizes[l] >= sizes[l + 1] ? 0.2 + between * i : 0.8 - between * j;
         const [tx, ty] = [x1 + t * (x2 - x1), y1 + t * (y2 - y1)];
-        if (w !== undefined) {
-          const showGradient = most < 3 && each.dW && !each.updated;
-          labels.push(svg("text", { x: tx, y: ty - 5, class: `weight ${active ? "active" : ""}` }, fixed(w, 2)));
-          if (showGradient)
-            labels.push(svg("text", { x: tx, y: ty + 12, class: "gradient" }, `∂ ${fixed(each.dW[i][j], 3)}`));
-        }
+        if (w === undefined) continue;
+        labels.push(svg("text", { x: tx, y: ty - 5, class: `weight ${active ? "active" : ""}` }, text(w)));
+        const second = each.newW ? `→ ${text(changed)}` : each.dW && `dW ${text(each.dW[i][j])}`;
+        if (isSmall && second)
+          labels.push(svg("text", { x: tx, y: ty + 12, class: each.newW ? "weight active" : "gradient" }, second));
       }
     }
   });
-  const node = (column, i, n, lines, active) => {
-    const group = svg(
+  /** A circle with lines of text inside, and one above and one below. */
+  const node = (column, i, n, lines, active, above, below) => {
+    const [cx, cy] = [x(column), y(i, n)];
+    const shown = lines.filter(Boolean);
+    return svg(
       "g",
       { class: `node ${active ? "active" : ""}` },
-      svg("circle", { cx: x(column), cy: y(i, n), r: 34 }),
-    );
-    const shown = lines.filter(Boolean);
-    shown.forEach(([text, kind], k) =>
-      group.append(
-        svg("text", { x: x(column), y: y(i, n) + 5 + (k - (shown.length - 1) / 2) * 17, class: kind }, text),
+      svg("circle", { cx, cy, r: RADIUS }),
+      shown.map(([line, kind], k) =>
+        svg("text", { x: cx, y: cy + 5 + (k - (shown.length - 1) / 2) * 17, class: kind }, line),
       ),
+      above && svg("text", { x: cx, y: cy - RADIUS - 6, class: "bias" }, above),
+      below && svg("text", { x: cx, y: cy + RADIUS + 15, class: "gradient" }, below),
     );
-    return group;
   };
   const nodes = [];
   for (let i = 0; i < sizes[0]; i++)
-    nodes.push(node(0, i, sizes[0], [input && [`x ${number(input[i])}`, "main"]], fresh.has("x")));
+    nodes.push(node(0, i, sizes[0], [input && [`x ${text(input[i])}`, "main"]], fresh.has("x")));
   layers.forEach((each, l) => {
     for (let i = 0; i < sizes[l + 1]; i++) {
       const gradient = each.dz ?? each.da;
+      const changed = each.newb && (isSmall ? `${text(each.b[i])} → ${text(each.newb[i])}` : text(each.newb[i]));
       nodes.push(
         node(
           l + 1,
           i,
           sizes[l + 1],
-          [
-            each.z && [`z ${fixed(each.z[i], 2)}`, each.a ? "sub" : "main"],
-            each.a && [`a ${fixed(each.a[i], 2)}`, "main"],
-            gradient && [`${each.dz ? "∂z" : "∂a"} ${fixed(gradient[i], 3)}`, "gradient"],
-          ],
+          isStale
+            ? []
+            : [
+                each.z && [`z ${text(each.z[i])}`, each.a ? "sub" : "main"],
+                each.a && [`a ${text(each.a[i])}`, "main"],
+              ],
           ["z", "a", "dz", "da"].some((key) => fresh.has(`${key}${l}`)),
+          each.b && `b ${changed ?? text(each.b[i])}`,
+          gradient && `${each.dz ? "dz" : "da"} ${text(gradient[i])}`,
         ),
       );
     }
   });
+  const isOne = output.p?.length === 1;
   nodes.push(
     node(
       columns - 1,
       0,
       1,
-      output.p
+      output.p && !isStale
         ? [
-            ...output.p
-              .slice(0, 2)
-              .map((each, k) => [`p${output.p.length > 1 ? "₀₁"[k] : ""} ${fixed(each, 3)}`, "main"]),
-            output.p.length === 1 && [`t ${number(output.t?.[0])}`, "sub"],
-            [`L ${fixed(output.L, 3)}`, "sub"],
+            ...output.p.slice(0, 2).map((each, k) => [`p${isOne ? "" : "₀₁"[k]} ${text(each)}`, "main"]),
+            isOne && [`t ${text(output.t?.[0])}`, "sub"],
+            [`L ${text(output.L)}`, "sub"],
           ]
         : [["loss", "sub"]],
       fresh.has("p"),
@@ -357,9 +394,9 @@ function diagram(steps, at) {
   const link =
     sizes.at(-1) === 1 &&
     svg("line", {
-      x1: x(columns - 2) + 34,
+      x1: x(columns - 2) + RADIUS,
       y1: height / 2 + 12,
-      x2: x(columns - 1) - 34,
+      x2: x(columns - 1) - RADIUS,
       y2: height / 2 + 12,
       class: `edge ${fresh.has("p") ? "active" : ""}`,
       "stroke-width": 1,
@@ -369,7 +406,7 @@ function diagram(steps, at) {
     {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
-      class: "diagram",
+      class: `diagram ${isSmall ? "" : "tall"}`,
       "aria-label": `Network ${sizes.join("-")} at this step: ${layerName(steps[at].title)}`,
     },
     names.map((name, column) => svg("text", { x: x(column), y: 16, class: "sub" }, name)),

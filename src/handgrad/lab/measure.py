@@ -17,7 +17,7 @@ from ..arrays import Array, as_floats
 from ..errors import HandgradError
 from ..gradcheck import TOLERANCE, Check, gradient_errors
 from ..images.hog import HOG, after_hog
-from ..layers import ACTIVATIONS, BatchNorm, Dense, Identity, Layer, Sigmoid, Tanh
+from ..layers import ACTIVATIONS, BatchNorm, Dense, Dropout, Identity, Layer, Sigmoid, Tanh
 from ..model import Model, binary_to_two_columns, confusion_matrix
 from ..network import Network
 from ..wrappers import unwrap
@@ -301,14 +301,17 @@ def check(network: Network, x: NDArray[Any], y: NDArray[Any], count: int = 8) ->
 
 
 def small_network() -> tuple[Network, Array, NDArray[np.int64], float]:
-    """Return a 2-2-1 network with sigmoids, an example, its label and a learning rate: numbers that fit on a page."""
+    """Return a 2-2-1 network with sigmoids, an example, its label and a learning rate: numbers that fit on a page.
+
+    They are those of the tutorial "Backpropagation by numbers".
+    """
     network = Network([2, 2, 1], rng=0, dtype=np.float64)
-    network.parameters[...] = [0.5, -0.4, 0.3, 0.8, 0.1, -0.2, 0.7, -0.6, 0.2]
-    return network, np.array([[1.0, 0.5]]), np.array([1]), 0.5
+    network.parameters[...] = [1, -1, -1, 1, 0, 0, 1, -1, 0]  # W1, b1, W2, b2
+    return network, np.array([[1.0, 0.0]]), np.array([0]), 1.0
 
 
 def walkthrough(network: Network, x: Array, y: ArrayLike, lr: float) -> dict[str, Any]:
-    """Return one forward and backward pass and one step of gradient descent, with the numbers at each layer.
+    """Return a forward and a backward pass, a step of gradient descent and the new loss, with all numbers.
 
     BatchNorm uses its running statistics, because with those of one example its output is constant and all gradients
     before it are 0.
@@ -336,7 +339,7 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
     yield _step("Input", "x", None, x=x[0], t=t[0])
     a = x
     for i, layer in enumerate(network.layers):
-        before, a = a, layer.infer(a) if isinstance(layer, BatchNorm) else layer.forward(a)
+        before, a = a, _forward(layer, a)
         given, result = names[i]
         values = {given: before[0], result: a[0]}
         if isinstance(layer, Dense):
@@ -376,6 +379,18 @@ def _passes(network: Network, x: Array, y: ArrayLike, lr: float) -> Iterator[dic
                 db=layer.db,
                 **new,
             )
+            layer.W[...], layer.b[...] = new["W"], new["b"]
+    values, a = {}, x
+    for layer, (_, result) in zip(network.layers, names, strict=True):
+        a = a * layer.m if isinstance(layer, Dropout) else _forward(layer, a)  # the same units are dropped
+        values[result] = a[0].copy()
+    p, new_value = network.loss.activation(a), np.array([network.loss.value(a, t)])
+    formula = f"With the new W and b: L = {value[0]:.4f} → {new_value[0]:.4f}"
+    yield _step("Forward again", formula, None, **values, p=p[0], L=new_value)
+
+
+def _forward(layer: Layer, a: Array) -> Array:
+    return layer.infer(a) if isinstance(layer, BatchNorm) else layer.forward(a)
 
 
 def _symbols(network: Network) -> list[tuple[str, str]]:
