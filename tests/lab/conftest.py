@@ -21,6 +21,16 @@ POINTS = Settings(data="moons", n_train=60, hidden=(5,), loss="cross_entropy", a
 
 
 @pytest.fixture
+def no_mnist(monkeypatch, tmp_path):
+    """A machine without MNIST, on which a download would fail."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HANDGRAD_MIRROR", "http://127.0.0.1:9/")
+    monkeypatch.setattr("handgrad.data.mnist.search_paths", lambda: (tmp_path,))
+    monkeypatch.delenv("HANDGRAD_DATA", raising=False)
+
+
+@pytest.fixture
 def experiment():
     """A function that creates an experiment from settings."""
     created = []

@@ -118,18 +118,21 @@ def test_data_sets_have_the_promised_examples():
             assert examples.is_images == row["image"]
 
 
-def test_missing_mnist_is_not_downloaded(monkeypatch, tmp_path, rejects):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("HANDGRAD_MIRROR", "http://127.0.0.1:9/")  # a download would fail with another message
-    monkeypatch.setattr("handgrad.data.mnist.search_paths", lambda: (tmp_path,))
-    monkeypatch.delenv("HANDGRAD_DATA", raising=False)
+def test_missing_mnist_is_not_downloaded(no_mnist, rejects):
     library = Library()
-    with rejects("MNIST is not on this machine: run handgrad data fetch"):
+    with rejects("MNIST was not found: run handgrad data fetch"):
         library.examples("mnist", 100)
     row = next(row for row in library.describe() if row["name"] == "mnist")
     assert not row["available"]
     assert "handgrad data fetch" in row["reason"]
+
+
+def test_mnist_that_is_fetched_while_the_server_runs_is_found(no_mnist, mnist, monkeypatch):
+    library = Library()
+    (missing,) = (row for row in library.describe() if row["name"] == "mnist")
+    monkeypatch.setattr("handgrad.data.mnist.search_paths", lambda: (mnist,))
+    (found,) = (row for row in library.describe() if row["name"] == "mnist")
+    assert (missing["available"], found["available"]) == (False, True)
 
 
 def test_own_images_are_a_data_set(tmp_path, digits):

@@ -43,12 +43,12 @@ export function field(label, control, help) {
   return h("div", { class: "field" }, h("label", { for: control.id }, label), control, text);
 }
 
-/** A select element; options are [value, text] pairs. */
+/** A select element; options are [value, text], or [value, text, true] for one that cannot be chosen. */
 export function select(options, value, onchange, properties = {}) {
   const element = h(
     "select",
     { ...properties, onchange: () => onchange(element.value) },
-    options.map(([key, text]) => h("option", { value: key }, text)),
+    options.map(([key, text, disabled = false]) => h("option", { value: key, disabled }, text)),
   );
   element.value = value;
   return element;

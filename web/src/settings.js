@@ -73,6 +73,13 @@ export const toText = (name, value) =>
         ? title(value)
         : String(value);
 
+/** "100, 30" as [100, 30]; null if a part is not an integer of at least 1. */
+function parseWidths(text) {
+  const parts = text.trim() === "" ? [] : text.trim().split(/\s*[,;x×-]\s*|\s+/);
+  const widths = parts.map((part) => (/^[0-9]+$/.test(part) ? Number(part) : 0));
+  return widths.every((width) => width >= 1) ? widths : null;
+}
+
 /** The names of the settings in which the two runs differ. */
 export function differences(pair = runs().map((run) => run.settings)) {
   if (pair.length < 2) return [];
@@ -137,7 +144,7 @@ export function settingsPanel() {
     const pairs = (names) => names.map((each) => [each.name ?? each, each.title ?? title(each)]);
     if (name === "data")
       return select(
-        options.datasets.filter((data) => data.available).map((data) => [data.name, data.title]),
+        options.datasets.map((data) => [data.name, data.available ? data.title : data.reason, !data.available]),
         value,
         set,
         { id: key },
@@ -162,13 +169,10 @@ export function settingsPanel() {
         autocomplete: "off",
         spellcheck: "false",
         onchange: () => {
-          const sizes = input.value
-            .split(/[\s,;x-]+/)
-            .filter(Boolean)
-            .map(Number);
-          if (sizes.every((size) => Number.isInteger(size) && size > 0)) set(sizes);
+          const sizes = parseWidths(input.value);
+          if (sizes) set(sizes);
           else {
-            toast(`"${input.value}": expected the widths of the layers as integers, for example 100, 30.`, "error");
+            toast(`"${input.value}": expected the widths as integers of at least 1, for example 100, 30.`, "error");
             input.value = value.join(", ");
           }
         },
@@ -199,7 +203,7 @@ export function settingsPanel() {
         h(
           "div",
           {
-            class: `settings-row ${RUNS[r].className}`,
+            class: `settings-row ${RUNS[r].className} ${expanded ? "expanded" : ""}`,
             role: "group",
             "aria-label": runs().length > 1 ? `Settings of run ${RUNS[r].letter}` : "Settings of the run",
           },

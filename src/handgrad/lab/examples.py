@@ -114,6 +114,8 @@ class Library:
             if name not in self._datasets:
                 try:
                     self._datasets[name] = self._load(name)
+                except MnistNotFoundError:
+                    raise  # it is searched again: handgrad data fetch can provide it while the server runs
                 except HandgradError as error:
                     self._datasets[name] = error
             found = self._datasets[name]
@@ -126,7 +128,7 @@ class Library:
             try:
                 return load_mnist(fetch=False)
             except MnistNotFoundError:
-                raise HandgradError("MNIST is not on this machine: run handgrad data fetch, then reload") from None
+                raise MnistNotFoundError("MNIST was not found: run handgrad data fetch, then reload the page") from None
         dataset = load(str(self.own))
         if not dataset.is_images or dataset.x_train[0].size > MAX_PIXELS:
             raise HandgradError(f"{dataset.name}: expected images of at most {MAX_PIXELS:,} pixels")

@@ -262,6 +262,11 @@ def serve(port: int, *, own: str | None = None, browser: bool = True, show: Call
     lab = Lab(own)
     if lab.library.own is not None:
         lab.library.dataset("own")  # raises an error of the data set now
+    elif own != "synthetic":
+        try:
+            lab.library.dataset("mnist")
+        except HandgradError as error:
+            show(f"{error}; until then, the lab uses synthetic digits")
     listener, moved = bind(port)
     address = f"http://{HOST}:{listener.getsockname()[1]}/"
     if moved:
