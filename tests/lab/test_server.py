@@ -23,9 +23,9 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 from handgrad.lab import security
-from handgrad.lab.experiments import MAX_STREAMS, Lab
+from handgrad.lab.experiments import MAX_EXPERIMENTS, MAX_STREAMS, Lab
 from handgrad.lab.security import HEADERS, MAX_BODY, Guard
-from handgrad.lab.server import Server, bind, make_app
+from handgrad.lab.server import Server, bind, make_app, serve
 from handgrad.recipes import RECIPES
 
 ADDRESS = "http://127.0.0.1"
@@ -255,7 +255,7 @@ def test_model_can_be_loaded_and_is_that_of_the_run(client, create, finish, tmp_
 
 def test_small_walkthrough_needs_no_run(client):
     steps = client.get("/api/walkthrough?example=2-2-1").json()["steps"]
-    assert steps[0]["values"]["x"]["all"] == [1.0, 0.5]
+    assert steps[0]["values"]["x"]["all"] == [1.0, 0.0]
     assert client.get("/api/walkthrough").status_code == 400
 
 
@@ -276,7 +276,7 @@ def test_new_experiment_replaces_the_old_one(client, create, lab):
 
 
 def test_abandoned_experiment_makes_room(client, create, monkeypatch):
-    first, _ = create(), create()
+    first, *_ = (create() for _ in range(MAX_EXPERIMENTS))
     assert client.post("/api/experiments", json={"runs": [POINTS]}).status_code == 409
     monkeypatch.setattr("handgrad.lab.experiments.ABANDONED", -1)
     create()
@@ -867,6 +867,17 @@ def test_killed_server_starts_again_on_the_same_port(process):
     stale = Stream(port, path, f"{made['id']}:3")
     assert stale.status == 404
     stale.close()
+
+
+def test_missing_mnist_is_said_in_the_terminal(no_mnist, monkeypatch):
+    monkeypatch.setattr(Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda seconds: None)
+    lines: list[str] = []
+    serve(0, browser=False, show=lines.append)
+    assert [line for line in lines if "handgrad data fetch" in line] == lines[:1]
+    lines.clear()
+    serve(0, own="synthetic", browser=False, show=lines.append)
+    assert "handgrad data fetch" not in "".join(lines)
 
 
 def test_missing_extra_is_one_line(tmp_path):

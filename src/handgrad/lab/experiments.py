@@ -14,7 +14,7 @@ from .run import NotFoundError, Run
 from .session import Experiment
 from .settings import Settings
 
-MAX_EXPERIMENTS, MAX_STREAMS = 2, 8
+MAX_EXPERIMENTS, MAX_STREAMS = 6, 8  # the five comparisons of the documentation, each in a tab, and one more
 ABANDONED = 15.0  # seconds without a request or a stream after which an experiment makes room for a new one
 LEFT = 10.0  # seconds after which a run is paused whose page was closed; a page that is reloaded returns sooner
 UNWATCHED = 1800.0  # seconds without a request or a stream after which any run is paused; hidden pages have no stream
