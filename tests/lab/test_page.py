@@ -15,7 +15,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'handgrad[lab]'")
 
-from handgrad.lab.experiments import Lab  # noqa: E402
+from handgrad.lab.experiments import MAX_EXPERIMENTS, Lab  # noqa: E402
 from handgrad.lab.server import STATIC  # noqa: E402
 from handgrad.recipes import RECIPES  # noqa: E402
 
@@ -504,11 +504,18 @@ def test_step_through_a_forward_and_a_backward_pass(lab):
     expect(title).to_have_text("Forward: Dense 2-2")
     expect(page.locator(".equation")).to_contain_text("W x + b")
     expect(page.locator(".diagram .node.active")).to_have_count(2)
-    expect(page.locator(".array").first).to_contain_text("0.5")
+    expect(page.locator(".array").first).to_contain_text("−1.0000")
     page.keyboard.press("ArrowLeft")
     expect(title).to_have_text("Input")
+    page.get_by_role("button", name="Step: Dense 2-2").click()
+    diagram = page.locator(".diagram text")
+    expect(diagram.filter(has_text=re.compile("^→ 0.8794$"))).to_have_count(1)  # the weight after the step
+    expect(diagram.filter(has_text=re.compile("^L 0.9507$"))).to_have_count(1)  # with the weights before it
     page.locator(".step-list button").last.click()
-    expect(title).to_contain_text("Step")
+    expect(title).to_have_text("Forward again")
+    for text in ("0.8794", "b −0.6135", "z −0.6094", "p 0.3522", "L 0.4341"):
+        expect(diagram.filter(has_text=re.compile(f"^{text}$"))).to_have_count(1)
+    expect(diagram.filter(has_text=re.compile("→|^d"))).to_have_count(0)
     expect(page.locator("#step-next")).to_be_disabled()
     page.get_by_role("button", name="This network").click()
     expect(title).to_have_text("Input")
@@ -570,7 +577,7 @@ def test_a_link_in_the_open_page_changes_the_view_or_the_runs(lab, server):
 def test_a_page_without_a_place_says_why(lab, server, page):
     from handgrad.lab.settings import Settings
 
-    for _ in range(2):
+    for _ in range(MAX_EXPERIMENTS):
         server.lab.create([Settings(data="moons", n_train=50)])
     page.goto(server.url)
     expect(page.locator("main [role=alert]")).to_contain_text("close one of them")
@@ -601,6 +608,11 @@ def test_a_wrong_link_shows_a_sentence_and_the_default(lab):
 def test_a_wrong_setting_shows_a_sentence_and_keeps_the_run(lab, server):
     page = lab("run=" + SHORT)
     name = experiment_of(page, server).id
+    for widths in ("0", "30, x", "-5", "30,,20"):
+        page.fill("#hidden-0", widths)
+        page.keyboard.press("Enter")
+        expect(page.locator("#toast")).to_contain_text(f'"{widths}": expected')
+        expect(page.locator("#hidden-0")).to_have_value("12")
     page.fill("#batch_size-0", "0")
     page.keyboard.press("Enter")
     expect(page.locator("#toast")).to_contain_text("batch_size")
@@ -609,6 +621,16 @@ def test_a_wrong_setting_shows_a_sentence_and_keeps_the_run(lab, server):
     page.click("#step")
     expect(fact(page, "Steps")).to_have_text("1")
     page.problems[:] = [problem for problem in page.problems if "400" not in problem]
+
+
+def test_a_missing_data_set_is_in_the_list_with_the_reason(built, page, running, no_mnist):
+    with running(Lab()) as server:
+        page.goto(server.url)
+        option = page.locator("#data-0 option[value=mnist]")
+        expect(option).to_be_disabled()
+        expect(option).to_contain_text("handgrad data fetch")
+        expect(page.locator("#data-0")).to_have_value("synthetic")
+        page.goto("about:blank")
 
 
 def test_a_restarted_server_gets_the_run_again(built, page, running):
@@ -721,6 +743,75 @@ def test_no_view_is_wider_than_the_screen(lab):
             page.set_viewport_size({"width": width, "height": 900})
             page.wait_for_timeout(60)
             page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+CUT = """selector => [...document.querySelectorAll(selector)]
+    .filter((each) => each.checkVisibility() && each.scrollWidth > each.clientWidth).map((each) => each.textContent)"""
+
+
+def test_counts_and_images_of_the_mistakes_have_space(lab):
+    page = lab("view=mistakes&run=" + SHORT)
+    page.evaluate("document.documentElement.requestFullscreen = undefined")  # the size of the window stays
+    cells = page.locator(".confusion td button")
+    expect(cells).to_have_count(100)
+    for teaching, width in ((False, 390), (False, 800), (False, 1280), (True, 1280), (True, 1920)):
+        page.set_viewport_size({"width": width, "height": 800})
+        if teaching and not page.locator("html[data-teaching]").count():
+            page.keyboard.press("t")
+        cells.evaluate_all("cells => cells.forEach((cell) => { cell.textContent = '1045'; })")
+        page.wait_for_timeout(60)
+        assert page.evaluate(CUT, ".confusion td button, .choice, .tools") == [], (teaching, width)
+        assert page.locator(".gallery-card").bounding_box()["width"] >= 250, (teaching, width)
+
+
+def test_settings_with_help_stand_at_the_same_height(lab):
+    page = lab(f"run={SHORT}&run={SHORT}~activation:relu")
+    page.get_by_role("button", name="More…").click()
+    for row in range(2):
+        tops = {page.locator(f"#{name}-{row}").bounding_box()["y"] for name in ("data", "hidden", "activation", "loss")}
+        letter = page.locator(".settings-row .letter").nth(row).bounding_box()["y"]
+        assert max(tops) - min(tops) < 2
+        assert abs(letter - min(tops)) < 2
+
+
+def test_the_diagram_is_not_smaller_in_teaching_mode_and_scrolls_to_the_step_on_a_phone(lab):
+    page = lab("view=steps&run=" + SHORT)
+    page.evaluate("document.documentElement.requestFullscreen = undefined")
+    picture, note = page.locator(".step-picture"), page.locator(".step-card .note", has_text="sideways")
+    expect(page.locator(".diagram")).to_be_visible()
+    expect(note).to_be_hidden()
+    before = page.locator(".diagram").bounding_box()["width"]
+    page.keyboard.press("t")
+    page.wait_for_timeout(60)
+    assert page.locator(".diagram").bounding_box()["width"] > 0.95 * before
+    page.keyboard.press("t")
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(note).to_be_visible()
+    page.get_by_role("button", name="Output and loss").click()
+    expect(page.locator(".node.active")).to_have_count(1)
+    frame, circle = picture.bounding_box(), page.locator(".node.active").bounding_box()
+    assert frame["x"] <= circle["x"]
+    assert circle["x"] + circle["width"] <= frame["x"] + frame["width"]
+
+
+def test_the_numbers_of_a_chart_grow_in_teaching_mode(lab, page):
+    page.add_init_script("""{
+        const draw = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (...values) {
+            window.drawn = parseFloat(this.font);
+            return draw.apply(this, values);
+        };
+    }""")
+    lab("run=" + SHORT)
+    page.evaluate("document.documentElement.requestFullscreen = undefined")
+    script = "() => [window.drawn, 0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize)]"
+    wait_until(page, lambda: page.evaluate("() => window.drawn"))
+    before, expected = page.evaluate(script)
+    assert before == pytest.approx(expected, abs=1)
+    page.keyboard.press("t")
+    wait_until(page, lambda: page.evaluate("() => window.drawn") > 1.2 * before)
+    now, expected = page.evaluate(script)
+    assert now == pytest.approx(expected, abs=1)
 
 
 def test_nothing_moves_if_motion_is_reduced(lab, page):

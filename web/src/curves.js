@@ -109,11 +109,11 @@ export function curveCard(
           y: { distr: log ? 3 : 1, range: log ? logRange : (u, low, high) => range(low, high, min, max) },
         },
         axes: [
-          { ...axis, space: 50, size: 28, values: (_, splits) => splits.map((value) => (value === 0 ? "epoch 0" : tick(value))) },
+          { ...axis, space: em(4.5), size: em(2.5), values: (_, splits) => splits.map((value) => (value === 0 ? "epoch 0" : tick(value))) },
           {
             ...axis,
-            size: 56,
-            space: 28,
+            size: em(5),
+            space: em(2.5),
             grid: { ...axis.grid, ...(log && { filter: decades }) },
             values: (_, splits) => splits.map(ticks),
           },
@@ -173,8 +173,9 @@ export function curveCard(
   }
 
   const size = () => ({ width: Math.max(120, plot.clientWidth), height: Math.max(90, plot.clientHeight) });
-  const font = () =>
-    `${Math.round(0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize))}px system-ui, sans-serif`;
+  /** Pixels: a multiple of the font size of the axes, which grows with that of the page. */
+  const em = (n) => Math.round(n * 0.75 * parseFloat(getComputedStyle(document.documentElement).fontSize));
+  const font = () => `${em(1)}px system-ui, sans-serif`;
 
   function rebuild() {
     layout = "";
@@ -186,7 +187,7 @@ export function curveCard(
     const needed =
       runs()
         .map((run) => `${run.id}:${lines(run).length}`)
-        .join() + log;
+        .join() + log + font();
     if (needed !== layout) {
       layout = needed;
       build();
@@ -204,7 +205,7 @@ export function curveCard(
   plot.setAttribute("role", "img");
   new ResizeObserver(() => {
     if (!plot.clientWidth) return;
-    if (chart) chart.setSize(size());
+    if (layout.endsWith(font())) chart.setSize(size());
     else update();
   }).observe(plot);
 

@@ -168,6 +168,8 @@ export function mistakesView() {
       ),
     );
     matrix.style.setProperty("--classes", classes.length + 1);
+    const longest = Math.max(...classes.map((name) => name.length));
+    matrix.style.setProperty("--head", `min(${longest + 1.5}ch, 3.6rem)`);
     if (focused) matrix.querySelector(`[data-cell="${focused}"]`)?.focus();
   }
 
