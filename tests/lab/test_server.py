@@ -301,6 +301,7 @@ def test_run_of_a_closed_page_is_paused_and_that_of_a_reloaded_page_is_not(clien
         with monkeypatch.context() as changed:
             changed.delattr(experiment.__class__, "command")
             lab.pause_unwatched()  # the stream is still open
+    client.get(f"/api/runs/{made['runs'][0]['id']}/weights?layer=0")  # sent before the page was closed
     until(lambda: experiment.status == "paused")  # the server looks once a second
 
 

@@ -74,13 +74,14 @@ class Lab:
         if experiment is not None:
             experiment.close()
 
-    def experiment(self, name: str) -> Experiment:
-        """Return an experiment. Raises NotFoundError."""
+    def experiment(self, name: str, late: bool = False) -> Experiment:
+        """Return an experiment, whose page is open unless the request may be late. Raises NotFoundError."""
         with self._lock:
             if name not in self._experiments:
                 raise NotFoundError("there is no such experiment: it was closed, or the server was restarted")
             self._seen[name] = time.monotonic()
-            self._left.discard(name)
+            if not late:
+                self._left.discard(name)
             return self._experiments[name]
 
     def leave(self, name: str) -> Experiment:
@@ -102,7 +103,8 @@ class Lab:
 
     def run(self, name: str) -> Run:
         """Return a run. Raises NotFoundError."""
-        for run in self.experiment(name.rpartition("-")[0]).runs:
+        # A question about a run can arrive after its page was closed. A page that comes back asks for its experiment.
+        for run in self.experiment(name.rpartition("-")[0], late=True).runs:
             if run.id == name:
                 return run
         raise NotFoundError("there is no such run")
