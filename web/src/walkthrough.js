@@ -301,7 +301,7 @@ function diagram(steps, at) {
   const x = (column) => 70 + (column * (width - 140)) / (columns - 1);
   const y = (i, n) => height / 2 + 12 + (i - (n - 1) / 2) * spacing;
   const text = (value) => fixed(value, DECIMALS);
-  // The values of the units belong to the weights before the step. Where there is no space for both weights, the values
+  // The values of the units belong to the weights before the step. If there is no space for both weights, the values
   // are left out until the next forward pass.
   const isStale = !isSmall && layers.some((each) => each.newW);
   const edges = [];
