@@ -127,10 +127,10 @@ def test_split_uses_the_last_training_examples_for_validation(arrays):
     assert y_test is arrays["y_test"]
 
 
-@pytest.mark.parametrize("validation", [-1, 0, 12])
-def test_split_rejects_an_empty_training_or_validation_set(arrays, validation):
+@pytest.mark.parametrize("validation", [-1, 0, 12, 1.5, "a"])
+def test_split_rejects_numbers_out_of_range_and_other_values(arrays, validation):
     dataset = Dataset(**arrays, name="kinds", classes=("0", "1", "2"))
-    message = f"cannot use {validation} of the 12 training images for validation: expected 1 to 11"
+    message = f"cannot use {validation!r} of the 12 training images for validation: expected 1 to 11"
     with pytest.raises(HandgradError, match=message):
         dataset.split(validation)
 

@@ -169,6 +169,7 @@ def test_a_frame_with_columns_of_several_types() -> None:
         (NUMBERS[:30], "x has 30 examples and y has 40 labels"),
         (np.zeros((40, 4, 4, 2)), "1 or 3 channels"),
         (np.zeros((40, 0)), "expected numbers"),
+        (NUMBERS[:0], r"x is empty, with shape \(0, 3\): expected numbers"),
         (scipy.sparse.csr_array(NUMBERS), r"pass x.toarray\(\)"),
         (polars.LazyFrame({"a": range(40)}), r"pass x.collect\(\)"),
         (np.ma.masked_less(NUMBERS, NUMBERS.mean()), "masked values"),

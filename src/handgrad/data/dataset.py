@@ -189,10 +189,10 @@ class Dataset:
         count = len(self.x_train)
         if validation is None:
             validation = validation_size(10_000, count)
-        if not 1 <= validation < count:
+        if not isinstance(validation, int | np.integer) or not 1 <= validation < count:
             what = "images" if self.is_images else "examples"
             raise HandgradError(
-                f"{self.name}: cannot use {validation} of the {count} training {what} for validation: "
+                f"{self.name}: cannot use {validation!r} of the {count} training {what} for validation: "
                 f"expected 1 to {count - 1}"
             )
         n_train = count - validation
@@ -314,7 +314,11 @@ def as_examples(name: str, x: Any) -> Examples:
         x = _as_numbers(name, x)
     if x.dtype.kind == "b" and x.ndim == 2:
         x = x.astype(np.float32)
-    if x.ndim not in (2, 3, 4) or x.dtype.kind not in "fiub" or 0 in x.shape:
+    if x.size == 0:
+        raise HandgradError(
+            f"{name} is empty, with shape {x.shape}: expected numbers (count, n), or images (count, height, width)"
+        )
+    if x.ndim not in (2, 3, 4) or x.dtype.kind not in "fiub":
         raise HandgradError(
             f"{name} has dtype {x.dtype} and shape {x.shape}: expected numbers (count, n), or images "
             "(count, height, width)"
