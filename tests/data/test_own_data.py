@@ -199,6 +199,14 @@ def test_given_test_sets_are_not_changed() -> None:
     assert repr(dataset) == "zoo: 30 training examples, 10 test examples, 3 features, 3 classes"
 
 
+def test_training_examples_that_are_sorted_by_class_are_shuffled() -> None:
+    order = np.argsort(KINDS, kind="stable")
+    dataset = Dataset.from_arrays(NUMBERS[order], KINDS[order], NUMBERS[:5], KINDS[:5])
+    assert contents(dataset) == expected(NUMBERS, KINDS)
+    assert len(set(dataset.split(10).validation[1])) == 3
+    assert dataset.notes == ("the training examples are shuffled, because they are sorted by class",)
+
+
 def test_validation_is_a_sixth_of_a_small_set() -> None:
     split = Dataset.from_arrays(NUMBERS[:30], KINDS[:30], NUMBERS[30:], KINDS[30:]).split()
     assert [len(y) for _, y in split] == [25, 5, 10]

@@ -76,12 +76,7 @@ def load_npz(path: Path, *, classes: Any = None) -> Dataset:
         x, y = np.concatenate([x, validation[0]]), np.concatenate([y, validation[1]])
     if test is None:
         return Dataset.from_arrays(x, y, classes=classes, name=path.name)
-    notes = []
-    if len(x) == len(y) and y.ndim == 1 and len(y) > 1 and y.dtype.kind in "iufUS" and (y[:-1] <= y[1:]).all():
-        order = np.random.default_rng(0).permutation(len(x))  # or the last examples would be of one class
-        x, y = x[order], y[order]
-        notes.append("the training examples are shuffled, because they are sorted by class")
-    return Dataset.from_arrays(x, y, *test, classes=classes, name=path.name, notes=notes)
+    return Dataset.from_arrays(x, y, *test, classes=classes, name=path.name)
 
 
 def _pair(

@@ -100,7 +100,8 @@ class Dataset:
             Labels: strings, integers, floats that are integers, or one-hot rows (count, n_classes).
         x_test, y_test : array-like, optional
             Test set. Without it, a random share of the examples of each class becomes the test set, and the other
-            examples are shuffled. Both always give the same result for the same data.
+            examples are shuffled. With it, the training examples are shuffled only if they are sorted by class, so
+            that a validation set has all classes. The result is always the same for the same data.
         classes : sequence of str, or mapping of label to str, optional
             Names of the classes, for the labels 0, 1, ... or else for the sorted labels; or the name of each label. By
             default, the names are the labels.
@@ -131,6 +132,10 @@ class Dataset:
         except HandgradError as error:
             raise HandgradError(f"{name}: {error}") from error
         if x_test is not None:
+            if len(features) == len(labels) and labels[0] < labels[-1] and (labels[:-1] <= labels[1:]).all():
+                order = np.random.default_rng(0).permutation(len(labels))  # or the last examples would be of one class
+                features, labels = features[order], labels[order]
+                notes.append("the training examples are shuffled, because they are sorted by class")
             return cls(features, labels, as_examples("x_test", x_test), test_labels, name, names, tuple(notes))
         if len(features) != len(labels):
             raise HandgradError(f"{name}: x has {len(features)} examples and y has {len(labels)} labels")
