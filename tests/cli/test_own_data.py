@@ -104,6 +104,44 @@ def test_evaluate_matches_the_classes_by_name(table: Path, tmp_path: Path, invok
     assert "has the class 'yew': expected the classes ash, elm, oak of the model" in errors
 
 
+def test_other_data_than_those_of_the_run_are_used_completely_and_in_their_order(
+    table: Path, tmp_path: Path, invoke
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "answers.csv"
+    assert invoke("train", "--data", table, "--epochs", 20, "--quiet", "--out", run)[0] == 0
+    header, *rows = table.read_text().splitlines()
+    model = handgrad.load(run / "model.safetensors")
+    for count in (58, 1):
+        other = tmp_path / "other.csv"
+        other.write_text("\n".join([header, *rows[-count:]]) + "\n")
+        code, output, errors = invoke("evaluate", run, "--data", other)
+        assert (code, f" / {count} correct" in output) == (0, True)
+        assert errors == "data: the labels are the column 'kind'; all examples are used, in their order\n"
+        done = invoke("predict", run, "--data", other, "--out", out)
+        assert done == (0, f"{count:,} answers in {out}\n", errors)
+        x = [[float(cell) for cell in row.split(",")[:2]] for row in rows[-count:]]
+        answers = [line.split(",")[:2] for line in out.read_text().splitlines()[1:]]
+        assert answers == [[str(i), model.classes[k]] for i, k in enumerate(model.predict(x))]
+    assert invoke("predict", run, "--data", table, "--out", out)[1] == f"180 answers in {out}\n"
+
+
+def test_images_of_another_size_are_resized_to_those_of_the_model(tmp_path: Path, invoke) -> None:
+    for size, folder in ((8, "small"), (16, "large")):
+        for kind, box in (("left", slice(0, size // 2)), ("right", slice(size // 2, size))):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            for i in range(30):
+                image = RNG.integers(0, 60, (size, size), np.uint8)
+                image[:, box] += 150
+                Image.fromarray(image).save(tmp_path / folder / kind / f"{i}.png")
+    run, out = tmp_path / "run", tmp_path / "answers.npy"
+    assert invoke("train", "--data", tmp_path / "small", "--epochs", 5, "--quiet", "--out", run)[0] == 0
+    code, output, errors = invoke("evaluate", run, "--data", tmp_path / "large")
+    assert (code, "60 / 60 correct" in output) == (0, True), errors
+    assert "60 images of 60 are resized to 8x8 pixels; all examples are used, in their order" in errors
+    assert invoke("predict", run, "--data", tmp_path / "large", "--out", out)[0] == 0
+    assert np.load(out).tolist() == [0] * 30 + [1] * 30
+
+
 def test_data_that_does_not_exist_is_one_line(tmp_path: Path, invoke) -> None:
     code, _, errors = invoke("train", "--data", tmp_path / "none.csv")
     assert code == 2
@@ -134,7 +172,8 @@ def test_evaluate_without_data_uses_that_of_the_run_or_asks_for_it(table: Path, 
     assert code == 0, errors
     given, found = invoke("evaluate", run, "--data", table), invoke("evaluate", run)
     assert found[:2] == given[:2]
-    assert found[2] == f"data: {table}, as in {run / 'config.json'}\n"
+    assert found[2] == f"data: {table}, as in {run / 'config.json'}\n{given[2]}"
+    assert given[2] == "data: the labels are the column 'kind'; the test set is a random 20% of the examples\n"
     alone = (run / "model.safetensors").rename(tmp_path / "alone.safetensors")
     code, output, errors = invoke("evaluate", alone)
     assert (code, output) == (2, "")

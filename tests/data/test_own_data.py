@@ -199,6 +199,22 @@ def test_given_test_sets_are_not_changed() -> None:
     assert repr(dataset) == "zoo: 30 training examples, 10 test examples, 3 features, 3 classes"
 
 
+def test_data_that_are_not_divided(tmp_path) -> None:
+    labels = np.arange(40)  # more than a training accepts
+    dataset = Dataset.from_arrays(NUMBERS, labels, divide=False)
+    for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        np.testing.assert_array_equal(x, NUMBERS)
+        np.testing.assert_array_equal(y, labels)
+    np.savez(tmp_path / "own.npz", x=NUMBERS, y=KINDS)
+    write_table(tmp_path / "own.csv", NUMBERS, KINDS)
+    write_images(tmp_path / "own", PIXELS[:9], KINDS[:9])
+    by_class = [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    for path, x in (("own.npz", NUMBERS), ("own.csv", NUMBERS), ("own", PIXELS[by_class])):
+        dataset = load(tmp_path / path, divide=False)
+        np.testing.assert_array_equal(dataset.x_test, x)
+        assert dataset.notes[-1] == "all examples are used, in their order"
+
+
 def test_training_examples_that_are_sorted_by_class_are_shuffled() -> None:
     order = np.argsort(KINDS, kind="stable")
     dataset = Dataset.from_arrays(NUMBERS[order], KINDS[order], NUMBERS[:5], KINDS[:5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -40,10 +41,15 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     """Evaluate a model on the test set.
 
     MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix. Without --data,
-    the model of a run is evaluated on the data set of the run.
+    the model of a run is evaluated on the data set of the run. If that has no test set, the same random fifth as in the
+    training is used. Of other data without a test set, all examples are used.
     """
     classifier = _load_classifier(model)
-    dataset = load_dataset(_data_of(model, classifier) if data is None else data).with_classes(classifier.classes)
+    of_run = _data_of_run(model)
+    name = _default_data(model, classifier, of_run) if data is None else data
+    divide = data is None or str(Path(data).resolve()) == of_run
+    dataset = load_dataset(name, size=classifier.image_shape, divide=divide).with_classes(classifier.classes)
+    _echo_notes(dataset.notes)
     result = classifier.evaluate(dataset.x_test, dataset.y_test)
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
     if as_json:
@@ -65,8 +71,8 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
 @click.option(
     "--data",
     metavar="PATH",
-    help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, or of the test "
-    "images of a data set. They need not fit into memory.",
+    help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, which need not "
+    "fit into memory, or of the test examples of a data set: all examples in their order if it has no test set.",
 )
 @click.option(
     "--out",
@@ -161,10 +167,12 @@ def _predict_all(path: Path, data: str, out: Path, workers: int, as_json: bool) 
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
-    x = read_examples(data)
-    bar = optional("tqdm").tqdm(total=len(x), unit=" images", unit_scale=True, leave=False, disable=None)
+    read = functools.partial(read_examples, data)
+    x, notes = read(classifier)
+    _echo_notes(notes)
+    bar = optional("tqdm").tqdm(total=len(x), unit=" examples", unit_scale=True, leave=False, disable=None)
     with bar:
-        counts = write_answers(classifier, x, out, bar.update, Processes(workers, path, data))
+        counts = write_answers(classifier, x, out, bar.update, Processes(workers, path, read))
     if as_json:
         echo(
             encode_json(
@@ -321,21 +329,31 @@ def attack(
             echo(f"image, perturbation and sum: {out}")
 
 
-def _data_of(path: Path, model: Model) -> str:
-    """The data set of the run that a model is from, or MNIST. Raises HandgradError if the model does not read images.
+def _data_of_run(path: Path) -> str | None:
+    """The name of the data set of the run that a model is from."""
+    if (path.parent / "config.json").exists():
+        with contextlib.suppress(HandgradError):
+            return read_config(path.parent)[1]
+    return None
+
+
+def _default_data(path: Path, model: Model, of_run: str | None) -> str:
+    """The data set of the run, or MNIST. Raises HandgradError if the model does not read images.
 
     Prints the name of a data set that is not MNIST to stderr.
     """
-    config = path.parent / "config.json"
-    if config.exists():
-        with contextlib.suppress(HandgradError):
-            name = read_config(path.parent)[1]
-            if name == "synthetic" or (name != "mnist" and os.path.exists(name)):
-                echo(f"data: {name}, as in {config}", err=True)
-                return name
+    if of_run == "synthetic" or (of_run not in (None, "mnist") and os.path.exists(of_run)):
+        echo(f"data: {of_run}, as in {path.parent / 'config.json'}", err=True)
+        return of_run
     if model.image_shape is None:
         raise HandgradError(f"{path} expects rows of {model.n_in} numbers: give their file with --data")
     return "mnist"
+
+
+def _echo_notes(notes: Sequence[str]) -> None:
+    """Print what was done to the data to stderr."""
+    if notes:
+        echo(f"data: {'; '.join(notes)}", err=True)
 
 
 def _load_classifier(path: Path, *, mmap: bool = False) -> Model:

@@ -30,6 +30,7 @@ def load(
     size: tuple[int, int] | None = None,
     label: str | int | None = None,
     shuffle: str = "auto",
+    divide: bool = True,
 ) -> Dataset:
     """Load a data set by name, from a file or from a directory.
 
@@ -47,7 +48,7 @@ def load(
         - a CSV file with a column of labels; pixels are read as images, all other columns as numbers;
         - an .npz file with x_train, y_train, x_test and y_test, as Keras has it, or with x and y.
 
-        Without a test set, a random fifth of the examples is the test set.
+        Without a test set, a random fifth of the examples is the test set, see `divide`.
     classes : sequence of str, or mapping of label to str, optional
         Names of the classes, see `Dataset.from_arrays`.
     size : (height, width), optional
@@ -59,6 +60,9 @@ def load(
         disk and are read when they are used. "rows": an epoch reads them in any order, as in memory. "blocks": an epoch
         reads blocks of 512 images in random order and mixes 64 of them in a buffer, for files larger than memory.
         "auto": "rows" if the files fit into the available memory.
+    divide : bool
+        False: of data without a test set, all examples in their order are both the training and the test set. Use it
+        to evaluate a trained model on other data than those of the training.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def load(
     """
     if shuffle not in ("auto", "rows", "blocks"):
         raise HandgradError(f"shuffle must be auto, rows or blocks, got {shuffle!r}")
-    dataset = _load(name, classes, size, label, shuffle)
+    dataset = _load(name, classes, size, label, shuffle, divide)
     if shuffle == "blocks" and not isinstance(dataset.x_train, Rows):
         raise HandgradError(f"shuffle='blocks' needs a directory of IDX or .npy files, not {str(name)!r}")
     return dataset
@@ -90,6 +94,7 @@ def _load(
     size: tuple[int, int] | None,
     label: str | int | None,
     shuffle: str,
+    divide: bool,
 ) -> Dataset:
     if name == "synthetic":
         from .synthetic import synthetic_digits
@@ -118,10 +123,10 @@ def _load(
         if len(tables) == 1 and not any(entry.is_dir() for entry in entries):
             from .tables import load_table
 
-            return load_table(tables[0], label=label, classes=classes, name=path.resolve().name)
+            return load_table(tables[0], label=label, classes=classes, divide=divide, name=path.resolve().name)
         from .folders import load_folder
 
-        return load_folder(path, size=size, classes=classes)
+        return load_folder(path, size=size, classes=classes, divide=divide)
     if not path.exists():
         raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
     if path.suffix.lower() == ".npz":
@@ -129,11 +134,11 @@ def _load(
 
         if path.stat().st_size == MNIST.npz.size:
             return _renamed(load_mnist(path), classes)
-        return load_npz(path, classes=classes)
+        return load_npz(path, classes=classes, divide=divide)
     if path.name.lower().endswith(TABLES):
         from .tables import load_table
 
-        return load_table(path, label=label, classes=classes)
+        return load_table(path, label=label, classes=classes, divide=divide)
     if path.suffix.lower() in COMPRESSED:
         raise HandgradError(f"{path} is compressed: expected a .csv or .csv.gz file; decompress it first")
     raise HandgradError(f"{path} is not a data set that handgrad reads: expected {FORMATS}")

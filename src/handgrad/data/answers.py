@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,14 +33,23 @@ BLOCK_ROWS = 2048  # 1.6 MB of 28x28 pixels
 _NUMBERED = re.compile(r"images(?:-(\d+))?\.npy")
 
 
-def read_examples(data: str) -> Any:
+class Examples(NamedTuple):
+    """Examples to predict, and what was done to them when they were read."""
+
+    x: Any
+    notes: Sequence[str] = ()
+
+
+def read_examples(data: str, model: Model) -> Examples:
     """Open the examples in a file or a directory; those in files that are not compressed are read when they are used.
 
     Parameters
     ----------
     data : str
         An IDX or .npy file of images, a directory of images.npy or images-0.npy, images-1.npy, ..., or any data set of
-        `handgrad.data.load`, whose test examples are used.
+        `handgrad.data.load`, whose test examples are used: all examples in their order if it has no test set.
+    model : Model
+        The model that will predict. Images of a folder are resized to the size of its images.
     """
     from . import load  # the package, which is complete by now
 
@@ -48,20 +57,21 @@ def read_examples(data: str) -> Any:
     if path.is_dir():
         found = {int(match[1] or -1): entry for entry in path.iterdir() if (match := _NUMBERED.fullmatch(entry.name))}
         if found:
-            return FileRows([open_images(found[number]) for number in sorted(found)], "blocks")
+            return Examples(FileRows([open_images(found[number]) for number in sorted(found)], "blocks"))
     elif path.is_file() and (path.suffix == ".npy" or _starts_like_idx(path)):
-        return FileRows([open_images(path)], "blocks")
+        return Examples(FileRows([open_images(path)], "blocks"))
     elif path.is_file() and re.search(r"idx3-ubyte\.gz$", path.name):
-        return parse_idx(decompress(read_bytes(path), path.name), path.name)
-    return load(data).x_test
+        return Examples(parse_idx(decompress(read_bytes(path), path.name), path.name))
+    dataset = load(data, size=model.image_shape, divide=False)
+    return Examples(dataset.x_test, dataset.notes)
 
 
 class Processes(NamedTuple):
-    """A number of processes, and the model file and the data that each of them opens."""
+    """A number of processes, and the model file and the function that opens the data in each of them."""
 
     workers: int
     model: Path
-    data: str  # as for `read_examples`
+    read: Callable[[Model], Examples]
 
 
 def write_answers(
@@ -159,7 +169,7 @@ class _ProcessAnswers:
     @functools.cached_property
     def opened(self) -> _BlockAnswers:
         model = load_model(self.files.model, mmap=True)
-        return _BlockAnswers(model, model.check_inputs(read_examples(self.files.data)), self.as_csv)
+        return _BlockAnswers(model, model.check_inputs(self.files.read(model).x), self.as_csv)
 
     def __call__(self, number: int) -> Answers:
         with one_blas_thread():

@@ -40,7 +40,7 @@ MAX_BYTES = 1 << 33
 EXPECTED = "expected x_train, y_train, x_test and y_test, or x and y"
 
 
-def load_npz(path: Path, *, classes: Any = None) -> Dataset:
+def load_npz(path: Path, *, classes: Any = None, divide: bool = True) -> Dataset:
     """Load an .npz file as a data set.
 
     It contains x_train, y_train, x_test and y_test, as the files of Keras, or x and y, of which a fifth becomes the
@@ -51,7 +51,7 @@ def load_npz(path: Path, *, classes: Any = None) -> Dataset:
     ----------
     path : Path
         The file.
-    classes : sequence or mapping, optional
+    classes, divide
         See `Dataset.from_arrays`.
 
     Raises
@@ -75,7 +75,7 @@ def load_npz(path: Path, *, classes: Any = None) -> Dataset:
             raise HandgradError(f"{path}: the validation examples have another shape than the training examples")
         x, y = np.concatenate([x, validation[0]]), np.concatenate([y, validation[1]])
     if test is None:
-        return Dataset.from_arrays(x, y, classes=classes, name=path.name)
+        return Dataset.from_arrays(x, y, classes=classes, divide=divide, name=path.name)
     return Dataset.from_arrays(x, y, *test, classes=classes, name=path.name)
 
 

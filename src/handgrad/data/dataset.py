@@ -85,6 +85,7 @@ class Dataset:
         *,
         classes: Sequence[str] | Mapping[Any, str] | None = None,
         test: float = TEST_SHARE,
+        divide: bool = True,
         name: str = "data",
         notes: Sequence[str] = (),
     ) -> Dataset:
@@ -107,6 +108,9 @@ class Dataset:
             default, the names are the labels.
         test : float
             Share of the test set if there is none, more than 0 and less than 1.
+        divide : bool
+            False: without a test set, all examples in their order are both the training and the test set, to evaluate a
+            trained model.
         name : str
             Name of the data set.
         notes : sequence of str
@@ -128,7 +132,7 @@ class Dataset:
         if (x_test is None) != (y_test is None):
             raise HandgradError(f"{name}: x_test and y_test belong together: pass both, or neither")
         try:
-            labels, test_labels, names = encode_labels(y, y_test, classes)
+            labels, test_labels, names = encode_labels(y, y_test, classes, limit=divide)
         except HandgradError as error:
             raise HandgradError(f"{name}: {error}") from error
         if x_test is not None:
@@ -139,6 +143,9 @@ class Dataset:
             return cls(features, labels, as_examples("x_test", x_test), test_labels, name, names, tuple(notes))
         if len(features) != len(labels):
             raise HandgradError(f"{name}: x has {len(features)} examples and y has {len(labels)} labels")
+        if not divide:
+            notes.append("all examples are used, in their order")
+            return cls(features, labels, features, labels, name, names, tuple(notes))
         train, held_out = split_by_class(labels, test)
         notes.append(f"the test set is a random {test:.0%} of the examples")
         return cls(

@@ -22,7 +22,9 @@ MAX_SIDE = 64  # pixels; larger images are reduced unless a size is given
 LARGEST_SIDE = 4096  # of a size that is given
 
 
-def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any = None) -> Dataset:
+def load_folder(
+    path: Path, *, size: tuple[int, int] | None = None, classes: Any = None, divide: bool = True
+) -> Dataset:
     """Load a folder with one folder of images per class as a data set.
 
     Colour becomes grey. Images of other sizes are resized to the most common size, which is reduced to at most 64
@@ -36,7 +38,7 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
         The folder.
     size : (height, width), optional
         Size of the images in pixels.
-    classes : sequence or mapping, optional
+    classes, divide
         See `Dataset.from_arrays`. By default, the names of the classes are those of the folders.
 
     Raises
@@ -73,7 +75,7 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, classes: Any
     y = {part: [label for _, label in found] for part, found in files.items()}
     name = path.resolve().name
     if "test" not in x:
-        return Dataset.from_arrays(x["train"], y["train"], classes=classes, name=name, notes=notes)
+        return Dataset.from_arrays(x["train"], y["train"], classes=classes, divide=divide, name=name, notes=notes)
     order = np.random.default_rng(0).permutation(len(x["train"]))
     y_train = np.array(y["train"])[order]
     return Dataset.from_arrays(

@@ -17,7 +17,11 @@ MAX_CLASSES = 10_000
 
 
 def encode_labels(
-    y: Any, y_test: Any = None, classes: Sequence[str] | Mapping[Any, str] | None = None
+    y: Any,
+    y_test: Any = None,
+    classes: Sequence[str] | Mapping[Any, str] | None = None,
+    *,
+    limit: bool = True,
 ) -> tuple[Labels, Labels, tuple[str, ...]]:
     """Convert labels of any kind to class indices.
 
@@ -28,6 +32,8 @@ def encode_labels(
         integers, booleans, or one-hot rows (count, n_classes). Strings that are integers are sorted as numbers.
     classes : sequence of str, or mapping of label to str, optional
         Names of the classes, for the labels 0, 1, ... or else for the sorted labels; or the name of each label.
+    limit : bool
+        Limit the number of different labels by the number of examples.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def encode_labels(
     if y.dtype.kind not in "iu" and all(_is_integer(label) for label in present):
         present = present[np.argsort([int(label) for label in present], kind="stable")]
     labels = present.tolist()
-    if len(labels) > min(max(FEW, len(y) / 2), MAX_CLASSES):
+    if limit and len(labels) > min(max(FEW, len(y) / 2), MAX_CLASSES):
         raise HandgradError(
             f"y has {len(labels):,} different labels in {len(y):,} examples: expected a few classes; if y is a number "
             "to predict, use MLPRegressor, or Network(..., loss='squared_error')"

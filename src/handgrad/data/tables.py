@@ -49,7 +49,14 @@ class Table(NamedTuple):
     notes: list[str]
 
 
-def load_table(path: Path, *, label: str | int | None = None, classes: Any = None, name: str | None = None) -> Dataset:
+def load_table(
+    path: Path,
+    *,
+    label: str | int | None = None,
+    classes: Any = None,
+    divide: bool = True,
+    name: str | None = None,
+) -> Dataset:
     """Load a CSV file as a data set.
 
     If "train" occurs in the name of the file, and the file with "test" instead has the same columns, that file is the
@@ -61,7 +68,7 @@ def load_table(path: Path, *, label: str | int | None = None, classes: Any = Non
         The file, plain or gzipped.
     label : str or int, optional
         Name or number, from 0, of the column of labels; see `read_table`.
-    classes : sequence or mapping, optional
+    classes, divide
         See `Dataset.from_arrays`.
     name : str, optional
         Name of the data set; the name of the file by default.
@@ -85,7 +92,7 @@ def load_table(path: Path, *, label: str | int | None = None, classes: Any = Non
             notes.append(f"the test set is {other.name}")
             y = table.y[order]
             return Dataset.from_arrays(x[order], y, x_test, test.y, classes=classes, name=name, notes=notes)
-    return Dataset.from_arrays(x, table.y, classes=classes, name=name, notes=notes)
+    return Dataset.from_arrays(x, table.y, classes=classes, divide=divide, name=name, notes=notes)
 
 
 def _test_file(path: Path) -> Path | None:
