@@ -104,6 +104,24 @@ def test_evaluate_matches_the_classes_by_name(table: Path, tmp_path: Path, invok
     assert "has the class 'yew': expected the classes ash, elm, oak of the model" in errors
 
 
+def test_the_column_of_the_labels_can_be_chosen(tmp_path: Path, invoke) -> None:
+    path, run = tmp_path / "people.csv", tmp_path / "run"
+    rows = [f"{i % 3},{i % 2},{10.5 + 5 * (i % 2) + RNG.normal():.3f}" for i in range(90)]
+    path.write_text("\n".join(["ticket,survived,age", *rows]) + "\n")
+    code, output, errors = invoke("train", "--data", path, "--label", "survived", "--epochs", 20, "--out", run)
+    assert (code, "2 features, 2 classes; the labels are the column 'survived'" in output) == (0, True), errors
+    assert "- the labels are the column 'survived'" in (run / "model.md").read_text()
+    for arguments in ((), ("--data", path), ("--data", path, "--label", 1)):
+        code, output, errors = invoke("evaluate", run, *arguments, "--json")
+        assert (code, json.loads(output)["total"]) == (0, 18), errors
+        assert "the labels are the column 'survived'" in errors
+    assert "continuing after epoch 20" in invoke("train", "--resume", run, "--epochs", 21)[1]
+    assert "leave out --label" in invoke("train", "--resume", run, "--label", 0)[2]
+    code, _, errors = invoke("train", "--data", path, "--label", "age", "--out", tmp_path / "other")
+    assert code == 2
+    assert errors.endswith("; the labels are the column 'age' (label or --label chooses another one)\n")
+
+
 def test_other_data_than_those_of_the_run_are_used_completely_and_in_their_order(
     table: Path, tmp_path: Path, invoke
 ) -> None:

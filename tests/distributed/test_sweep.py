@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_a_worker_without_the_data_or_with_another_version_says_so(sweep: Sweep)
     problem = run_task({**task, "data": "/nowhere/digits.npz", "sweep": "another"})["problem"]
     assert "cannot read the data: there is no data set '/nowhere/digits.npz'" in problem
     assert "install the same version" in run_task({**task, "handgrad": "0.0.1"})["problem"]
+
+
+def test_the_column_of_the_labels_can_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,b,c\n" + "".join(f"{i % 3},{i % 2},{i}.5\n" for i in range(60)))
+    sweep = Sweep(RECIPES["post"].replace(epochs=1, validation=10), str(path), {"lr": [0.1, 0.2]}, label="b")
+    assert "val_accuracy" in run_task(sweep.tasks()[0])
+    assert shlex.split(sweep.command({"lr": 0.1}))[4:8] == ["--data", str(path), "--label", "b"]
 
 
 def test_the_best_setting_has_the_highest_mean_accuracy_and_no_failure(data: Path) -> None:

@@ -25,9 +25,9 @@ from ..model import Model, binary_to_two_columns
 from ..network import Network
 from ..wrappers import Ensemble, unwrap
 from .echo import echo, echo_error
-from .options import data_option, json_option, model_argument, with_path
+from .options import data_option, json_option, label_option, model_argument, with_path
 from .progress import format_correct
-from .run_directory import read_config
+from .run_directory import read_config, read_label
 
 if TYPE_CHECKING:
     from ..images import Reading
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 @click.command()
 @model_argument
 @data_option
+@label_option
 @json_option
-def evaluate(model: Path, data: str | None, as_json: bool) -> None:
+def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) -> None:
     """Evaluate a model on the test set.
 
     MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix. Without --data,
@@ -45,10 +46,12 @@ def evaluate(model: Path, data: str | None, as_json: bool) -> None:
     training is used. Of other data without a test set, all examples are used.
     """
     classifier = _load_classifier(model)
-    of_run = _data_of_run(model)
+    of_run, label_of_run = _data_of_run(model)
     name = _default_data(model, classifier, of_run) if data is None else data
     divide = data is None or str(Path(data).resolve()) == of_run
-    dataset = load_dataset(name, size=classifier.image_shape, divide=divide).with_classes(classifier.classes)
+    label = label or label_of_run
+    dataset = load_dataset(name, label=label, size=classifier.image_shape, divide=divide)
+    dataset = dataset.with_classes(classifier.classes)
     _echo_notes(dataset.notes)
     result = classifier.evaluate(dataset.x_test, dataset.y_test)
     confusion = classifier.confusion_matrix(dataset.x_test, dataset.y_test)
@@ -329,12 +332,12 @@ def attack(
             echo(f"image, perturbation and sum: {out}")
 
 
-def _data_of_run(path: Path) -> str | None:
-    """The name of the data set of the run that a model is from."""
+def _data_of_run(path: Path) -> tuple[str | None, str | None]:
+    """The name of the data set of the run that a model is from, and the column of the labels if it was chosen."""
     if (path.parent / "config.json").exists():
         with contextlib.suppress(HandgradError):
-            return read_config(path.parent)[1]
-    return None
+            return read_config(path.parent)[1], read_label(path.parent)
+    return None, None
 
 
 def _default_data(path: Path, model: Model, of_run: str | None) -> str:

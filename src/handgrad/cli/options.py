@@ -26,6 +26,12 @@ data_option = click.option(
     help="Data set: MNIST, synthetic digits, a directory of IDX or .npy files, a folder with one folder of images for "
     "each class, a CSV file with a column of labels, or an .npz file.  [default: mnist]",
 )
+label_option = click.option(
+    "--label",
+    metavar="COLUMN",
+    help="Column of the labels in a CSV file, by its name or its number from 0.  [default: the column named label, "
+    "class, target or y; or else the only column of text; or else the first or the last one]",
+)
 shuffle_option = click.option(
     "--shuffle",
     type=click.Choice(SHUFFLES),
@@ -64,7 +70,8 @@ class GroupedCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options in groups."""
         group_of = {setting.name: setting.metadata.get("group") for setting in fields(Recipe)}
-        group_of |= dict.fromkeys(("recipe", "data", "shuffle", "resumed", "start", "freeze"), "Recipe and data")
+        files = ("recipe", "data", "label", "shuffle", "resumed", "start", "freeze")
+        group_of |= dict.fromkeys(files, "Recipe and data")
         group_of["sync_every"] = "Training"
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Recipe and data", *GROUPS, "Output")}
         for param in self.get_params(ctx):
@@ -143,7 +150,9 @@ def choose_recipe(name: str | None, settings: Mapping[str, Any] | None = None, d
     return RECIPES[name].replace(**(settings or {}))
 
 
-def load_data(name: str | None, warn: Callable[[str], None], shuffle: str | None = None) -> tuple[Dataset, str, bool]:
+def load_data(
+    name: str | None, warn: Callable[[str], None], shuffle: str | None = None, label: str | None = None
+) -> tuple[Dataset, str, bool]:
     """Load the data set of --data, or synthetic digits if MNIST is not available.
 
     Returns
@@ -159,7 +168,8 @@ def load_data(name: str | None, warn: Callable[[str], None], shuffle: str | None
     name = "mnist" if name is None else name
     shuffle = shuffle or "auto"
     if name != "mnist":
-        return load(name, shuffle=shuffle), name if name == "synthetic" else str(Path(name).resolve()), False
+        dataset = load(name, shuffle=shuffle, label=label)
+        return dataset, name if name == "synthetic" else str(Path(name).resolve()), False
     try:
         return load(name, shuffle=shuffle), name, False
     except MnistNotFoundError as error:

@@ -80,6 +80,8 @@ class RunDirectory:
     shuffle : str, optional
         Order of the examples in an epoch, "rows" or "blocks", for files that are read when they are used. A resumed run
         has the same order, also if the memory is not the same.
+    label : str, optional
+        Column of the labels of a CSV file, as for --label.
     """
 
     def __init__(
@@ -93,9 +95,10 @@ class RunDirectory:
         parent: RunDirectory | None = None,
         is_main: bool = True,
         shuffle: str | None = None,
+        label: str | None = None,
     ) -> None:
         self.path, self.recipe, self.data, self.new, self.parent = path, recipe, data, new, parent
-        self.start, self.is_main, self.shuffle = start, is_main, shuffle
+        self.start, self.is_main, self.shuffle, self.label = start, is_main, shuffle, label
         self._created = self._saved = False
         self._lock: DirectoryLock | None = None
 
@@ -143,6 +146,8 @@ class RunDirectory:
             config |= {"from": self.start.path, "freeze": self.start.freeze}
         if self.shuffle is not None:
             config["shuffle"] = self.shuffle
+        if self.label is not None:
+            config["label"] = self.label
         write_json(self.path / "config.json", config)
         self._created = True
 
@@ -223,6 +228,7 @@ def read_config(path: Path) -> tuple[Recipe, str]:
         config.pop("from", None)
         config.pop("freeze", None)
         config.pop("shuffle", None)
+        config.pop("label", None)
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{file} was not written by handgrad train: expected a recipe with its data set") from error
     return with_path(file, Recipe.from_config, config), str(data)
@@ -243,6 +249,12 @@ def read_shuffle(path: Path) -> str | None:
     if shuffle is None or shuffle in ("rows", "blocks"):
         return None if shuffle is None else str(shuffle)
     raise HandgradError(f"{path / 'config.json'}: shuffle must be rows or blocks, got {shuffle!r}")
+
+
+def read_label(path: Path) -> str | None:
+    """Read the column of the labels that was chosen for a run, or None."""
+    label = read_json(path / "config.json").get("label")
+    return None if label is None else str(label)
 
 
 def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -43,6 +43,7 @@ from .options import (
     flag_name,
     given_flags,
     json_option,
+    label_option,
     load_data,
     model_path,
     recipe_options,
@@ -115,6 +116,7 @@ def _parse_value(name: str, kind: Any, text: str) -> Any:
 @click.command(cls=GroupedCommand)
 @recipe_options("name")
 @data_option
+@label_option
 @click.option("--seeds", type=int, help="Number of seeds for each combination.  [default: 3]")
 @sweep_options
 @click.option("--workers", type=int, help="Number of local processes.  [default: the cores divided by --threads]")
@@ -126,6 +128,7 @@ def _parse_value(name: str, kind: Any, text: str) -> Any:
 def sweep(
     recipe: str | None,
     data: str | None,
+    label: str | None,
     seeds: int | None,
     workers: int | None,
     scheduler: str | None,
@@ -159,10 +162,10 @@ def sweep(
         if scheduler is not None:
             raise HandgradError("--workers starts processes on this machine: leave it out with --scheduler")
     if resumed is None:
-        chosen, directory = _new_sweep(recipe, data, seeds, settings), _new_directory(recipe, out)
+        chosen, directory = _new_sweep(recipe, data, label, seeds, settings), _new_directory(recipe, out)
         rows: list[dict[str, Any]] = []
     else:
-        others = given_flags({**settings, "recipe": recipe, "data": data, "out": out})
+        others = given_flags({**settings, "recipe": recipe, "data": data, "label": label, "out": out})
         if others:
             raise HandgradError(f"--resume continues with the settings of the sweep: leave out {others}")
         chosen, rows = _read_sweep(resumed, seeds)
@@ -191,10 +194,10 @@ def _train_all(results: _Results, workers: int | None, scheduler: str | None, *,
         return
     if scheduler is None:
         if new:
-            dataset, name, _ = load_data(chosen.data, warn)
+            dataset, name, _ = load_data(chosen.data, warn, label=chosen.label)
             chosen = replace(chosen, data=name)
         else:  # never synthetic digits in place of MNIST: the results would not be comparable
-            dataset = load(chosen.data)
+            dataset = load(chosen.data, label=chosen.label)
         described = describe(dataset)
         del dataset
         threads = max(recipe.threads for recipe in chosen.recipes())
@@ -223,7 +226,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _new_sweep(recipe: str | None, data: str | None, seeds: int | None, settings: dict[str, Any]) -> Sweep:
+def _new_sweep(
+    recipe: str | None, data: str | None, label: str | None, seeds: int | None, settings: dict[str, Any]
+) -> Sweep:
     """The sweep that the flags describe. A setting with one value is a setting of the recipe."""
     given = {name: value for name, value in settings.items() if value is not None}
     values = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
@@ -234,7 +239,7 @@ def _new_sweep(recipe: str | None, data: str | None, seeds: int | None, settings
     name = "mnist" if data is None else data
     if name not in ("mnist", "synthetic"):
         name = str(Path(name).resolve())
-    return Sweep(chosen, name, values, SEEDS if seeds is None else seeds)
+    return Sweep(chosen, name, values, SEEDS if seeds is None else seeds, label)
 
 
 def _new_directory(recipe: str | None, out: Path | None) -> Path:
@@ -255,7 +260,7 @@ def _read_sweep(directory: Path, seeds: int | None) -> tuple[Sweep, list[dict[st
     try:
         recipe = with_path(file, Recipe.from_config, content["recipe"])
         names, old_seeds = list(content["values"]), content["seeds"]
-        found = Sweep(recipe, str(content["data"]), content["values"], old_seeds)
+        found = Sweep(recipe, str(content["data"]), content["values"], old_seeds, content.get("label"))
         rows = [row for row in content["results"] if {*names, "seed"} <= set(row)]
         if any("error" not in row and not {"val_accuracy", "val_loss", "seconds"} <= set(row) for row in rows):
             raise KeyError("val_accuracy")
@@ -351,6 +356,7 @@ class _Results:
         content = {
             "recipe": sweep.recipe.config(),
             "data": sweep.data,
+            "label": sweep.label,
             "values": sweep.values,
             "seeds": sweep.seeds,
             "handgrad": __version__,

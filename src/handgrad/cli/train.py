@@ -32,6 +32,7 @@ from .options import (
     data_option,
     given_flags,
     json_option,
+    label_option,
     load_data,
     model_path,
     recipe_options,
@@ -47,6 +48,7 @@ from .run_directory import (
     has_run,
     is_unused,
     read_config,
+    read_label,
     read_result,
     read_shuffle,
     read_start,
@@ -57,6 +59,7 @@ from .signals import exit_code
 @click.command(cls=GroupedCommand)
 @recipe_options()
 @data_option
+@label_option
 @shuffle_option
 @click.option(
     "--from",
@@ -88,6 +91,7 @@ from .signals import exit_code
 def train(
     recipe: str | None,
     data: str | None,
+    label: str | None,
     shuffle: str | None,
     start: Path | None,
     freeze: int | None,
@@ -111,14 +115,15 @@ def train(
     Examples:
       handgrad train --recipe quick
       handgrad train --hidden 100 --activation relu --optimizer adam --lr 0.001 --epochs 5 --out runs/first
-      handgrad train --data flowers.csv
+      handgrad train --data flowers.csv --label species
       handgrad train --from runs/quick --data letters --epochs 10
       mpiexec -n 4 handgrad train --recipe quick
     """  # noqa: D301 (click needs the backspace)
     comm = world()
     if comm is None and sync_every is not None:
         raise HandgradError("--sync-every needs several processes: mpiexec -n 4 handgrad train ..., or leave it out")
-    flags = {"recipe": recipe, "data": data, "shuffle": shuffle, "start": start, "freeze": freeze, "out": out}
+    flags: dict[str, Any] = {"recipe": recipe, "data": data, "label": label, "shuffle": shuffle}
+    flags |= {"start": start, "freeze": freeze, "out": out}
     with abort_on_error(comm, echo_error):
         _run(flags, resumed, settings, ProgressReporter(quiet=quiet, as_json=as_json), comm, sync_every)
 
@@ -133,8 +138,8 @@ def _run(
 ) -> None:
     """Train as the flags say. Of several processes, only the one with rank 0 writes and prints."""
     is_main = comm is None or comm.Get_rank() == 0
-    recipe, data, shuffle, start, freeze, out = (
-        flags[name] for name in ("recipe", "data", "shuffle", "start", "freeze", "out")
+    recipe, data, label, shuffle, start, freeze, out = (
+        flags[name] for name in ("recipe", "data", "label", "shuffle", "start", "freeze", "out")
     )
     if resumed is None:
         origin = _read_start(start, freeze, settings)
@@ -150,12 +155,12 @@ def _run(
                 done = {**result, "run": str(directory)}
                 echo(encode_json(done) if reporter.as_json else _describe_finished(directory, result))
             return
-        origin, shuffle = read_start(directory), read_shuffle(directory)
+        origin, shuffle, label = read_start(directory), read_shuffle(directory), read_label(directory)
     if comm is not None:
         chosen = chosen.replace(threads=1)  # each process is one rank
     if not is_main:
         wait_for_all(comm)  # rank 0 reads the data set first, because it may download it
-    dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle)
+    dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle, label)
     if is_main:
         wait_for_all(comm)
     order = _order(dataset, comm)
@@ -170,7 +175,7 @@ def _run(
     if is_main and chosen.deskew and dataset.is_images and has_bright_background(dataset.x_train[:1000]):
         warn("the images have a bright background, but deskewing expects a dark one (0): store 255 - x, or --no-deskew")
     with RunDirectory(
-        directory, chosen, data, new=resumed is None, start=origin, is_main=is_main, shuffle=order
+        directory, chosen, data, new=resumed is None, start=origin, is_main=is_main, shuffle=order, label=label
     ) as run:
         try:
             with warnings_as_lines(reporter):
@@ -355,7 +360,7 @@ def _train_teacher(run: RunDirectory, dataset: Dataset, reporter: ProgressReport
     path = run.path / "teacher"
     recipe = RECIPES[str(run.recipe.teacher)].replace(validation=run.recipe.validation, seed=run.recipe.seed)
     new = run.new or not has_run(path)
-    with RunDirectory(path, recipe, run.data, new=new, parent=run, is_main=run.is_main) as teacher_run:
+    with RunDirectory(path, recipe, run.data, new=new, parent=run, is_main=run.is_main, label=run.label) as teacher_run:
         if not run.new and (path / "model.safetensors").exists():
             model: Model = load(path / "model.safetensors")
             return model

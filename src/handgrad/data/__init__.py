@@ -54,7 +54,7 @@ def load(
     size : (height, width), optional
         Size of the images of a folder in pixels. By default the most common size, at most 64 pixels per side.
     label : str or int, optional
-        Name or number, from 0, of the column of labels of a CSV file.
+        Name or number, from 0, of the column of labels of a CSV file. "3" is the number 3 if no column has this name.
     shuffle : {"auto", "rows", "blocks"}
         For IDX and .npy files that are not compressed. The training images of files of more than 256 MiB stay on the
         disk and are read when they are used. "rows": an epoch reads them in any order, as in memory. "blocks": an epoch

@@ -79,7 +79,8 @@ def load_table(
         If the file cannot be read or is not a table of numbers with a column of labels.
     """
     table, name = read_table(path, label=label), name or path.name
-    x, notes = as_pixels(table.x, table.columns), list(table.notes)
+    x, y, notes = as_pixels(table.x, table.columns), table.y, list(table.notes)
+    test_set: tuple[NDArray[Any], ...] = ()
     other = _test_file(path)
     if other is not None:
         try:
@@ -87,12 +88,14 @@ def load_table(
         except HandgradError:
             test = None
         if test is not None and test.x.shape[1] == table.x.shape[1] and test.columns == table.columns:
-            x_test = test.x.reshape(-1, *x.shape[1:])
+            test_set = test.x.reshape(-1, *x.shape[1:]), test.y
             order = np.random.default_rng(0).permutation(len(x))
+            x, y = x[order], y[order]
             notes.append(f"the test set is {other.name}")
-            y = table.y[order]
-            return Dataset.from_arrays(x[order], y, x_test, test.y, classes=classes, name=name, notes=notes)
-    return Dataset.from_arrays(x, table.y, classes=classes, divide=divide, name=name, notes=notes)
+    try:
+        return Dataset.from_arrays(x, y, *test_set, classes=classes, divide=divide, name=name, notes=notes)
+    except HandgradError as error:
+        raise HandgradError(f"{error}; {table.notes[0]} (label or --label chooses another one)") from error
 
 
 def _test_file(path: Path) -> Path | None:
@@ -356,6 +359,8 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 def _label_column(label: str | int | None, header: list[str] | None, rows: Sequence[Sequence[str]], name: str) -> int:
     """The number of the column of labels."""
     width = len(header or rows[0])
+    if isinstance(label, str) and label not in (header or ()) and re.fullmatch(r"-?\d{1,9}", label):
+        label = int(label)
     if isinstance(label, str) or (label is not None and not -width <= label < width):
         if header is None or label not in header:
             known = ", ".join(header[:10]) if header else f"0 to {width - 1}"

@@ -95,6 +95,8 @@ class Sweep:
         The settings to combine, and the values of each.
     seeds : int
         Number of seeds: seed, seed + 1, ..., where seed is the seed of the recipe.
+    label : str, optional
+        Column of the labels of a CSV file, as for `handgrad.data.load`.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class Sweep:
     data: str
     values: dict[str, list[Any]]
     seeds: int = 1
+    label: str | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)  # workers load the data once for it
 
     def __post_init__(self) -> None:
@@ -139,6 +142,7 @@ class Sweep:
                 "settings": settings,
                 "recipe": self.recipe_of({**settings, "seed": self.recipe.seed + i}).config(),
                 "data": self.data,
+                "label": self.label,
                 "sweep": self.token,
                 "handgrad": __version__,
             }
@@ -206,6 +210,7 @@ class Sweep:
         base = RECIPES[recipe.name]
         words = ["handgrad", "train", "--recipe", recipe.name]
         words += [] if self.data == "mnist" else ["--data", self.data]
+        words += [] if self.label is None else ["--label", self.label]
         for setting in fields(Recipe):
             value = getattr(recipe, setting.name)
             if value == getattr(base, setting.name):
@@ -248,37 +253,37 @@ _loading = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)
-def _load(data: str, sweep: str) -> Dataset:
-    return load(data)
+def _load(data: str, sweep: str, label: str | None) -> Dataset:
+    return load(data, label=label)
 
 
-def _dataset(data: str, sweep: str) -> Dataset:
+def _dataset(data: str, sweep: str, label: str | None) -> Dataset:
     """The data set, which is loaded once per sweep and process."""
     with _loading:
-        return _load(data, sweep)
+        return _load(data, sweep, label)
 
 
-def _problem(data: str, sweep: str, version: str) -> str | None:
+def _problem(data: str, sweep: str, version: str, label: str | None) -> str | None:
     """Why this worker cannot run tasks of the sweep, or None."""
     host = socket.gethostname()
     if version != __version__:
         return f"the worker on {host} has handgrad {__version__}, but this process {version}: install the same version"
     try:
-        _dataset(data, sweep)
+        _dataset(data, sweep, label)
     except HandgradError as error:
         return f"the worker on {host} cannot read the data: {error}"
     return None
 
 
-def describe_data(data: str, sweep: str, version: str) -> dict[str, Any]:
+def describe_data(data: str, sweep: str, version: str, label: str | None = None) -> dict[str, Any]:
     """Load the data in a worker, and return what `describe` returns.
 
     If the worker cannot run tasks, the only item is "problem", a line of text.
     """
-    problem = _problem(data, sweep, version)
+    problem = _problem(data, sweep, version, label)
     if problem is not None:
         return {"problem": problem}
-    return describe(_dataset(data, sweep))
+    return describe(_dataset(data, sweep, label))
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -307,10 +312,11 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
         "seconds", and "host". If the training failed, because it diverged for example, "error" has the message. If the
         worker cannot read the data, or has another version of handgrad, the only item is "problem".
     """
-    problem = _problem(task["data"], task["sweep"], task["handgrad"])
+    label = task.get("label")
+    problem = _problem(task["data"], task["sweep"], task["handgrad"], label)
     if problem is not None:
         return {"problem": problem}
-    dataset, recipe = _dataset(task["data"], task["sweep"]), Recipe.from_config(task["recipe"])
+    dataset, recipe = _dataset(task["data"], task["sweep"], label), Recipe.from_config(task["recipe"])
     x, y = dataset.x_train, dataset.y_train
     first = len(x) - recipe.validation
     trainers: list[Trainer] = []
@@ -459,7 +465,8 @@ def _outcome(future: Any) -> dict[str, Any]:
 
 def inspect_data(client: Any, sweep: Sweep) -> dict[str, Any]:
     """Return what `describe_data` returns in one worker. Raises HandgradError if the worker cannot read the data."""
-    future = client.submit(describe_data, sweep.data, sweep.token, __version__, pure=False, retries=RETRIES)
+    arguments = sweep.data, sweep.token, __version__, sweep.label
+    future = client.submit(describe_data, *arguments, pure=False, retries=RETRIES)
     error = future.exception()
     if error is not None:
         if isinstance(error, ImportError):
