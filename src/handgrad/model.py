@@ -78,6 +78,8 @@ class Model(ABC):
         Names of the classes, or of the outputs of a regression.
     image_shape : (height, width) or None
         Set if the inputs are images. Inputs of shape (count, n_in) are then read as pixels, see `check_inputs`.
+    feature_names : tuple of str or None
+        Names of the inputs, if they are columns of a table. `handgrad.data.load` finds the columns by these names.
     """
 
     loss: Loss
@@ -86,6 +88,7 @@ class Model(ABC):
     dtype: np.dtype[Any]
     _classes: tuple[str, ...] | None = None
     _image_shape: tuple[int, int] | None = None
+    _feature_names: tuple[str, ...] | None = None
     save = Misnamed("use handgrad.save(model, path)")
     score = Misnamed("use model.evaluate(x, y).accuracy")
 
@@ -116,19 +119,16 @@ class Model(ABC):
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
-        if isinstance(names, str) or not isinstance(names, Iterable):
-            raise HandgradError(f"classes must be {self.n_classes} names, got {names!r}")
-        names = tuple(map(str, names))
-        if len(names) != self.n_classes:
-            raise HandgradError(f"classes has {len(names)} names: expected {self.n_classes}")
-        check_distinct(names)
-        try:
-            "".join(names).encode()
-        except UnicodeEncodeError as error:
-            raise HandgradError(
-                f"classes has a name with a lone surrogate, which is not a character: {names}"
-            ) from error
-        self._classes = names
+        self._classes = _check_names("classes", names, self.n_classes)
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs, if they are columns of a table. Raises HandgradError for the wrong number of names."""
+        return self._feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names = None if names is None else _check_names("feature_names", names, self.n_in)
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
@@ -247,11 +247,26 @@ class Model(ABC):
         return drawing_pad(self)
 
 
-def check_distinct(names: Sequence[str]) -> None:
-    """Raise HandgradError if a name of a class occurs twice."""
+def _check_names(what: str, names: Any, count: int) -> tuple[str, ...]:
+    """Validate the names of `count` classes or features."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise HandgradError(f"{what} must be {count} names, got {names!r}")
+    checked = tuple(map(str, names))
+    if len(checked) != count:
+        raise HandgradError(f"{what} has {len(checked)} names: expected {count}")
+    check_distinct(checked, what)
+    try:
+        "".join(checked).encode()
+    except UnicodeEncodeError as error:
+        raise HandgradError(f"{what} has a name with a lone surrogate, which is not a character: {checked}") from error
+    return checked
+
+
+def check_distinct(names: Sequence[str], what: str = "classes") -> None:
+    """Raise HandgradError if a name of a class or of a feature occurs twice."""
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise HandgradError(f"classes has the name {twice!r} twice: expected a different name for each class")
+        raise HandgradError(f"{what} has the name {twice!r} twice: expected different names")
 
 
 def check_image_shape(shape: Any, n_in: int) -> tuple[int, int]:

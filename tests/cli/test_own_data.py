@@ -143,6 +143,32 @@ def test_other_data_than_those_of_the_run_are_used_completely_and_in_their_order
     assert invoke("predict", run, "--data", table, "--out", out)[1] == f"180 answers in {out}\n"
 
 
+def test_columns_in_another_order_are_found_by_their_names(table: Path, tmp_path: Path, invoke) -> None:
+    run, out = tmp_path / "run", tmp_path / "answers.csv"
+    assert invoke("train", "--data", table, "--epochs", 20, "--quiet", "--out", run)[0] == 0
+    assert handgrad.load(run / "model.safetensors").feature_names == ("height", "price")
+    assert "| inputs | 2 numbers\\: height, price |" in (run / "model.md").read_text()
+    other, cells = tmp_path / "other.csv", [line.split(",") for line in table.read_text().splitlines()]
+    results = []
+    for order in ([0, 1, 2], [1, 2, 0], [0, 2]):
+        other.write_text("\n".join(",".join(row[i] for i in order) for row in cells) + "\n")
+        evaluated = invoke("evaluate", run, "--data", other)
+        predicted = invoke("predict", run, "--data", other, "--out", out)
+        results.append((evaluated[:2], predicted[:2], out.read_text()))
+    assert results[0] == results[1]
+    for code, output, errors in (evaluated, predicted):
+        assert (code, output) == (2, "")
+        assert errors == "handgrad: other.csv has no column 'price': expected the features height, price\n"
+    tuned = ("train", "--from", run, "--epochs", 1, "--quiet")
+    assert invoke(*tuned, "--data", other, "--out", tmp_path / "no")[2] == errors
+    other.write_text("\n".join(",".join(row[i] for i in (1, 2, 0)) for row in cells) + "\n")
+    for name, data in (("same", table), ("other", other)):
+        assert invoke(*tuned, "--data", data, "--out", tmp_path / name)[0] == 0
+    models = [handgrad.load(tmp_path / name / "model.safetensors") for name in ("same", "other")]
+    same, moved = (model.predict_proba([[20.0, 1e5], [30.0, 1e5]]) for model in models)
+    np.testing.assert_array_equal(same, moved)
+
+
 def test_images_of_another_size_are_resized_to_those_of_the_model(tmp_path: Path, invoke) -> None:
     for size, folder in ((8, "small"), (16, "large")):
         for kind, box in (("left", slice(0, size // 2)), ("right", slice(size // 2, size))):

@@ -353,6 +353,30 @@ def test_the_column_of_labels(tmp_path) -> None:
         assert contents(load(path, label=label)) == expected(NUMBERS.round(), y)
 
 
+def test_columns_are_found_by_the_names_of_the_features(rejects, tmp_path) -> None:
+    path = write_table(tmp_path / "a.csv", NUMBERS, KINDS, ["kind", "a", "b", "c"])
+    data = load(path)
+    assert data.feature_names == ("a", "b", "c")
+    other = np.column_stack([NUMBERS[:, [2, 0]], np.arange(40) % 5, NUMBERS[:, 1]])
+    path = write_table(tmp_path / "b.csv", other, KINDS, ["species", "c", "a", "more", "b"])
+    found = load(path, feature_names=data.feature_names)
+    np.testing.assert_array_equal(found.x_test, data.x_test)
+    assert (found.feature_names, found.classes) == (data.feature_names, data.classes)
+    assert found.notes[:2] == ("the labels are the column 'species'", "left out: the column 'more'")
+    assert set(load(path, label="more", feature_names=data.feature_names).classes) == set("01234")
+    with rejects("b.csv has no column 'd': expected the features a, d"):
+        load(path, feature_names=["a", "d"])
+    with rejects("the column 'a' is a feature of the model: it cannot be the label"):
+        load(path, label="a", feature_names=data.feature_names)
+    path = write_table(tmp_path / "c.csv", NUMBERS, KINDS, ["kind", "a", "b", "b"])
+    assert load(path).feature_names is None
+    with rejects("c.csv has two columns 'b'"):
+        load(path, feature_names=["a", "b"])
+    path = write_table(tmp_path / "d.csv", NUMBERS, NUMBERS[:, 0], ["a", "b", "c", "d"])
+    with rejects("d.csv has no column of labels: expected one next to the 4 features"):
+        load(path, feature_names=["b", "a", "c", "d"])
+
+
 def test_tables_that_programs_write(tmp_path) -> None:
     frame = pandas.DataFrame(NUMBERS, columns=["a", "b, c", 'd"e']).assign(species=KINDS)
     wanted = expected(NUMBERS, KINDS)

@@ -254,10 +254,11 @@ MODELS = {
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_wrapper_round_trip(make, tmp_path):
     model = make()
-    model.classes = ("a", "b", "c")
+    model.classes, model.feature_names = ("a", "b", "c"), [f"pixel {i}" for i in range(model.n_in)]
     save(model, tmp_path / "m.safetensors")
     again = load(tmp_path / "m.safetensors")
     assert repr(again) == repr(model)
+    assert again.feature_names == model.feature_names
     assert (again.classes, again.image_shape, again.n_in) == (("a", "b", "c"), model.image_shape, model.n_in)
     x = np.random.default_rng(1).integers(0, 256, (7, *(model.image_shape or (2, 2))), dtype=np.uint8)
     np.testing.assert_array_equal(again.outputs(x), model.outputs(x))
@@ -418,6 +419,9 @@ DENSE = {"type": "Dense", "n_out": 5}
         (put(["loss"], None), "inconsistent metadata"),
         (put(["classes"], None), "inconsistent metadata"),
         (put(["classes"], ["one", "two"]), "classes has 2 names: expected 3"),
+        (put(["feature_names"], 5), "feature_names must be 4 names, got 5"),
+        (put(["feature_names"], ["a", "b"]), "feature_names has 2 names: expected 4"),
+        (put(["feature_names"], ["a", "b", "c", "a"]), "feature_names has the name 'a' twice"),
         (put(["image_shape"], [28, 28]), r"image_shape must be \(height, width\) with 4 pixels"),
         (lambda d, a: a.pop("2.bias"), "damaged: it describes 43 parameters"),
         (lambda d, a: a.update(more=a["2.bias"]), "damaged: it describes 43 parameters"),
@@ -483,6 +487,8 @@ def test_lone_surrogates_in_class_names_are_rejected(name, tmp_path, rejects):
         load(path)
     with rejects("classes has a name with a lone surrogate"):
         small().classes = (name, "1", "2")
+    with rejects("feature_names has a name with a lone surrogate"):
+        small().feature_names = (name, "1", "2", "3")
 
 
 def test_time_to_read_an_ensemble_is_linear_in_its_members(tmp_path):

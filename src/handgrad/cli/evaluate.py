@@ -50,7 +50,8 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
     name = _default_data(model, classifier, of_run) if data is None else data
     divide = data is None or str(Path(data).resolve()) == of_run
     label = label or label_of_run
-    dataset = load_dataset(name, label=label, size=classifier.image_shape, divide=divide)
+    size, feature_names = classifier.image_shape, classifier.feature_names
+    dataset = load_dataset(name, label=label, size=size, divide=divide, feature_names=feature_names)
     dataset = dataset.with_classes(classifier.classes)
     _echo_notes(dataset.notes)
     result = classifier.evaluate(dataset.x_test, dataset.y_test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -151,7 +151,11 @@ def choose_recipe(name: str | None, settings: Mapping[str, Any] | None = None, d
 
 
 def load_data(
-    name: str | None, warn: Callable[[str], None], shuffle: str | None = None, label: str | None = None
+    name: str | None,
+    warn: Callable[[str], None],
+    shuffle: str | None = None,
+    label: str | None = None,
+    feature_names: Sequence[str] | None = None,
 ) -> tuple[Dataset, str, bool]:
     """Load the data set of --data, or synthetic digits if MNIST is not available.
 
@@ -168,7 +172,7 @@ def load_data(
     name = "mnist" if name is None else name
     shuffle = shuffle or "auto"
     if name != "mnist":
-        dataset = load(name, shuffle=shuffle, label=label)
+        dataset = load(name, shuffle=shuffle, label=label, feature_names=feature_names)
         return dataset, name if name == "synthetic" else str(Path(name).resolve()), False
     try:
         return load(name, shuffle=shuffle), name, False

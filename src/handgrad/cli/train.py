@@ -160,7 +160,13 @@ def _run(
         chosen = chosen.replace(threads=1)  # each process is one rank
     if not is_main:
         wait_for_all(comm)  # rank 0 reads the data set first, because it may download it
-    dataset, data, substituted = load_data(data, warn if is_main else lambda message: None, shuffle, label)
+    dataset, data, substituted = load_data(
+        data,
+        warn if is_main else lambda message: None,
+        shuffle,
+        label,
+        None if origin is None else origin.model.feature_names,
+    )
     if is_main:
         wait_for_all(comm)
     order = _order(dataset, comm)
@@ -338,6 +344,7 @@ def _train(
         on_trainer=on_trainer,
         **processes,
     )
+    model.feature_names = dataset.feature_names
     if run.is_main:
         run.save(model)
     return model, trainers

@@ -31,6 +31,7 @@ def load(
     label: str | int | None = None,
     shuffle: str = "auto",
     divide: bool = True,
+    feature_names: Sequence[str] | None = None,
 ) -> Dataset:
     """Load a data set by name, from a file or from a directory.
 
@@ -63,6 +64,9 @@ def load(
     divide : bool
         False: of data without a test set, all examples in their order are both the training and the test set. Use it
         to evaluate a trained model on other data than those of the training.
+    feature_names : sequence of str, optional
+        Names of the features that a model expects, `model.feature_names`: the columns of a CSV file with a header are
+        used in this order, and other columns are left out.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def load(
     """
     if shuffle not in ("auto", "rows", "blocks"):
         raise HandgradError(f"shuffle must be auto, rows or blocks, got {shuffle!r}")
-    dataset = _load(name, classes, size, label, shuffle, divide)
+    dataset = _load(name, classes, size, shuffle, divide, {"label": label, "feature_names": feature_names})
     if shuffle == "blocks" and not isinstance(dataset.x_train, Rows):
         raise HandgradError(f"shuffle='blocks' needs a directory of IDX or .npy files, not {str(name)!r}")
     return dataset
@@ -92,9 +96,9 @@ def _load(
     name: str,
     classes: Sequence[str] | Mapping[Any, str] | None,
     size: tuple[int, int] | None,
-    label: str | int | None,
     shuffle: str,
     divide: bool,
+    columns: dict[str, Any],
 ) -> Dataset:
     if name == "synthetic":
         from .synthetic import synthetic_digits
@@ -123,7 +127,7 @@ def _load(
         if len(tables) == 1 and not any(entry.is_dir() for entry in entries):
             from .tables import load_table
 
-            return load_table(tables[0], label=label, classes=classes, divide=divide, name=path.resolve().name)
+            return load_table(tables[0], classes=classes, divide=divide, name=path.resolve().name, **columns)
         from .folders import load_folder
 
         return load_folder(path, size=size, classes=classes, divide=divide)
@@ -138,7 +142,7 @@ def _load(
     if path.name.lower().endswith(TABLES):
         from .tables import load_table
 
-        return load_table(path, label=label, classes=classes, divide=divide)
+        return load_table(path, classes=classes, divide=divide, **columns)
     if path.suffix.lower() in COMPRESSED:
         raise HandgradError(f"{path} is compressed: expected a .csv or .csv.gz file; decompress it first")
     raise HandgradError(f"{path} is not a data set that handgrad reads: expected {FORMATS}")

@@ -62,7 +62,7 @@ def read_examples(data: str, model: Model) -> Examples:
         return Examples(FileRows([open_images(path)], "blocks"))
     elif path.is_file() and re.search(r"idx3-ubyte\.gz$", path.name):
         return Examples(parse_idx(decompress(read_bytes(path), path.name), path.name))
-    dataset = load(data, size=model.image_shape, divide=False)
+    dataset = load(data, size=model.image_shape, divide=False, feature_names=model.feature_names)
     return Examples(dataset.x_test, dataset.notes)
 
 

@@ -60,6 +60,8 @@ class Dataset:
         Names of the classes: label i belongs to classes[i].
     notes : tuple of str
         What was done to the examples when they were read. `handgrad train` prints it.
+    feature_names : tuple of str, optional
+        Names of the numbers of an example, if they are columns of a table.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] | None = None
 
     @classmethod
     def from_arrays(

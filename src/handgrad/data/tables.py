@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError
-from .dataset import Dataset
+from .dataset import Dataset, shorten
 from .idx import decompress, read_bytes
 
 LABELS = ("label", "labels", "class", "classes", "target", "y")  # names of the column of labels, any case
@@ -55,6 +56,7 @@ def load_table(
     label: str | int | None = None,
     classes: Any = None,
     divide: bool = True,
+    feature_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Dataset:
     """Load a CSV file as a data set.
@@ -66,8 +68,8 @@ def load_table(
     ----------
     path : Path
         The file, plain or gzipped.
-    label : str or int, optional
-        Name or number, from 0, of the column of labels; see `read_table`.
+    label, feature_names
+        See `read_table`.
     classes, divide
         See `Dataset.from_arrays`.
     name : str, optional
@@ -78,13 +80,13 @@ def load_table(
     HandgradError
         If the file cannot be read or is not a table of numbers with a column of labels.
     """
-    table, name = read_table(path, label=label), name or path.name
+    table, name = read_table(path, label=label, feature_names=feature_names), name or path.name
     x, y, notes = as_pixels(table.x, table.columns), table.y, list(table.notes)
     test_set: tuple[NDArray[Any], ...] = ()
     other = _test_file(path)
     if other is not None:
         try:
-            test = read_table(other, label=label)
+            test = read_table(other, label=label, feature_names=feature_names)
         except HandgradError:
             test = None
         if test is not None and test.x.shape[1] == table.x.shape[1] and test.columns == table.columns:
@@ -93,9 +95,12 @@ def load_table(
             x, y = x[order], y[order]
             notes.append(f"the test set is {other.name}")
     try:
-        return Dataset.from_arrays(x, y, *test_set, classes=classes, divide=divide, name=name, notes=notes)
+        dataset = Dataset.from_arrays(x, y, *test_set, classes=classes, divide=divide, name=name, notes=notes)
     except HandgradError as error:
         raise HandgradError(f"{error}; {table.notes[0]} (label or --label chooses another one)") from error
+    columns = tuple(table.columns or ())
+    has_names = not dataset.is_images and len(columns) == len(set(columns)) > 0
+    return replace(dataset, feature_names=columns) if has_names else dataset
 
 
 def _test_file(path: Path) -> Path | None:
@@ -124,7 +129,7 @@ def as_pixels(x: NDArray[Any], columns: list[str] | None) -> NDArray[Any]:
     return x.reshape(-1, height, width) if height * width == x.shape[1] else x
 
 
-def read_table(path: Path, *, label: str | int | None = None) -> Table:
+def read_table(path: Path, *, label: str | int | None = None, feature_names: Sequence[str] | None = None) -> Table:
     """Read a CSV file.
 
     The delimiter is the comma, the semicolon, the tabulator, the vertical bar, or else white space. Lines that start
@@ -139,6 +144,9 @@ def read_table(path: Path, *, label: str | int | None = None) -> Table:
         The file, plain or gzipped, in UTF-8, UTF-16 or Latin-1.
     label : str or int, optional
         Name or number, from 0, of the column of labels.
+    feature_names : sequence of str, optional
+        Names of the columns of x, for a file with a header. The file may have them in another order, and may have other
+        columns.
 
     Raises
     ------
@@ -158,14 +166,21 @@ def read_table(path: Path, *, label: str | int | None = None) -> Table:
         header = [*header, ""] if not any(row[-1].strip() for row in peek[1:]) else ["", *header]
     if len(peek) == 1 and not any(map(_is_number, peek[0])):  # a header
         raise HandgradError(f"{name} has no rows: expected at least two examples")
-    column = _label_column(label, header, peek[1:] if header else peek, name)
+    used = _columns_of(feature_names, header, name) if header and feature_names else []
+    column = _label_column(label, header, peek[1:] if header else peek, name, used)
+    if header and column in used:
+        raise HandgradError(f"{name}: the column {header[column]!r} is a feature of the model: it cannot be the label")
     if header:
         reader.skip()
     left_out = [i for i, other in enumerate(header or ()) if other.lower() in INDICES and i != column]
     if header and len(left_out) == len(header) - 1:
         left_out = []
+    if header and used:
+        left_out = [i for i in range(len(header)) if i not in (*used, column)]
     features, labels = reader.read(column, header, left_out)
     names = None if header is None else [other for i, other in enumerate(header) if i not in (*left_out, column)]
+    if names and feature_names and used:
+        features, names = features[:, [names.index(other) for other in feature_names]], list(feature_names)
     notes = [f"the labels are the column {header[column]!r}" if header else f"the labels are column {column + 1}"]
     if header and names is not None:
         if left_out:
@@ -356,8 +371,23 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     return (named and len(numbers) > 0) or len(numbers) == len(first) > 3
 
 
-def _label_column(label: str | int | None, header: list[str] | None, rows: Sequence[Sequence[str]], name: str) -> int:
-    """The number of the column of labels."""
+def _columns_of(feature_names: Sequence[str], header: list[str], name: str) -> list[int]:
+    """The numbers of the columns with these names."""
+    for feature in feature_names:
+        if header.count(feature) != 1:
+            found = "two columns" if feature in header else "no column"
+            raise HandgradError(f"{name} has {found} {feature!r}: expected the features {shorten(feature_names)}")
+    return [header.index(feature) for feature in feature_names]
+
+
+def _label_column(
+    label: str | int | None,
+    header: list[str] | None,
+    rows: Sequence[Sequence[str]],
+    name: str,
+    features: Sequence[int],
+) -> int:
+    """The number of the column of labels, which is none of the features."""
     width = len(header or rows[0])
     if isinstance(label, str) and label not in (header or ()) and re.fullmatch(r"-?\d{1,9}", label):
         label = int(label)
@@ -368,12 +398,14 @@ def _label_column(label: str | int | None, header: list[str] | None, rows: Seque
         return header.index(label)
     if label is not None:
         return label % width
-    lower = [cell.lower() for cell in header or ()]
+    lower = {j: cell.lower() for j, cell in enumerate(header or ()) if j not in features}
     for word in LABELS:
-        if word in lower:
-            return lower.index(word)
-    indices = {j for j, cell in enumerate(lower) if cell in INDICES}
-    columns = [j for j in range(width) if j not in indices]
+        for j, cell in lower.items():
+            if cell == word:
+                return j
+    columns = [j for j in range(width) if j not in features and lower.get(j) not in INDICES]
+    if features and not columns:
+        raise HandgradError(f"{name} has no column of labels: expected one next to the {len(features)} features")
     cells = {j: [row[j].strip() for row in rows if j < len(row)] for j in columns}
     text = [j for j in columns if not all(_is_number(c) or c.lower() in MISSING for c in cells[j])]
     if len(text) == 1 or not columns:

@@ -107,7 +107,7 @@ def _model_rows(model: Model) -> list[tuple[str, Any]]:
 
 def _inputs(model: Model) -> str:
     if model.image_shape is None:
-        return f"{model.n_in} numbers"
+        return f"{model.n_in} numbers" + (f": {', '.join(model.feature_names)}" if model.feature_names else "")
     height, width = model.image_shape
     return f"grey images of {height} x {width} pixels, bright strokes on a dark background"
 

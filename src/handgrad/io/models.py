@@ -12,6 +12,8 @@ The metadata has one key, "handgrad", with JSON: {"format": 1, "model": {...}}. 
     Preprocessed           preprocessing: type and options; model
     TestTimeAugmentation   shifts; model
     Calibrated             temperature; model
+
+and, if its inputs are columns of a table, by feature_names.
 """
 
 from __future__ import annotations
@@ -104,6 +106,13 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
 
 def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the description of a model, as JSON values, and its arrays."""
+    description, arrays = _describe(model)
+    if model.feature_names is not None:
+        description["feature_names"] = model.feature_names
+    return description, arrays
+
+
+def _describe(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if isinstance(model, Preprocessed):
         description, arrays = describe_model(model.model)
         _check_known(model.preprocessing, PREPROCESSING)
@@ -172,6 +181,12 @@ def build_model(what: str, arrays: dict[str, NDArray[Any]], description: Any) ->
 
 
 def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any, depth: int) -> Model:
+    model = _build_type(what, arrays, description, depth)
+    model.feature_names = description.get("feature_names")
+    return model
+
+
+def _build_type(what: str, arrays: dict[str, NDArray[Any]], description: Any, depth: int) -> Model:
     kind = description["type"]
     if depth == 0:
         raise HandgradError("too many nested models")
