@@ -136,11 +136,57 @@ def test_other_data_than_those_of_the_run_are_used_completely_and_in_their_order
         assert (code, f" / {count} correct" in output) == (0, True)
         assert errors == "data: the labels are the column 'kind'; all examples are used, in their order\n"
         done = invoke("predict", run, "--data", other, "--out", out)
-        assert done == (0, f"{count:,} answers in {out}\n", errors)
+        assert done == (0, f"{count:,} answers in {out}\n", "data: left out: the column 'kind'\n")
         x = [[float(cell) for cell in row.split(",")[:2]] for row in rows[-count:]]
         answers = [line.split(",")[:2] for line in out.read_text().splitlines()[1:]]
         assert answers == [[str(i), model.classes[k]] for i, k in enumerate(model.predict(x))]
     assert invoke("predict", run, "--data", table, "--out", out)[1] == f"180 answers in {out}\n"
+
+
+def test_examples_without_labels_are_predicted(table: Path, tmp_path: Path, invoke) -> None:
+    run, out = tmp_path / "run", tmp_path / "answers.npy"
+    assert invoke("train", "--data", table, "--epochs", 20, "--quiet", "--out", run)[0] == 0
+    lines = table.read_text().splitlines()
+    x = np.array([[float(cell) for cell in line.split(",")[:2]] for line in lines[1:]])
+    features = [line.rpartition(",")[0] for line in lines]
+    (tmp_path / "features.csv").write_text("\n".join(features) + "\n")
+    (tmp_path / "numbers.csv").write_text("\n".join(features[1:]) + "\n")
+    numbered = [f"id,{features[0]}", *(f"{i},{line}" for i, line in enumerate(features[1:]))]
+    (tmp_path / "numbered.csv").write_text("\n".join(numbered) + "\n")
+    (tmp_path / "labelled.csv").write_text("\n".join(lines[1:]) + "\n")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "columns.npy", np.asfortranarray(x))
+    np.savez(tmp_path / "x.npz", x=x)
+    expected = handgrad.load(run / "model.safetensors").predict(x)
+    for name in ("features.csv", "numbers.csv", "numbered.csv", "labelled.csv", "x.npy", "columns.npy", "x.npz"):
+        done = invoke("predict", run, "--data", tmp_path / name, "--out", out)
+        assert done[:2] == (0, f"180 answers in {out}\n"), (name, done)
+        assert np.array_equal(np.load(out), expected), name
+    for name, message in (
+        ("features.csv", "features.csv has no column of labels: expected one next to the 2 features"),
+        ("x.npz", "x.npz contains x: expected x_train, y_train, x_test and y_test, or x and y"),
+    ):
+        code, _, errors = invoke("evaluate", run, "--data", tmp_path / name)
+        assert (code, message in errors) == (2, True), errors
+    np.save(tmp_path / "x.npy", x[:, :1])
+    assert (
+        "x has shape (180, 1): expected (180, 2)"
+        in invoke("predict", run, "--data", tmp_path / "x.npy", "--out", out)[2]
+    )
+
+
+def test_a_table_without_a_header_and_without_labels(tmp_path: Path, invoke) -> None:
+    """The label is left out if there is one more column than features."""
+    x, y = RNG.integers(0, 9, (60, 3)), np.arange(60) % 2
+    x[:, 0] += 9 * y
+    np.savetxt(tmp_path / "all.csv", np.column_stack([x, y]), "%d", delimiter=",")
+    np.savetxt(tmp_path / "x.csv", x, "%d", delimiter=",")
+    run, out = tmp_path / "run", tmp_path / "answers.npy"
+    done = invoke("train", "--data", tmp_path / "all.csv", "--label", 3, "--epochs", 20, "--quiet", "--out", run)
+    assert done[0] == 0, done[2]
+    for name in ("all.csv", "x.csv"):
+        assert invoke("predict", run, "--data", tmp_path / name, "--out", out)[0] == 0
+        assert np.array_equal(np.load(out), handgrad.load(run / "model.safetensors").predict(x))
 
 
 def test_columns_in_another_order_are_found_by_their_names(table: Path, tmp_path: Path, invoke) -> None:

@@ -76,8 +76,10 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
     "--data",
     metavar="PATH",
     help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, which need not "
-    "fit into memory, or of the test examples of a data set: all examples in their order if it has no test set.",
+    "fit into memory; of numbers in a CSV, .npy or .npz file with or without labels; or of the test examples of a data "
+    "set: all examples in their order if it has no test set.",
 )
+@label_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -98,6 +100,7 @@ def predict(
     model: Path,
     images: tuple[Path, ...],
     data: str | None,
+    label: str | None,
     out: Path | None,
     workers: int | None,
     show: Path | None,
@@ -116,11 +119,12 @@ def predict(
     Examples:
       handgrad predict runs/quick photo.jpg
       handgrad predict runs/quick --data images.npy --out answers.npy --workers 4
+      handgrad predict runs/post --data flowers.csv --out answers.csv
     """  # noqa: D301 (click needs the backspace)
-    if data is not None or out is not None or workers is not None:
+    if data is not None or label is not None or out is not None or workers is not None:
         if data is None or out is None or images or show is not None:
             raise HandgradError("--data and --out belong together, and exclude IMAGE and --show; --workers needs both")
-        _predict_all(model, data, out, 1 if workers is None else workers, as_json)
+        _predict_all(model, data, label, out, 1 if workers is None else workers, as_json)
         return
     classifier = _load_classifier(model)
     if not images:
@@ -163,7 +167,7 @@ def predict(
         raise SystemExit(2)
 
 
-def _predict_all(path: Path, data: str, out: Path, workers: int, as_json: bool) -> None:
+def _predict_all(path: Path, data: str, label: str | None, out: Path, workers: int, as_json: bool) -> None:
     """Write the classes of all examples of a data set to a file."""
     from ..data.answers import Processes, read_examples, write_answers
 
@@ -171,7 +175,7 @@ def _predict_all(path: Path, data: str, out: Path, workers: int, as_json: bool) 
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
-    read = functools.partial(read_examples, data)
+    read = functools.partial(read_examples, data, label=label or _data_of_run(path)[1])
     x, notes = read(classifier)
     _echo_notes(notes)
     bar = optional("tqdm").tqdm(total=len(x), unit=" examples", unit_scale=True, leave=False, disable=None)

@@ -24,10 +24,13 @@ from ..io.atomic import as_path, replacing
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..training import prefetch
+from .archives import read_unlabelled
+from .dataset import as_examples
 from .idx import decompress, parse_idx, read_bytes
-from .mapped import open_images
+from .mapped import load_npy, open_images
 from .processes import run
 from .stream import FileRows
+from .tables import as_pixels, read_table
 
 BLOCK_ROWS = 2048  # 1.6 MB of 28x28 pixels
 _NUMBERED = re.compile(r"images(?:-(\d+))?\.npy")
@@ -40,16 +43,20 @@ class Examples(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def read_examples(data: str, model: Model) -> Examples:
-    """Open the examples in a file or a directory; those in files that are not compressed are read when they are used.
+def read_examples(data: str, model: Model, label: str | None = None) -> Examples:
+    """Open the examples in a file or a directory; images in files that are not compressed are read when they are used.
 
     Parameters
     ----------
     data : str
-        An IDX or .npy file of images, a directory of images.npy or images-0.npy, images-1.npy, ..., or any data set of
-        `handgrad.data.load`, whose test examples are used: all examples in their order if it has no test set.
+        An IDX file of images, an .npy file of images or numbers, a directory of images.npy or images-0.npy,
+        images-1.npy, ..., a CSV or .npz file with or without labels, or any data set of `handgrad.data.load`, whose
+        test examples are used: all examples in their order if it has no test set.
     model : Model
-        The model that will predict. Images of a folder are resized to the size of its images.
+        The model that will predict. The columns of a table are those of its features, and images of a folder are
+        resized to the size of its images.
+    label : str, optional
+        Column of the labels of a CSV file, which are not used.
     """
     from . import load  # the package, which is complete by now
 
@@ -58,12 +65,29 @@ def read_examples(data: str, model: Model) -> Examples:
         found = {int(match[1] or -1): entry for entry in path.iterdir() if (match := _NUMBERED.fullmatch(entry.name))}
         if found:
             return Examples(FileRows([open_images(found[number]) for number in sorted(found)], "blocks"))
-    elif path.is_file() and (path.suffix == ".npy" or _starts_like_idx(path)):
-        return Examples(FileRows([open_images(path)], "blocks"))
-    elif path.is_file() and re.search(r"idx3-ubyte\.gz$", path.name):
-        return Examples(parse_idx(decompress(read_bytes(path), path.name), path.name))
+    elif path.is_file() and (examples := _read_file(path, model, label)) is not None:
+        return examples
     dataset = load(data, size=model.image_shape, divide=False, feature_names=model.feature_names)
     return Examples(dataset.x_test, dataset.notes)
+
+
+def _read_file(path: Path, model: Model, label: str | None) -> Examples | None:
+    """The examples in a file that has no test set, or None."""
+    from . import TABLES
+
+    mapped = load_npy(path) if path.suffix == ".npy" else None
+    if mapped is not None and (mapped.dtype != np.uint8 or mapped.ndim != 3):
+        return Examples(as_examples(path.name, mapped))
+    if mapped is not None or _starts_like_idx(path):
+        return Examples(FileRows([open_images(path)], "blocks"))
+    if re.search(r"idx3-ubyte\.gz$", path.name):
+        return Examples(parse_idx(decompress(read_bytes(path), path.name), path.name))
+    if path.name.lower().endswith(TABLES):
+        table = read_table(path, label=label, feature_names=model.feature_names, n_features=model.n_in)
+        return Examples(as_examples(path.name, as_pixels(table.x, table.columns)), table.notes)
+    if path.suffix.lower() == ".npz" and (x := read_unlabelled(path)) is not None:
+        return Examples(as_examples(path.name, x))
+    return None
 
 
 class Processes(NamedTuple):

@@ -79,6 +79,13 @@ def load_npz(path: Path, *, classes: Any = None, divide: bool = True) -> Dataset
     return Dataset.from_arrays(x, y, *test, classes=classes, name=path.name)
 
 
+def read_unlabelled(path: Path) -> NDArray[Any] | None:
+    """Read the examples of an .npz file that contains no labels; None if it contains labels, or several arrays."""
+    arrays, pairs = read_npz(path), (*TRAIN, *TEST, *VALIDATION, *ALL)
+    names = {x for x, _ in pairs if x in arrays}
+    return arrays[names.pop()] if len(names) == 1 and not any(y in arrays for _, y in pairs) else None
+
+
 def _pair(
     arrays: dict[str, NDArray[Any]], pairs: tuple[tuple[str, str], ...]
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -45,7 +45,7 @@ def read_labels(path: Path) -> NDArray[Any]:
     """Read an IDX or .npy file of labels, plain or gzipped."""
     if path.suffix == ".npy":
         dtype, shape, _ = _npy_header(path)
-        labels = np.array(_load_npy(path))
+        labels = np.array(load_npy(path))
     else:
         labels = parse_idx(decompress(read_bytes(path), path.name), path.name)
         dtype, shape = labels.dtype, labels.shape
@@ -196,14 +196,14 @@ def _idx_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
 
 
 def _npy_header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    mapped = _load_npy(path)
+    mapped = load_npy(path)
     if mapped.ndim > 1 and not mapped.flags.c_contiguous:
         raise HandgradError(f"{path} is stored column by column: save numpy.ascontiguousarray(x)")
     return mapped.dtype, mapped.shape, mapped.offset
 
 
-def _load_npy(path: Path) -> Any:
-    """A memory map of a .npy file, with its `offset`."""
+def load_npy(path: Path) -> Any:
+    """Map a .npy file into memory; the array has an `offset`. Raises HandgradError for other and damaged files."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:

@@ -37,7 +37,7 @@ class Table(NamedTuple):
     x : ndarray of shape (count, n)
         The columns of numbers: uint8 if all of them are integers from 0 to 255, else float64.
     y : ndarray of shape (count,)
-        The labels, floats if all of them are numbers, else strings.
+        The labels, floats if all of them are numbers, else strings. Empty without a column of labels.
     columns : list of str or None
         Names of the columns of x, if the file has a header.
     notes : list of str
@@ -129,7 +129,13 @@ def as_pixels(x: NDArray[Any], columns: list[str] | None) -> NDArray[Any]:
     return x.reshape(-1, height, width) if height * width == x.shape[1] else x
 
 
-def read_table(path: Path, *, label: str | int | None = None, feature_names: Sequence[str] | None = None) -> Table:
+def read_table(
+    path: Path,
+    *,
+    label: str | int | None = None,
+    feature_names: Sequence[str] | None = None,
+    n_features: int | None = None,
+) -> Table:
     """Read a CSV file.
 
     The delimiter is the comma, the semicolon, the tabulator, the vertical bar, or else white space. Lines that start
@@ -147,6 +153,9 @@ def read_table(path: Path, *, label: str | int | None = None, feature_names: Seq
     feature_names : sequence of str, optional
         Names of the columns of x, for a file with a header. The file may have them in another order, and may have other
         columns.
+    n_features : int, optional
+        Number of features, to read a file that may have no labels: labels are not read if the columns are found by
+        `feature_names`, or if there are only `n_features` columns. By default, a column of labels is expected.
 
     Raises
     ------
@@ -167,12 +176,16 @@ def read_table(path: Path, *, label: str | int | None = None, feature_names: Seq
     if len(peek) == 1 and not any(map(_is_number, peek[0])):  # a header
         raise HandgradError(f"{name} has no rows: expected at least two examples")
     used = _columns_of(feature_names, header, name) if header and feature_names else []
-    column = _label_column(label, header, peek[1:] if header else peek, name, used)
+    indices = [i for i, other in enumerate(header or ()) if other.lower() in INDICES]
+    if n_features is not None and (used or len(header or peek[0]) - len(indices) == n_features):
+        column = None
+    else:
+        column = _label_column(label, header, peek[1:] if header else peek, name, used)
     if header and column in used:
         raise HandgradError(f"{name}: the column {header[column]!r} is a feature of the model: it cannot be the label")
     if header:
         reader.skip()
-    left_out = [i for i, other in enumerate(header or ()) if other.lower() in INDICES and i != column]
+    left_out = [i for i in indices if i != column]
     if header and len(left_out) == len(header) - 1:
         left_out = []
     if header and used:
@@ -181,7 +194,9 @@ def read_table(path: Path, *, label: str | int | None = None, feature_names: Seq
     names = None if header is None else [other for i, other in enumerate(header) if i not in (*left_out, column)]
     if names and feature_names and used:
         features, names = features[:, [names.index(other) for other in feature_names]], list(feature_names)
-    notes = [f"the labels are the column {header[column]!r}" if header else f"the labels are column {column + 1}"]
+    notes = []
+    if column is not None:
+        notes.append(f"the labels are {f'the column {header[column]!r}' if header else f'column {column + 1}'}")
     if header and names is not None:
         if left_out:
             notes.append(f"left out: the column {', '.join(repr(header[i]) for i in left_out)}")
@@ -261,34 +276,43 @@ class _Reader:
         """Skip the header."""
         self.first = next(number for number, _ in self.rows())
 
-    def read(self, column: int, header: list[str] | None, left_out: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def read(
+        self, column: int | None, header: list[str] | None, left_out: Sequence[int]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The features and the labels of all rows, without the columns that are left out."""
+        other = sorted([*left_out, *([] if column is None else [column])], reverse=True)  # than features
         whole = None if self.quoted or self.delimiter == " " else self._whole_numbers()
-        if whole is not None and (header is None or whole.shape[1] == len(header)) and not self._zeros(column, whole):
-            return np.delete(whole, [column, *left_out], axis=1), whole[:, column].astype(np.float64)
+        if whole is not None and (header is None or whole.shape[1] == len(header)):
+            if column is None:
+                return np.delete(whole, other, axis=1), np.zeros(0)
+            if not self._zeros(column, whole):
+                return np.delete(whole, other, axis=1), whole[:, column].astype(np.float64)
         parts: list[NDArray[np.float64]] = []
         labels: list[str] = []
         rows, width = self.rows(), None
-        dropped = sorted((i - (i > column) for i in left_out), reverse=True)  # without the column of labels
         while chunk := list(itertools.islice(rows, CHUNK)):
             width = len(header) if header else width or len(chunk[0][1])
             for number, row in chunk:
                 if len(row) != width:
                     raise HandgradError(f"{self.name}, line {number} has {len(row)} cells: expected {width}")
-                labels.append(row.pop(column).strip())
-                if labels[-1].lower() in MISSING:
-                    raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
-                if len(labels[-1]) > MAX_LABEL:  # NumPy's strings take the space of the longest one
-                    raise HandgradError(
-                        f"{self.name}, line {number} has a label of {len(labels[-1]):,} characters: "
-                        f"expected at most {MAX_LABEL:,}"
-                    )
-                for i in dropped:
+                if column is not None:
+                    labels.append(self._label(row[column].strip(), number))
+                for i in other:
                     del row[i]
-            parts.append(self._numbers(chunk, [i for i in range(width) if i not in (column, *left_out)], header))
+            parts.append(self._numbers(chunk, [i for i in range(width) if i not in other], header))
         if not parts:
             raise HandgradError(f"{self.name} has no rows: expected at least two examples")
         return _as_bytes(np.concatenate(parts)), _as_numbers(labels)
+
+    def _label(self, label: str, number: int) -> str:
+        """Validate a label in a line."""
+        if label.lower() in MISSING:
+            raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
+        if len(label) > MAX_LABEL:  # NumPy's strings take the space of the longest one
+            raise HandgradError(
+                f"{self.name}, line {number} has a label of {len(label):,} characters: expected at most {MAX_LABEL:,}"
+            )
+        return label
 
     def _whole_numbers(self) -> NDArray[np.uint8] | None:
         """All cells, if they are integers from 0 to 255: a tenth of the time of other numbers."""
