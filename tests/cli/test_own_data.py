@@ -247,6 +247,14 @@ def test_warnings_of_the_training_are_lines_on_stderr(table: Path, tmp_path: Pat
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 31
 
 
+def test_a_number_to_predict_is_warned_of(tmp_path: Path, run) -> None:
+    (tmp_path / "price.csv").write_text("a,price\n" + "".join(f"{i}.5,{i % 40}\n" for i in range(400)))
+    done = run("train", "--data", "price.csv", "--label", "price", "--epochs", 1, "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "MLPRegressor" in line]
+    assert line.startswith("handgrad: warning: price.csv: y has 40 different numbers in 400 examples")
+
+
 def test_deskewing_images_with_a_bright_background_is_warned_of(tmp_path: Path, invoke) -> None:
     x = np.full((60, 8, 8), 250, np.uint8)
     x[np.arange(60), 3, np.arange(60) % 2 * 4 + 1] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 import zipfile
 
 import numpy as np
@@ -17,6 +18,7 @@ from handgrad.data import Dataset, load
 from handgrad.data.archives import read_npz
 from handgrad.data.dataset import split_by_class
 from handgrad.data.labels import encode_labels
+from handgrad.errors import HandgradWarning
 
 RNG = np.random.default_rng(5)
 PIXELS = RNG.integers(0, 256, (40, 6, 5), np.uint8)
@@ -213,6 +215,18 @@ def test_data_that_are_not_divided(tmp_path) -> None:
         dataset = load(tmp_path / path, divide=False)
         np.testing.assert_array_equal(dataset.x_test, x)
         assert dataset.notes[-1] == "all examples are used, in their order"
+
+
+def test_labels_that_seem_to_be_numbers_to_predict_are_warned_of() -> None:
+    x, prices = np.arange(400.0)[:, None], np.arange(400) % 40 * 3
+    with pytest.warns(HandgradWarning, match="shop: y has 40 different numbers in 400 examples.* MLPRegressor"):
+        Dataset.from_arrays(x, prices, name="shop")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Dataset.from_arrays(x, prices, classes=[str(price) for price in range(0, 120, 3)])
+        Dataset.from_arrays(x, [f"person {price}" for price in prices])
+        Dataset.from_arrays(np.tile(x, (3, 1)), np.tile(prices, 3))  # 30 examples of a class
+        Dataset.from_arrays(x, np.arange(400) % 20)
 
 
 def test_training_examples_that_are_sorted_by_class_are_shuffled() -> None:

@@ -15,6 +15,7 @@ from ..data.stream import SHUFFLES
 from ..errors import HandgradError, unknown
 from ..io.atomic import as_path
 from ..recipes import GROUPS, RECIPES, Recipe
+from .echo import warnings_as_lines
 
 METAVARS = {"early_stopping": "PATIENCE", "teacher": "MODEL|RECIPE"}  # those of other options are their types
 
@@ -172,7 +173,8 @@ def load_data(
     name = "mnist" if name is None else name
     shuffle = shuffle or "auto"
     if name != "mnist":
-        dataset = load(name, shuffle=shuffle, label=label, feature_names=feature_names)
+        with warnings_as_lines(warn):
+            dataset = load(name, shuffle=shuffle, label=label, feature_names=feature_names)
         return dataset, name if name == "synthetic" else str(Path(name).resolve()), False
     try:
         return load(name, shuffle=shuffle), name, False

@@ -18,7 +18,7 @@ from ..network import Network
 from ..progress import ProgressBar
 from ..recipes import Recipe
 from ..training import Trainer
-from .echo import echo
+from .echo import echo, warn
 
 # Settings that the first two lines of `describe` and the line of the data set show.
 _SHOWN = {"name", "hidden", "activation", "loss", "optimizer", "lr", "schedule", "batch_size", "epochs", "seed"}
@@ -183,6 +183,11 @@ class ProgressReporter(ProgressBar):
     def stop(self) -> None:
         """Close the progress bar."""
         self.close()
+
+    def warn(self, message: str) -> None:
+        """Close the progress bar and print a warning."""
+        self.close()
+        warn(message)
 
     def result(self, test: Evaluation, trainers: Sequence[Trainer], directory: Path, data: str) -> None:
         """Print the result on the test set, and where the files are."""

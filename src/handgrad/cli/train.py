@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,13 @@ from ..data import Dataset
 from ..data.dataset import has_bright_background
 from ..diagnostics.model_card import model_card
 from ..distributed.mpi import abort_on_error, wait_for_all, world
-from ..errors import HandgradError, HandgradWarning
+from ..errors import HandgradError
 from ..io.atomic import encode_json, replace_file
 from ..io.models import load
 from ..model import Evaluation, Model
 from ..recipes import NETWORK_SETTINGS, RECIPES, Recipe, keeps_output
 from ..training import Trainer
-from .echo import echo, echo_error, warn
+from .echo import echo, echo_error, warn, warnings_as_lines
 from .options import (
     GroupedCommand,
     choose_recipe,
@@ -184,7 +181,7 @@ def _run(
         directory, chosen, data, new=resumed is None, start=origin, is_main=is_main, shuffle=order, label=label
     ) as run:
         try:
-            with warnings_as_lines(reporter):
+            with warnings_as_lines(reporter.warn):
                 model, trainers = _train(run, dataset, reporter, {"comm": comm, "sync_every": sync_every})
             reporter.stop()
             if not is_main:
@@ -212,24 +209,6 @@ def _run(
     wait_for_all(comm)
     if substituted:
         warn("this network was trained and tested on synthetic digits, not on MNIST")
-
-
-@contextmanager
-def warnings_as_lines(reporter: ProgressReporter) -> Iterator[None]:
-    """Print the warnings of handgrad as lines on stderr, also if other warnings are errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", HandgradWarning)
-        show = warnings.showwarning
-
-        def print_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if not issubclass(category, HandgradWarning):
-                show(message, category, *where, **more)
-                return
-            reporter.stop()
-            warn(str(message))
-
-        warnings.showwarning = print_warning
-        yield
 
 
 def _order(dataset: Dataset, comm: Any) -> str | None:

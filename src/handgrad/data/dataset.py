@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Labels, as_array, check_fraction, check_inputs
-from ..errors import HandgradError
+from ..errors import HandgradError, HandgradWarning, calls_of_handgrad
 from .idx import decompress, parse_idx, read_bytes
-from .labels import encode_labels
+from .labels import encode_labels, seem_to_be_numbers
 
 FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -125,6 +126,12 @@ class Dataset:
             For arrays that do not match, missing values and pixels out of range, and if a label of the test set does
             not occur in the training set.
 
+        Warns
+        -----
+        HandgradWarning
+            If the labels seem to be numbers to predict: more than 20 different integers, each for less than 20 examples
+            on average.
+
         Examples
         --------
         >>> from handgrad.data import Dataset
@@ -138,6 +145,13 @@ class Dataset:
             labels, test_labels, names = encode_labels(y, y_test, classes, limit=divide)
         except HandgradError as error:
             raise HandgradError(f"{name}: {error}") from error
+        if divide and classes is None and seem_to_be_numbers(names, len(labels)):
+            warnings.warn(
+                f"{name}: y has {len(names)} different numbers in {len(labels):,} examples, and each of them becomes a "
+                "class: to predict a number, use MLPRegressor, or Network(..., loss='squared_error'), in Python",
+                HandgradWarning,
+                stacklevel=calls_of_handgrad(),
+            )
         if x_test is not None:
             if len(features) == len(labels) and labels[0] < labels[-1] and (labels[:-1] <= labels[1:]).all():
                 order = np.random.default_rng(0).permutation(len(labels))  # or the last examples would be of one class

@@ -14,6 +14,7 @@ from ..model import check_distinct
 
 FEW = 20  # this number of different labels is accepted for any number of examples
 MAX_CLASSES = 10_000
+MIN_EXAMPLES = 20  # of a class, on average, if there are more than FEW classes that are named by integers
 
 
 def encode_labels(
@@ -76,6 +77,11 @@ def encode_labels(
     check_distinct(names)
     index = {label: i for i, label in enumerate(labels)}
     return _indices("y", y, index), _indices("y_test", y_test, index), names
+
+
+def seem_to_be_numbers(names: Sequence[str], count: int) -> bool:
+    """Return whether the labels of `count` examples, with these names, seem to be numbers to predict: a regression."""
+    return len(names) > max(FEW, count / MIN_EXAMPLES) and all(map(_is_integer, names))
 
 
 def _named(

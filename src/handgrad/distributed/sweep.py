@@ -254,7 +254,9 @@ _loading = threading.Lock()
 
 @functools.lru_cache(maxsize=1)
 def _load(data: str, sweep: str, label: str | None) -> Dataset:
-    return load(data, label=label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HandgradWarning)  # the main process gives them
+        return load(data, label=label)
 
 
 def _dataset(data: str, sweep: str, label: str | None) -> Dataset:
