@@ -127,7 +127,7 @@ def test_a_resumed_sweep_of_mnist_never_uses_synthetic_digits(
     text = (out / "sweep.json").read_text()
     (out / "sweep.json").write_text(json.dumps({**json.loads(text), "data": "mnist"}))
 
-    def not_found(name: str) -> None:
+    def not_found(name: str, label: str | None = None) -> None:
         raise MnistNotFoundError(f"{name} was not found")
 
     for module in ("options", "sweep"):
