@@ -130,6 +130,18 @@ def test_a_kink_within_the_step_is_no_error():
     check_gradient(ReLU(), x)
 
 
+def test_a_small_error_of_a_small_gradient_is_found():
+    class Inaccurate(Dense):
+        def backward_parameters(self, dy):
+            super().backward_parameters(dy)
+            self.dW *= 1.001
+
+    hidden = [layer for _ in range(10) for layer in (Dense(5, 5), Sigmoid())]
+    network = Network([Inaccurate(5, 5), Sigmoid(), *hidden, Dense(5, 3)], loss="cross_entropy", rng=0)
+    with pytest.raises(GradientError, match="layer 0 Inaccurate dW is wrong"):
+        check_gradient(network, X, LABELS)
+
+
 # ---- Wrong gradients: layers -----------------------------------------------------------------------------------------
 
 

@@ -59,8 +59,9 @@ class Layer(ABC):
         Whether the layer belongs to a network. Two networks cannot share a layer.
     trainable : bool
         Set it to False before a `fit` to freeze the parameters of the layer: the optimizer does not change them, and
-        their derivatives, and a `cost` of the layer, are not computed. A frozen BatchNorm keeps its running statistics
-        too, but still normalizes with the statistics of the batch in training. Model files do not contain it.
+        their derivatives, and that of a `cost` of the layer, are 0 and not computed. A frozen BatchNorm keeps its
+        running statistics too, but still normalizes with the statistics of the batch in training. Model files do not
+        contain it.
     lr_scale : float
         Factor on the learning rate of the parameters of the layer, > 0. Set it before a `fit`. It also applies to
         decoupled weight decay. Checkpoints contain it, model files do not.

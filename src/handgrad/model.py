@@ -208,7 +208,9 @@ class Model(ABC):
     # ---- Shortcuts ---------------------------------------------------------------------------------------------------
 
     def predict_image(self, image: Any) -> list[Reading]:
-        """Find the digits in an image and predict the class of each one: see `handgrad.images.reading.predict_image`.
+        """Find the digits in an image and predict the class of each one, or predict the class of the whole image.
+
+        See `handgrad.images.reading.predict_image`.
 
         Parameters
         ----------
@@ -218,8 +220,8 @@ class Model(ABC):
         Returns
         -------
         list of Reading
-            One for each digit, line by line from left to right: label, confidence, reason, probabilities, prepared
-            image.
+            One for each digit, line by line from left to right, or one for the whole image: label, confidence, reason,
+            probabilities, prepared image.
         """
         from .images.reading import predict_image  # late: a feature on the core
 

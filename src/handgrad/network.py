@@ -307,7 +307,7 @@ class Network(Model):
         return x
 
     def backward(self, dz: Array) -> None:
-        """Compute dθ from dz (batch, n_out), except for frozen layers.
+        """Compute dθ from dz (batch, n_out); it is 0 for frozen layers.
 
         It ends at the first layer that is trained, whose dx is not needed. The costs of layers are only included in
         `backprop`.
@@ -315,11 +315,16 @@ class Network(Model):
         self.gradient_scale = 1.0
         layers, first = self.layers, 0
         while first < len(layers) and not (layers[first].parameter_shapes and layers[first].trainable):
+            _clear_gradient(layers[first])
             first += 1
         for layer in layers[:first:-1]:
-            dz = layer.backward(dz) if layer.trainable else layer.backward_input(dz)
-        for layer in layers[first : first + 1]:  # none if all are frozen
-            layer.backward_parameters(dz)
+            if layer.trainable:
+                dz = layer.backward(dz)
+            else:
+                dz = layer.backward_input(dz)
+                _clear_gradient(layer)
+        if first < len(layers):
+            layers[first].backward_parameters(dz)
 
     def backprop(self, x: Array, t: Array, weight: float | Array | None = None, *, scale: float = 1.0) -> Array:
         """Compute the gradient of Σᵢ weightᵢ Lᵢ on a batch, and return the logits z.
@@ -506,7 +511,7 @@ class Network(Model):
         for (name, p), new in zip(self.named_parameters.items(), twin.named_parameters.values(), strict=True):
             if not name.startswith(f"{last}."):
                 new[...] = p
-        twin.image_shape = self.image_shape
+        twin.image_shape, twin.feature_names = self.image_shape, self.feature_names
         return twin
 
     def _rebuild(self, layers: list[Layer], parameters: Array, dtype: np.dtype[Any]) -> Network:
@@ -635,6 +640,11 @@ def _check_bound(layers: Sequence[Layer]) -> None:
             raise HandgradError(
                 f"layer {i} ({layer!r}) was added after the network was built: build a new Network([...])"
             )
+
+
+def _clear_gradient(layer: Layer) -> None:
+    for name in layer.parameter_shapes:
+        getattr(layer, f"d{name}").fill(0)
 
 
 def _shallow_copy(part: Part) -> Part:

@@ -89,7 +89,6 @@ class Optimizer(ABC):
         self.state: Array = np.zeros((self.n_slots, 0))
         self._network: Network | None = None
         self._parameters: Array | None = None
-        self._frozen: list[Array] = []  # dp of layers that are not trainable
         self._scales: list[float] = []  # lr_scale of each block
 
     @property
@@ -124,8 +123,6 @@ class Optimizer(ABC):
             self._attach(network)
         self.steps += 1
         gradient = network.gradient  # divides the buffer by gradient_scale, which SGD.train_step sets
-        for dp in self._frozen:
-            dp.fill(0)
         if self.l2 or self.l1 or self.clip_norm:
             self._penalize(gradient)
         if self.weight_decay:
@@ -178,8 +175,7 @@ class Optimizer(ABC):
             cuts = [slice(begin, min(begin + UPDATE_CHUNK, last)) for begin in range(first, last, UPDATE_CHUNK)]
             self._blocks += [(theta[c], g[c], [s[c] for s in self.state], scratch[: theta[c].size]) for c in cuts]
             self._scales += [scale] * len(cuts)
-        frozen = [layer for layer in network.layers if not layer.trainable]
-        self._frozen = [getattr(f, f"d{name}") for f in frozen for name in f.parameter_shapes]
+        frozen = [f for f in network.layers if not f.trainable]
         addresses = {getattr(f, name).ctypes.data for f in frozen for name in f.parameter_shapes}
         self._weights = [(W, dW) for W, dW in network.weights if W.ctypes.data not in addresses]
         scale_at = {getattr(f, name).ctypes.data: f.lr_scale for f in network.layers for name in f.parameter_shapes}
@@ -195,7 +191,7 @@ class Optimizer(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the network: a copy continues with the network that it is given."""
         views: dict[str, Any] = {"_network": None, "_parameters": None, "_blocks": [], "_weights": [], "_scratch": None}
-        views |= {"_frozen": [], "_scales": [], "_weight_scales": []}
+        views |= {"_scales": [], "_weight_scales": []}
         return vars(self) | views
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -244,7 +240,7 @@ class SGD(Optimizer):
         """
         if network.parameters is not self._parameters:
             self._attach(network)
-        penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm or self._frozen
+        penalized = self.l2 or self.l1 or self.clip_norm or self.weight_decay or self.max_norm
         if penalized or self._is_scaled or not lr or type(self) is not SGD:  # a subclass may have another update
             return super().train_step(network, x, t, lr, weight)
         self.steps += 1

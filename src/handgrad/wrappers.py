@@ -54,6 +54,15 @@ class _Wrapper(KnownAttributes, Model):
     def classes(self, names: Sequence[str]) -> None:
         self.model.classes = names
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs of the model."""
+        return self.model.feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self.model.feature_names = names
+
 
 class Preprocessed(_Wrapper):
     """A model whose inputs are preprocessed, for example deskewed.
@@ -211,6 +220,16 @@ class Ensemble(KnownAttributes, Model):
             member.classes = self.classes
 
     @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the inputs of all members."""
+        return self.members[0].feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        for member in self.members:
+            member.feature_names = names
+
+    @property
     def image_shape(self) -> tuple[int, int] | None:
         """(height, width) of the inputs of all members, or None."""
         return self.members[0].image_shape
@@ -247,6 +266,7 @@ def _signature(model: Model) -> dict[str, Any]:
         "n_out": model.n_out,
         "classes": model.classes,
         "image_shape": model.image_shape,
+        "feature_names": model.feature_names,
         "loss": f"{type(model.loss).__name__} ({model.loss.output_activation})",
         "dtype": model.dtype,
     }

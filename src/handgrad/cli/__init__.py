@@ -19,7 +19,7 @@ import click
 from .. import __version__
 from ..errors import HandgradError, printable
 from . import convert, data, diagnose, evaluate, lab, recipes, sweep, train
-from .echo import echo_error
+from .echo import echo_error, warn, warnings_as_lines
 from .signals import exit_code, raising_signals
 
 
@@ -69,7 +69,8 @@ class CommandGroup(click.Group):
         logging.basicConfig(handlers=[handler])
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its warnings concern its own cache
         try:
-            return super().invoke(ctx)
+            with warnings_as_lines(warn):
+                return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             _interrupted(interrupt)
         except click.UsageError as error:

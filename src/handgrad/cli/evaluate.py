@@ -19,7 +19,7 @@ from ..adversarial import deepfool
 from ..arrays import as_floats
 from ..data import load as load_dataset
 from ..errors import HandgradError, optional
-from ..io.atomic import encode_json
+from ..io.atomic import encode_json, read_json
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..network import Network
@@ -27,7 +27,6 @@ from ..wrappers import Ensemble, unwrap
 from .echo import echo, echo_error
 from .options import data_option, json_option, label_option, model_argument, with_path
 from .progress import format_correct
-from .run_directory import read_config, read_label
 
 if TYPE_CHECKING:
     from ..images import Reading
@@ -339,10 +338,12 @@ def attack(
 
 def _data_of_run(path: Path) -> tuple[str | None, str | None]:
     """The name of the data set of the run that a model is from, and the column of the labels if it was chosen."""
-    if (path.parent / "config.json").exists():
-        with contextlib.suppress(HandgradError):
-            return read_config(path.parent)[1], read_label(path.parent)
-    return None, None
+    found: list[Any] = [None, None]
+    with contextlib.suppress(HandgradError, AttributeError):  # there is none, or it is damaged
+        config = read_json(path.parent / "config.json")
+        found = [config.get(name) for name in ("data", "label")]
+    data, label = (value if isinstance(value, str) else None for value in found)
+    return data, label
 
 
 def _default_data(path: Path, model: Model, of_run: str | None) -> str:

@@ -67,7 +67,7 @@ def read_examples(data: str, model: Model, label: str | None = None) -> Examples
             return Examples(FileRows([open_images(found[number]) for number in sorted(found)], "blocks"))
     elif path.is_file() and (examples := _read_file(path, model, label)) is not None:
         return examples
-    dataset = load(data, size=model.image_shape, divide=False, feature_names=model.feature_names)
+    dataset = load(data, size=model.image_shape, label=label, divide=False, feature_names=model.feature_names)
     return Examples(dataset.x_test, dataset.notes)
 
 

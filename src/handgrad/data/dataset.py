@@ -244,7 +244,8 @@ class Dataset:
         """
         classes = tuple(classes)
         numbered = self.classes == tuple(map(str, range(len(self.classes))))
-        if self.classes == classes or (numbered and len(self.classes) <= len(classes)):
+        known = set(self.classes) <= set(classes)
+        if self.classes == classes or (numbered and not known and len(self.classes) <= len(classes)):
             return self
         missing = [name for name in self.classes if name not in classes]
         if missing:

@@ -97,7 +97,9 @@ def load_table(
     try:
         dataset = Dataset.from_arrays(x, y, *test_set, classes=classes, divide=divide, name=name, notes=notes)
     except HandgradError as error:
-        raise HandgradError(f"{error}; {table.notes[0]} (label or --label chooses another one)") from error
+        about_labels = str(error).startswith(f"{name}: y ")
+        hint = f"; {table.notes[0]} (label or --label chooses another one)" if about_labels else ""
+        raise HandgradError(f"{error}{hint}") from error
     columns = tuple(table.columns or ())
     has_names = not dataset.is_images and len(columns) == len(set(columns)) > 0
     return replace(dataset, feature_names=columns) if has_names else dataset
@@ -167,7 +169,7 @@ def read_table(
     delimiter = _prepare(lines)
     reader = _Reader(lines, delimiter, name)
     peek = reader.peek(PEEK)
-    if not peek or len(peek[0]) < 2:
+    if not peek or len(peek[0]) < (2 if n_features is None else 1):
         raise HandgradError(f"{name} is not a table: expected a column of labels and columns of numbers, as a CSV file")
     header = [cell.strip() for cell in peek[0]] if _is_header(peek) else None
     if header and all(len(row) == len(header) + 1 for row in peek[1:]):
@@ -185,18 +187,20 @@ def read_table(
         raise HandgradError(f"{name}: the column {header[column]!r} is a feature of the model: it cannot be the label")
     if header:
         reader.skip()
-    left_out = [i for i in indices if i != column]
-    if header and len(left_out) == len(header) - 1:
-        left_out = []
     if header and used:
         left_out = [i for i in range(len(header)) if i not in (*used, column)]
+    else:
+        left_out = [i for i in indices if i != column]
+        if column is not None and header and len(left_out) == len(header) - 1:
+            left_out = []  # the only column besides the labels
     features, labels = reader.read(column, header, left_out)
     names = None if header is None else [other for i, other in enumerate(header) if i not in (*left_out, column)]
-    if names and feature_names and used:
-        features, names = features[:, [names.index(other) for other in feature_names]], list(feature_names)
+    if header and used:
+        names, found = [header[i] for i in used], names or []
+        features = features[:, [found.index(other) for other in names]]
     notes = []
     if column is not None:
-        notes.append(f"the labels are {f'the column {header[column]!r}' if header else f'column {column + 1}'}")
+        notes.append(f"the labels are {f'the column {header[column]!r}' if header else f'column {column} (from 0)'}")
     if header and names is not None:
         if left_out:
             notes.append(f"left out: the column {', '.join(repr(header[i]) for i in left_out)}")

@@ -255,7 +255,7 @@ _loading = threading.Lock()
 @functools.lru_cache(maxsize=1)
 def _load(data: str, sweep: str, label: str | None) -> Dataset:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HandgradWarning)  # the main process gives them
+        warnings.simplefilter("ignore", HandgradWarning)  # they are about the data, not about a task
         return load(data, label=label)
 
 

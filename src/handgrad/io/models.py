@@ -7,13 +7,11 @@ so that `load_state_dict` of the same Sequential accepts them. A BatchNorm also 
 
 The metadata has one key, "handgrad", with JSON: {"format": 1, "model": {...}}. A model is described by its type and
 
-    Network                layers, loss, classes, image_shape
+    Network                layers, loss, classes, image_shape; feature_names, if the inputs are columns of a table
     Ensemble               members: a list of models
     Preprocessed           preprocessing: type and options; model
     TestTimeAugmentation   shifts; model
     Calibrated             temperature; model
-
-and, if its inputs are columns of a table, by feature_names.
 """
 
 from __future__ import annotations
@@ -106,13 +104,6 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
 
 def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the description of a model, as JSON values, and its arrays."""
-    description, arrays = _describe(model)
-    if model.feature_names is not None:
-        description["feature_names"] = model.feature_names
-    return description, arrays
-
-
-def _describe(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if isinstance(model, Preprocessed):
         description, arrays = describe_model(model.model)
         _check_known(model.preprocessing, PREPROCESSING)
@@ -138,13 +129,14 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     for layer in model.layers:
         _check_known(layer, LAYERS)
     _check_known(model.loss, LOSS_CLASSES)
+    names = {} if model.feature_names is None else {"feature_names": model.feature_names}
     return {
         "type": "Network",
         "layers": [{"type": type(layer).__name__, **layer.config()} for layer in model.layers],
         "loss": {"type": type(model.loss).__name__, **model.loss.config()},
         "classes": model.classes,
         "image_shape": model.image_shape,
-    }, _arrays(model)
+    } | names, _arrays(model)
 
 
 def _check_known(part: object, known: Mapping[str, type]) -> None:
@@ -181,12 +173,6 @@ def build_model(what: str, arrays: dict[str, NDArray[Any]], description: Any) ->
 
 
 def _build(what: str, arrays: dict[str, NDArray[Any]], description: Any, depth: int) -> Model:
-    model = _build_type(what, arrays, description, depth)
-    model.feature_names = description.get("feature_names")
-    return model
-
-
-def _build_type(what: str, arrays: dict[str, NDArray[Any]], description: Any, depth: int) -> Model:
     kind = description["type"]
     if depth == 0:
         raise HandgradError("too many nested models")
@@ -243,6 +229,7 @@ def _build_network(what: str, arrays: dict[str, NDArray[Any]], description: Any)
     loss = make_part(LOSS_CLASSES, "loss", description["loss"])
     network = Network.from_parameters(layers, join([arrays[name] for name in expected]), loss=loss)
     network.classes, network.image_shape = description["classes"], description["image_shape"]
+    network.feature_names = description.get("feature_names")
     return network
 
 

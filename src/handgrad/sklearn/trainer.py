@@ -60,7 +60,7 @@ class SklearnSGD(Optimizer):
         """
         if network.parameters is not self._parameters:
             self._attach(network)
-        if not lr or self._frozen or self._is_scaled:
+        if not lr or self._is_scaled:
             return super().train_step(network, x, t, lr, weight)
         self.steps += 1
         z = network.backprop(x, t, weight, scale=lr)
