@@ -929,10 +929,10 @@ def test_backward_computes_only_what_trained_layers_need(monkeypatch):
 
 def test_network_with_a_new_output_keeps_the_other_layers():
     made = Network([Dense(6, 5, init="lecun"), Tanh(), Dropout(0.5), Dense(5, 4, init="zeros")], rng=0)
-    made.image_shape, made.classes = (2, 3), tuple("abcd")
+    made.image_shape, made.classes, made.feature_names = (2, 3), tuple("abcd"), tuple("uvwxyz")
     made.layers[0].trainable, made.layers[0].lr_scale = False, 0.1
     new = made.with_new_output(7, rng=1)
-    assert (new.n_in, new.n_out, new.image_shape) == (6, 7, (2, 3))
+    assert (new.n_in, new.n_out, new.image_shape, new.feature_names) == (6, 7, (2, 3), tuple("uvwxyz"))
     assert new.classes == tuple("0123456")
     np.testing.assert_array_equal(new.layers[0].W, made.layers[0].W)
     np.testing.assert_array_equal(new.layers[0].b, made.layers[0].b)

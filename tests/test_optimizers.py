@@ -346,6 +346,17 @@ def test_network_gradient_after_train_step_is_the_gradient_of_the_loss(name):
     np.testing.assert_allclose(network.gradient, twin.gradient, **EXACT)
 
 
+def test_sgd_does_not_move_a_layer_that_is_frozen_between_two_steps():
+    network, optimizer = make_network(), SGD(0.1)
+    optimizer.train_step(network, *BATCH, 0.1)
+    layer = network.layers[0]
+    layer.trainable, before = False, layer.W.copy()
+    for _ in range(2):
+        optimizer.train_step(network, *BATCH, 0.1)
+        assert not network.gradient[: layer.W.size].any()
+    np.testing.assert_array_equal(layer.W, before)
+
+
 def test_step_after_train_step_uses_the_unscaled_gradient():
     network, twin, optimizer = make_network(), make_network(), SGD(0.5)
     optimizer.train_step(network, *BATCH, 0.5)

@@ -184,9 +184,21 @@ def test_a_table_without_a_header_and_without_labels(tmp_path: Path, invoke) -> 
     run, out = tmp_path / "run", tmp_path / "answers.npy"
     done = invoke("train", "--data", tmp_path / "all.csv", "--label", 3, "--epochs", 20, "--quiet", "--out", run)
     assert done[0] == 0, done[2]
-    for name in ("all.csv", "x.csv"):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "all.csv").write_text((tmp_path / "all.csv").read_text())
+    for name in ("all.csv", "x.csv", "folder"):
         assert invoke("predict", run, "--data", tmp_path / name, "--out", out)[0] == 0
         assert np.array_equal(np.load(out), handgrad.load(run / "model.safetensors").predict(x))
+
+
+def test_a_table_of_one_feature(tmp_path: Path, invoke) -> None:
+    x, run, out = RNG.normal(size=60), tmp_path / "run", tmp_path / "answers.npy"
+    (tmp_path / "all.csv").write_text("x,y\n" + "".join(f"{number},{int(number > 0)}\n" for number in x))
+    (tmp_path / "x.csv").write_text("x\n" + "".join(f"{number}\n" for number in x))
+    assert invoke("train", "--data", tmp_path / "all.csv", "--epochs", 20, "--quiet", "--out", run)[0] == 0
+    for name in ("all.csv", "x.csv"):
+        assert invoke("predict", run, "--data", tmp_path / name, "--out", out)[0] == 0
+        assert np.array_equal(np.load(out), handgrad.load(run / "model.safetensors").predict(x[:, None]))
 
 
 def test_columns_in_another_order_are_found_by_their_names(table: Path, tmp_path: Path, invoke) -> None:
@@ -272,6 +284,9 @@ def test_evaluate_without_data_uses_that_of_the_run_or_asks_for_it(table: Path, 
     assert found[:2] == given[:2]
     assert found[2] == f"data: {table}, as in {run / 'config.json'}\n{given[2]}"
     assert given[2] == "data: the labels are the column 'kind'; the test set is a random 20% of the examples\n"
+    config = run / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"setting of another version": 1}))
+    assert invoke("evaluate", run, "--data", table) == given
     alone = (run / "model.safetensors").rename(tmp_path / "alone.safetensors")
     code, output, errors = invoke("evaluate", alone)
     assert (code, output) == (2, "")

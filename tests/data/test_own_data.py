@@ -252,6 +252,7 @@ def test_with_classes_gives_the_labels_of_a_model(rejects) -> None:
         dataset.with_classes(["dog", "cat"])
     numbered = Dataset.from_arrays(NUMBERS, np.arange(40) % 3)
     assert numbered.with_classes(["a", "b", "c"]) is numbered
+    assert (numbered.with_classes(["-1", "0", "1", "2"]).y_train == numbered.y_train + 1).all()
 
 
 # ---- Tables ----------------------------------------------------------------------------------------------------------
