@@ -60,7 +60,15 @@ def test_the_help_of_train_lists_every_setting_in_its_group_with_its_default(inv
         }
         for title, text in sections.items()
     }
-    assert list(entries["Recipe and data"]) == ["--recipe", "--data", "--shuffle", "--from", "--freeze", "--resume"]
+    assert list(entries["Recipe and data"]) == [
+        "--recipe",
+        "--data",
+        "--label",
+        "--shuffle",
+        "--from",
+        "--freeze",
+        "--resume",
+    ]
     assert list(entries["Output"]) == ["--out", "--quiet", "--json", "-h,"]
     post = RECIPES["post"]
     for setting in fields(Recipe):
