@@ -156,7 +156,7 @@ def wrong_tanh(self: Tanh, da: Any) -> Any:
     return (1 - self.a) * da
 
 
-def wrong_norm(self: BatchNorm, dy: Any, db: Any, dg: Any) -> Any:
+def wrong_norm(self: BatchNorm, dy: Any, db: Any, dg: Any, batch: int) -> Any:
     return dy * self.g * self.r
 
 

@@ -263,8 +263,8 @@ def _one_thread(torch: Any) -> Iterator[None]:
 def _without_dropout(network: Network) -> Network:
     """A copy with Identity in place of each Dropout."""
     network = copy.deepcopy(network)
-    network.layers = [Identity() if isinstance(layer, Dropout) else layer for layer in network.layers]
-    return network
+    layers = [Identity() if isinstance(layer, Dropout) else layer for layer in network.layers]
+    return network.with_layers(layers, network.parameters)
 
 
 def _gradients(network: Network, twin: Any) -> Iterator[Gradient]:
