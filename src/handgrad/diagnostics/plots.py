@@ -407,7 +407,7 @@ def augmentation_grid(
     augment: AugmentFunction,
     rng: np.random.Generator,
     *,
-    title: str = f"training image (left of the line) and {VERSIONS} augmented versions",
+    title: str = "training image (left of the line) and augmented versions",
 ) -> Any:
     """Draw one row per image: the image and, on the right of a line, eleven augmented versions of it.
 
