@@ -1,4 +1,4 @@
-"""Model files: every model is read as it was written, and inconsistent files are rejected with one line."""
+"""Model files: a saved model is loaded unchanged, and inconsistent files are rejected with one line."""
 
 import itertools
 import json

@@ -46,7 +46,7 @@ export function count(value) {
   return Math.round(value).toLocaleString("en");
 }
 
-/** A learning rate as it is typed: 0.003, without trailing zeros. */
+/** A learning rate in the notation that people type: 0.003, without trailing zeros. */
 export function rate(value) {
   return value === null || value === undefined ? EMPTY : String(Number(value.toPrecision(3)));
 }

@@ -433,7 +433,7 @@ async function start() {
       h("p", { class: "empty", role: "alert" }, error.message),
       h("button", { type: "button", onclick: () => location.reload() }, "Try again"),
     );
-    // The run of a tab that was closed makes room after some seconds.
+    // The run of a closed tab is released after some seconds.
     if (error.status === 409) setTimeout(() => location.reload(), 5000);
     if (!(error instanceof ApiError)) throw error;
   }

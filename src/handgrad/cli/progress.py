@@ -63,7 +63,7 @@ def describe_smoothing(recipe: Recipe) -> list[str]:
 
 
 def changed_settings(recipe: Recipe, names: Collection[str]) -> str:
-    """Return those of the named settings that have not their default value: "rotation 3, scale 0.1"."""
+    """Return the named settings that differ from their defaults: "rotation 3, scale 0.1"."""
     defaults = {setting.name: setting.default for setting in fields(Recipe)}
     return ", ".join(
         name.replace("_", " ") + ("" if value is True else f" {_value_text(value)}")
