@@ -20,9 +20,9 @@ def recipes(as_json: bool) -> None:
     """List the recipes and their results on MNIST.
 
     A recipe is a network and its training with all settings, for handgrad train --recipe. The accuracy is that of the
-    test set, as mean and standard deviation over several seeds; that of post is from one run. The time includes
-    preprocessing and evaluation, on the given number of cores of an AMD EPYC processor. A recipe that needs images
-    cannot be trained on the numbers of a table.
+    test set, as mean and standard deviation over several seeds; an accuracy without ± is from one run. The time
+    includes preprocessing and evaluation, on the given number of cores of an AMD EPYC processor. A recipe that needs
+    images cannot be trained on the numbers of a table.
     """
     rows = [dict(zip(COLUMNS, _row(recipe), strict=True)) for recipe in RECIPES.values()]
     if as_json:
