@@ -78,7 +78,7 @@ def make(count: int, out: Path, source: str, workers: int, seed: int) -> None:
     8,100,000 images take 6.35 GB.
 
     \b
-    Example:
+    Examples:
       handgrad data make --count 8100000 --out infinite --workers 2
       handgrad train --data infinite --recipe minute --epochs 1
     """  # noqa: D301 (click needs the backspace)
