@@ -72,15 +72,15 @@ def verify() -> None:
 def make(count: int, out: Path, source: str, workers: int, seed: int) -> None:
     """Write a data set of deformed copies ("infinite MNIST").
 
-    The first copies of the digits of the training set are the digits themselves, all others are rotated, scaled,
-    shifted and distorted at random. The last 10,000 digits of MNIST have no copies and are the end of the training set,
-    the default validation set; the test set is that of MNIST. The files do not depend on the number of processes.
-    8,100,000 images take 6.35 GB.
+    The first copy of each digit of the training set is the digit itself. All other copies are rotated, scaled, shifted
+    and distorted at random. The last 10,000 digits of MNIST's training set have no copies and are the end of the
+    training set, the default validation set. The test set is that of MNIST. The files do not depend on the number of
+    processes. 8,100,000 images take 6.35 GB.
 
     \b
     Examples:
       handgrad data make --count 8100000 --out infinite --workers 2
-      handgrad train --data infinite --recipe minute --epochs 1
+      handgrad train --data infinite --epochs 1
     """  # noqa: D301 (click needs the backspace)
     from ..data.infinite import make_copies
 

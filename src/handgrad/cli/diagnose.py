@@ -174,8 +174,8 @@ def profile(recipe: str | None, seconds: float, as_json: bool, **settings: Any) 
 
     The floor of a part is a lower bound of its time on this machine: the time of its matrix products at the speed of a
     large product, or the time to move its bytes at the speed of the cache that they fit into, whichever is longer.
-    BLAS uses as many threads as in handgrad train --threads 1. A training without augmentation computes HOG only once;
-    then it is not part of the step, and the numbers of the layers are those without HOG.
+    BLAS uses as many threads as in handgrad train --threads 1. A training without augmentation computes HOG only once.
+    In this case, HOG is not a part of the step, and the layers are numbered without HOG.
     """
     from ..diagnostics.profiler import profile as measure
 

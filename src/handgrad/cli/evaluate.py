@@ -41,8 +41,8 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
     """Evaluate a model on the test set.
 
     MODEL is a model file or a run directory. Prints the accuracy, the loss and the confusion matrix. Without --data,
-    the model of a run is evaluated on the data set of the run. If that has no test set, the same random fifth as in the
-    training is used. Of other data without a test set, all examples are used.
+    the model of a run is evaluated on the data set of the run. If this data set has no test set, the same random fifth
+    as in the training is the test set. If other data have no test set, all examples are used.
     """
     classifier = _load_classifier(model)
     of_run, label_of_run = _data_of_run(model)
@@ -74,9 +74,9 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
 @click.option(
     "--data",
     metavar="PATH",
-    help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, which need not "
-    "fit into memory; of numbers in a CSV, .npy or .npz file with or without labels; or of the test examples of a data "
-    "set: all examples in their order if it has no test set.",
+    help="Predict the classes of all images in an IDX or .npy file or a directory of images*.npy files, which can be "
+    "larger than memory; of numbers in a CSV, .npy or .npz file with or without labels; or of the test examples of a "
+    "data set: all examples in their order if it has no test set.",
 )
 @label_option
 @click.option(
@@ -90,7 +90,7 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
     "--workers",
     type=int,
     metavar="N",
-    help="With --data: number of processes, one for each core for example, which share the memory of the model.  "
+    help="With --data: number of processes, for example the number of cores. They share the memory of the model.  "
     "[default: 1]",
 )
 @click.option("--show", type=click.Path(path_type=Path), metavar="PNG", help="Write the prepared digits to a PNG file.")
@@ -110,9 +110,9 @@ def predict(
     MODEL is a model file or a run directory. Each IMAGE is a PNG, JPEG, GIF, BMP, TIFF, WebP, PPM or npy file of any
     size, a directory of such files, or - for standard input. Photographs, ruled paper and several digits in one image
     are read: every digit is found, cropped, scaled and centred as in MNIST. The answer is "not sure" if the confidence
-    is below 60 % or if the shape is not a digit's. After an image that cannot be read or has no digit, the others are
-    read, and the exit code is 2. If the classes of the model are not digits or letters, each image is prepared as a
-    whole, as the images of a folder of training images.
+    is below 60 % or if the shape does not look like a digit. If an image cannot be read or has no digit, the other
+    images are still read, and the exit code is 2. If the classes of the model are not digits or letters, each image is
+    prepared as a whole, as the images of a folder of training images.
 
     \b
     Examples:

@@ -104,9 +104,9 @@ def train(
     Writes the model, its history, a checkpoint and a report to a directory. An interrupted run can be continued with
     --resume and gives the same model as an uninterrupted one. The default recipe, post, trains a 784-30-10 network
     with sigmoids for 30 epochs of SGD on MNIST; handgrad recipes lists the others. The flags change single settings of
-    a recipe, and the defaults below are those of post. Numbers of a table are standardized. Of a small training set,
-    a sixth is used for validation unless --validation is given. Several processes train one network if mpiexec or srun
-    starts them.
+    a recipe, and the defaults below are those of post. Numbers of a table are standardized. At most a sixth of the
+    training set is used for validation, unless --validation is given. Several processes train one network if mpiexec
+    or srun starts them.
 
     \b
     Examples:
