@@ -4,7 +4,7 @@
     python -m records.errors pure ensemble    the digits that both predict wrongly, with the prediction of the first
 
 Each caption has the number of the digit in the test set, its label and the prediction. A digit that looks like the
-prediction may have a wrong label. The first seed of a record is used. The figure needs the extra `plot`.
+prediction may have a wrong label. The first seed of a record is used. The figure needs the extra `app`.
 """
 
 from __future__ import annotations
