@@ -72,7 +72,7 @@ def test_teacher_with_an_impossible_name_is_not_found(tmp_path, rejects):
     for name in ("\0", "a" * 5000):
         config = {**POST.config(), "data": "synthetic", "handgrad": "1", "teacher": name, "validation": 0}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        recipe, _ = read_config(tmp_path)
+        recipe = read_config(tmp_path).recipe
         with rejects("is neither a model file nor a recipe"):
             recipe.train(x, y, 2)
 

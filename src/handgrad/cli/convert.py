@@ -11,7 +11,7 @@ from ..io.atomic import encode_json, is_stream
 from ..io.models import load, save
 from .echo import echo
 from .options import choose_recipe, json_option, model_argument, parse_image_shape, parse_model
-from .run_directory import read_config, read_start
+from .run_directory import read_config
 
 
 @click.command("import")
@@ -97,11 +97,12 @@ def export_command(
     chosen = None
     if train:
         in_run = recipe is None and (model.parent / "config.json").exists()
-        if in_run and read_start(model.parent) is not None:
+        config = read_config(model.parent) if in_run else None
+        if config is not None and config.origin is not None:
             raise HandgradError(
                 f"{model} was fine-tuned, but --train exports a training from random weights: add --recipe"
             )
-        chosen = read_config(model.parent)[0] if in_run else choose_recipe(recipe)
+        chosen = choose_recipe(recipe) if config is None else config.recipe
     if out is None:
         suffix = target.suffix.replace(".", "_train.") if train else target.suffix
         out = model.with_name(model.stem + suffix)

@@ -55,6 +55,33 @@ class Start(NamedTuple):
     freeze: int
 
 
+class RunConfig(NamedTuple):
+    """What config.json of a run contains.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The settings.
+    data : str
+        Name of the data set, as for --data.
+    label : str or None
+        Column of the labels of a CSV file, as for --label.
+    shuffle : {"rows", "blocks"} or None
+        Order of the examples in an epoch, for files that are read when they are used.
+    origin : str or None
+        Path of the model that a fine-tuning starts from.
+    freeze : int
+        Number of Dense layers whose weights do not change.
+    """
+
+    recipe: Recipe
+    data: str
+    label: str | None
+    shuffle: str | None
+    origin: str | None
+    freeze: int
+
+
 class RunDirectory:
     """The directory of a run.
 
@@ -198,20 +225,10 @@ def _is_readable(config: Path) -> bool:
         return False
 
 
-def read_config(path: Path) -> tuple[Recipe, str]:
+def read_config(path: Path) -> RunConfig:
     """Read config.json of a run directory.
 
-    Returns
-    -------
-    recipe : Recipe
-        The settings of the run.
-    data : str
-        Name of the data set, as for --data.
-
-    Raises
-    ------
-    HandgradError
-        If the file is missing, or was not written by `handgrad train`.
+    Raises HandgradError if the file is missing or damaged, or was not written by `handgrad train`.
     """
     file = path / "config.json"
     if file.exists() and not _is_readable(file):
@@ -223,38 +240,26 @@ def read_config(path: Path) -> tuple[Recipe, str]:
         raise HandgradError(f"{file} is damaged, so that the settings of the run are lost: {remedy}")
     config = read_json(file)
     try:
-        data = config.pop("data")
+        data = str(config.pop("data"))
         config.pop("handgrad")
-        config.pop("from", None)
-        config.pop("freeze", None)
-        config.pop("shuffle", None)
-        config.pop("label", None)
+        origin, freeze, shuffle, label = (config.pop(name, None) for name in ("from", "freeze", "shuffle", "label"))
     except (KeyError, TypeError, AttributeError) as error:
         raise HandgradError(f"{file} was not written by handgrad train: expected a recipe with its data set") from error
-    return with_path(file, Recipe.from_config, config), str(data)
+    if shuffle not in (None, "rows", "blocks"):
+        raise HandgradError(f"{file}: shuffle must be rows or blocks, got {shuffle!r}")
+    return RunConfig(
+        with_path(file, Recipe.from_config, config),
+        data,
+        None if label is None else str(label),
+        shuffle,
+        None if origin is None else str(origin),
+        with_path(file, check_int, "freeze", freeze or 0, 0),
+    )
 
 
-def read_start(path: Path) -> Start | None:
+def read_start(path: Path, config: RunConfig) -> Start | None:
     """Read what the run in a directory starts from: a model in case of fine-tuning, or None."""
-    config = read_json(path / "config.json")
-    if "from" not in config:
-        return None
-    freeze = with_path(path / "config.json", check_int, "freeze", config.get("freeze", 0), 0)
-    return Start(load(path / START), str(config["from"]), freeze)
-
-
-def read_shuffle(path: Path) -> str | None:
-    """Read the order of the examples in a run, "rows" or "blocks", or None if they are in memory."""
-    shuffle = read_json(path / "config.json").get("shuffle")
-    if shuffle is None or shuffle in ("rows", "blocks"):
-        return None if shuffle is None else str(shuffle)
-    raise HandgradError(f"{path / 'config.json'}: shuffle must be rows or blocks, got {shuffle!r}")
-
-
-def read_label(path: Path) -> str | None:
-    """Read the column of the labels that was chosen for a run, or None."""
-    label = read_json(path / "config.json").get("label")
-    return None if label is None else str(label)
+    return None if config.origin is None else Start(load(path / START), config.origin, config.freeze)
 
 
 def read_result(path: Path, recipe: Recipe) -> dict[str, Any] | None:

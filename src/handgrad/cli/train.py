@@ -40,14 +40,13 @@ from .progress import ProgressReporter, count, format_correct, format_sizes, res
 from .run_directory import (
     GrowingReport,
     HistoryWriter,
+    RunConfig,
     RunDirectory,
     Start,
     has_run,
     is_unused,
     read_config,
-    read_label,
     read_result,
-    read_shuffle,
     read_start,
 )
 from .signals import exit_code
@@ -142,7 +141,8 @@ def _run(
         origin = _read_start(start, freeze, settings)
         chosen, directory = _new_run(recipe, out, settings, origin)
     else:
-        chosen, directory, data = _resumed_run(resumed, {**settings, **flags})
+        directory, config = resumed, read_config(resumed)
+        chosen, data = _resumed_recipe(config, {**settings, **flags}), config.data
         with RunDirectory(
             directory, chosen, data, new=False, is_main=is_main
         ):  # not while another process trains in it
@@ -152,7 +152,7 @@ def _run(
                 done = {**result, "run": str(directory)}
                 echo(encode_json(done) if reporter.as_json else _describe_finished(directory, result))
             return
-        origin, shuffle, label = read_start(directory), read_shuffle(directory), read_label(directory)
+        origin, shuffle, label = read_start(directory, config), config.shuffle, config.label
     if comm is not None:
         chosen = chosen.replace(threads=1)  # each process is one rank
     if not is_main:
@@ -241,7 +241,7 @@ def _base_recipe(start: Start) -> Recipe:
     directory = Path(start.path).parent
     if not has_run(directory):
         return RECIPES["quick"]
-    return replace(read_config(directory)[0], teacher=None, temperature=1.0)
+    return replace(read_config(directory).recipe, teacher=None, temperature=1.0)
 
 
 def _new_run(
@@ -266,14 +266,13 @@ def _new_run(
     return chosen, directory
 
 
-def _resumed_run(directory: Path, flags: dict[str, Any]) -> tuple[Recipe, Path, str]:
-    """The recipe and the data set of an existing run. Only the number of epochs can change."""
+def _resumed_recipe(config: RunConfig, flags: dict[str, Any]) -> Recipe:
+    """The recipe of an existing run. Only the number of epochs can change."""
     epochs = flags.pop("epochs")
     others = given_flags(flags)
     if others:
         raise HandgradError(f"--resume continues with the settings of the run: leave out {others}")
-    recipe, data = read_config(directory)
-    return recipe.replace(epochs=epochs), directory, data
+    return config.recipe.replace(epochs=epochs)
 
 
 def _describe_finished(directory: Path, result: dict[str, Any]) -> str:
