@@ -149,7 +149,8 @@ class Ladder(Layer):
 
     def _update_statistics(self, x: Array) -> None:
         """Update the running statistics with those of the values without noise, normalized as in inference."""
-        h = x[: len(x) // STATISTICS_SHARE or len(x)]
+        # Not the first eighth: `Adversarial` perturbs the first half of a batch.
+        h = x[::STATISTICS_SHARE] if len(x) >= STATISTICS_SHARE else x
         for dense, norm, activation in self.clean:
             z = dense.infer(h)
             norm.running_mean += MOMENTUM * (z.mean(axis=0) - norm.running_mean)
@@ -206,7 +207,8 @@ class Ladder(Layer):
 
     def allocate(self, batch: int, n_in: int, dtype: DTypeLike) -> None:
         self.encoder = self._encoder(batch, dtype)
-        self.clean = self._encoder(batch // STATISTICS_SHARE or batch, dtype)  # without noise, for the statistics
+        rows = -(-batch // STATISTICS_SHARE) if batch >= STATISTICS_SHARE else batch
+        self.clean = self._encoder(rows, dtype)  # without noise, for the statistics
         self.decoder = []
         for k, n in enumerate(self.sizes):
             is_top = k + 1 == len(self.sizes)
