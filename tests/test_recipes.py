@@ -795,6 +795,17 @@ def test_recipe_for_fine_tuning_describes_the_network_of_the_model(trained_model
     assert RECIPES["quick"].starting_from(Network([4, 3], rng=0)).deskew is False
 
 
+def test_fine_tuning_augments_images_of_the_size_that_the_preprocessing_of_the_model_gives():
+    for preprocessing, shrink in ((Deskew(40, 40, 2), 2), (Deskew(57, 57), 1), (Deskew(56, 56), 1)):
+        network = Network([preprocessing.n_out, 4, 3], loss="cross_entropy", rng=0)
+        network.image_shape = preprocessing.image_shape_out
+        start = Preprocessed(network, preprocessing)
+        recipe = PLAIN.replace(epochs=1, rotation=5.0)
+        assert recipe.starting_from(start).shrink == shrink
+        model = recipe.train(*make_images(*preprocessing.image_shape_in), 3, start=start)
+        assert unwrap(model).preprocessing == preprocessing
+
+
 def test_models_that_fine_tuning_cannot_start_from_are_rejected(trained_model, rejects):
     recipe, (x, y) = RECIPES["second"], make_images(28, 28)
     with rejects("start from is a Ensemble: expected a single network"):

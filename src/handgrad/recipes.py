@@ -399,7 +399,7 @@ class Recipe:
             batch_size=self.batch_size,
             schedule=warm_up(self.warm_up, schedule) if self.warm_up else schedule,
             callbacks=callbacks,
-            augment=self.augmentation(shape),
+            augment=self.augmentation(shape, None if origin is None else unwrap(origin.model).preprocessing),
             perturb=Adversarial(epsilon) if epsilon else None,
             teacher=teacher,
             rng=sequence,
@@ -515,9 +515,7 @@ class Recipe:
         if not self.deskew:
             return None
         height, width = image_shape
-        wanted = max(1, round(self.shrink * height / HEIGHT))
-        candidates = range(1, min(wanted, height, width) + 1)
-        return Deskew(height, width, max(s for s in candidates if height % s == width % s == 0))
+        return Deskew(height, width, _shrink(self.shrink, height, width))
 
     @property
     def needs_images(self) -> bool:
@@ -529,13 +527,19 @@ class Recipe:
         """The names of the settings about images that are used."""
         return [name for name in IMAGE_SETTINGS if getattr(self, name) != getattr(Recipe, name)]
 
-    def augmentation(self, image_shape: tuple[int, ...]) -> Augmentation | None:
-        """Return the data augmentation for images of this size before preprocessing, or None."""
+    def augmentation(
+        self, image_shape: tuple[int, ...], preprocessing: Preprocessing | None = None
+    ) -> Augmentation | None:
+        """Return the data augmentation for images of this size before preprocessing, or None.
+
+        The preprocessing is that of the recipe, unless it is given.
+        """
         if not (self.rotation or self.scale or self.shear or self.shift or self.elastic):
             return None
-        preprocessing = self.preprocessing(image_shape)
-        if preprocessing is not None:
-            image_shape = preprocessing.image_shape_out
+        own = self.preprocessing(image_shape)  # raises HandgradError for numbers
+        seen = preprocessing or own
+        if seen is not None and seen.image_shape_out is not None:
+            image_shape = seen.image_shape_out
         pixel = image_shape[0] / HEIGHT
         return Augmentation(
             *image_shape,
@@ -590,7 +594,7 @@ class Recipe:
             ladder=0.0,
             dropout=next((layer.rate for layer in network.layers if isinstance(layer, Dropout)), 0.0),
             deskew=deskew is not None,
-            shrink=1 if deskew is None else round(deskew.shrink * HEIGHT / deskew.height),
+            shrink=1 if deskew is None else _shrink_setting(deskew),
         )
 
     def replace(self, **settings: Any) -> Recipe:
@@ -620,6 +624,19 @@ class Recipe:
             if not isinstance(value, kind) or not _is_setting(name, value, kind):
                 raise HandgradError(f"the configuration is invalid: {name} is {value!r}")
         return cls(**{**config, "hidden": tuple(config.get("hidden", cls.hidden))})
+
+
+def _shrink(shrink: int, height: int, width: int) -> int:
+    """The factor that divides both sides of an image and is closest to the reduction by `shrink` at 28 pixels."""
+    wanted = max(1, round(shrink * height / HEIGHT))
+    candidates = range(1, min(wanted, height, width) + 1)
+    return max(s for s in candidates if height % s == width % s == 0)
+
+
+def _shrink_setting(deskew: Deskew) -> int:
+    """The setting `shrink` of a recipe whose preprocessing is `deskew`; 1 if there is none."""
+    settings = range(1, HEIGHT + 1)
+    return next((s for s in settings if _shrink(s, *deskew.image_shape_in) == deskew.shrink), 1)
 
 
 def _check_shared(trainer: Trainer, before: dict[str, Any]) -> None:
