@@ -171,6 +171,10 @@ def test_hog_is_checked() -> None:
     assert any("20 of the 20 units of layer 2 (ReLU()) are dead" in message for message in fit(network, x))
 
 
+def test_a_network_without_dense_layers_is_trained() -> None:
+    assert fit(Network([BatchNorm(6), Sigmoid()], loss="squared_error", rng=0), y=X) == []
+
+
 def test_accuracy_at_chance_level() -> None:
     network = small()
     (message,) = fit(network, y=RNG.permutation(Y), lr=1e-9)

@@ -218,7 +218,7 @@ def _hidden_outputs(network: Network, x: NDArray[Any]) -> list[tuple[int, Layer,
     """Index, layer and outputs of the hidden activations; none for custom layers and if all examples are equal."""
     if not all(map(_is_known, network.layers)) or not (x != x[0]).any():
         return []
-    last = max(i for i, layer in enumerate(network.layers) if isinstance(layer, Dense))
+    last = max((i for i, layer in enumerate(network.layers) if isinstance(layer, Dense)), default=0)
     hidden = [
         i
         for i, layer in enumerate(network.layers[:last])
