@@ -118,6 +118,17 @@ def test_early_stopping_waits_for_its_patience_and_restores_the_best_weights(
     np.testing.assert_array_equal(trainer.network.parameters, thetas[best_epoch - 1])
 
 
+def test_checkpoint_holds_the_best_value_of_a_metric_that_is_a_number_of_numpy(tmp_path):
+    def trainer():
+        measured = Call(lambda trainer: trainer.metrics.update(f_score=np.float32(0.5)))
+        return make(measured, EarlyStopping("f_score"), Checkpoint(tmp_path / "c"))
+
+    trainer().fit(X, Y, epochs=2)
+    resumed = trainer()
+    resume(resumed, tmp_path / "c")
+    assert (resumed.callbacks[1].best, resumed.callbacks[1].best_epoch) == (0.5, 1)
+
+
 def test_early_stopping_can_keep_the_last_weights():
     trainer, stopping, thetas = scripted("val_loss", [1, 2, 3, 4], patience=2, restore_best=False)
     assert (trainer.epoch, stopping.best_epoch) == (3, 1)

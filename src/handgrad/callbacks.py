@@ -84,6 +84,7 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: no metric '{self.monitor}' in this epoch, only {', '.join(trainer.metrics)}; "
                 "pass validation= to fit"
             )
+        value = float(value)  # a callback may add a number of NumPy, which JSON cannot hold
         gain = 0.0 if self.best is None else value - self.best
         if not larger_is_better(self.monitor):
             gain = -gain
