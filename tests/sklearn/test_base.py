@@ -293,6 +293,23 @@ def test_fit_without_warm_start_starts_again():
     assert len(model.loss_curve_) == 8
 
 
+@pytest.mark.parametrize(
+    ("y", "parameters", "message"),
+    [
+        (-np.abs(NUMBERS), {"loss": "poisson"}, "Poisson expects counts >= 0"),
+        (NUMBERS * 1e300, {}, "y contains values that are too large for float32"),
+        (NUMBERS, {"solver": "momentum", "momentum": 1.0}, "momentum must be in"),
+        (NUMBERS, {"early_stopping": True, "validation_fraction": 0.001}, "The validation set is too small"),
+    ],
+)
+def test_a_fit_that_is_rejected_does_not_change_the_earlier_one(y, parameters, message):
+    model = MLPRegressor("squared_error", (5,), max_iter=2, random_state=0).fit(X_NUMBERS.astype(np.float32), NUMBERS)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=message):
+        model.set_params(**parameters).fit(X_NUMBERS.astype(np.float32), y)
+    assert vars(model) == before | parameters
+
+
 def test_warm_start_rejects_other_layers_losses_and_classes():
     model = MLPClassifier(**SMALL, warm_start=True).fit(X, Y)
     with pytest.raises(ValueError, match="cannot continue the previous fit"):

@@ -219,7 +219,7 @@ class MLP(BaseEstimator, ABC):
         before = dict(self.__dict__)
         try:
             train, validation = self._prepare(X, y, sample_weight, incremental, validation)
-        except BaseException:  # invalid data must not destroy an earlier fit
+        except BaseException:  # invalid data and parameters must not destroy an earlier fit
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
@@ -235,7 +235,7 @@ class MLP(BaseEstimator, ABC):
     def _prepare(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, validation: Any
     ) -> tuple[Examples, Examples | None]:
-        """Validate the training set and the validation set, and create the network unless this continues a fit."""
+        """Validate everything, split the validation set, and create the network unless this continues a fit."""
         self._check_new_parameters(incremental, validation)
         continued = hasattr(self, "network_") and (self.warm_start or incremental)
         X, y = self._check_data(X, y, incremental, reset=not continued)
@@ -254,7 +254,13 @@ class MLP(BaseEstimator, ABC):
             scored = self.__dict__.get("validation_scores_") is not None
             if not hasattr(self, "history_") or bool(self.early_stopping) != scored:
                 self._reset_record()
-        return train._replace(X=_as_dtype("X", train.X, self.network_.dtype)), checked
+        train = train._replace(X=_as_dtype("X", train.X, self.network_.dtype))
+        if self.solver != "lbfgs" and self.early_stopping and checked is None:
+            train, checked = self._split_validation(train)
+        for examples in (train, checked):
+            if examples is not None and len(examples.y):
+                self._targets(examples.y)  # raises HandgradError for targets that the loss does not accept
+        return train, checked
 
     def _check_new_parameters(self, incremental: bool, validation: Any) -> None:
         """Check what `_parameter_constraints` cannot express. Raises ValueError."""
@@ -265,6 +271,8 @@ class MLP(BaseEstimator, ABC):
             raise ValueError("solver='lbfgs' has no epochs: it does not support schedule, callbacks and X_val")
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.solver != "lbfgs":
+            self._make_optimizer()  # raises HandgradError for a momentum of 1, which only "sgd" has
 
     def _initialize(self, n_in: int, n_out: int, dtype: DTypeLike) -> None:
         """Create an untrained network and an empty record."""
@@ -294,8 +302,6 @@ class MLP(BaseEstimator, ABC):
         self.best_epoch_: int | None = None
 
     def _fit_stochastic(self, train: Examples, incremental: bool, validation: Examples | None) -> None:
-        if self.early_stopping and validation is None:
-            train, validation = self._split_validation(train)
         count = len(train.y)
         if self.batch_size != "auto" and self.batch_size > count:
             warnings.warn(
@@ -592,7 +598,7 @@ class MLP(BaseEstimator, ABC):
 
     def _targets(self, y: NDArray[Any]) -> Array:
         """Return the targets t (n_samples, n_outputs) of the loss for the rows y."""
-        y = y.astype(self.network_.dtype)
+        y = _as_dtype("y", y, self.network_.dtype)
         return self.network_.loss.targets(y, len(y), self.n_outputs_, self.network_.dtype)
 
 
