@@ -69,7 +69,8 @@ class RecordSteps(Callback):
 
 
 def make(*callbacks, layers=(4, 5, 3), optimizer=None, dtype=np.float64, rng=0, **options):
-    network = Network(list(layers), activation="tanh", loss="cross_entropy", rng=rng, dtype=dtype)
+    of_sizes = {"activation": "tanh"} if isinstance(layers[0], int) else {}
+    network = Network(list(layers), loss="cross_entropy", rng=rng, dtype=dtype, **of_sizes)
     options = {"batch_size": 5, "rng": rng} | options
     return Trainer(network, optimizer or SGD(0.5), callbacks=callbacks, **options)
 

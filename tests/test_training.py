@@ -91,7 +91,8 @@ class Call(Callback):
 
 
 def make(layers=(4, 5, 3), optimizer=None, dtype=np.float64, rng=0, loss="cross_entropy", **options):
-    network = Network(list(layers), activation="tanh", init="lecun", loss=loss, rng=rng, dtype=dtype)
+    of_sizes = {"activation": "tanh", "init": "lecun"} if isinstance(layers[0], int) else {}
+    network = Network(list(layers), loss=loss, rng=rng, dtype=dtype, **of_sizes)
     return Trainer(network, optimizer or SGD(0.1), **{"batch_size": 5, "rng": rng} | options)
 
 

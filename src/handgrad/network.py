@@ -714,8 +714,11 @@ def _as_layers(
     given = list(layers) if isinstance(layers, Iterable) else []
     objects = [layer for layer in given if isinstance(layer, Layer)]
     if objects and len(objects) == len(given):
-        if batch_norm or dropout:
-            raise HandgradError("batch_norm and dropout need layer sizes: add BatchNorm() and Dropout() to the list")
+        if batch_norm or dropout or init is not None or activation != "sigmoid":
+            raise HandgradError(
+                "activation, init, batch_norm and dropout need layer sizes: add Tanh(), BatchNorm() or Dropout() to "
+                'the list, and use Dense(..., init="lecun")'
+            )
         return _check_unused(objects)
     sizes = [check_int("layer size", n, 1) for n in given if isinstance(n, SupportsIndex)]
     if len(sizes) != len(given) or len(sizes) < 2:
