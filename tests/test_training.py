@@ -33,6 +33,7 @@ from handgrad import (
     Network,
     ReLU,
     SquaredError,
+    Standardize,
     Tanh,
     Trainer,
     VirtualAdversarial,
@@ -320,6 +321,17 @@ def test_arrays_of_the_user_are_not_changed(digits):
         trainer = make([64, 5, 10], batch_size=50)
         history = trainer.fit(examples, y, epochs=1, validation=(examples, y), sample_weight=weights)
         assert len(history["val_loss"]) == 1
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_tiny_numbers_are_trained_if_floating_point_errors_raise(loss):
+    x, t = np.where(X > 0, X, 1e-200), np.where(np.eye(3)[Y] > 0, 1, 1e-60)
+    weights = np.where(np.arange(N) % 5, 1, 1e-300)
+    trainer = make(dtype=np.float32, loss=loss)
+    with np.errstate(all="raise"):
+        trainer.fit(Standardize.fit(x)(x), t, epochs=1, sample_weight=weights)
+        history = trainer.fit(x, t, epochs=1, sample_weight=weights)
+    assert np.isfinite(history["loss"]).all()
 
 
 # ---- History ---------------------------------------------------------------------------------------------------------

@@ -319,9 +319,10 @@ def check_sample_weight(weights: ArrayLike, count: int, dtype: DTypeLike) -> Arr
         raise HandgradError(f"sample_weight has dtype {w.dtype} and shape {w.shape}: expected {count} numbers")
     if not (np.isfinite(w).all() and w.min() >= 0 and w.max() > 0):
         raise HandgradError("sample_weight must be finite and >= 0, and not all weights may be 0")
-    w = w / w.max()  # first, so that the mean does not overflow
-    w /= w.mean()
-    column: Array = w.astype(dtype).reshape(count, 1)
+    with np.errstate(under="ignore"):  # tiny weights become 0, also for programs with np.seterr(all="raise")
+        w = w / w.max()  # first, so that the mean does not overflow
+        w /= w.mean()
+        column: Array = w.astype(dtype).reshape(count, 1)
     return column
 
 

@@ -47,6 +47,7 @@ LABEL_ROWS = 1 << 16  # rows of targets whose labels are counted at a time
 MIN_STEPS, MIN_EXAMPLES, MAX_PRIOR = 200, 100, 0.9  # for chance_accuracy
 
 
+@np.errstate(under="ignore")  # small numbers become 0, also for programs with np.seterr(all="raise")
 def before_training(
     network: Network, x: NDArray[Any], t: Array | None, examples: int, names: Sequence[Any] | None = None
 ) -> dict[str, str]:
@@ -88,6 +89,7 @@ def before_training(
     return found | ({"units": problem} if problem else {})
 
 
+@np.errstate(under="ignore")
 def after_training(
     network: Network, x: NDArray[Any], t: Array | None, examples: int, steps: int, accuracy: float | None
 ) -> dict[str, str]:

@@ -490,7 +490,8 @@ def class_targets(y: ArrayLike, count: int, n_out: int, dtype: DTypeLike, label_
         labels = check_labels(y, max(n_out, 2), count)  # the labels of a single output are 0 and 1
         t = one_hot(labels, n_out, dtype) if n_out > 1 else labels[:, None].astype(dtype)
     elif y.shape == (count, n_out) and y.dtype.kind in "fiub":
-        t = np.array(y, dtype)
+        with np.errstate(under="ignore"):
+            t = np.array(y, dtype)
     else:
         raise HandgradError(
             f"y has dtype {y.dtype} and shape {y.shape}: expected ({count},) integer labels, "
@@ -512,7 +513,7 @@ def number_targets(y: ArrayLike, count: int, n_out: int, dtype: DTypeLike) -> Ar
     t = y[:, None] if y.ndim == 1 else y
     if t.shape != (count, n_out) or t.dtype.kind not in "fiub":
         raise HandgradError(f"y has dtype {y.dtype} and shape {y.shape}: expected numbers ({count}, {n_out})")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         t = t.astype(dtype)
     if not np.isfinite(t).all():
         raise HandgradError(f"y contains NaN or infinity: expected finite {np.dtype(dtype)} numbers")

@@ -93,10 +93,11 @@ class Standardize(Preprocessing):
                 f"Standardize: x has shape {x.shape}: expected numbers (count, n_in); images need no scaling"
             )
         x = check_inputs(x, x.shape[1])
-        mean, scale = x.mean(axis=0, dtype=np.float64), np.zeros(x.shape[1])
-        for rows in row_blocks(len(x)):
-            scale += ((x[rows] - mean) ** 2).sum(axis=0)
-        scale = np.sqrt(scale / len(x))
+        with np.errstate(under="ignore"):
+            mean, scale = x.mean(axis=0, dtype=np.float64), np.zeros(x.shape[1])
+            for rows in row_blocks(len(x)):
+                scale += ((x[rows] - mean) ** 2).sum(axis=0)
+            scale = np.sqrt(scale / len(x))
         scale[scale <= 1e-7 * np.abs(mean)] = 1  # float32 has 7 digits
         scale[scale == 0] = 1
         return cls(mean, scale)
@@ -109,7 +110,7 @@ class Standardize(Preprocessing):
         x = check_inputs(x, self.n_in)
         if out is None:
             out = np.empty(x.shape, np.result_type(x.dtype, np.float32))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             for rows in row_blocks(len(x)):  # in float64, which an offset such as a year or a time needs
                 out[rows] = (x[rows] - self.mean) / self.scale
         return out
