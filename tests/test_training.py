@@ -444,6 +444,15 @@ def test_schedule_is_evaluated_at_every_step():
     assert history["lr"] == pytest.approx([0.5, 0.25], rel=1e-12)
 
 
+def test_a_metric_of_a_callback_may_be_nan_or_infinite():
+    class Measure(Callback):
+        def on_evaluation_begin(self, trainer):
+            trainer.metrics["ratio"] = [math.nan, math.inf, 2.0][trainer.epoch]
+
+    history = make(callbacks=[Measure()]).fit(X, Y, epochs=3, validation=VALIDATION)
+    np.testing.assert_array_equal(history["ratio"], [math.nan, math.inf, 2.0])
+
+
 # ---- Number of epochs ------------------------------------------------------------------------------------------------
 
 

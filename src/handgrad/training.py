@@ -459,7 +459,8 @@ class Trainer:
                     self.validation = None
                     if validation is not None:
                         self._validate(*validation)
-            if not math.isfinite(sum(self.metrics.values()) + size):
+            # Only the losses: the metric of a callback may be infinite, or NaN in an epoch without a measurement.
+            if not math.isfinite(loss + self.metrics.get("val_loss", 0.0) + size):
                 self._raise_diverged(self.batch)
             self.metrics["seconds"] = time.perf_counter() - begin
             self._record()
