@@ -109,6 +109,7 @@ def scripted(monitor, values, **options):
         ("loss", [3, 4, 0], {"patience": 1}, 2, 1),
         ("val_accuracy", [0.5, 0.6, 0.4, 0.5], {"patience": 2}, 4, 2),  # larger is better
         ("f1_score", [0.1, 0.2, 0.1], {"patience": 1}, 3, 2),
+        ("f1_score", [math.nan, 0.1, 0.2, math.nan, math.nan, 0.9], {"patience": 2}, 5, 3),  # NaN is not the best value
     ],
 )
 def test_early_stopping_waits_for_its_patience_and_restores_the_best_weights(
@@ -119,15 +120,24 @@ def test_early_stopping_waits_for_its_patience_and_restores_the_best_weights(
     np.testing.assert_array_equal(trainer.network.parameters, thetas[best_epoch - 1])
 
 
-def test_checkpoint_holds_the_best_value_of_a_metric_that_is_a_number_of_numpy(tmp_path):
+@pytest.mark.parametrize("value", [np.float32(0.5), math.inf])
+def test_checkpoint_holds_the_best_value_of_a_metric_that_is_a_number_of_numpy_or_infinite(value, tmp_path):
     def trainer():
-        measured = Call(lambda trainer: trainer.metrics.update(f_score=np.float32(0.5)))
-        return make(measured, EarlyStopping("f_score"), Checkpoint(tmp_path / "c"))
+        measured = Call(lambda trainer: trainer.metrics.update(ratio=value))
+        return make(measured, EarlyStopping("ratio"), Checkpoint(tmp_path / "c"))
 
     trainer().fit(X, Y, epochs=2)
     resumed = trainer()
     resume(resumed, tmp_path / "c")
-    assert (resumed.callbacks[1].best, resumed.callbacks[1].best_epoch) == (0.5, 1)
+    assert (resumed.callbacks[1].best, resumed.callbacks[1].best_epoch) == (value, 1)
+
+
+def test_early_stopping_without_any_value_stops_after_its_patience_and_keeps_the_last_weights():
+    trainer, stopping, thetas = scripted("f1_score", [math.nan] * 9, patience=2)
+    assert (trainer.epoch, stopping.best, stopping.best_epoch) == (2, None, 0)
+    np.testing.assert_array_equal(trainer.network.parameters, thetas[1])
+    trainer.fit(X, Y, epochs=3)
+    assert trainer.epoch == 4
 
 
 def test_early_stopping_can_keep_the_last_weights():

@@ -43,7 +43,8 @@ class EarlyStopping(Callback):
     best_epoch : int
         Number of the best epoch, counted from 1.
 
-    A new `fit` starts without a best value. Training continues from the restored weights.
+    A new `fit` starts without a best value. Training continues from the restored weights. An epoch in which the metric
+    is NaN is one without improvement.
     """
 
     order = 1  # after the averages, whose weights it restores
@@ -88,11 +89,11 @@ class EarlyStopping(Callback):
         gain = 0.0 if self.best is None else value - self.best
         if not larger_is_better(self.monitor):
             gain = -gain
-        if self.best is None or gain > self.min_delta:
+        if not math.isnan(value) and (self.best is None or gain > self.min_delta):
             self.best, self.best_epoch = value, trainer.epoch
             if self.restore_best:
                 self.best_parameters = trainer.network.parameters.copy()
-        elif trainer.epoch - self.best_epoch >= self.patience:
+        elif trainer.epoch - max(self.best_epoch, trainer.first_epoch) >= self.patience:
             trainer.stop = True
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -104,8 +105,8 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         best, best_epoch = state["best"], check_int("EarlyStopping: best_epoch", state["best_epoch"], 0)
-        if not (best is None or (isinstance(best, float | int) and math.isfinite(best))):
-            raise HandgradError(f"EarlyStopping: best must be a finite number, got {best!r}")
+        if not (best is None or (isinstance(best, float | int) and not math.isnan(best))):
+            raise HandgradError(f"EarlyStopping: best must be a number, got {best!r}")
         best_parameters = _check_vector("EarlyStopping: best_parameters", state["best_parameters"])
         self.best, self.best_epoch, self.best_parameters, self._trainer = best, best_epoch, best_parameters, None
 
