@@ -415,10 +415,18 @@ def test_activations_are_the_outputs_of_every_layer():
     np.testing.assert_allclose(activations[0], X @ first.W.T + first.b, **CLOSE)
     np.testing.assert_allclose(activations[1], np.tanh(activations[0]), **CLOSE)
     np.testing.assert_array_equal(activations[2], made.outputs(X))
+    for i in (0, -1):
+        np.testing.assert_array_equal(made.outputs_of(i, X), activations[i])
     kept = [a.copy() for a in activations]
     made.activations(2 * X)
     for a, b in zip(activations, kept, strict=True):  # new arrays
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("layer", [3, -4, "last"])
+def test_the_output_of_a_layer_that_does_not_exist_is_rejected(layer, rejects):
+    with rejects("layer must be an (index from 0 to 2|integer >= -3), got"):
+        Network([6, 5, 4]).outputs_of(layer, X)
 
 
 def test_inference_keeps_no_reference_to_the_inputs():

@@ -230,6 +230,7 @@ def test_early_stopping_ends_with_the_best_epoch_and_resumes_to_the_same_bits(tm
         ({"ladder": 9.0}, "ladder 9 needs batch_norm=True, got False"),
         ({"ladder": 9.0, "batch_norm": True, "activation": "tanh"}, "ladder 9 needs activation='relu', got 'tanh'"),
         ({"ladder": 9.0, "batch_norm": True, "threads": 2}, "ladder 9 needs threads=1, got 2"),
+        ({"ladder": 9.0, "batch_norm": True, "optimizer": "muon"}, "ladder 9 needs another optimizer than muon"),
     ],
 )
 def test_training_settings_out_of_range_are_rejected(settings, message, rejects):

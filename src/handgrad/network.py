@@ -405,7 +405,10 @@ class Network(Model):
 
     def outputs_of(self, layer: int, x: ArrayLike) -> Array:
         """Return the output (count, width) of a layer, given its index, without computing the layers after it."""
-        return self._infer(x, [range(len(self.layers))[layer]])[0]
+        indices = range(len(self.layers))
+        if check_int("layer", layer, -len(indices)) >= len(indices):
+            raise HandgradError(f"layer must be an index from 0 to {indices[-1]}, got {layer}")
+        return self._infer(x, [indices[layer]])[0]
 
     @without_float_errors
     def _infer(self, x: ArrayLike, wanted: Sequence[int]) -> list[Array]:

@@ -218,6 +218,8 @@ class Recipe:
         for name, value in needed.items():
             if getattr(self, name) != value:
                 raise HandgradError(f"ladder {self.ladder:g} needs {name}={value!r}, got {getattr(self, name)!r}")
+        if self.optimizer == "muon":  # which leaves the last matrix to Nesterov, here one of the decoder
+            raise HandgradError(f"ladder {self.ladder:g} needs another optimizer than muon, for example adam")
 
     # ---- Training ----------------------------------------------------------------------------------------------------
 
