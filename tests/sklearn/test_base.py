@@ -399,6 +399,10 @@ def test_validation_set_is_recorded():
     p = model.predict_proba(X[160:])
     assert model.history_["val_loss"][-1] == pytest.approx(-np.log(p[np.arange(80), Y[160:]]).mean())
     assert model.history_["val_score"][-1] == model.score(X[160:], Y[160:])
+    assert model.history_["val_accuracy"] == model.history_["val_score"]
+    weights = {"sample_weight_val": WEIGHTS[160:]}
+    weighted = MLPClassifier(**SMALL).fit(X[:160], Y[:160], **VALIDATION, **weights)
+    assert weighted.history_["val_accuracy"] == model.history_["val_accuracy"] != weighted.history_["val_score"]
 
 
 def test_history_has_nan_for_epochs_without_validation_set():

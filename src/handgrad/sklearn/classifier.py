@@ -111,7 +111,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         The trained network.
     history_ : dict of str to list of float
         One number per epoch: "loss" (without the penalty), "accuracy", "lr", "seconds", and with a validation set
-        "val_loss" and "val_score".
+        "val_loss", "val_accuracy" and "val_score", which is the accuracy with the weights of the examples. Multilabel
+        targets have no "accuracy" and "val_accuracy".
     loss_ : float
         The last loss, including the penalty.
     loss_curve_ : list of float

@@ -231,6 +231,8 @@ class SklearnTrainer(Trainer):
         if self.score is not None:
             self.validation, score = self.score()
             self.metrics |= {"val_loss": self.validation.loss, "val_score": score}
+            if self.validation.accuracy is not None:  # without weights, as the accuracy of the training set
+                self.metrics["val_accuracy"] = self.validation.accuracy
         super()._record()
 
 
