@@ -259,6 +259,40 @@ def test_a_derivative_that_accumulates_is_caught(subject, name):
         check_gradient(subject, X, LABELS)
 
 
+class Rebinding(Scale):
+    """A Scale that replaces the array of the derivative, which the optimizer would not see."""
+
+    def backward(self, dy):
+        self.ds = (dy * self.x).sum(axis=0)
+        return dy * self.s
+
+
+def test_a_derivative_that_is_not_written_into_its_array_is_caught(rejects):
+    with rejects(r"Rebinding ds is wrong: relative error nan.*; backward must write all of it: self.ds\[...\] = val"):
+        check_gradient(Rebinding(5), X)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "message"),
+    [
+        (lambda x: x * np.sqrt(2), lambda dy: dy, r"y of forward has shape \(6, 5\) and dtype float64: expected .*32"),
+        (lambda x: x[:, :2], lambda dy: dy, r"y of forward has shape \(6, 2\) and .*expected shape \(6, 5\)"),
+        (lambda x: None, lambda dy: dy, "y of forward is None: expected"),
+        (lambda x: x, lambda dy: dy.sum(axis=0), r"dx of backward has shape \(5,\)"),
+    ],
+)
+def test_arrays_that_a_network_cannot_use_are_caught(forward, backward, message, rejects):
+    class Unusable(Layer):
+        def forward(self, x):
+            return forward(x)
+
+        def backward(self, dy):
+            return backward(dy)
+
+    with rejects(f"Unusable: {message}"):
+        check_gradient(Unusable(), X)
+
+
 def test_a_new_dropout_mask_in_backward_is_caught():
     def redraw(layer, dy, dx):
         return dy * (layer.rng.random(dy.shape) >= layer.rate) / (1 - layer.rate)
@@ -283,6 +317,20 @@ def test_a_wrong_derivative_of_a_loss_is_caught(how):
     """test_losses.py plants errors into every loss."""
     with caught("Planted dz"):
         check_gradient(planted_loss(BinaryCrossEntropy, how), Z, LABELS)
+
+
+def test_a_loss_that_ignores_the_weights_of_the_examples_is_caught():
+    class Unweighted(BinaryCrossEntropy):
+        def backward(self, z, t, weight):
+            return super().backward(z, t, 1 / len(z))
+
+    with caught("Unweighted dz with weights of the examples"):
+        check_gradient(Unweighted(), Z, LABELS)
+
+
+def test_a_loss_whose_derivative_has_another_dtype_is_caught(rejects):
+    with rejects("dz of backward has .* dtype float64: expected .* float32"):
+        check_gradient(planted_loss(BinaryCrossEntropy, lambda dz: dz.astype(float)), Z, LABELS)
 
 
 # ---- Wrong gradients: networks ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Array, Seed, as_array, as_floats, check_inputs, make_rng, spawn_rngs
 from .errors import HandgradError
@@ -63,7 +63,8 @@ def check_gradient(
     ----------
     subject : Layer, Loss or Network
         Layer: checks dx and the derivatives with respect to its parameters, which get random values.
-        Loss: checks dz. Network: checks the derivatives with respect to its parameters, at their values, and dx.
+        Loss: checks dz, for the mean and for weights of the examples. Network: checks the derivatives with respect to
+        its parameters, at their values, and dx.
     x : array-like of shape (batch, n_in)
         Inputs; for a loss the logits z (batch, n_out). Avoid points without a derivative, such as 0 for a ReLU, and
         equal pixels on opposite sides of a pixel for HOG, as in the background of an image.
@@ -79,14 +80,18 @@ def check_gradient(
     Raises
     ------
     GradientError
-        For the first derivative that is wrong.
+        For the first derivative that is wrong, and for a layer or a loss whose arrays have another shape or dtype than
+        a network needs.
     """
     checks = []
     for check in gradient_errors(subject, x, y, rng=rng):
         checks.append(check)
         if not check.passed:
+            symbol, hint = check.name.rpartition(" ")[2], ""
+            if np.isnan(check.error) and isinstance(subject, Layer | Network) and symbol != "dx":
+                hint = f"; backward must write all of it: self.{symbol}[...] = values"
             raise GradientError(
-                f"{check.name} is wrong: relative error {check.error:.1e}, expected at most {TOLERANCE:.0e}"
+                f"{check.name} is wrong: relative error {check.error:.1e}, expected at most {TOLERANCE:.0e}{hint}"
             )
     return checks
 
@@ -94,7 +99,7 @@ def check_gradient(
 def gradient_errors(
     subject: Layer | Loss | Network, x: ArrayLike, y: ArrayLike | None = None, *, rng: Seed = 0
 ) -> Iterator[Check]:
-    """Yield the checks of `check_gradient` one by one, without raising."""
+    """Yield the checks of `check_gradient` one by one, also if a derivative is wrong."""
     if not isinstance(subject, Layer | Loss | Network):
         raise HandgradError(f"check_gradient: expected a layer, a loss or a network, got {subject!r}")
     rng = make_rng(rng)
@@ -114,16 +119,9 @@ def gradient_errors(
 
 
 def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[Check]:
-    theta, gradient = bind([layer], x.dtype)
-    gradient[...] = np.nan  # backward must write all of it, and must not add to it
-    rngs = spawn_rngs(rng)
-    layer.initialize(rngs)
-    layer.seed(rngs)
-    theta += rng.standard_normal(theta.shape)  # no parameter has a special value, such as a bias of 0
-    for name in layer.parameter_shapes:
-        if name.startswith("running_var"):
-            np.abs(getattr(layer, name), out=getattr(layer, name))
-    layer.allocate(len(x), x.shape[1], x.dtype)
+    kind = type(layer).__name__
+    _check_arrays_of_layer(copy.deepcopy(layer), x.astype(np.float32))
+    derivatives = _prepare(layer, x, rng)
     rewind = _rewind([layer])
     w = rng.standard_normal(layer.forward(x).shape)
     weight = 1 / np.arange(1, len(x) + 1)[:, None]  # of the examples in the cost of the layer
@@ -136,19 +134,60 @@ def _check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> Iterator[C
     layer.example_weight = weight
     with np.errstate(all="ignore"):  # a wrong gradient may be infinite: it is reported as an error, not as a warning
         dx = layer.backward(w).copy()
-    derived = {name: getattr(layer, f"d{name}").copy() for name in layer.parameter_shapes}
-    kind = type(layer).__name__
+    derived = {name: dp.copy() for name, dp in derivatives.items()}
     yield Check(f"{kind} dx", _error(value, x, dx, rng))
     for name, dp in derived.items():
         yield Check(f"{kind} d{name}", _error(value, getattr(layer, name), dp, rng))
 
 
-def _check_loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
-    t = loss.targets(y, len(z), z.shape[1], z.dtype)
-    loss.allocate(len(z), z.shape[1], z.dtype)
+def _prepare(layer: Layer, x: Array, rng: np.random.Generator) -> dict[str, Array]:
+    """Give a layer random parameters and its buffers. Returns the derivatives that `backward` must write, by name."""
+    theta, gradient = bind([layer], x.dtype)
+    gradient[...] = np.nan  # backward must write all of it, and must not add to it
+    derivatives = {name: getattr(layer, f"d{name}") for name in layer.parameter_shapes}
+    rngs = spawn_rngs(rng)
+    layer.initialize(rngs)
+    layer.seed(rngs)
+    theta += rng.standard_normal(theta.shape, x.dtype)  # no parameter has a special value, such as a bias of 0
+    for name in layer.parameter_shapes:
+        if name.startswith("running_var"):
+            np.abs(getattr(layer, name), out=getattr(layer, name))
+    layer.allocate(len(x), x.shape[1], x.dtype)
+    return derivatives
+
+
+def _check_arrays_of_layer(layer: Layer, x: Array) -> None:
+    """Raise GradientError if y or dx of a layer in float32 has another shape or dtype than the network needs."""
+    kind, n_out = type(layer).__name__, layer.width(x.shape[1])
+    _prepare(layer, x, np.random.default_rng(0))
     with np.errstate(all="ignore"):
-        dz = loss.backward(z, t, 1 / len(z)).copy()
-    yield Check(f"{type(loss).__name__} dz", _error(lambda: loss.value(z, t), z, dz, rng))
+        y = layer.forward(x)
+        _check_array(f"{kind}: y of forward", y, (len(x), n_out), x.dtype)
+        _check_array(f"{kind}: dx of backward", layer.backward(np.ones_like(y)), x.shape, x.dtype)
+
+
+def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    expected = f"expected shape {shape} and dtype {dtype}, as for the inputs of a network in float32"
+    if not isinstance(array, np.ndarray):
+        raise GradientError(f"{name} is {array!r}: {expected}")
+    if array.shape != shape or array.dtype != dtype:
+        raise GradientError(f"{name} has shape {array.shape} and dtype {array.dtype}: {expected}")
+
+
+def _check_loss(loss: Loss, z: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
+    kind = type(loss).__name__
+    for dtype in (np.float32, z.dtype):
+        t = loss.targets(y, len(z), z.shape[1], dtype)
+        loss.allocate(len(z), z.shape[1], dtype)
+        with np.errstate(all="ignore"):
+            dz = loss.backward(z.astype(dtype), t, 1 / len(z)).copy()
+        _check_array(f"{kind}: dz of backward", dz, z.shape, dtype)
+    yield Check(f"{kind} dz", _error(lambda: loss.value(z, t), z, dz, rng))
+    weight = 1 / np.arange(1, len(z) + 1)[:, None]
+    with np.errstate(all="ignore"):
+        dz = loss.backward(z, t, weight).copy()
+    weighted = _error(lambda: float(np.vdot(loss.per_example(z, t), weight)), z, dz, rng)
+    yield Check(f"{kind} dz with weights of the examples", weighted)
 
 
 def _check_network(network: Network, x: Array, y: ArrayLike, rng: np.random.Generator) -> Iterator[Check]:
