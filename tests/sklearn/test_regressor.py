@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.datasets import make_regression
 
 from handgrad import CrossEntropy, Huber, SquaredError
@@ -37,6 +38,12 @@ def test_reported_loss_of_squared_error_is_the_mean_over_the_outputs(solver):
 def test_classification_losses_raise(loss):
     with pytest.raises(ValueError, match="loss must be a regression loss"):
         MLPRegressor(loss=loss).fit(X, Y)
+
+
+@pytest.mark.parametrize("y", [np.arange(240).astype("M8[D]"), ["1"] * 240, scipy.sparse.eye_array(240, 2)])
+def test_targets_that_are_not_numbers_raise(y):
+    with pytest.raises(ValueError, match=r"y must be a dense array of numbers, got (dtype|a sparse)"):
+        MLPRegressor(max_iter=2).fit(np.ones((240, 2)), y)
 
 
 def test_unknown_loss_raises_the_error_of_scikit_learn():

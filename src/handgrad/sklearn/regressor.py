@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
@@ -205,6 +206,9 @@ class MLPRegressor(RegressorMixin, MLP):
             dtype=(np.float64, np.float32),
             reset=reset,
         )
+        if issparse(y) or y.dtype.kind not in "biuf":
+            kind = "a sparse matrix" if issparse(y) else f"dtype {y.dtype}"
+            raise ValueError(f"y must be a dense array of numbers, got {kind}: convert it")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return as_csr(X), y.reshape(len(y), -1)
