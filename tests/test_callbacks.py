@@ -153,6 +153,11 @@ def test_early_stopping_needs_its_metric(monitor, rejects):
         make(EarlyStopping(monitor)).fit(X, Y, epochs=2)
 
 
+def test_early_stopping_asks_for_a_validation_set_only_without_one(rejects):
+    with rejects(r"val_loss, val_accuracy, seconds\Z"):
+        make(EarlyStopping("val_score")).fit(X, Y, epochs=2, validation=VALIDATION)
+
+
 def test_early_stopping_does_not_use_the_metric_of_an_earlier_fit(rejects):
     """After a fit with validation, a fit without it has no val_loss: the last value of the history is of before."""
     trainer = make(EarlyStopping("val_loss"))

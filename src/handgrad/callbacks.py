@@ -81,10 +81,9 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         value = trainer.metrics.get(self.monitor)
         if value is None:
-            raise HandgradError(
-                f"EarlyStopping: no metric '{self.monitor}' in this epoch, only {', '.join(trainer.metrics)}; "
-                "pass validation= to fit"
-            )
+            hint = "" if trainer.has_validation else "; pass validation= to fit"
+            known = ", ".join(trainer.metrics)
+            raise HandgradError(f"EarlyStopping: no metric '{self.monitor}' in this epoch, only {known}{hint}")
         value = float(value)  # a callback may add a number of NumPy, which JSON cannot hold
         gain = 0.0 if self.best is None else value - self.best
         if not larger_is_better(self.monitor):
