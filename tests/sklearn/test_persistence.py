@@ -155,6 +155,8 @@ def test_save_rejects_callbacks_schedule_functions_and_unfitted_estimators(path,
 
 def test_save_rejects_a_pipeline(path, rejects):
     pipeline = make_pipeline(StandardScaler(), MLPClassifier((3,), max_iter=1, random_state=0))
+    with rejects("use handgrad.sklearn.save for an estimator"):
+        handgrad.save(MLPClassifier(**SMALL).fit(X, Y), path)
     with rejects(r"cannot save a Pipeline: .* save its last step, pipeline\[-1\]"):
         save(pipeline, path)
 

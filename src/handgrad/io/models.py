@@ -123,8 +123,9 @@ def describe_model(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         arrays = {f"{i}.{name}": p for i, (_, named) in enumerate(members) for name, p in named.items()}
         return {"type": "Ensemble", "members": [description for description, _ in members]}, arrays
     if not isinstance(model, Network):
+        hint = "; use handgrad.sklearn.save for an estimator" if hasattr(model, "network_") else ""
         raise HandgradError(
-            f"cannot save a {type(model).__name__}: expected a network, an ensemble or a wrapper of handgrad"
+            f"cannot save a {type(model).__name__}: expected a network, an ensemble or a wrapper of handgrad{hint}"
         )
     for layer in model.layers:
         _check_known(layer, LAYERS)
