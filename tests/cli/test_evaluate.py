@@ -304,7 +304,7 @@ def bad_files(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("evaluate", "truncated.safetensors"), "truncated.safetensors"),
         (("evaluate", "."), "Is a directory"),
         (("evaluate", "regression.safetensors"), "regression.safetensors is a regression model with the loss Squared"),
-        (("predict", "numbers.safetensors", "blank.png"), "numbers.safetensors has no image shape"),
+        (("predict", "numbers.safetensors", "blank.png"), "not trained on images; pass numbers with --data FILE"),
         (("predict", "small.safetensors", "text.png"), "text.png"),
         (("predict", "small.safetensors", "blank.png"), "blank.png: no digit found"),
         (("predict", "small.safetensors", "missing.png"), "missing.png"),

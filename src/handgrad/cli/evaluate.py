@@ -129,7 +129,7 @@ def predict(
     if not images:
         raise HandgradError("no image to predict: expected an IMAGE, or --data with --out")
     if classifier.image_shape is None:
-        raise HandgradError(f"{model} has no image shape: it was not trained on images")
+        raise HandgradError(f"{model} has no image shape: it was not trained on images; pass numbers with --data FILE")
     digits, captions, failed = [], [], False
     for path in images:
         try:
