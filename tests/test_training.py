@@ -1479,6 +1479,7 @@ def test_a_run_cannot_end_before_its_last_epoch(digits, rejects):
         ((Network([4, 2]), SGD(0.1)), {"callbacks": [Callback]}, "callbacks must be a list of Callback objects"),
         ((Network([4, 2]), SGD(0.1)), {"callbacks": Callback()}, "callbacks must be a list of Callback objects"),
         ((Network([4, 2]), SGD(0.1)), {"schedule": 3}, "schedule must be a schedule"),
+        ((Network([4, 2]), SGD(0.1)), {"schedule": schedules.cosine}, r"as schedules.cosine\(\), or a name, got <fun"),
         ((Network([4, 2]), SGD(0.1)), {"schedule": "cosin"}, "unknown schedule 'cosin': did you mean 'cosine'"),
         ((Network([4, 2]), SGD(0.1)), {"schedule": "step"}, r"needs arguments, as schedules.step\(every=10\)"),
     ],

@@ -111,6 +111,7 @@ def _warm_up(epoch: float, total: int, /, epochs: float, then: Schedule) -> floa
 # Schedules without required arguments, by name.
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
 _EXAMPLES = {"step": "step(every=10)", "exponential": "exponential(0.95)", "warm_up": "warm_up(5, cosine())"}
+_FUNCTIONS: tuple[object, ...] = constant, step, exponential, cosine, one_cycle, warm_up
 
 
 def make_schedule(schedule: str | Schedule | None) -> Schedule:
@@ -126,6 +127,6 @@ def make_schedule(schedule: str | Schedule | None) -> Schedule:
         if schedule not in SCHEDULES:
             raise unknown("schedule", schedule, SCHEDULES)
         return SCHEDULES[schedule]()
-    if not callable(schedule):
+    if not callable(schedule) or schedule in _FUNCTIONS:
         raise HandgradError(f"schedule must be a schedule, as schedules.cosine(), or a name, got {schedule!r}")
     return schedule
