@@ -453,6 +453,13 @@ def test_a_metric_of_a_callback_may_be_nan_or_infinite():
     np.testing.assert_array_equal(history["ratio"], [math.nan, math.inf, 2.0])
 
 
+def test_negative_schedule_is_rejected(rejects):
+    """1 - epoch / (epochs - 1) is 0 at the start of the last epoch, and negative after it."""
+    trainer = make(schedule=lambda epoch, epochs: 1 - epoch / (epochs - 1))
+    with rejects("the schedule is -0.1 at epoch 2.2 of 3: expected a factor >= 0"):
+        trainer.fit(X, Y, epochs=3)
+
+
 # ---- Number of epochs ------------------------------------------------------------------------------------------------
 
 

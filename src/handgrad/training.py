@@ -629,8 +629,15 @@ class Trainer:
 
     def _lr(self) -> float:
         """The learning rate of the next step."""
-        epoch = self.epoch - self.first_epoch + self.batch / self.batches
-        return self.optimizer.lr * self.schedule(epoch, self._epochs - self.first_epoch)
+        return self._scheduled_lr(self.first_epoch, self._epochs)
+
+    def _scheduled_lr(self, first: int, last: int) -> float:
+        """The learning rate of the next step, for a schedule that runs from the epoch `first` to the epoch `last`."""
+        epoch, epochs = self.epoch - first + self.batch / self.batches, last - first
+        factor = self.schedule(epoch, epochs)
+        if factor < 0:  # as that of 1 - epoch / (epochs - 1) in the last epoch
+            raise HandgradError(f"the schedule is {factor:g} at epoch {epoch:g} of {epochs}: expected a factor >= 0")
+        return self.optimizer.lr * factor
 
     def _ordered(self) -> list[Callback]:
         callbacks = self.callbacks if self._progress is None else [*self.callbacks, self._progress]

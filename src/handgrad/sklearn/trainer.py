@@ -184,8 +184,7 @@ class SklearnTrainer(Trainer):
         return self._run(x, t, w, None)
 
     def _lr(self) -> float:
-        epoch = self.epoch - self._schedule_epochs.start + self.batch / self.batches
-        return self.optimizer.lr * self.schedule(epoch, len(self._schedule_epochs))
+        return self._scheduled_lr(self._schedule_epochs.start, self._schedule_epochs.stop)
 
     def _permutation(self, count: int) -> NDArray[np.intp]:
         if len(self.sample_order) != count:
