@@ -934,6 +934,11 @@ def background_threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
 
 
+def test_augmentation_that_does_not_write_into_out_is_rejected(rejects):
+    with rejects("augment returned a new array: write the images into out"):
+        with_all_parts(augment=lambda x, rng, out: x.reshape(out.shape) / 255).fit(IMAGES, Y, epochs=1)
+
+
 @pytest.mark.parametrize("call", [0, 3])
 @pytest.mark.parametrize("part", ["augment", "teacher"])
 def test_exception_in_the_background_is_raised_unchanged(part, call, monkeypatch, one_batch_per_block):

@@ -613,7 +613,9 @@ class Trainer:
             if self.augment is not None:
                 rng = self.augmenting if parallel is None else parallel.augmenting()
                 if len(chosen):
-                    self.augment(source, rng, x_block)
+                    made = self.augment(source, rng, x_block)
+                    if made is not None and not np.may_share_memory(made, x_block):
+                        raise HandgradError("augment returned a new array: write the images into out, and return out")
                 if parallel is not None and not parallel.is_local:  # all images were made
                     own = parallel.own_rows(len(chosen))
                     chosen, x_block, t_block = chosen[own], x_block[own], t_block[: len(own)]
