@@ -1533,6 +1533,8 @@ def test_epochs_may_be_the_third_argument(rejects):
     [
         ("validation_data", "use validation="),
         ("batch_size", "it is an option of Trainer"),
+        ("learning_rate", "it is lr of network.fit"),
+        ("seed", "it is rng of network.fit"),
         ("epoch", "did you mean 'epochs'"),
         ("zzz", "expected epochs, until_epoch"),
     ],
