@@ -136,6 +136,7 @@ SPOILED[5, 3] = np.nan
         (np.where(np.isnan(SPOILED), -np.inf, 1), r"x\[5, 3\] is -inf"),
         (np.full((9, 6), 1e300), r"x\[0, 0\] is 1e\+300: expected finite float32"),
         (np.full((9, 6), "a"), "dtype <U1: expected numbers"),
+        (np.full((9, 6), 1, object), r"dtype object: expected numbers, .*; convert x, as with x.to_numpy\(float\)"),
         (np.full((9, 6), None), "dtype object: expected numbers"),
         (np.ones((9, 6), complex), "dtype complex128"),
         ([[1, 2, 3, 4, 5, 6], [1]], "different lengths"),

@@ -223,7 +223,10 @@ def check_inputs(x: ArrayLike, n_in: int, image_shape: tuple[int, int] | None = 
         return cast("NDArray[Any]", x)
     x = as_array("x", x)
     if x.dtype.kind not in "fiub":
-        raise HandgradError(f"x has dtype {x.dtype}: expected numbers, or images with pixels 0 to 255 or in [0, 1]")
+        hint = "; convert x, as with x.to_numpy(float) or x.toarray()" if x.dtype == object else ""
+        raise HandgradError(
+            f"x has dtype {x.dtype}: expected numbers, or images with pixels 0 to 255 or in [0, 1]{hint}"
+        )
     if x.ndim >= 2 and len(x) == 0:
         raise HandgradError(f"x has shape {x.shape}: expected at least one example")
     if x.ndim < 2 or math.prod(x.shape[1:]) != n_in:
