@@ -226,8 +226,10 @@ def test_n_iter_no_change_is_a_patience_of_one_less():
     assert len(history["loss"]) == model.n_iter_
 
 
-def test_network_of_an_estimator_file_can_be_exported(tmp_path):
+def test_network_of_an_estimator_file_can_be_exported(tmp_path, rejects):
     model = MLPClassifier((20,), early_stopping=True, max_iter=40, random_state=0).fit(DIGITS, LABELS)
+    with rejects("export the network_ of an estimator"):
+        export(model, tmp_path / "digits.py", to="python")
     ours.save(model, tmp_path / "model.safetensors")
     network = handgrad.load(tmp_path / "model.safetensors")
     assert np.array_equal(network.predict_proba(DIGITS), model.predict_proba(DIGITS))

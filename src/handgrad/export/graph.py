@@ -391,7 +391,8 @@ class _Builder:
             return self._shifted(model, prefix)
         if type(model).__name__ == "Calibrated":
             return _tempered(self.tree(model.model, prefix), float(model.temperature), self.arrays)  # type: ignore[attr-defined]
-        raise HandgradError(f"cannot export {model!r}: expected a network, an ensemble or a wrapper of handgrad")
+        hint = "; export the network_ of an estimator" if hasattr(model, "network_") else ""
+        raise HandgradError(f"cannot export {model!r}: expected a network, an ensemble or a wrapper of handgrad{hint}")
 
     def note(self, text: str) -> None:
         if text not in self.notes:
