@@ -884,6 +884,14 @@ def test_fit_reaches_a_high_accuracy_with_its_defaults(digits):
     assert made.evaluate(x_test, y_test).accuracy > 0.95
 
 
+@pytest.mark.parametrize("method", ["backprop", "input_gradient"])
+def test_labels_in_place_of_targets_are_rejected(method, rejects):
+    """NumPy would subtract labels of 4 examples from rows of 4 outputs."""
+    made = Network([6, 4], rng=0)
+    with rejects(r"t has shape \(4,\): expected \(4, 4\)"):
+        getattr(made, method)(np.ones((4, 6), np.float32), np.arange(4))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

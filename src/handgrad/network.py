@@ -346,8 +346,15 @@ class Network(Model):
         -------
         ndarray of shape (batch, n_out)
             The logits. The next call overwrites them.
+
+        Raises
+        ------
+        HandgradError
+            If t has another shape than the logits, as labels have.
         """
         z = self.forward(x)
+        if t.shape != z.shape:
+            raise _wrong_targets(t, z)
         if weight is None:
             weight = self._mean(scale)
         elif scale != 1:
@@ -373,6 +380,8 @@ class Network(Model):
     def input_gradient(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
         """Compute dx (batch, n_in), the gradient of Σᵢ weightᵢ Lᵢ with respect to the inputs, without dθ."""
         z = self.forward(x)
+        if t.shape != z.shape:
+            raise _wrong_targets(t, z)
         return self.backward_input(self._loss.backward(z, t, self._mean(1.0) if weight is None else weight))
 
     def _allocate_buffers(self, batch: int) -> None:
@@ -643,6 +652,12 @@ def _check_bound(layers: Sequence[Layer]) -> None:
             raise HandgradError(
                 f"layer {i} ({layer!r}) was added after the network was built: build a new Network([...])"
             )
+
+
+def _wrong_targets(t: Array, z: Array) -> HandgradError:
+    return HandgradError(
+        f"t has shape {t.shape}: expected {z.shape}, rows of targets, which loss.targets makes of labels"
+    )
 
 
 def _clear_gradient(layer: Layer) -> None:
