@@ -152,10 +152,13 @@ class Callback(KnownAttributes):
         """
 
     def on_evaluation_begin(self, trainer: Trainer) -> None:
-        """Run after the last step of an epoch, before the validation: replace the weights that are evaluated."""
+        """Run after the last step of an epoch, before the validation: replace the weights that are evaluated.
+
+        Numbers that are added to `trainer.metrics` here become metrics of `trainer.history`.
+        """
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """Run after each epoch, with its numbers in `trainer.metrics` and `trainer.history`."""
+        """Run after each epoch, with its numbers in `trainer.metrics` and, already recorded, in `trainer.history`."""
 
     def on_evaluation_end(self, trainer: Trainer) -> None:
         """Run after `on_epoch_end` of all callbacks: put the weights back that are trained."""
