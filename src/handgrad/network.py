@@ -350,10 +350,10 @@ class Network(Model):
         Raises
         ------
         HandgradError
-            If t has another shape than the logits, as labels have.
+            If t is an array of labels instead of targets.
         """
         z = self.forward(x)
-        if t.shape != z.shape:
+        if t.ndim != 2:  # labels, which NumPy would subtract from every row
             raise _wrong_targets(t, z)
         if weight is None:
             weight = self._mean(scale)
@@ -380,7 +380,7 @@ class Network(Model):
     def input_gradient(self, x: Array, t: Array, weight: float | Array | None = None) -> Array:
         """Compute dx (batch, n_in), the gradient of Σᵢ weightᵢ Lᵢ with respect to the inputs, without dθ."""
         z = self.forward(x)
-        if t.shape != z.shape:
+        if t.ndim != 2:  # labels, which NumPy would subtract from every row
             raise _wrong_targets(t, z)
         return self.backward_input(self._loss.backward(z, t, self._mean(1.0) if weight is None else weight))
 
