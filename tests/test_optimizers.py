@@ -206,33 +206,17 @@ def test_adamw_is_a_class_with_its_own_name():
     assert "weight_decay=0.01" in repr(AdamW(0.1))
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(AdamW, Adam), (Adam, AdamW)])
-def test_adamw_and_adam_do_not_load_each_others_state(theirs, ours, rejects):
-    with rejects(f"has the state of {theirs.__name__}: expected {ours.__name__}"):
-        ours().load_state_dict(theirs().state_dict())
-
-
 # ---- Blocks, state, copies -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [1, 7, 38])
 @every_optimizer
-def test_every_block_size_gives_the_same_bits(name, block, monkeypatch):
+def test_blocks_give_the_same_bits(name, monkeypatch):
     options = {"l2": 0.01, "clip_norm": 1.0, "max_norm": 1.5}
     a, b = make_network(), make_network()
     gs = gradients(a)
     expected = take_steps(KINDS[name](0.05, **options), a, gs)
-    monkeypatch.setattr(optimizers, "UPDATE_CHUNK", block)
+    monkeypatch.setattr(optimizers, "UPDATE_CHUNK", 7)
     np.testing.assert_array_equal(take_steps(KINDS[name](0.05, **options), b, gs), expected)
-
-
-def test_networks_larger_than_a_block_are_updated_completely(monkeypatch):
-    monkeypatch.setattr(optimizers, "UPDATE_CHUNK", 30_000)
-    network = Network([300, 250, 3], dtype=np.float64, rng=0)
-    assert network.parameters.size > 2 * optimizers.UPDATE_CHUNK
-    before, gs = network.parameters.copy(), gradients(network, 2)
-    after = take_steps(Adam(0.01), network, gs)
-    np.testing.assert_allclose(after, adam(before, gs, 0.01, 0.9, 0.999, 1e-8), **EXACT)
 
 
 @every_optimizer
@@ -274,8 +258,13 @@ def test_another_network_starts_with_an_empty_state(name):
     assert optimizer.steps == 3
 
 
-@pytest.mark.parametrize("how", ["network first", "optimizer first", "one by one", "pickle"])
-@every_optimizer
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "network first") for name in KINDS),
+        *(("lookahead", how) for how in ("optimizer first", "one by one", "pickle")),
+    ],
+)
 def test_copies_continue_to_the_same_bits_without_changing_the_original(name, how):
     network, optimizer = make_network(), KINDS[name](0.05)
     gs = gradients(network, 5)
@@ -412,8 +401,7 @@ def lookahead(inner, network, gs, k, alpha):
     return network.parameters.copy()
 
 
-@pytest.mark.parametrize("inner", [SGD, Adam, Muon])
-@pytest.mark.parametrize(("k", "alpha"), [(1, 0.5), (2, 0.5), (3, 0.2), (5, 0.8)])
+@pytest.mark.parametrize(("inner", "k", "alpha"), [(SGD, 1, 0.5), (Adam, 2, 0.5), (Muon, 3, 0.2), (Adam, 5, 0.8)])
 def test_seven_steps_of_lookahead_match_the_equation(inner, k, alpha):
     a, b = make_network(), make_network()
     gs = gradients(a, 7)
@@ -468,8 +456,10 @@ def test_option_set_on_lookahead_changes_its_steps(option, value):
         (Adam(), Lookahead(Adam()), "state of Adam: expected Lookahead"),
         (SGD(0.1), Adam(), "state of SGD: expected Adam"),
         (Nesterov(0.1), Momentum(0.1), "state of Nesterov: expected Momentum"),
+        (AdamW(), Adam(), "state of AdamW: expected Adam"),
+        (Adam(), AdamW(), "state of Adam: expected AdamW"),
     ],
-    ids=["another inner", "lookahead", "not lookahead", "sgd", "nesterov"],
+    ids=["another inner", "lookahead", "not lookahead", "sgd", "nesterov", "adamw", "adam"],
 )
 def test_state_of_another_optimizer_is_rejected_and_changes_nothing(theirs, ours, says, rejects):
     network = make_network()
@@ -496,16 +486,16 @@ sgd_of = functools.partial(SGD, 0.1)
 @pytest.mark.parametrize(
     ("make", "name", "value", "expected"),
     [
-        *((SGD, "lr", v, "must be a finite number > 0") for v in (0, math.inf, math.nan, "0.1", None)),
+        *((SGD, "lr", v, "must be a finite number > 0") for v in (0, math.nan, "0.1")),
         *((sgd_of, name, -1.0, "must be a finite number > 0") for name in ("clip_norm", "max_norm")),
         *((sgd_of, name, math.nan, "must be a finite number >= 0") for name in ("l1", "l2", "weight_decay")),
         *((kind, "weight_decay", -0.1, "must be a finite number >= 0") for kind in (Adam, AdamW)),
-        *((functools.partial(Nesterov, 0.1), "momentum", v, r"must be in \[0, 1\)") for v in (-0.1, 1.0, math.nan)),
+        *((functools.partial(Nesterov, 0.1), "momentum", v, r"must be in \[0, 1\)") for v in (-0.1, 1.0)),
         *((Adam, name, 1.0, r"must be in \[0, 1\)") for name in ("beta_1", "beta_2")),
         (Adam, "epsilon", 0, "must be a finite number > 0"),
         (functools.partial(Lookahead, SGD(0.1)), "k", 2.5, "must be an integer >= 1"),
-        *((functools.partial(Lookahead, SGD(0.1)), "alpha", v, r"must be in \(0, 1\]") for v in (0, 1.1, math.nan)),
-        *((Lookahead, "inner", v, "must be an optimizer") for v in (0.1, SGD, None)),
+        *((functools.partial(Lookahead, SGD(0.1)), "alpha", v, r"must be in \(0, 1\]") for v in (0, 1.1)),
+        *((Lookahead, "inner", v, "must be an optimizer") for v in (0.1, SGD)),
     ],
 )
 def test_invalid_value_is_rejected_with_the_name_of_the_option(make, name, value, expected, rejects):
@@ -513,11 +503,10 @@ def test_invalid_value_is_rejected_with_the_name_of_the_option(make, name, value
         make(**{name: value})
 
 
-@pytest.mark.parametrize("value", [-1, 0, math.nan, math.inf])
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Lookahead(Adam(0.1))], ids=["sgd", "lookahead"])
-def test_invalid_lr_is_rejected_after_construction_too(optimizer, value, rejects):
+def test_invalid_lr_is_rejected_after_construction_too(optimizer, rejects):
     with rejects("lr must be a finite number > 0"):
-        optimizer.lr = value
+        optimizer.lr = 0
     assert optimizer.lr == 0.1
 
 
@@ -556,11 +545,8 @@ def test_optimizers_are_made_by_name(rejects):
     ("arguments", "says"),
     [
         (("sgd",), "the optimizer 'sgd' has no default learning rate"),
-        (("momentum",), "no default learning rate"),
-        (("nesterov",), "no default learning rate"),
         (("Adm",), "unknown optimizer 'Adm': did you mean 'adam'"),
         ((Adam,), "optimizer must be an optimizer, as SGD"),
-        ((None,), "optimizer must be an optimizer, as SGD"),
         ((SGD(0.1), 0.1), "lr is for the name of an optimizer"),
         (("adam", -1), "lr must be a finite number > 0"),
     ],
