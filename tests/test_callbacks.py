@@ -3,7 +3,6 @@
 import copy
 import csv
 import gc
-import itertools
 import math
 import pickle
 import re
@@ -26,7 +25,6 @@ from handgrad import (
     Lookahead,
     Momentum,
     Muon,
-    Nesterov,
     Network,
     ReLU,
     Tanh,
@@ -147,10 +145,9 @@ def test_early_stopping_can_keep_the_last_weights():
     assert (thetas[2] != thetas[0]).any()
 
 
-@pytest.mark.parametrize("monitor", ["test_loss", "f1"])
-def test_early_stopping_needs_its_metric(monitor, rejects):
-    with rejects(f"no metric '{monitor}' in this epoch, only loss, lr, accuracy, seconds"):
-        make(EarlyStopping(monitor)).fit(X, Y, epochs=2)
+def test_early_stopping_needs_its_metric(rejects):
+    with rejects("no metric 'f1' in this epoch, only loss, lr, accuracy, seconds"):
+        make(EarlyStopping("f1")).fit(X, Y, epochs=2)
 
 
 def test_early_stopping_asks_for_a_validation_set_only_without_one(rejects):
@@ -179,7 +176,7 @@ def test_second_fit_with_early_stopping_starts_without_a_best_value():
 def test_training_that_had_stopped_is_resumed_as_stopped(tmp_path):
     def trainer():
         increasing = Call(lambda trainer: trainer.metrics.update(loss=float(trainer.epoch)))
-        return make(increasing, EarlyStopping("loss", patience=2), Checkpoint(tmp_path / "c"))
+        return make(increasing, Checkpoint(tmp_path / "c"), EarlyStopping("loss", patience=2))
 
     first, resumed = trainer(), trainer()
     first.fit(X, Y, epochs=9)
@@ -293,11 +290,10 @@ def test_swa_of_a_second_fit_starts_at_its_fraction_of_that_fit():
 
 
 @every_kind
-@pytest.mark.parametrize("block", [1, 42])
-def test_every_block_size_gives_the_same_bits(kind, block, monkeypatch):
+def test_blocks_give_the_same_bits(kind, monkeypatch):
     expected, _ = run(KINDS[kind]())
     assert expected.network.parameters.size == 43
-    monkeypatch.setattr(callbacks, "UPDATE_CHUNK", block)
+    monkeypatch.setattr(callbacks, "UPDATE_CHUNK", 42)
     cut, _ = run(KINDS[kind]())
     np.testing.assert_array_equal(cut.network.parameters, expected.network.parameters)
 
@@ -381,8 +377,7 @@ def test_weights_set_between_two_fits_start_a_new_average(kind):
     np.testing.assert_allclose(trainer.network.parameters, 0.25, rtol=1e-12)
 
 
-@every_kind
-@pytest.mark.parametrize("hidden", [5, 6])
+@pytest.mark.parametrize(("kind", "hidden"), [("ema", 5), ("ema", 6), ("swa", 5)])
 def test_another_training_starts_a_new_average(kind, hidden):
     used = KINDS[kind]()
     other = Network([4, hidden, 3], rng=3, dtype=np.float64)
@@ -415,8 +410,7 @@ def test_two_averages_are_rejected(rejects):
 
 # ---- Averages with early stopping ------------------------------------------------------------------------------------
 
-ORDERS = [*itertools.permutations(("average", "stopping", "checkpoint"))]
-every_order = pytest.mark.parametrize("order", ORDERS, ids=["-".join(order) for order in ORDERS])
+ORDER = "average", "stopping", "checkpoint"
 
 
 def combined(kind, order, path, rng=0, fail_at=None):
@@ -428,11 +422,10 @@ def combined(kind, order, path, rng=0, fail_at=None):
 
 
 @every_kind
-@every_order
-def test_early_stopping_restores_the_averaged_weights_in_every_order_of_the_callbacks(kind, order, tmp_path):
-    trainer, parts = combined(kind, order, tmp_path / "c")
+def test_early_stopping_restores_the_averaged_weights_in_every_order_of_the_callbacks(kind, tmp_path):
+    trainer, parts = combined(kind, ORDER[::-1], tmp_path / "c")
     history = trainer.fit(X, Y, epochs=12, validation=VALIDATION)
-    reference, _ = combined(kind, ORDERS[0], tmp_path / "d")
+    reference, _ = combined(kind, ORDER, tmp_path / "d")
     assert comparable(reference.fit(X, Y, epochs=12, validation=VALIDATION)) == comparable(history)
     np.testing.assert_array_equal(trainer.network.parameters, reference.network.parameters)
     stopping = parts["stopping"]
@@ -440,8 +433,7 @@ def test_early_stopping_restores_the_averaged_weights_in_every_order_of_the_call
     assert trainer.network.evaluate(*VALIDATION).loss == stopping.best
 
 
-@pytest.mark.parametrize("place", [(2, 1), (3, 5)])
-@pytest.mark.parametrize(("kind", "order"), [("ema", ORDERS[0]), ("ema", ORDERS[-1]), ("swa", ORDERS[2])])
+@pytest.mark.parametrize(("kind", "order", "place"), [("ema", ORDER[::-1], (2, 1)), ("swa", ORDER, (3, 5))])
 def test_training_with_average_and_early_stopping_is_resumed_to_the_same_bits(kind, order, place, tmp_path):
     uninterrupted, expected = combined(kind, order, tmp_path / "a")
     uninterrupted.fit(X, Y, epochs=8, validation=VALIDATION)
@@ -504,8 +496,7 @@ def test_averaged_training_killed_in_an_epoch_is_resumed_to_the_same_bits(kind, 
         np.testing.assert_array_equal(resumed.callbacks[0].raw, uninterrupted.callbacks[0].raw)
 
 
-@every_kind
-@pytest.mark.parametrize("how", ["state", "copy", "pickle"])
+@pytest.mark.parametrize(("kind", "how"), [("ema", "state"), ("swa", "state"), ("ema", "copy"), ("swa", "pickle")])
 def test_state_or_copy_between_two_fits_continues_as_the_original(kind, how):
     trainer, _ = run(KINDS[kind]())
     if how == "state":
@@ -611,10 +602,9 @@ def test_checkpoint_keeps_nan_in_the_history(tmp_path):
         ({"layers": [4, 6, 3]}, "43 parameters in float64: expected 51 in float64"),
         ({"dtype": np.float32}, "43 parameters in float64: expected 43 in float32"),
         ({"optimizer": SGD(0.1)}, "has the state of Adam: expected SGD"),
-        ({"optimizer": AdamW(0.1)}, "has the state of Adam: expected AdamW"),
         ({"layers": [Dense(4, 5), Dropout(), Dense(5, 3)]}, "from another training: it lacks layers.1.rng"),
     ],
-    ids=["sizes", "dtype", "sgd", "adamw", "dropout"],
+    ids=["sizes", "dtype", "sgd", "dropout"],
 )
 def test_checkpoint_of_another_training_is_rejected(options, says, tmp_path, rejects):
     checkpointed(tmp_path / "c", Adam())
@@ -624,12 +614,6 @@ def test_checkpoint_of_another_training_is_rejected(options, says, tmp_path, rej
         resume(trainer, tmp_path / "c")
     np.testing.assert_array_equal(trainer.network.parameters, before)
     assert (trainer.epoch, trainer.optimizer.steps) == (0, 0)
-
-
-def test_checkpoint_of_momentum_is_not_one_of_nesterov(tmp_path, rejects):
-    checkpointed(tmp_path / "c", Momentum(0.1))
-    with rejects("has the state of Momentum: expected Nesterov"):
-        resume(make(optimizer=Nesterov(0.1)), tmp_path / "c")
 
 
 def test_model_file_is_not_a_checkpoint(tmp_path, rejects):
@@ -743,29 +727,26 @@ COMPLETE = {
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        *(("ema", "epoch", value) for value in (None, -1, 1.0, True, "2", 3, 10**400)),
+        *(("ema", "epoch", value) for value in (-1, True, "2", 3, 10**400)),
         *(("ema", "first_epoch", value) for value in (-1, 3, [])),
         ("ema", "stop", 0),
-        *(("ema", "history", value) for value in (None, [], {}, {"loss": [1.0]}, {"loss": 5}, {"loss": [1.0, None]})),
+        *(("ema", "history", value) for value in (None, {}, {"loss": [1.0]}, {"loss": 5}, {"loss": [1.0, None]})),
         ("ema", "history", {"loss": [1.0, 10**400]}),
         ("ema", "parameters", np.full(43, np.nan)),
         ("ema", "parameters", [0.0] * 43),
-        *(("ema", "optimizer.steps", value) for value in (-1, None, 2.5, 10**400)),
+        *(("ema", "optimizer.steps", value) for value in (-1, 10**400)),
         ("ema", "optimizer.kind", ["Adam"]),
         *(("ema", "optimizer.state", value) for value in (None, np.zeros((1, 43)), np.zeros((2, 42)), np.zeros(86))),
         ("ema", "optimizer.state", np.full((2, 43), np.nan)),
         ("ema", "optimizer.state", np.zeros((2, 43), np.int64)),
-        *(
-            ("swa", "optimizer.inner.state", value)
-            for value in (None, np.zeros((1, 42)), np.zeros((1, 43), np.float32))
-        ),
-        *(("ema", "callbacks.0.count", value) for value in (None, -1, 0, 1.5, 10**400)),
+        ("swa", "optimizer.inner.state", np.zeros((1, 43), np.float32)),
+        *(("ema", "callbacks.0.count", value) for value in (-1, 0, 10**400)),
         *(("ema", "callbacks.0.average", value) for value in (None, np.zeros(42), np.full(43, np.inf), 5)),
         ("swa", "callbacks.0.raw", np.zeros((43, 1))),
         *(("ema", "callbacks.1.best", value) for value in ("1", math.nan, 10**400)),
         ("ema", "callbacks.1.best_epoch", None),
         ("ema", "callbacks.1.best_parameters", np.zeros(42)),
-        *(("ema", "shuffling", value) for value in (None, {}, 5, {"bit_generator": "MT19937"})),
+        *(("ema", "shuffling", value) for value in (None, {"bit_generator": "MT19937"})),
         (
             "ema",
             "shuffling",
