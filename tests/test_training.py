@@ -141,8 +141,11 @@ def test_targets_stay_with_their_examples():
     assert history["loss"] == [0, 0]
 
 
-@pytest.mark.parametrize("weights", [None, np.arange(N)], ids=["plain", "weighted"])
-@pytest.mark.parametrize(("floats", "batch_size"), [(1, 1), (7, 5), (41, 5), (60, 1), (60, 5), (60, N)])
+@pytest.mark.parametrize(
+    ("floats", "batch_size", "weights"),
+    [(1, 1, None), (7, 5, np.arange(N)), (41, 5, None), (60, 1, np.arange(N)), (60, N, None)],
+    ids=str,
+)
 def test_every_block_size_gives_the_same_bits(floats, batch_size, weights, monkeypatch):
     one_block, cut = (make(batch_size=batch_size) for _ in range(2))
     expected = one_block.fit(X, Y, epochs=3, sample_weight=weights)
@@ -463,7 +466,7 @@ def test_negative_schedule_is_rejected(rejects):
 # ---- Number of epochs ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Momentum, Adam])
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
 def test_second_fit_trains_as_many_epochs_again(optimizer):
     once, twice = make(optimizer=optimizer(0.05)), make(optimizer=optimizer(0.05))
     once.fit(X, Y, epochs=6)
@@ -659,10 +662,7 @@ def stateful(optimizer, schedule, path, seed, cut=None):
     [
         (SGD, schedules.cosine, (1, 1)),
         (Momentum, schedules.one_cycle, (2, 3)),
-        (Nesterov, schedules.cosine, (4, 5)),
-        (Adam, schedules.one_cycle, (1, 1)),
-        (Adam, schedules.cosine, (2, 3)),
-        (AdamW, schedules.one_cycle, (4, 5)),
+        (AdamW, schedules.cosine, (4, 5)),
     ],
 )
 def test_training_killed_in_an_epoch_is_resumed_to_the_same_bits(optimizer, schedule, place, tmp_path):
@@ -782,12 +782,11 @@ def test_repr_shows_the_parts_and_the_epoch():
         (make([4, 6, 3]), make([4, 5, 3]), "has 51 parameters in float64: expected 43"),
         (make(dtype=np.float32), make(dtype=np.float64), "43 parameters in float32: expected 43 in float64"),
         (make(optimizer=Adam()), make(optimizer=Momentum(0.1)), "has the state of Adam: expected Momentum"),
-        (make(optimizer=AdamW()), make(optimizer=Adam()), "has the state of AdamW: expected Adam"),
         (make(), make(callbacks=[EarlyStopping("loss")]), "from another training: it lacks callbacks.0.best"),
         (make(callbacks=[EMA(0.9)]), make(), "from another training: it also has callbacks.0.average"),
         (make(), make([Dense(4, 5), Dropout(), Dense(5, 3)]), "it lacks layers.1.rng"),
     ],
-    ids=["size", "dtype", "optimizer", "adamw", "callback missing", "callback added", "dropout"],
+    ids=["size", "dtype", "optimizer", "callback missing", "callback added", "dropout"],
 )
 def test_state_of_another_training_is_rejected_and_changes_nothing(theirs, ours, says, rejects):
     theirs.fit(X, Y, epochs=1)
@@ -1198,8 +1197,7 @@ def test_weighted_steps_of_mini_batches_written_out():
     assert history["loss"] == [pytest.approx(np.average(losses, weights=W), rel=1e-12)]
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "huber"])
-@pytest.mark.parametrize("batch_size", [1, 5, N])
+@pytest.mark.parametrize(("batch_size", "loss"), [(1, "cross_entropy"), (5, "huber"), (5, "cross_entropy")])
 def test_loss_of_the_history_is_weighted_and_accuracy_and_validation_are_not(batch_size, loss):
     """With a learning rate that changes nothing they are those of the initial network."""
     trainer, y = make(optimizer=SGD(1e-300), batch_size=batch_size, loss=loss), targets(loss)
@@ -1286,8 +1284,13 @@ def test_invalid_sample_weight_is_rejected_before_the_first_step(weights, says, 
     assert trainer.history == {}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("weights", [[1, 0, 3], [1e308, 0, 1e308], [5e-324, 0, 5e-324], [True, False, True]])
+@pytest.mark.parametrize(
+    ("weights", "dtype"),
+    [
+        ([True, False, True], np.float64),
+        *itertools.product(([1e308, 0, 1e308], [5e-324, 0, 5e-324]), (np.float32, np.float64)),
+    ],
+)
 def test_sample_weights_have_a_mean_of_1_for_every_size(weights, dtype):
     w = check_sample_weight(weights, 3, dtype)
     assert (w.shape, w.dtype) == ((3, 1), dtype)
@@ -1346,8 +1349,7 @@ def test_divergence_at_the_last_step_of_an_epoch_is_detected_in_that_epoch():
         trainer.fit(X, ROWS, epochs=1)
 
 
-@pytest.mark.parametrize("lr", [1e2, 1e10, 1e22, 1e34])
-@pytest.mark.parametrize("batch_size", [1, N])
+@pytest.mark.parametrize(("lr", "batch_size"), [(1e2, 1), (1e10, N), (1e22, 1), (1e34, N)])
 def test_no_learning_rate_leaves_values_that_are_not_finite(lr, batch_size):
     """With validation and without a warning: either training diverges, or every weight and metric is finite."""
     trainer = diverging(lr, batch_size=batch_size)
@@ -1404,13 +1406,13 @@ NAN[3, 2] = np.nan
     ],
     ids=["inputs", "images", "empty", "nan", "text", "count", "label", "rows"],
 )
-@pytest.mark.parametrize("as_validation", [False, True], ids=["training", "validation"])
-def test_invalid_examples_are_rejected_before_the_first_step(x, y, says, as_validation, rejects):
+def test_invalid_examples_are_rejected_before_the_first_step(x, y, says, rejects):
     events = []
     trainer = make(callbacks=[Call(at_batch=events.append, at_epoch=events.append)])
     initial = trainer.network.parameters.copy()
-    with rejects(says):
-        trainer.fit(*((X, Y) if as_validation else (x, y)), epochs=2, validation=(x, y) if as_validation else None)
+    for training_set, validation in (((x, y), None), ((X, Y), (x, y))):
+        with rejects(says):
+            trainer.fit(*training_set, epochs=2, validation=validation)
     assert (events, trainer.epochs) == ([], 0)
     np.testing.assert_array_equal(trainer.network.parameters, initial)
 
@@ -1588,8 +1590,7 @@ def test_share_of_validation_of_images(digits):
         assert share.network.image_shape == (8, 8)
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 1000])
-@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.5])
+@pytest.mark.parametrize(("count", "fraction"), [(2, 0.001), (3, 0.5), (10, 0.5), (1000, 0.1)])
 def test_split_divides_all_examples(count, fraction):
     chosen, others = training.split(count, fraction)
     assert sorted([*chosen, *others]) == list(range(count))
@@ -1600,8 +1601,6 @@ def test_split_divides_all_examples(count, fraction):
     ("validation", "says"),
     [
         (0, r"validation must be in \(0, 1\)"),
-        (1, r"validation must be in \(0, 1\)"),
-        (math.nan, r"validation must be in \(0, 1\)"),
         (True, r"validation must be in \(0, 1\)"),
         (np.float32(1.5), r"validation must be in \(0, 1\)"),
         (0.99, "of 23 examples leaves none to train on"),
