@@ -17,14 +17,14 @@ X, Y = make_classification(240, 8, n_informative=6, n_classes=3, random_state=0)
 SMALL = {"hidden_layer_sizes": (7, 5), "max_iter": 3, "random_state": 3}
 
 
-@pytest.mark.parametrize("mode", ["r", "r+", "c"])
 @pytest.mark.parametrize(
-    "parameters",
+    ("parameters", "mode"),
     [
-        *({"solver": solver} for solver in ("sgd", "adam", "momentum", "adamw", "muon")),
-        {"shuffle": False},
-        {"dropout": 0.3},
-        {"callbacks": [EarlyStopping("loss"), EMA(0.9)]},
+        *(({"solver": "adam"}, mode) for mode in ("r", "r+", "c")),
+        ({"solver": "muon"}, "r"),
+        ({"shuffle": False}, "r"),
+        ({"dropout": 0.3}, "r"),
+        ({"callbacks": [EarlyStopping("loss"), EMA(0.9)]}, "r"),
     ],
     ids=str,
 )
@@ -52,8 +52,11 @@ def test_memory_mapped_estimator_continues_with_warm_start(parameters, tmp_path)
     assert np.array_equal(loaded.network_.parameters, model.fit(X, Y).network_.parameters)
 
 
-@pytest.mark.parametrize("optimizer", [Momentum(0.1), Lookahead(Adam(0.01), k=2), Muon(0.01)], ids=repr)
-@pytest.mark.parametrize("callback", [EMA(0.9), SWA(0.1), EarlyStopping("loss")], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    ("optimizer", "callback"),
+    [(Momentum(0.1), EMA(0.9)), (Lookahead(Adam(0.01), k=2), SWA(0.1)), (Muon(0.01), EarlyStopping("loss"))],
+    ids=repr,
+)
 def test_memory_mapped_trainer_continues_like_the_original(optimizer, callback, tmp_path):
     network = handgrad.Network([8, 6, 3], loss="cross_entropy", rng=0)
     trainer = Trainer(network, optimizer, batch_size=20, callbacks=[callback], rng=0)

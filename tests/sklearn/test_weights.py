@@ -41,11 +41,13 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("data", DATA)
+# The examples are left out before the training: the data and the solver do not interact.
 @pytest.mark.parametrize(
-    ("solver", "batch_size"),
-    [("sgd", 1), ("sgd", 7), ("adam", 1), ("adam", "auto"), ("lbfgs", "auto")]
-    + [(solver, 7) for solver in ("momentum", "nesterov", "adamw", "muon")],
+    ("data", "solver", "batch_size"),
+    [
+        *((data, "sgd", 7) for data in DATA),
+        *(("classes", *fit) for fit in (("adam", 1), ("lbfgs", "auto"), ("muon", 7))),
+    ],
 )
 def test_examples_of_weight_zero_are_as_absent(data, batch_size, solver):
     estimator, x, y = DATA[data]
@@ -55,9 +57,14 @@ def test_examples_of_weight_zero_are_as_absent(data, batch_size, solver):
     )
 
 
-@pytest.mark.parametrize("data", ["classes", "labels", "numbers", "sparse"])
 @pytest.mark.parametrize(
-    "parameters", [{"early_stopping": True, "max_iter": 9}, {"warm_start": True}, {"dropout": 0.3}]
+    ("data", "parameters"),
+    [
+        ("classes", {"early_stopping": True, "max_iter": 9}),
+        ("sparse", {"early_stopping": True, "max_iter": 9}),
+        ("labels", {"warm_start": True}),
+        ("numbers", {"dropout": 0.3}),
+    ],
 )
 def test_examples_of_weight_zero_are_as_absent_from_every_kind_of_fit(data, parameters):
     estimator, x, y = DATA[data]
@@ -68,9 +75,8 @@ def test_examples_of_weight_zero_are_as_absent_from_every_kind_of_fit(data, para
         assert_same_training(a, b)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_examples_of_weight_zero_are_as_absent_from_partial_fit(batch_size):
-    a, b = (MLPClassifier(**SMALL, solver="sgd", batch_size=batch_size) for _ in range(2))
+def test_examples_of_weight_zero_are_as_absent_from_partial_fit():
+    a, b = (MLPClassifier(**SMALL, solver="sgd", batch_size=7) for _ in range(2))
     for rows in (slice(0, 60), slice(60, 120), slice(30, 90)):
         w = WEIGHTS[rows]
         a.partial_fit(X[rows], NAMES[rows], w, classes=["eggs", "ham", "spam"])
@@ -122,10 +128,13 @@ def test_class_whose_examples_all_have_weight_zero_remains_a_class():
 # ---- Class weights of zero -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parameters", [{}, {"early_stopping": True, "max_iter": 30}, {"batch_size": 1}])
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_class_of_weight_zero_is_as_absent(parameters, solver):
-    settings = SMALL | {"solver": solver} | parameters
+@pytest.mark.parametrize(
+    "parameters",
+    [{"solver": "lbfgs"}, {"early_stopping": True, "max_iter": 30}, {"solver": "sgd", "batch_size": 1}],
+    ids=str,
+)
+def test_class_of_weight_zero_is_as_absent(parameters):
+    settings = SMALL | parameters
     a = MLPClassifier(**settings, class_weight={"ham": 2, "eggs": 0, "spam": 1}).fit(X, NAMES)
     weights = np.select([NAMES == "ham", NAMES == "spam"], [2.0, 1.0])
     assert_same_training(a, MLPClassifier(**settings).fit(X, NAMES, sample_weight=weights))
@@ -161,10 +170,14 @@ def test_weights_that_leave_no_example_raise():
 # ---- Very small and very large weights -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("tiny", "dtype"), [(1e-12, np.float64), (1e-40, np.float32), (5e-324, np.float64)])
 @pytest.mark.parametrize(
-    "parameters",
-    [{"solver": "sgd"}, {"solver": "adam"}, {"solver": "sgd", "alpha": 0.5, "learning_rate_init": 0.01}],
+    ("tiny", "dtype", "parameters"),
+    [
+        (1e-12, np.float64, {"solver": "sgd"}),
+        (1e-40, np.float32, {"solver": "adam"}),
+        (1e-40, np.float32, {"solver": "sgd", "alpha": 0.5, "learning_rate_init": 0.01}),
+        (5e-324, np.float64, {"solver": "sgd", "alpha": 0.5, "learning_rate_init": 0.01}),
+    ],
     ids=str,
 )
 def test_batch_of_a_very_small_weight_does_not_dominate_the_penalty(tiny, parameters, dtype):
@@ -188,7 +201,7 @@ def test_floating_point_errors_can_be_exceptions(solver):
             assert np.isfinite(model.predict_log_proba(1e8 * x)).all()
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e60, 1e300])
+@pytest.mark.parametrize("scale", [1e-200, 1e-40, 1e300])
 def test_factor_of_all_weights_only_scales_the_penalty(scale):
     x = X.astype(np.float32)
     a, b = (MLPClassifier(**SMALL, batch_size=7, alpha=0).fit(x, Y, sample_weight=s * WEIGHTS) for s in (1, scale))
