@@ -34,8 +34,13 @@ def test_the_file_is_next_to_the_model_and_a_command_is_suggested(model, to, inv
     assert len(list(model.parent.iterdir())) == 3
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.deskew])
-@pytest.mark.parametrize("to", [name for name in TARGETS if name != "onnx"])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        *((name, "python") for name, recipe in RECIPES.items() if recipe.deskew),
+        *(("best", to) for to in TARGETS if to not in ("python", "onnx")),
+    ],
+)
 def test_recipes_that_deskew_are_exported_to_every_target(name, to, tmp_path, invoke):
     recipe = RECIPES[name].replace(hidden=(3,), members=min(RECIPES[name].members, 2))
     networks = [recipe.trainer().network for _ in range(recipe.members)]

@@ -10,7 +10,6 @@ from handgrad.export.templates import (
     assignment,
     c_string,
     identifier,
-    python_string,
     render,
     safe_filename,
 )
@@ -35,12 +34,6 @@ def test_file_names_become_identifiers_and_safe_comments(name):
 
 def test_identifier_keeps_a_valid_name():
     assert identifier("model") == "model"
-
-
-@pytest.mark.parametrize("text", ['"', "\\", "'", "ä\n\t\0", "\U0001f600", "\udc80", '\\"{x}'])
-def test_python_string_is_an_ascii_literal_of_the_text(text):
-    assert ast.literal_eval(python_string(text)) == text
-    assert python_string(text).isascii()
 
 
 def test_c_string_escapes_quotes_trigraphs_and_bytes_that_are_not_ascii():
