@@ -188,6 +188,8 @@ HOW = {
     "twice": lambda d: 2 * d,
 }
 every_way = pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+SOME = "0.1 % too long", "NaN in a single entry", "a single entry missing"
+some_ways = pytest.mark.parametrize("how", [HOW[name] for name in SOME], ids=SOME)
 
 
 def caught(name):
@@ -195,13 +197,12 @@ def caught(name):
 
 
 @every_way
-@pytest.mark.parametrize("derivative", ["W", "b"])
-def test_a_wrong_derivative_of_a_parameter_is_caught(derivative, how):
-    with caught(f"Planted d{derivative}"):
-        check_gradient(planted(Dense, changed(derivative, how), 5, 4), X)
+def test_a_wrong_derivative_of_a_parameter_is_caught(how):
+    with caught("Planted dW"):
+        check_gradient(planted(Dense, changed("W", how), 5, 4), X)
 
 
-@every_way
+@some_ways
 @pytest.mark.parametrize(("base", "arguments"), [(Dense, (5, 4)), (Tanh, ())])
 def test_a_wrong_dx_is_caught(base, arguments, how):
     with caught("Planted dx"):
@@ -312,7 +313,7 @@ def planted_loss(base, how):
     return Planted()
 
 
-@every_way
+@some_ways
 def test_a_wrong_derivative_of_a_loss_is_caught(how):
     """test_losses.py plants errors into every loss."""
     with caught("Planted dz"):
@@ -343,22 +344,20 @@ def test_a_wrong_derivative_in_a_network_is_named_with_its_layer(how):
         check_gradient(Network([Dense(5, 4), Tanh(), wrong], rng=0), X, LABELS)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")  # inf - inf in backward
-@every_way
+@some_ways
 def test_a_wrong_activation_is_caught_in_the_layer_below(how):
     wrong = planted(Tanh, lambda layer, dy, dx: how(dx.copy()))
     with caught("layer 0 Dense dW"):
         check_gradient(Network([Dense(5, 4), wrong, Dense(4, 3)], rng=0), X, LABELS)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")  # inf - inf in backward
-@every_way
+@some_ways
 def test_a_wrong_loss_is_caught_in_a_network(how):
     with caught("layer 0 Dense dW"):
         check_gradient(Network([5, 4, 3], loss=planted_loss(BinaryCrossEntropy, how), rng=0), X, LABELS)
 
 
-@every_way
+@some_ways
 def test_a_wrong_backward_input_is_caught(how):
     class Planted(Dense):
         def backward_input(self, dz):
@@ -450,7 +449,7 @@ def test_check_all_covers_every_layer_loss_and_combination(all_checks):
         assert any(part in name for name in norms)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["cross_entropy", "huber"])
 def test_check_all_catches_a_wrong_loss_alone_and_in_networks(name, monkeypatch):
     make = LOSSES[name]
     correct = make.backward
@@ -462,7 +461,7 @@ def test_check_all_catches_a_wrong_loss_alone_and_in_networks(name, monkeypatch)
     assert not any(f"+ {other!r}:" in found for found in wrong for other in others)
 
 
-@pytest.mark.parametrize("make", [Dense, Dropout, *ACTIVATIONS.values()])
+@pytest.mark.parametrize("make", [Dense, Dropout, Tanh])
 def test_check_all_catches_a_wrong_layer(make, monkeypatch):
     correct = make.backward
     monkeypatch.setattr(make, "backward", lambda self, dy: 1.01 * correct(self, dy))
