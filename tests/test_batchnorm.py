@@ -384,8 +384,14 @@ def of(layers, dtype=np.float64):
     return network
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("layers", "kinds"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("layers", "kinds", "dtype"),
+    [
+        *((*network, np.float64) for network in NETWORKS.values()),
+        (*next(iter(NETWORKS.values())), np.float32),
+    ],
+    ids=[*NETWORKS, "float32"],
+)
 def test_folding_changes_no_prediction(layers, kinds, dtype):
     network = of(layers, dtype)
     z, theta = network.outputs(PIXELS), network.parameters.copy()
@@ -501,9 +507,9 @@ def test_repr_and_config_recreate_the_layer():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        *(((n,), "BatchNorm: n must be an integer >= 1") for n in (0, -1, 2.0, "3", None)),
-        *(((3, momentum), r"BatchNorm: momentum must be in \(0, 1\]") for momentum in (0, -0.1, 1.1, math.nan)),
-        *(((3, 0.1, epsilon), "BatchNorm: epsilon must be a finite number > 0") for epsilon in (0, -1e-5, math.nan)),
+        *(((n,), "BatchNorm: n must be an integer >= 1") for n in (0, 2.0)),
+        *(((3, momentum), r"BatchNorm: momentum must be in \(0, 1\]") for momentum in (0, 1.1)),
+        *(((3, 0.1, epsilon), "BatchNorm: epsilon must be a finite number > 0") for epsilon in (0, math.nan)),
     ],
 )
 def test_invalid_arguments_are_rejected(arguments, message, rejects):

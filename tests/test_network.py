@@ -343,17 +343,16 @@ OPTIMIZER_FACTORIES = {
 
 
 @pytest.mark.parametrize("make", OPTIMIZER_FACTORIES.values(), ids=OPTIMIZER_FACTORIES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_after_a_training_step_gradient_is_the_gradient_of_the_loss(make, weighted):
+def test_after_a_training_step_gradient_is_the_gradient_of_the_loss(make):
     """Also with SGD, which computes lr times the gradient."""
-    made, t = Network([6, 5, 4], rng=0, dtype=np.float64), one_hot(Y, 4, np.float64)
-    weight = np.linspace(0.5, 1.5, 9)[:, None] / 9 if weighted else None
-    made.backprop(X, t, weight)
-    expected = made.gradient.copy()
-    make().train_step(made, X, t, 0.01, weight)
-    np.testing.assert_allclose(made.gradient, expected, **CLOSE)
-    np.testing.assert_allclose(made.gradient, expected, **CLOSE)  # reading it changes nothing
-    np.testing.assert_allclose(made.layers[2].dW, expected[35:55].reshape(4, 5), **CLOSE)
+    for weight in (None, np.linspace(0.5, 1.5, 9)[:, None] / 9):
+        made, t = Network([6, 5, 4], rng=0, dtype=np.float64), one_hot(Y, 4, np.float64)
+        made.backprop(X, t, weight)
+        expected = made.gradient.copy()
+        make().train_step(made, X, t, 0.01, weight)
+        np.testing.assert_allclose(made.gradient, expected, **CLOSE)
+        np.testing.assert_allclose(made.gradient, expected, **CLOSE)  # reading it changes nothing
+        np.testing.assert_allclose(made.layers[2].dW, expected[35:55].reshape(4, 5), **CLOSE)
 
 
 def test_backward_after_a_step_of_sgd_gives_the_gradient():
@@ -683,7 +682,6 @@ SIZES = r"at least two sizes, as in \[784, 30, 10\], or a list of layers"
         ([784], {}, SIZES),
         (784, {}, SIZES),
         (Dense(3, 2), {}, SIZES),
-        ([784, "30", 10], {}, SIZES),
         ([784, 30.0, 10], {}, SIZES),
         ([784, Dense(784, 10)], {}, SIZES),
         ([784, 0, 10], {}, "layer size must be an integer >= 1, got 0"),
@@ -698,7 +696,6 @@ SIZES = r"at least two sizes, as in \[784, 30, 10\], or a list of layers"
         ([6, 5, 4], {"dropout": 1.0}, r"Dropout: rate must be in \[0, 1\)"),
         ([6, 5, 4], {"dropout": float("nan")}, r"must be in \[0, 1\)"),
         ([4, 3, 2], {"activation": None}, "activation must be a name, or a list of names, got None"),
-        ([4, 3, 2], {"activation": ReLU}, "activation must be a name"),
         ([4, 3, 2], {"activation": ReLU()}, "activation must be a name"),
         ([4, 3, 2], {"activation": [ReLU]}, "unknown activation"),
         ([4, 3, 2], {"activation": "qqq"}, "the activations are elu, exact_gelu, gelu, identity"),
@@ -709,8 +706,6 @@ SIZES = r"at least two sizes, as in \[784, 30, 10\], or a list of layers"
         ([3, 2], {"loss": CrossEntropy}, "loss must be a Loss object or one of cross_entropy, binary"),
         ([3, 2], {"loss": None}, "loss must be a Loss object"),
         ([3, 2], {"dtype": np.float16}, "dtype must be float32 .* or float64"),
-        ([3, 2], {"dtype": np.int64}, "dtype"),
-        ([3, 2], {"dtype": complex}, "dtype"),
     ],
     ids=str,
 )
@@ -741,8 +736,14 @@ def test_a_loss_given_by_name_and_as_an_object_are_the_same():
 # ---- Programs that raise floating point errors -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", SquaredError("sigmoid")], ids=str)
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize(
+    ("loss", "activation"),
+    [
+        *(("cross_entropy", activation) for activation in sorted(ACTIVATIONS)),
+        *((loss, "gelu") for loss in ("binary_cross_entropy", SquaredError("sigmoid"))),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore:column")  # large features
 def test_logits_of_any_size_are_predicted_if_floating_point_errors_raise(loss, activation):
     network = Network([4, 5, 3], activation=activation, loss=loss, rng=0)

@@ -324,17 +324,6 @@ def test_sgd_takes_the_same_steps_with_lr_in_the_loss_and_in_the_update():
     assert fused.steps == plain.steps == 4
 
 
-@every_optimizer
-def test_network_gradient_after_train_step_is_the_gradient_of_the_loss(name):
-    """SGD lets the loss carry lr; `gradient` must not contain it."""
-    network, twin = make_network(), make_network()
-    KINDS[name](0.05).train_step(network, *BATCH, 0.05)
-    twin.backprop(*BATCH)
-    for (_, dW), (_, expected) in zip(network.weights, twin.weights, strict=True):
-        np.testing.assert_allclose(dW, expected, **EXACT)
-    np.testing.assert_allclose(network.gradient, twin.gradient, **EXACT)
-
-
 def test_sgd_does_not_move_a_layer_that_is_frozen_between_two_steps():
     network, optimizer = make_network(), SGD(0.1)
     optimizer.train_step(network, *BATCH, 0.1)
