@@ -102,8 +102,9 @@ def described(path):
 # ---- Networks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, np.float32) for name in NETWORKS), ("layers with options", np.float64)]
+)
 def test_network_round_trip(name, dtype, tmp_path):
     network = NETWORKS[name](dtype)
     save(network, tmp_path / "m.safetensors")
@@ -303,8 +304,16 @@ def networks_of(model):
     return [network for each in inner for network in networks_of(each)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("make", [*NETWORKS.values(), three], ids=[*NETWORKS, "ensemble"])
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        (NETWORKS["sizes"], np.float32),
+        (NETWORKS["sizes"], np.float64),
+        (NETWORKS["layers with options"], np.float32),
+        (three, np.float32),
+    ],
+    ids=["sizes", "float64", "layers with options", "ensemble"],
+)
 def test_mapped_model_is_a_view_of_the_file_and_equal(make, dtype, tmp_path):
     path = tmp_path / "m.safetensors"
     save(make(dtype), path)
@@ -461,19 +470,19 @@ def with_numbers(name, *numbers):
 @pytest.mark.parametrize(
     ("name", "number", "says"),
     [
-        ("0.weight", np.nan, "0.weight contains NaN or infinity"),
-        ("0.bias", np.inf, "0.bias contains NaN or infinity"),
-        ("1.running_mean", -np.inf, "1.running_mean contains NaN or infinity"),
-        ("1.running_var", -1e-3, "1.running_var contains a negative variance"),
-        ("1.running_var", np.nan, "1.running_var contains NaN or infinity"),
+        ("0.weight", np.nan, "NaN or infinity"),
+        ("0.bias", np.inf, "NaN or infinity"),
+        ("1.running_var", -1e-3, "a negative variance"),
+        ("1.running_var", np.nan, "NaN or infinity"),
     ],
 )
-@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: Ensemble([network])], ids=["", "ensemble"])
-def test_numbers_that_give_no_predictions_are_rejected(wrap, name, number, says, tmp_path, rejects):
-    model = wrap(small(batch_norm=True))
-    prefix = "0." if isinstance(model, Ensemble) else ""
-    path = changed_file(model, tmp_path / "m.safetensors", with_numbers(f"{prefix}{name}", number))
-    with rejects(f"m.safetensors is damaged: {name if not prefix else ''}.*{says.split(' ', 1)[1]}"):
+def test_numbers_that_give_no_predictions_are_rejected(name, number, says, tmp_path, rejects):
+    path = changed_file(small(batch_norm=True), tmp_path / "m.safetensors", with_numbers(name, number))
+    with rejects(f"m.safetensors is damaged: {name} contains {says}"):
+        load(path)
+    ensemble = Ensemble([small(batch_norm=True)])
+    path = changed_file(ensemble, tmp_path / "m.safetensors", with_numbers(f"0.{name}", number))
+    with rejects(f"m.safetensors is damaged: .*contains {says}"):
         load(path)
 
 
@@ -533,7 +542,7 @@ def without(prefix):
         (put(["members", 1, "classes"], ["one", "two", "three"]), "member 1 of the ensemble has classes"),
         (put(["members", 1, "image_shape"], [1, 4]), "member 1 of the ensemble has image_shape"),
         (put(["members", 1], None), "inconsistent metadata"),
-        *((put(["members"], value), "m.safetensors") for value in (None, 5, "ab", {}, [[]], {"0": {}})),
+        *((put(["members"], value), "m.safetensors") for value in (5, "ab", [[]], {"0": {}})),
         (lambda d, a: (a.clear(), put(["members"], [])(d, a)), "an ensemble needs at least one model"),
     ],
 )
