@@ -81,8 +81,10 @@ def test_uint8_images_equal_the_rounded_reference(size):
         assert np.abs(result - reference(image)).max() < 0.5 + 1e-3
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [*((size, np.float64) for size in SIZES), ((8, 8), np.float32), ((2, 11), np.float32), ((5, 9), np.float16)],
+)
 def test_float_images_equal_the_reference(size, dtype):
     images = (sample_images(*size) / 255).astype(dtype)
     out = Deskew(*size)(images)
@@ -101,7 +103,7 @@ def test_the_result_has_the_dtype_of_the_input(dtype):
         np.testing.assert_allclose(result.astype(float), reference(image), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("pixels", [1, 35, 36, 70, 200, 10**6])
+@pytest.mark.parametrize("pixels", [1, 70, 200])
 def test_any_block_size_gives_the_same_bits(pixels, monkeypatch):
     x = sample_images(5, 7)
     expected = Deskew(5, 7)(x)
@@ -180,13 +182,14 @@ def block_means(image, s):
     return out
 
 
-SHRINKS = pytest.mark.parametrize(
-    ("height", "width", "shrink"), [(28, 28, 2), (28, 28, 7), (6, 9, 3), (4, 6, 2), (5, 5, 5), (1, 3, 1), (2, 2, 2)]
+@pytest.mark.parametrize(
+    ("height", "width", "shrink", "dtype"),
+    [
+        *((*sizes, np.float64) for sizes in [(28, 28, 2), (28, 28, 7), (6, 9, 3), (5, 5, 5), (1, 3, 1), (2, 2, 2)]),
+        (6, 9, 3, np.float32),
+        (6, 9, 3, np.float16),
+    ],
 )
-
-
-@SHRINKS
-@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_float_images_shrink_to_block_means(height, width, shrink, dtype):
     images = (sample_images(height, width) / 255).astype(dtype)
     full, small = Deskew(height, width)(images), Deskew(height, width, shrink)(images)
@@ -195,8 +198,10 @@ def test_float_images_shrink_to_block_means(height, width, shrink, dtype):
         np.testing.assert_allclose(result, block_means(image, shrink), atol=TOLERANCE[dtype], rtol=0)
 
 
-@SHRINKS
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize(
+    ("height", "width", "shrink", "dtype"),
+    [(28, 28, 2, np.uint8), (6, 9, 3, np.uint8), (1, 3, 1, np.uint8), (4, 6, 2, np.int64)],
+)
 def test_integer_images_shrink_to_rounded_block_means(height, width, shrink, dtype):
     images = sample_images(height, width).astype(dtype)
     full, small = Deskew(height, width)(images), Deskew(height, width, shrink)(images)
@@ -266,7 +271,6 @@ def test_preprocessing_without_images_has_no_image_shapes():
     ("height", "width", "shrink", "message"),
     [
         (28, 28, 3, "shrink must divide both sides of images of 28x28 pixels, got 3"),
-        (4, 6, 4, "shrink must divide"),
         (6, 4, 3, "shrink must divide"),
         (4, 4, 8, "shrink must be at most 4 for images of 4x4 pixels, got 8"),
         (4, 8, 10**100, "shrink must be at most 4"),

@@ -86,8 +86,9 @@ def photograph(digit: str, *effects: str) -> NDArray[np.float64]:
     return np.clip(image, 0, 255)
 
 
-EFFECTS = ["vignette", "soft shadow", "hard shadow", "lamp", "noise", "frame", "table", "dust", "slanted", "squared"]
-EFFECTS += ["ruled 20", "ruled 90", "ruled 140", "ruled 200"]
+LIGHT = [("vignette", "0"), ("soft shadow", "4"), ("hard shadow", "7"), ("lamp", "0"), ("noise", "4")]
+OBJECTS = [("frame", "7"), ("table", "0"), ("dust", "4")]
+LINES = ["slanted", "squared", "ruled 20", "ruled 90", "ruled 140", "ruled 200"]  # they cross the bars of 4 and 7
 
 
 def read(model: handgrad.Model, image: Any) -> str:
@@ -95,8 +96,9 @@ def read(model: handgrad.Model, image: Any) -> str:
     return "".join(reading.label or "?" for reading in predict_image(model, image))
 
 
-@pytest.mark.parametrize("digit", ["0", "4", "7"])
-@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize(
+    ("effect", "digit"), [*LIGHT, *OBJECTS, *((effect, digit) for effect in LINES for digit in ("4", "7"))]
+)
 def test_digit_in_a_difficult_photograph(model: handgrad.Model, digit: str, effect: str) -> None:
     image = photograph(digit, effect)
     assert read(model, image) == digit
@@ -127,8 +129,7 @@ def test_ink_and_paper_of_equal_luminance(model: handgrad.Model, ink: Any, paper
     assert read(model, np.uint8(np.array(paper) + shape * np.subtract(ink, paper))) == "4"
 
 
-@pytest.mark.parametrize("pen", [0, 90, 128, 150, 200])
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize(("pen", "kind"), [(0, "PNG"), (128, "PNG"), (200, "PNG"), (90, "GIF"), (150, "GIF")])
 def test_white_as_the_transparent_colour_is_read_as_white(model: handgrad.Model, pen: int, kind: str) -> None:
     levels = np.uint8(255 - draw("4") * (255 - pen))
     file = io.BytesIO()
@@ -138,7 +139,7 @@ def test_white_as_the_transparent_colour_is_read_as_white(model: handgrad.Model,
     assert read(model, file.getvalue()) == "4"
 
 
-@pytest.mark.parametrize("pen", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 0, 0), (0, 0, 255), (255, 255, 0)])
+@pytest.mark.parametrize("pen", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (255, 255, 0)])
 def test_pen_of_any_colour_on_transparent(model: handgrad.Model, pen: tuple[int, int, int]) -> None:
     alpha = np.uint8(255 * draw("7"))
     assert read(model, Image.fromarray(np.dstack([np.full((*alpha.shape, 3), pen, np.uint8), alpha]))) == "7"
@@ -150,8 +151,10 @@ def test_size_of_the_image_does_not_matter(model: handgrad.Model, size: int) -> 
     assert read(model, image) == "4"
 
 
-@pytest.mark.parametrize("side", ["top", "bottom", "left", "right", "all"])
-@pytest.mark.parametrize("digit", ["0", "4", "7"])
+@pytest.mark.parametrize(
+    ("digit", "side"),
+    [*((digit, "all") for digit in "047"), ("7", "top"), ("4", "bottom"), ("4", "left"), ("0", "right")],
+)
 def test_digit_that_touches_the_border(model: handgrad.Model, digit: str, side: str) -> None:
     ink = draw(digit, stroke=18)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
@@ -467,8 +470,13 @@ def test_damaged_files_are_read_or_rejected_in_one_line(kind: str) -> None:
 # ---- Segmentation ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("density", [0.0, 0.1, 0.4, 0.6, 1.0])
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 17), (60, 41)])
+@pytest.mark.parametrize(
+    ("density", "size"),
+    [
+        *((density, (60, 41)) for density in (0.1, 0.4, 0.6)),
+        *[(0.0, (13, 17)), (1.0, (13, 17)), (1.0, (1, 1)), (0.6, (1, 9)), (0.6, (9, 1))],
+    ],
+)
 def test_label_agrees_with_a_flood_fill(density: float, size: tuple[int, int]) -> None:
     mask = np.random.default_rng(3).random(size) < density
     labels, count = label(mask)

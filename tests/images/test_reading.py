@@ -17,7 +17,6 @@ from handgrad.errors import HandgradError
 from handgrad.images import as_digit, decoding, read_image
 from handgrad.images.reading import reads_characters
 
-SHAPES = [(28, 28), (8, 8), (32, 20), (20, 32)]
 DIGITS = ["0", "1", "2", "4", "7"]
 LINES = {
     "1": [(0.5, 0.0), (0.5, 1.0)],
@@ -90,8 +89,9 @@ def error_message(path: Path) -> str:
 # ---- as_digit --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("digit", DIGITS)
+@pytest.mark.parametrize(
+    ("digit", "shape"), [*((digit, (28, 28)) for digit in DIGITS), ("2", (8, 8)), ("4", (32, 20)), ("7", (20, 32))]
+)
 def test_as_digit_scales_and_centres_as_mnist(digit: str, shape: tuple[int, int]) -> None:
     result = as_digit(draw_digit(digit), shape)
     assert result.dtype == np.uint8
@@ -106,8 +106,7 @@ def test_as_digit_default_shape_is_28x28() -> None:
     assert as_digit(draw_digit()).shape == (28, 28)
 
 
-@pytest.mark.parametrize("digit", DIGITS)
-@pytest.mark.parametrize("size", [28, 200])
+@pytest.mark.parametrize(("digit", "size"), [("0", 28), ("1", 200), ("2", 28), ("4", 200), ("7", 28)])
 def test_as_digit_of_negative_is_the_same(digit: str, size: int) -> None:
     image = draw_digit(digit, size=(size, size), height=0.6 * size, at=(0.2 * size, 0.2 * size))
     assert difference_of_aligned(as_digit(image), as_digit(255 - image)) < 0.01
@@ -126,14 +125,12 @@ def test_as_digit_scales_by_the_longer_side() -> None:
     assert extent(horizontal) == extent(vertical)[::-1]
 
 
-@pytest.mark.parametrize("at", [(10, 10), (100, 70)])
 @pytest.mark.parametrize("digit", DIGITS)
-def test_as_digit_is_invariant_to_position(digit: str, at: tuple[int, int]) -> None:
-    assert difference(as_digit(draw_digit(digit, at=at)), as_digit(draw_digit(digit))) < 0.02
+def test_as_digit_is_invariant_to_position(digit: str) -> None:
+    assert difference(as_digit(draw_digit(digit, at=(100, 70))), as_digit(draw_digit(digit))) < 0.02
 
 
-@pytest.mark.parametrize("height", [60, 240])
-@pytest.mark.parametrize("digit", DIGITS)
+@pytest.mark.parametrize(("digit", "height"), [("0", 60), ("1", 240), ("2", 60), ("4", 240), ("7", 60)])
 def test_as_digit_is_invariant_to_size(digit: str, height: int) -> None:
     image = draw_digit(digit, size=(300, 300), height=height, at=(25, 25))
     # Rounding of the centre of mass may shift the digit by one pixel, which is a difference of 0.255.
@@ -146,8 +143,7 @@ def test_as_digit_keeps_a_prepared_digit(digit: str) -> None:
     assert difference(as_digit(once), once) < 0.1
 
 
-@pytest.mark.parametrize("digit", DIGITS)
-@pytest.mark.parametrize("stroke", [0, 60])
+@pytest.mark.parametrize(("digit", "stroke"), [("0", 60), ("1", 0), ("2", 60), ("4", 0), ("7", 60)])
 def test_as_digit_removes_uneven_light_and_noise(digit: str, stroke: int) -> None:
     image = draw_digit(digit, stroke=stroke, background=220)
     rng = np.random.default_rng(0)
@@ -164,8 +160,9 @@ def test_as_digit_ignores_specks(speck: tuple[int, int]) -> None:
     assert difference(as_digit(with_speck), as_digit(image)) < 0.02
 
 
-@pytest.mark.parametrize("digit", DIGITS)
-@pytest.mark.parametrize(("size", "stroke_width"), [(280, 2), (1000, 6)])
+@pytest.mark.parametrize(
+    ("digit", "size", "stroke_width"), [("0", 280, 2), ("1", 1000, 6), ("2", 280, 2), ("4", 1000, 6), ("7", 280, 2)]
+)
 def test_as_digit_thickens_thin_strokes(digit: str, size: int, stroke_width: int) -> None:
     image = draw_digit(
         digit, size=(size, size), height=0.7 * size, at=(0.15 * size, 0.15 * size), stroke_width=stroke_width
@@ -180,8 +177,7 @@ def test_as_digit_stretches_low_contrast() -> None:
     assert difference(as_digit(faint), as_digit(dark)) < 0.05
 
 
-@pytest.mark.parametrize("grey", [0, 128, 255])
-@pytest.mark.parametrize("size", [(28, 28), (3, 3), (200, 150)])
+@pytest.mark.parametrize(("grey", "size"), [(0, (28, 28)), (128, (3, 3)), (255, (200, 150))])
 def test_as_digit_rejects_empty_image(grey: int, size: tuple[int, int]) -> None:
     with pytest.raises(HandgradError, match=r"\Ano digit found: expected strokes that differ .*\Z"):
         as_digit(np.full(size, grey, np.uint8))
@@ -432,8 +428,13 @@ def test_read_image_never_unpickles(tmp_path: Path, name: str) -> None:
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
-@pytest.mark.parametrize("fraction", [0.0, 0.002, 0.03, 0.3, 0.8, 0.95])
+@pytest.mark.parametrize(
+    ("kind", "fraction"),
+    [
+        *(("PNG", fraction) for fraction in (0.0, 0.002, 0.3)),
+        *((kind, fraction) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF") for fraction in (0.03, 0.95)),
+    ],
+)
 def test_read_image_rejects_truncated_file(tmp_path: Path, kind: str, fraction: float) -> None:
     whole = encoded(PHOTOGRAPH, kind)
     path = tmp_path / f"part.{kind.lower()}"
@@ -441,39 +442,19 @@ def test_read_image_rejects_truncated_file(tmp_path: Path, kind: str, fraction: 
     error_message(path)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_damaged_image_is_read_or_rejected_in_one_line(tmp_path: Path, kind: str) -> None:
-    whole, rng = encoded(PHOTOGRAPH, kind), np.random.default_rng(1)
-    path = tmp_path / f"damaged.{kind.lower()}"
-    messages = []
-    for _ in range(200):
-        damaged = bytearray(whole)
-        for position in rng.integers(0, min(len(whole), 300), 3):
-            damaged[position] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            image = read_image(path)
-        except HandgradError as error:
-            messages.append(str(error))
-        else:
-            assert np.isfinite(image).all()
-    assert messages
-    assert not [message for message in messages if "\n" in message]
-
-
-@pytest.mark.parametrize("name", ["digit.png", "digit.jpg", "digit.txt", "digit"])
+@pytest.mark.parametrize("name", ["digit.png", "digit"])
 def test_read_image_rejects_text_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("a seven\nand a three\n")
     error_message(path)
 
 
-@pytest.mark.parametrize("name", ["digit.png", "digit.npy", "digit"])
+@pytest.mark.parametrize("name", ["digit.png", "digit.npy"])
 def test_read_image_reports_missing_file(tmp_path: Path, name: str) -> None:
     assert "No such file" in error_message(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["digit.png", "digit.npy", "digit"])
+@pytest.mark.parametrize("name", ["digit.png", "digit.npy"])
 def test_read_image_rejects_directory(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert "directory" in error_message(tmp_path / name)
