@@ -114,11 +114,6 @@ def test_the_same_rng_gives_the_same_errors():
     assert first != other
 
 
-def test_labels_and_one_hot_rows_give_the_same_errors():
-    network = Network([5, 4, 3], rng=0)
-    assert check_gradient(network, X, LABELS) == check_gradient(network, X, np.eye(3)[LABELS])
-
-
 def test_inputs_may_be_integers_or_images():
     check_gradient(Dense(2, 3), np.array([[3, 7]], np.uint8))
     check_gradient(Network([6, 3], rng=0), np.full((2, 2, 3), 255, np.uint8), [0, 1])

@@ -760,13 +760,6 @@ def test_copied_or_pickled_trainer_continues_to_the_same_bits(copied):
     assert (trainer.network.parameters != before).any()
 
 
-def test_trainer_can_be_pickled_with_every_schedule():
-    for schedule in (None, schedules.one_cycle(), schedules.warm_up(1, schedules.step(2))):
-        trainer, twin = (make(schedule=schedule) for _ in range(2))
-        twin = pickle.loads(pickle.dumps(twin))
-        assert comparable(twin.fit(X, Y, epochs=2)) == comparable(trainer.fit(X, Y, epochs=2))
-
-
 def test_repr_shows_the_parts_and_the_epoch():
     trainer = make([4, 3], schedule=schedules.cosine(), callbacks=[EarlyStopping(patience=3)])
     trainer.fit(X, Y, epochs=2, validation=VALIDATION)
