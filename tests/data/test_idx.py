@@ -241,21 +241,6 @@ def test_missing_files_and_directories_raise(tmp_path):
 # --------------------------------------------------------------------------------------------- atomic writing
 
 
-@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
-def test_failed_write_leaves_the_old_file(tmp_path, failure):
-    path = tmp_path / "kept"
-    path.write_bytes(b"old")
-
-    def fail():
-        with replacing(path) as file:
-            file.write(b"half of the n")
-            raise failure
-
-    with pytest.raises(failure):
-        fail()
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"kept": b"old"}
-
-
 def test_new_file_is_flushed_to_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
     order: list[str] = []
     monkeypatch.setattr("os.fsync", lambda handle: order.append("fsync"))

@@ -254,13 +254,13 @@ def test_link_to_itself_is_reported(tmp_path, rejects):
 
 @posix
 @every_writer
-@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755])
-def test_mode_of_an_existing_file_is_kept(write, mode, tmp_path):
+def test_mode_of_an_existing_file_is_kept(write, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    path.chmod(mode)
-    write(path)
-    assert stat.S_IMODE(path.stat().st_mode) == mode
+    for mode in (0o600, 0o664, 0o755):
+        path.chmod(mode)
+        write(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 @posix
@@ -297,10 +297,11 @@ def test_owner_of_an_existing_file_is_kept(tmp_path):
 
 
 @every_writer
-@pytest.mark.parametrize("name", ["m" * 255, "ü" * 127, "\N{GRINNING FACE}" * 63], ids=["ASCII", "ü", "emoji"])
-def test_longest_names_can_be_written(write, name, tmp_path):
-    write(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+def test_longest_names_can_be_written(write, tmp_path):
+    names = ["m" * 255, "ü" * 127, "\N{GRINNING FACE}" * 63]
+    for name in names:
+        write(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
 
 
 # ---- Temporary files and locks ---------------------------------------------------------------------------------------
