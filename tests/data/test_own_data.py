@@ -296,9 +296,13 @@ def test_tables_with_positions_or_without_a_header_have_images(tmp_path) -> None
     assert numbers.x_train.ndim == 2
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " "])
-@pytest.mark.parametrize("header", [["kind", "a", "b", "c"], None])
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("delimiter", "header", "first"),
+    [
+        *((",", header, first) for header in (["kind", "a", "b", "c"], None) for first in (True, False)),
+        *[(";", None, False), ("\t", ["kind", "a", "b", "c"], False), ("|", None, True), (" ", None, False)],
+    ],
+)
 def test_tables_of_numbers_with_labels_of_text(tmp_path, delimiter, header, first) -> None:
     if header and not first:
         header = [*header[1:], header[0]]

@@ -40,9 +40,13 @@ def assert_has(dataset, transposed=False):
         np.testing.assert_array_equal(getattr(dataset, f"y_{part}"), Y[part])
 
 
-@pytest.mark.parametrize("name", ["FashionMNIST", "KMNIST", "QMNIST", "MNIST"])
-@pytest.mark.parametrize("given", [".", "{}", "{}/raw"])
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("name", "given", "compress"),
+    [
+        *(("FashionMNIST", given, compress) for given, compress in ((".", False), ("{}", True), ("{}/raw", False))),
+        *[("KMNIST", ".", True), ("QMNIST", "{}", False), ("MNIST", ".", False), ("MNIST", "{}/raw", True)],
+    ],
+)
 def test_a_data_set_is_found_in_the_root_in_its_directory_and_in_raw(name, given, compress, tmp_path, caplog):
     write(tmp_path / name / "raw", compress=compress)
     dataset = load(tmp_path / given.format(name))
@@ -73,8 +77,13 @@ def test_labels_without_some_classes_keep_their_names(tmp_path):
     np.testing.assert_array_equal(dataset.y_test, Y["test"] % 2)
 
 
-@pytest.mark.parametrize("given", [".", "EMNIST", "EMNIST/raw", "EMNIST/digits", "EMNIST/raw/emnist-digits"])
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("given", "compress"),
+    [
+        *[(".", False), ("EMNIST", True), ("EMNIST/raw", False)],
+        *[("EMNIST/digits", True), ("EMNIST/raw/emnist-digits", False)],
+    ],
+)
 def test_emnist_is_transposed(given, compress, tmp_path):
     write_prefixed(tmp_path / "EMNIST" / "raw", "emnist-digits", compress=compress)
     dataset = load(tmp_path / given)
