@@ -81,8 +81,7 @@ def test_the_output_and_the_cost_are_those_of_the_equations(rng):
     assert layer.cost(weight) == pytest.approx(cost, rel=1e-12)
 
 
-@pytest.mark.parametrize("sizes", [[5, 2], SIZES, [4, 6, 2]])
-@pytest.mark.parametrize("batch", [1, 7, 9])
+@pytest.mark.parametrize(("sizes", "batch"), [([5, 2], 7), (SIZES, 1), (SIZES, 9), ([4, 6, 2], 7)])
 def test_the_derivatives_are_those_of_finite_differences(sizes, batch):
     rng = np.random.default_rng(1)  # with seed 0, a unit is so close to 0 that a finite difference crosses it
     x, y = rng.random((batch, sizes[0])), rng.integers(0, 2, batch)

@@ -279,10 +279,16 @@ def test_a_checkpoint_may_contain_a_module():
     assert kinds(network) == ["Dense", "ReLU", "Dense"]
 
 
+ONE = {name.removeprefix("0."): p for name, p in linear(4, 3, "0").items()}
+
+
 @pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "module.module."]
+    ("prefix", "state"),
+    [
+        *(("module.", state) for state in (ONE, TWO)),
+        *[("_orig_mod.", TWO), ("_orig_mod.module.", ONE), ("module._orig_mod.", TWO), ("module.module.", ONE)],
+    ],
 )
-@pytest.mark.parametrize("state", [TWO, {name.removeprefix("0."): p for name, p in linear(4, 3, "0").items()}])
 def test_prefixes_of_wrapped_models_are_ignored(prefix, state, rejects):
     prefixed = {f"{prefix}{name}": p for name, p in state.items()} | {"n_averaged": np.array(3)}
     network = interop.from_torch(prefixed, activation="relu")
