@@ -11,15 +11,16 @@ from handgrad.images import Reading
 from handgrad.images.decoding import open_picture
 
 
-@pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("name", photos.SCENES)
-def test_every_scene_is_an_image_with_random_parameters(name: str, other: bool) -> None:
+def test_every_scene_is_an_image_with_random_parameters(name: str) -> None:
     digit = synthetic_digits(1, 1)[0][0]
     images = [
-        open_picture(photos.photograph(name, digit, np.random.default_rng(seed), other)).levels for seed in (0, 0, 1)
+        open_picture(photos.photograph(name, digit, np.random.default_rng(seed), other)).levels
+        for seed, other in ((0, False), (0, False), (1, False), (0, True))
     ]
-    assert all(np.isfinite(image).all() for image in images)
-    assert images[0].std() > 1
+    for image in images:
+        assert np.isfinite(image).all()
+        assert image.std() > 1
     np.testing.assert_array_equal(images[0], images[1])
     assert images[0].shape != images[2].shape or (images[0] != images[2]).any()
 
