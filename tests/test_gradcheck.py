@@ -34,9 +34,8 @@ every_loss = pytest.mark.parametrize("loss", ALL_LOSSES.values(), ids=ALL_LOSSES
 
 
 @every_loss
-@pytest.mark.parametrize("activation", ["sigmoid", "gelu"])
-def test_the_gradient_of_a_network_entry_by_entry(loss, activation):
-    network = Network([4, 5, 3, 3], activation=activation, loss=loss, init="lecun", rng=3, dtype=np.float64)
+def test_the_gradient_of_a_network_entry_by_entry(loss):
+    network = Network([4, 5, 3, 3], activation="gelu", loss=loss, init="lecun", rng=3, dtype=np.float64)
     x, h = X[:, :4], 1e-5
     t = network.loss.targets(np.eye(3)[LABELS], 6, 3, np.float64)
     network.backprop(x, t)
@@ -89,9 +88,8 @@ def test_a_custom_layer_passes(layer, names):
     assert all(check.passed and check.error <= TOLERANCE for check in checks)
 
 
-@every_loss
-def test_custom_layers_pass_in_a_network(loss):
-    network = Network([Scale(5), Dense(5, 4), Swish(), Dense(4, 3)], loss=loss, rng=0)
+def test_custom_layers_pass_in_a_network():
+    network = Network([Scale(5), Dense(5, 4), Swish(), Dense(4, 3)], rng=0)
     network.layers[0].s[...] = [1, -1, 2, 0.5, 3]
     names = [check.name for check in check_gradient(network, X, np.eye(3)[LABELS])]
     assert names == ["layer 0 Scale ds", *(f"layer {i} Dense d{p}" for i in (1, 3) for p in "Wb"), "dx"]

@@ -242,20 +242,11 @@ def planted(make, how):
 
 
 @every_loss
-@pytest.mark.parametrize("count", [1, 7])
-def test_the_derivative_passes_the_gradient_check(make, count):
-    loss = make()
-    z, t = batch(loss, count)
-    check_gradient(loss, z, t)
+def test_a_wrong_derivative_is_caught_and_the_right_one_is_not(make):
+    z, t = batch(make(), 7)
     check_gradient(planted(make, lambda dz, z, t, weight: dz), z, t)
-    network = Network([5, 4, 4], activation="tanh", loss=loss, rng=0)
-    check_gradient(network, np.random.default_rng(count).standard_normal((count, 5)), t)
-
-
-@every_loss
-def test_a_wrong_derivative_is_caught(make):
     with pytest.raises(GradientError, match="Planted dz"):
-        check_gradient(planted(make, lambda dz, z, t, weight: 1.001 * dz), *batch(make(), 7))
+        check_gradient(planted(make, lambda dz, z, t, weight: 1.001 * dz), z, t)
 
 
 @pytest.mark.parametrize(
@@ -599,13 +590,6 @@ def test_the_constant_prediction_with_the_smallest_loss(loss, best):
     losses = loss.per_example(np.tile(grid[:, None], 7), np.tile(SAMPLE, (2001, 1)))  # a row has the sum for one z
     assert grid[losses.argmin()] == pytest.approx(best, abs=0.0011)
     assert backward(loss, np.full_like(t, best), t).sum() == pytest.approx(0, abs=1e-9 * len(t))
-
-
-@pytest.mark.parametrize(("name", "expected"), [("squared_error", 52 / 7), ("poisson", 52 / 7), ("absolute_error", 2)])
-def test_a_bias_learns_the_prediction_with_the_smallest_loss(name, expected):
-    network = Network([1, 1], loss=name, init="zeros", rng=0, dtype=np.float64)
-    Trainer(network, SGD(0.05), batch_size=7, rng=0).fit(np.zeros((7, 1)), SAMPLE, epochs=1000)
-    assert network.predict(np.zeros((1, 1))) == pytest.approx(expected, abs=0.06)
 
 
 @every_regression

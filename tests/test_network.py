@@ -184,18 +184,6 @@ def test_forward_is_the_equations():
     np.testing.assert_allclose(made.outputs(X), expected, **CLOSE)
 
 
-@every_loss
-def test_the_gradient_of_a_batch_is_the_mean_over_its_examples(loss):
-    made = Network([6, 5, 4], loss=loss, rng=0, dtype=np.float64)
-    t = targets_of(made)
-    single = []
-    for i in range(9):
-        made.backprop(X[i : i + 1], t[i : i + 1])
-        single.append(made.gradient.copy())
-    made.backprop(X, t)
-    np.testing.assert_allclose(made.gradient, np.mean(single, axis=0), **CLOSE)
-
-
 def test_an_example_with_weight_2_counts_as_two_examples():
     made = Network([6, 5, 4], rng=0, dtype=np.float64)
     t = one_hot(Y, 4, np.float64)
