@@ -134,11 +134,10 @@ def test_a_learning_rate_that_is_a_numpy_float64_changes_no_dtype(optimizer, dat
     assert {a.dtype for _, a in float_arrays(trainer, "trainer")} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("loss", ALL_LOSSES)
-def test_float32_training_equals_float64_training_to_rounding(loss, data):
+def test_float32_training_equals_float64_training_to_rounding(data):
     x, y = data
     single, double = (
-        trained([Dense(6, 5), LeakyReLU(), Dense(5, 3)], ALL_LOSSES[loss](), Adam(0.01), dtype, x, rows(y))
+        trained([Dense(6, 5), LeakyReLU(), Dense(5, 3)], CrossEntropy(), Adam(0.01), dtype, x, rows(y))
         for dtype in (np.float32, np.float64)
     )
     np.testing.assert_allclose(single.network.parameters, double.network.parameters, rtol=1e-3, atol=1e-5)

@@ -93,13 +93,6 @@ def test_three_steps_match_the_equation(optimizer, equation):
     np.testing.assert_allclose(take_steps(optimizer, network, gs), equation(before, gs), **EXACT)
 
 
-def test_first_step_of_adam_is_lr_times_the_sign_of_the_gradient():
-    network = make_network()
-    before, (g,) = network.parameters.copy(), gradients(network, 1)
-    after = take_steps(Adam(0.01, epsilon=1e-12), network, [g])
-    np.testing.assert_allclose(after - before, -0.01 * np.sign(g), rtol=1e-8)  # ε / |g| is below 1e-9
-
-
 @every_optimizer
 def test_lr_of_a_step_overrides_the_lr_of_the_optimizer(name):
     a, b = make_network(), make_network()
@@ -397,13 +390,6 @@ def test_seven_steps_of_lookahead_match_the_equation(inner, k, alpha):
     ours = take_steps(Lookahead(inner(0.05), k, alpha), a, gs)
     np.testing.assert_allclose(ours, lookahead(inner(0.05), b, gs, k, alpha), **EXACT)
     assert np.abs(ours - take_steps(inner(0.05), make_network(), gs)).max() > 1e-3
-
-
-def test_lookahead_with_alpha_1_is_the_inner_optimizer():
-    a, b = make_network(), make_network()
-    gs = gradients(a, 7)
-    ours = take_steps(Lookahead(Adam(0.05), k=2, alpha=1), a, gs)
-    np.testing.assert_allclose(ours, take_steps(Adam(0.05), b, gs), **EXACT)
 
 
 def test_lookahead_starts_from_the_weights_of_another_network():
