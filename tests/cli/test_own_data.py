@@ -122,6 +122,23 @@ def test_the_column_of_the_labels_can_be_chosen(tmp_path: Path, invoke) -> None:
     assert errors.endswith("; the labels are the column 'age' (label or --label chooses another one)\n")
 
 
+def test_the_column_of_the_labels_of_a_run_is_only_for_tables(tmp_path: Path, invoke) -> None:
+    path, run = tmp_path / "people.csv", tmp_path / "run"
+    rows = [f"{i % 3},{i % 2},{10.5 + 5 * (i % 2)}" for i in range(90)]
+    path.write_text("\n".join(["ticket,survived,age", *rows]) + "\n")
+    assert invoke("train", "--data", path, "--label", "survived", "--epochs", 1, "--quiet", "--out", run)[0] == 0
+    np.savez(tmp_path / "own.npz", x=np.ones((4, 2)), y=np.arange(4) % 2)
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
+    for command in (("evaluate", run, "--data", tmp_path / "own.npz"), ("predict", run, "--data", tmp_path / "x.npy")):
+        options = ("--out", tmp_path / "out.npy") if command[0] == "predict" else ()
+        assert invoke(*command, *options)[0] == 0
+        code, _, errors = invoke(*command, *options, "--label", "survived")
+        assert (code, errors) == (
+            2,
+            f"handgrad: {command[-1]} is not a CSV file: leave out the column of its labels, 'survived'\n",
+        )
+
+
 def test_other_data_than_those_of_the_run_are_used_completely_and_in_their_order(
     table: Path, tmp_path: Path, invoke
 ) -> None:

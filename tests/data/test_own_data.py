@@ -372,6 +372,18 @@ def test_the_column_of_labels(tmp_path) -> None:
         assert contents(load(path, label=label)) == expected(NUMBERS.round(), y)
 
 
+def test_the_column_of_labels_is_rejected_for_data_without_columns(rejects, tmp_path) -> None:
+    x, y = np.zeros((10, 4)), np.arange(10) % 2
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    (tmp_path / "numbers").mkdir()
+    for name in ("train-images", "test-images"):
+        np.save(tmp_path / f"numbers/{name}.npy", np.zeros((10, 8, 8), np.uint8))
+        np.save(tmp_path / f"numbers/{name.replace('images', 'labels')}.npy", y)
+    for data in ("synthetic", "mnist", tmp_path / "own.npz", tmp_path / "numbers"):
+        with rejects(f"{data} is not a CSV file: leave out the column of its labels, 'species'"):
+            load(data, label="species")
+
+
 def test_columns_are_found_by_the_names_of_the_features(rejects, tmp_path) -> None:
     path = write_table(tmp_path / "a.csv", NUMBERS, KINDS, ["kind", "a", "b", "c"])
     data = load(path)

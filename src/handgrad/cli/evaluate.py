@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..adversarial import deepfool
 from ..arrays import as_floats
 from ..data import load as load_dataset
+from ..data import table_file
 from ..errors import HandgradError, optional
-from ..io.atomic import encode_json, read_json
+from ..io.atomic import as_path, encode_json, read_json
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..network import Network
@@ -48,7 +49,7 @@ def evaluate(model: Path, data: str | None, label: str | None, as_json: bool) ->
     of_run, label_of_run = _data_of_run(model)
     name = _default_data(model, classifier, of_run) if data is None else data
     divide = data is None or str(Path(data).resolve()) == of_run
-    label = label or label_of_run
+    label = label or _label_of_table(name, label_of_run)
     size, feature_names = classifier.image_shape, classifier.feature_names
     dataset = load_dataset(name, label=label, size=size, divide=divide, feature_names=feature_names)
     dataset = dataset.with_classes(classifier.classes)
@@ -174,7 +175,7 @@ def _predict_all(path: Path, data: str, label: str | None, out: Path, workers: i
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
-    read = functools.partial(read_examples, data, label=label or _data_of_run(path)[1])
+    read = functools.partial(read_examples, data, label=label or _label_of_table(data, _data_of_run(path)[1]))
     x, notes = read(classifier)
     _echo_notes(notes)
     bar = optional("tqdm").tqdm(total=len(x), unit=" examples", unit_scale=True, leave=False, disable=None)
@@ -344,6 +345,11 @@ def _data_of_run(path: Path) -> tuple[str | None, str | None]:
         found = [config.get(name) for name in ("data", "label")]
     data, label = (value if isinstance(value, str) else None for value in found)
     return data, label
+
+
+def _label_of_table(data: str, label_of_run: str | None) -> str | None:
+    """The column of the labels that the run had, if the data are a CSV file."""
+    return None if table_file(as_path(data)) is None else label_of_run
 
 
 def _default_data(path: Path, model: Model, of_run: str | None) -> str:

@@ -177,7 +177,7 @@ def load_data(
             dataset = load(name, shuffle=shuffle, label=label, feature_names=feature_names)
         return dataset, name if name == "synthetic" else str(Path(name).resolve()), False
     try:
-        return load(name, shuffle=shuffle), name, False
+        return load(name, shuffle=shuffle, label=label), name, False
     except MnistNotFoundError as error:
         warn(f"MNIST is not available, using synthetic digits instead: {error}")
         return load("synthetic"), "synthetic", True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arrays import Rows
@@ -55,7 +56,8 @@ def load(
     size : (height, width), optional
         Size of the images of a folder in pixels. By default the most common size, at most 64 pixels per side.
     label : str or int, optional
-        Name or number, from 0, of the column of labels of a CSV file. "3" is the number 3 if no column has this name.
+        Name or number, from 0, of the column of labels of a CSV file, and only of a CSV file. "3" is the number 3 if no
+        column has this name.
     shuffle : {"auto", "rows", "blocks"}
         For IDX and .npy files that are not compressed. The training images of files of more than 256 MiB stay on the
         disk and are read when they are used. "rows": an epoch reads them in any order, as in memory. "blocks": an epoch
@@ -76,7 +78,8 @@ def load(
     Raises
     ------
     HandgradError
-        If the path contains no complete data set, or if MNIST is neither found nor downloaded.
+        If the path contains no complete data set, if MNIST is neither found nor downloaded, or if `label` is given for
+        data that are not a CSV file.
 
     Examples
     --------
@@ -100,6 +103,9 @@ def _load(
     divide: bool,
     columns: dict[str, Any],
 ) -> Dataset:
+    label = columns["label"]
+    if name in ("mnist", "synthetic"):
+        check_no_label(label, name)
     if name == "synthetic":
         from .synthetic import synthetic_digits
 
@@ -114,38 +120,53 @@ def _load(
     if path.is_dir() or not path.exists():  # EMNIST/digits is no directory, but files in EMNIST/raw
         dataset_or_none = load_user_data(path, MNIST, shuffle)
         if dataset_or_none is not None:
+            check_no_label(label, path)
             return _renamed(dataset_or_none, classes)
     if path.is_dir():
         from .mapped import has_npy_names, load_npy_folder
 
         if has_npy_names(path):
+            check_no_label(label, path)
             return load_npy_folder(path, shuffle, classes)
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        tables = [entry for entry in entries if re.search(r"\.[ct]sv(\.gz)?$", entry.name, re.IGNORECASE)]
-        if len(tables) > 1:  # such as train.csv and test.csv
-            tables = [table for table in tables if "train" in table.name.lower()]
-        if len(tables) == 1 and not any(entry.is_dir() for entry in entries):
-            from .tables import load_table
+    table = table_file(path)
+    if table is not None:
+        from .tables import load_table
 
-            return load_table(tables[0], classes=classes, divide=divide, name=path.resolve().name, **columns)
+        directory_name = path.resolve().name if path.is_dir() else None
+        return load_table(table, classes=classes, divide=divide, name=directory_name, **columns)
+    if not path.exists():
+        raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
+    check_no_label(label, path)
+    if path.is_dir():
         from .folders import load_folder
 
         return load_folder(path, size=size, classes=classes, divide=divide)
-    if not path.exists():
-        raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
     if path.suffix.lower() == ".npz":
         from .archives import load_npz
 
         if path.stat().st_size == MNIST.npz.size:
             return _renamed(load_mnist(path), classes)
         return load_npz(path, classes=classes, divide=divide)
-    if path.name.lower().endswith(TABLES):
-        from .tables import load_table
-
-        return load_table(path, classes=classes, divide=divide, **columns)
     if path.suffix.lower() in COMPRESSED:
         raise HandgradError(f"{path} is compressed: expected a .csv or .csv.gz file; decompress it first")
     raise HandgradError(f"{path} is not a data set that handgrad reads: expected {FORMATS}")
+
+
+def table_file(path: Path) -> Path | None:
+    """Return the CSV file at a path, which may be a directory with nothing else; None for other data."""
+    if not path.is_dir():
+        return path if path.is_file() and path.name.lower().endswith(TABLES) else None
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    tables = [entry for entry in entries if re.search(r"\.[ct]sv(\.gz)?$", entry.name, re.IGNORECASE)]
+    if len(tables) > 1:  # such as train.csv and test.csv
+        tables = [table for table in tables if "train" in table.name.lower()]
+    return tables[0] if len(tables) == 1 and not any(entry.is_dir() for entry in entries) else None
+
+
+def check_no_label(label: str | int | None, name: str | Path) -> None:
+    """Raise HandgradError if there is a label, because only a CSV file has a column of labels."""
+    if label is not None:
+        raise HandgradError(f"{name} is not a CSV file: leave out the column of its labels, {label!r}")
 
 
 def _renamed(dataset: Dataset, classes: Sequence[str] | Mapping[Any, str] | None) -> Dataset:

@@ -58,9 +58,11 @@ def read_examples(data: str, model: Model, label: str | None = None) -> Examples
     label : str, optional
         Column of the labels of a CSV file, which are not used.
     """
-    from . import load  # the package, which is complete by now
+    from . import check_no_label, load, table_file  # the package, which is complete by now
 
     path = as_path(data)
+    if path.exists() and table_file(path) is None:
+        check_no_label(label, path)
     if path.is_dir():
         found = {int(match[1] or -1): entry for entry in path.iterdir() if (match := _NUMBERED.fullmatch(entry.name))}
         if found:
