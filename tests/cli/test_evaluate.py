@@ -76,6 +76,17 @@ def test_evaluate_prints_accuracy_and_confusion_matrix(model: Path, data: Path, 
 # ---- predict ---------------------------------------------------------------------------------------------------------
 
 
+def test_evaluate_does_not_use_mnist_in_place_of_missing_data(model: Path, tmp_path: Path, invoke) -> None:
+    """Neither do data whose name is no path of a file, such as EMNIST/digits."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(model.read_bytes())
+    (run / "config.json").write_text(json.dumps({"data": str(tmp_path / "EMNIST/digits")}))
+    code, output, errors = invoke("evaluate", run)
+    assert (code, output) == (2, "")
+    assert f"there is no data set '{tmp_path / 'EMNIST/digits'}'" in errors
+
+
 def test_predict_reads_both_polarities_and_shows_the_prepared_images(model: Path, dataset, tmp_path: Path, run) -> None:
     x, y, best = dataset.x_test, dataset.y_test, surest(model, dataset)
     Image.fromarray(x[best]).resize((140, 140)).save(tmp_path / "bright.png")

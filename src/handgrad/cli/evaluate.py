@@ -353,11 +353,11 @@ def _label_of_table(data: str, label_of_run: str | None) -> str | None:
 
 
 def _default_data(path: Path, model: Model, of_run: str | None) -> str:
-    """The data set of the run, or MNIST. Raises HandgradError if the model does not read images.
+    """The data set of the run, or MNIST if there is no run. Raises HandgradError if the model does not read images.
 
     Prints the name of a data set that is not MNIST to stderr.
     """
-    if of_run == "synthetic" or (of_run not in (None, "mnist") and os.path.exists(of_run)):
+    if of_run not in (None, "mnist"):  # also if there is no such file: other data would give a wrong result
         echo(f"data: {of_run}, as in {path.parent / 'config.json'}", err=True)
         return of_run
     if model.image_shape is None:
