@@ -136,6 +136,22 @@ def photos(dataset, model: Path, tmp_path: Path) -> Path:
     return directory
 
 
+def test_input_files_are_not_overwritten(model: Path, dataset, tmp_path: Path, invoke) -> None:
+    image, images = tmp_path / "seven.png", tmp_path / "images.npy"
+    Image.fromarray(dataset.x_test[0]).save(image)
+    np.save(images, dataset.x_test[:5])
+    before = image.read_bytes(), images.read_bytes()
+    for option, command in (
+        (f"--show {image}", ("predict", model, image, "--show", image)),
+        (f"--show {image}", ("predict", model, tmp_path, "--show", image)),
+        (f"--out {images}", ("predict", model, "--data", images, "--out", images)),
+        (f"--out {image}", ("attack", model, image, "--out", image)),
+    ):
+        code, _, errors = invoke(*command)
+        assert (code, errors) == (2, f"handgrad: {option} is an input file: choose another name\n")
+    assert (image.read_bytes(), images.read_bytes()) == before
+
+
 def test_predict_reads_a_directory_and_goes_on_after_bad_files(
     model: Path, photos: Path, tmp_path: Path, invoke
 ) -> None:

@@ -139,6 +139,7 @@ def predict(
             echo_error(str(error))
             failed = True
             continue
+        _check_output("--show", show, files)
         for file in files:
             try:
                 readings = _read(classifier, file)
@@ -175,6 +176,7 @@ def _predict_all(path: Path, data: str, label: str | None, out: Path, workers: i
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
+    _check_output("--out", out, [as_path(data)])
     read = functools.partial(read_examples, data, label=label or _label_of_table(data, _data_of_run(path)[1]))
     x, notes = read(classifier)
     _echo_notes(notes)
@@ -189,6 +191,12 @@ def _predict_all(path: Path, data: str, label: str | None, out: Path, workers: i
         )
     else:
         echo(f"{len(x):,} answers in {out}")
+
+
+def _check_output(option: str, out: Path | None, inputs: Sequence[Path]) -> None:
+    """Raise HandgradError if the file to write is one of the files to read."""
+    if out is not None and out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+        raise HandgradError(f"{option} {out} is an input file: choose another name")
 
 
 def _image_files(path: Path) -> list[Path]:
@@ -295,6 +303,7 @@ def attack(
     as in handgrad predict. If the model has a preprocessing, the preprocessed image is perturbed. Test-time
     augmentation is not used.
     """
+    _check_output("--out", out, images)
     classifier = _load_classifier(model)
     network, preprocessing, _, _ = unwrap(classifier)
     if isinstance(network, Ensemble):
