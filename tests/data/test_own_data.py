@@ -339,6 +339,12 @@ def test_tables_as_other_programs_write_them(tmp_path, text) -> None:
     assert np.concatenate([dataset.x_train, dataset.x_test]).sum(axis=0).tolist() == [800.0, 780.0]
 
 
+def test_comments_with_as_many_cells_as_the_rows_are_left_out(tmp_path) -> None:
+    text = "# one, two, three\n# a,b,label\n" + "1.5,2,x\n3.5,4,y\n" * 10
+    (tmp_path / "table.csv").write_text(text)
+    assert load(str(tmp_path / "table.csv")).feature_names == ("a", "b")
+
+
 def test_a_label_can_be_a_number_sign(tmp_path) -> None:
     (tmp_path / "table.csv").write_text("#,1.5,2\n#,2.5,3\na,3.5,1\na,1.5,2\n" * 5)
     dataset = load(str(tmp_path / "table.csv"))

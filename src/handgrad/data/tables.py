@@ -223,8 +223,8 @@ def _prepare(lines: list[str]) -> str:
         cells, expected = (text.split(None if delimiter == " " else delimiter) for text in (header, first))
         if len(cells) != len(expected):
             lines[i] = ""
-        elif i == comments[-1] and cells[0]:  # the header of numpy.savetxt; a label # has no text behind it
-            lines[i] = header
+        elif cells[0]:  # the last one is the header of numpy.savetxt; a label # has no text behind it
+            lines[i] = header if i == comments[-1] else ""
     return delimiter
 
 
