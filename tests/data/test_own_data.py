@@ -656,6 +656,11 @@ def test_paths_that_are_no_data_set(rejects, tmp_path) -> None:
         load(str(tmp_path / "table.parquet"))
 
 
+def test_names_that_are_too_long_are_one_line(rejects) -> None:
+    with rejects("cannot read n+: File name too long"):
+        load("n" * 300)
+
+
 def test_load_renames_the_classes(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", x=NUMBERS, y=np.arange(40) % 3)
     assert load(str(tmp_path / "own.npz"), classes=["a", "b", "c"]).classes == ("a", "b", "c")

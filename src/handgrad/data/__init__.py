@@ -89,7 +89,10 @@ def load(
     """
     if shuffle not in ("auto", "rows", "blocks"):
         raise HandgradError(f"shuffle must be auto, rows or blocks, got {shuffle!r}")
-    dataset = _load(name, classes, size, shuffle, divide, {"label": label, "feature_names": feature_names})
+    try:
+        dataset = _load(name, classes, size, shuffle, divide, {"label": label, "feature_names": feature_names})
+    except OSError as error:  # a name that is too long, or a directory without permission
+        raise HandgradError(f"cannot read {name}: {error.strerror or error}") from error
     if shuffle == "blocks" and not isinstance(dataset.x_train, Rows):
         raise HandgradError(f"shuffle='blocks' needs a directory of IDX or .npy files, not {str(name)!r}")
     return dataset
