@@ -114,6 +114,12 @@ def test_a_recipe_deskews_the_images_when_they_are_read(arrays, idx: Path) -> No
     assert np.array_equal(np.asarray(x_mapped.transformed(Deskew(6, 4, 2))[10:20]), Deskew(6, 4, 2)(x[10:20]))
 
 
+def test_a_second_function_is_applied_after_the_first(arrays, idx: Path) -> None:
+    x, rows = arrays[0], load(idx, shuffle="rows").x_train
+    twice = rows.transformed(lambda images: images // 2).transformed(lambda images: images + 1)
+    assert np.array_equal(twice[np.arange(5)], x[:5] // 2 + 1)
+
+
 def test_indices_and_slices_of_rows_are_those_of_the_array(arrays, shards: Path) -> None:
     x = arrays[0]
     for shuffle in ("rows", "blocks"):

@@ -107,8 +107,9 @@ class FileRows(Rows):
     def transformed(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> FileRows:
         """Return the examples after a function of (count, height, width), uint8, is applied to those that are read."""
         sample = function(self.read(self._rows_at(np.arange(1))))
-        twin = self._with(self._rows)
-        twin._function, twin.shape = function, (len(self), *sample.shape[1:])
+        twin, before = self._with(self._rows), self._function
+        twin._function = function if before is None else lambda x: function(before(x))
+        twin.shape = (len(self), *sample.shape[1:])
         return twin
 
     def in_order(self, rng: np.random.Generator) -> RowsInOrder:
