@@ -15,6 +15,7 @@ from handgrad import SGD, Adam, Augmentation, Network, Trainer
 from handgrad.arrays import Rows
 from handgrad.callbacks import Checkpoint, resume
 from handgrad.data import load, stream
+from handgrad.data.answers import read_examples
 from handgrad.data.dataset import FILES
 from handgrad.data.idx import encode_idx, write_idx
 from handgrad.data.stream import BLOCK_ROWS, FileRows
@@ -272,6 +273,19 @@ def test_incomplete_and_damaged_folders_are_one_line(shards: Path, name, change,
         np.save(path, change)
     with rejects(message):
         load(shards, shuffle="blocks")
+
+
+def test_files_of_images_to_predict_have_different_and_consecutive_numbers(tmp_path: Path, rejects) -> None:
+    network = Network([24, 3], rng=0)
+    for name in ("images-1.npy", "images-2.npy"):
+        np.save(tmp_path / name, np.zeros((5, 6, 4), np.uint8))
+    assert len(read_examples(str(tmp_path), network).x) == 10
+    (tmp_path / "images-2.npy").rename(tmp_path / "images-3.npy")
+    with rejects("lacks images-2.npy: expected files with consecutive numbers"):
+        read_examples(str(tmp_path), network)
+    (tmp_path / "images-3.npy").rename(tmp_path / "images-01.npy")
+    with rejects("contains images-01.npy and images-1.npy: remove one of them"):
+        read_examples(str(tmp_path), network)
 
 
 def test_damaged_idx_files_are_one_line(idx: Path, arrays, tmp_path: Path, rejects) -> None:

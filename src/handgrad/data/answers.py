@@ -64,13 +64,28 @@ def read_examples(data: str, model: Model, label: str | None = None) -> Examples
     if path.exists() and table_file(path) is None:
         check_no_label(label, path)
     if path.is_dir():
-        found = {int(match[1] or -1): entry for entry in path.iterdir() if (match := _NUMBERED.fullmatch(entry.name))}
-        if found:
-            return Examples(FileRows([open_images(found[number]) for number in sorted(found)], "blocks"))
+        if parts := _numbered_files(path):
+            return Examples(FileRows([open_images(part) for part in parts], "blocks"))
     elif path.is_file() and (examples := _read_file(path, model, label)) is not None:
         return examples
     dataset = load(data, size=model.image_shape, label=label, divide=False, feature_names=model.feature_names)
     return Examples(dataset.x_test, dataset.notes)
+
+
+def _numbered_files(directory: Path) -> list[Path]:
+    """images.npy, or images-0.npy, images-1.npy, ..., in the order of their numbers."""
+    found: dict[int, Path] = {}
+    for entry in sorted(directory.iterdir()):
+        if match := _NUMBERED.fullmatch(entry.name):
+            number = int(match[1] or -1)
+            if number in found:
+                raise HandgradError(f"{directory} contains {found[number].name} and {entry.name}: remove one of them")
+            found[number] = entry
+    numbers = sorted(found)
+    absent = sorted({*range(numbers[0], numbers[-1])} - {*numbers}) if numbers else []
+    if absent:
+        raise HandgradError(f"{directory} lacks images-{absent[0]}.npy: expected files with consecutive numbers")
+    return [found[number] for number in numbers]
 
 
 def _read_file(path: Path, model: Model, label: str | None) -> Examples | None:
