@@ -20,9 +20,10 @@ from handgrad import Network
 from handgrad import load as load_model
 from handgrad import save as save_model
 from handgrad.blas import one_blas_thread
-from handgrad.data import infinite, load
+from handgrad.data import Dataset, infinite, load
 from handgrad.data.dataset import FILES
 from handgrad.data.idx import read_idx, write_idx
+from handgrad.data.infinite import label_bytes
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -138,6 +139,11 @@ def test_shuffle_keeps_labels_that_begin_with_one(tmp_path: Path, made: Path, in
         write_idx(tmp_path / name, array + 1 if "labels" in name else array)
     assert invoke("data", "shuffle", tmp_path, tmp_path / "new")[0] == 0
     assert load(tmp_path / "new").classes == (*tuple("123456789"), "10")
+
+
+def test_classes_with_and_without_a_leading_zero_stay_different() -> None:
+    dataset = Dataset.from_arrays(np.zeros((40, 8, 8), np.uint8), ["1", "01"] * 20)
+    assert np.array_equal(label_bytes(dataset, dataset.y_train), dataset.y_train)
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------

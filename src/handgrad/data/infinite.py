@@ -164,8 +164,9 @@ def label_bytes(dataset: Dataset, y: Labels) -> NDArray[np.uint8]:
     names = dataset.classes
     if len(names) > 256:
         raise HandgradError(f"{dataset.name} has {len(names)} classes: expected at most 256")
-    if all(name.isdecimal() and int(name) < 256 for name in names):
-        return np.array([int(name) for name in names], np.uint8)[y]
+    numbers = [int(name) for name in names if name.isdecimal() and int(name) < 256]
+    if len(set(numbers)) == len(names):  # not for the two classes 1 and 01
+        return np.array(numbers, np.uint8)[y]
     return y.astype(np.uint8)
 
 
