@@ -163,6 +163,17 @@ def test_a_script_has_its_weights_next_to_it_and_no_other_model_is_overwritten(t
     assert (handgrad.load(copy).parameters == other.parameters).all()
 
 
+def test_a_script_loads_the_file_that_a_link_in_another_directory_points_to(tmp_path, rejects):
+    network, link = small(), tmp_path / "latest.safetensors"
+    (tmp_path / "run").mkdir()
+    save(network, tmp_path / "run/model.safetensors")
+    link.symlink_to(tmp_path / "run/model.safetensors")
+    export(network, tmp_path / "run/net.py", to="torch", model_file=link)
+    assert 'with_name("model.safetensors")' in (tmp_path / "run/net.py").read_text()
+    with rejects("cannot read .*: No such file or directory"):
+        export(network, tmp_path / "net.py", to="torch", model_file=tmp_path / "run/missing.safetensors")
+
+
 def test_the_export_must_not_overwrite_the_model(tmp_path, rejects):
     with rejects("is the name of the file with the weights"):
         export(small(), tmp_path / "b.safetensors", to="torch")

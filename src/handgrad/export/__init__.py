@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.idx import read_bytes
 from ..errors import HandgradError, unknown
 from ..io.atomic import is_stream, replace_file
 from ..io.models import save
@@ -150,7 +151,7 @@ def export(
 def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] | None) -> tuple[Path, list[Path]]:
     """The model file in the directory of the script, and again if it was written. Never overwrites another model."""
     if model_file is not None and Path(model_file).resolve().parent == path.resolve().parent:
-        return Path(model_file), []
+        return Path(model_file).resolve(), []  # a link in another directory has another name
     if is_stream(path):  # whose directory is not that of a script
         if model_file is None:
             raise HandgradError(
@@ -167,8 +168,8 @@ def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] 
             raise HandgradError(f"{weights} already exists: pass it as model_file if it contains this model")
         save(model, weights)
         return weights, [weights]
-    content = Path(model_file).read_bytes()
-    if weights.exists() and weights.read_bytes() != content:
+    content = read_bytes(Path(model_file))
+    if weights.exists() and read_bytes(weights) != content:
         raise HandgradError(
             f"{weights}, from which the script would load its weights, is another model: choose another name for the "
             "script"
