@@ -20,6 +20,7 @@ from PIL import Image
 
 from handgrad import HOG, CrossEntropy, Dense, Deskew, Dropout, Ensemble, Preprocessed, ReLU, TestTimeAugmentation
 from handgrad.diagnostics import plots
+from handgrad.diagnostics.histograms import Histogram
 from handgrad.diagnostics.plots import augmentation_grid, digit_grid, perturbation_grid, report
 from handgrad.errors import HandgradError
 from handgrad.images.augmentation import Augmentation
@@ -327,6 +328,12 @@ def test_a_title_is_never_parsed_as_a_formula(tmp_path: Path, title: str) -> Non
     path = tmp_path / "report.png"
     report(path, network, history(), x, y, title=title)
     assert min(read_grey(path).shape) > 600
+
+
+def test_names_of_metrics_and_layers_are_never_parsed_as_formulas(tmp_path: Path) -> None:
+    plots.history({"a$^$b": [1.0, 2.0]}, metric="a$^$b", path=tmp_path / "history.png")
+    records = {"a$^$b": [Histogram(np.ones(3), np.arange(4.0))]}
+    plots.histograms([1], records, path=tmp_path / "histograms.png")
 
 
 @pytest.mark.parametrize("place", ["missing/plot.png", "file/plot.png", "directory", "n" * 300])

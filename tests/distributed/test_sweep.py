@@ -6,12 +6,13 @@ import json
 import runpy
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from handgrad.distributed.sweep import Sweep, run_task
+from handgrad.distributed.sweep import Sweep, plot, run_task
 from handgrad.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,12 @@ def test_a_setting_within_two_standard_errors_is_not_clearly_worse(data: Path) -
     assert sweep.indistinguishable(sweep.summaries([*best, row(0.2, 0, 0.94), row(0.2, 1, 0.96)])) == 1
     assert sweep.indistinguishable(sweep.summaries([*best, row(0.2, 0, 0.90), row(0.2, 1, 0.91)])) == 0
     assert sweep.indistinguishable(sweep.summaries([best[0], row(0.2, 0, 0.95)])) == 0  # one seed has no spread
+
+
+def test_the_title_of_the_plot_is_never_parsed_as_a_formula(sweep: Sweep, tmp_path: Path) -> None:
+    rows = [row(0.01, 0, 0.5) | {"hidden": (8,)}]
+    plot(replace(sweep, data="/data/a$^$b.csv"), rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_invalid_combination_is_one_line(data: Path, rejects) -> None:

@@ -394,7 +394,7 @@ def histograms(
         image = [np.diff(np.interp(rows, h.edges, share)) for share, h in zip(shares, records, strict=True)]
         density = np.sqrt(np.transpose([column / (column.max() or 1) for column in image]))
         axes.pcolormesh(columns, rows, density, cmap="Blues", vmin=0, vmax=1, rasterized=True)
-        axes.set_title(_short(title, MAX_CAPTION), fontsize=10, color=TEXT, loc="left")
+        axes.set_title(_short(title, MAX_CAPTION), fontsize=10, color=TEXT, loc="left", parse_math=False)
         axes.set_xlabel("epoch", color=GREY)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(colors=GREY, labelsize=8)
@@ -611,7 +611,7 @@ def _curve(
         measured = np.flatnonzero(np.isfinite(values))
         size = 3 if len(measured) < 40 else 0
         axes.plot(measured + 1, values[measured], color=colour, lw=1.8, marker="o", ms=size, label=label)
-    axes.set_title(title, fontsize=11, color=TEXT, loc="left")
+    axes.set_title(_short(title, MAX_CAPTION), fontsize=11, color=TEXT, loc="left", parse_math=False)
     axes.set_xlabel("epoch", color=GREY)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(frameon=False, fontsize=9, labelcolor=TEXT)

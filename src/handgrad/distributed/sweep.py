@@ -490,7 +490,16 @@ def plot(sweep: Sweep, rows: Sequence[Mapping[str, Any]], path: str | Path | Non
 
     Returns the Matplotlib figure, and writes it to a PNG file if there is a path. At most 40 settings are shown.
     """
-    from ..diagnostics.plots import GREY, TEXT, TRAINING, VALIDATION, _finish, new_figure  # late: matplotlib is slow
+    from ..diagnostics.plots import (  # late: matplotlib is slow
+        GREY,
+        MAX_TITLE,
+        TEXT,
+        TRAINING,
+        VALIDATION,
+        _finish,
+        _short,
+        new_figure,
+    )
 
     shown = [summary for summary in sweep.summaries(rows) if summary.seeds][:MAX_PLOTTED]
     figure = new_figure((8, 1.4 + 0.28 * max(1, len(shown))))
@@ -510,7 +519,8 @@ def plot(sweep: Sweep, rows: Sequence[Mapping[str, Any]], path: str | Path | Non
     axes.set_yticks(range(len(shown)), [format_settings(s.settings) or sweep.recipe.name for s in shown], fontsize=9)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("validation accuracy in %", color=GREY)
-    axes.set_title(f"{sweep.recipe.name} on {Path(sweep.data).name}", fontsize=11, color=TEXT, loc="left")
+    title = _short(f"{sweep.recipe.name} on {Path(sweep.data).name}", MAX_TITLE)
+    axes.set_title(title, fontsize=11, color=TEXT, loc="left", parse_math=False)
     axes.grid(axis="x", color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
     if shown:
