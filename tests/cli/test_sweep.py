@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from handgrad import HandgradError
+from handgrad.cli.sweep import _Results
 from handgrad.data.mnist import MnistNotFoundError
+from handgrad.distributed.sweep import Sweep
+from handgrad.recipes import RECIPES
 
 distributed = pytest.importorskip("distributed")
 psutil = pytest.importorskip("psutil")  # Dask needs it
@@ -117,6 +121,18 @@ def test_errors_are_one_line(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "pip install 'handgrad[dask]'" in invoke("sweep")[2]
+
+
+def test_a_sweep_of_another_process_that_has_ended_is_not_overwritten(tmp_path: Path) -> None:
+    chosen = Sweep(RECIPES["post"], "mnist", {"lr": [0.1, 0.2]})
+    results = [
+        _Results(tmp_path / "sweep", chosen, [], new=True, quiet=True, as_json=False) for _ in range(2)
+    ]  # of two processes that have found no sweep there
+    with results[0] as first:
+        first.open()
+        first.write()
+    with results[1] as second, pytest.raises(HandgradError, match="another process has started a sweep in"):
+        second.open()
 
 
 def test_a_resumed_sweep_of_mnist_never_uses_synthetic_digits(

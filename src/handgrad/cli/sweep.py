@@ -170,7 +170,7 @@ def sweep(
             raise HandgradError(f"--resume continues with the settings of the sweep: leave out {others}")
         chosen, rows = _read_sweep(resumed, seeds)
         directory = resumed
-    results = _Results(directory, chosen, rows, quiet=quiet, as_json=as_json)
+    results = _Results(directory, chosen, rows, new=resumed is None, quiet=quiet, as_json=as_json)
     try:
         with results:
             if resumed is not None:
@@ -284,8 +284,10 @@ class _Results:
         Why other trainings have no result.
     """
 
-    def __init__(self, directory: Path, sweep: Sweep, rows: list[dict[str, Any]], *, quiet: bool, as_json: bool):
-        self.directory, self.sweep, self.rows, self.lost = directory, sweep, rows, list[str]()
+    def __init__(
+        self, directory: Path, sweep: Sweep, rows: list[dict[str, Any]], *, new: bool, quiet: bool, as_json: bool
+    ) -> None:
+        self.directory, self.sweep, self.rows, self.lost, self.new = directory, sweep, rows, list[str](), new
         self.text, self.json_rows, self.as_json = not (quiet or as_json), as_json and not quiet, as_json
         self._lock: DirectoryLock | None = None
 
@@ -308,6 +310,8 @@ class _Results:
             raise HandgradError(f"{error}: wait until it ends, or choose another directory") from error
         except OSError as error:
             raise HandgradError(f"cannot write to {self.directory}: {error.strerror}") from error
+        if self.new and (self.directory / JSON).exists():
+            raise HandgradError(f"another process has started a sweep in {self.directory}: choose another directory")
         remove_temporary_files(self.directory)
 
     def remaining(self) -> list[dict[str, Any]]:
