@@ -351,6 +351,13 @@ def test_a_label_can_be_a_number_sign(tmp_path) -> None:
     assert (dataset.classes, len(dataset.y_train) + len(dataset.y_test)) == (("#", "a"), 20)
 
 
+def test_labels_with_line_breaks_are_rejected(rejects, tmp_path) -> None:
+    rows = "1.5,2,x\n3.5,4,y\n"
+    (tmp_path / "table.csv").write_text(f'a,b,label\n{rows}1.5,2,"x\n{rows * 5}1.5,2,x"\n{rows * 5}')
+    with rejects("line 15 ends a label with a line break: close the quotation mark before it"):
+        load(str(tmp_path / "table.csv"))
+
+
 def test_long_labels_are_rejected(rejects, tmp_path) -> None:
     path = write_table(tmp_path / "table.csv", NUMBERS, [*KINDS[:-1], "x" * 100_000])
     with rejects("line 40 has a label of 100,000 characters: expected at most 1,000"):

@@ -312,6 +312,10 @@ class _Reader:
         """Validate a label in a line."""
         if label.lower() in MISSING:
             raise HandgradError(f"{self.name}, line {number} has no label: remove such rows")
+        if "\n" in label:
+            raise HandgradError(
+                f"{self.name}, line {number} ends a label with a line break: close the quotation mark before it"
+            )
         if len(label) > MAX_LABEL:  # NumPy's strings take the space of the longest one
             raise HandgradError(
                 f"{self.name}, line {number} has a label of {len(label):,} characters: expected at most {MAX_LABEL:,}"
