@@ -21,6 +21,7 @@ from handgrad import load as load_model
 from handgrad import save as save_model
 from handgrad.blas import one_blas_thread
 from handgrad.data import Dataset, infinite, load
+from handgrad.data.answers import write_answers
 from handgrad.data.dataset import FILES
 from handgrad.data.idx import read_idx, write_idx
 from handgrad.data.infinite import label_bytes
@@ -243,6 +244,17 @@ def test_interrupt_ends_all_processes_without_a_file(trained, tmp_path: Path, en
         _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "handgrad: interrupted\n")
     assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_answers_with_probabilities_that_are_rounded_to_1_are_those_of_the_model(tmp_path: Path) -> None:
+    network = Network([2, 3], loss="binary_cross_entropy", rng=0)
+    network.parameters[:] = 0
+    network.layers[0].b[:] = 0, 20, 30
+    x = np.ones((3, 2))
+    for name in ("answers.npy", "answers.csv"):
+        assert write_answers(network, x, tmp_path / name) == [0, 0, 3]
+    assert (tmp_path / "answers.csv").read_text().splitlines()[1:] == [f"{i},2,1.000000" for i in range(3)]
+    assert list(np.load(tmp_path / "answers.npy")) == list(network.predict(x)) == [2, 2, 2]
 
 
 def test_predict_refuses_contradictory_options_and_leaves_no_file(trained, made: Path, tmp_path: Path, invoke) -> None:

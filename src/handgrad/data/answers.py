@@ -191,8 +191,10 @@ class _BlockAnswers:
     def answer(self, number: int, block: NDArray[Any]) -> Answers:
         if self.as_csv:
             p = binary_to_two_columns(self.model.predict_proba(block))
-            k = p.argmax(axis=1)
-            best, first = p[np.arange(len(p)), k], number * BLOCK_ROWS
+            k, best, first = p.argmax(axis=1), p.max(axis=1), number * BLOCK_ROWS
+            tied = np.count_nonzero(p == best[:, None], axis=1) > 1  # both are rounded to 1, but not their logits
+            if tied.any():
+                k[tied] = self.model.predict(block[tied])
             lines = (f"{first + i},{self.names[j]},{q:.6f}\n" for i, (j, q) in enumerate(zip(k, best, strict=True)))
             content = "".join(lines).encode()
         else:
