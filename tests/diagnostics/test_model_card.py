@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import handgrad
 from handgrad import Deskew, Ensemble, Network, Preprocessed, TestTimeAugmentation
 from handgrad.data import Dataset
 from handgrad.diagnostics.model_card import model_card
+from handgrad.io.atomic import encode_json
 
 HISTORY = {
     "loss": [2.0, 1.0, 0.5],
@@ -77,6 +79,12 @@ def test_a_card_of_wrappers_describes_the_network_in_them() -> None:
     assert table["preprocessing"] == "Deskew(height=8, width=8)"
     assert table["test-time augmentation"] == "5 shifts"
     assert "mean probability of 2 models" in model_card(Ensemble([network, network]))
+
+
+def test_a_history_from_a_json_file_has_null_in_place_of_nan() -> None:
+    network, history = Network([4, 3], rng=0), json.loads(encode_json(HISTORY))
+    assert history["val_loss"][1] is None
+    assert model_card(network, history) == model_card(network, HISTORY)
 
 
 def test_names_are_shown_as_text() -> None:

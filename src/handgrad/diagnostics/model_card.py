@@ -132,6 +132,7 @@ def _results(history: Mapping[str, Sequence[float]], evaluation: Evaluation | No
                     f"{evaluation.accuracy:.2%} ({evaluation.correct:,} of {evaluation.total:,} examples)",
                 )
             )
+    history = {name: [math.nan if v is None else v for v in values] for name, values in history.items()}  # as in JSON
     measured = {name: [v for v in values if math.isfinite(v)] for name, values in history.items()}
     rows += [("epochs", len(values)) for values in list(history.values())[:1]]
     for name, values in measured.items():
