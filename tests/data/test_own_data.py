@@ -541,6 +541,12 @@ def _npy(shape, data) -> bytes:
     return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + data
 
 
+def test_a_single_name_of_a_class_in_an_npz_file_is_rejected(rejects, tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", x=NUMBERS, y=np.arange(40) % 2, classes=np.array("cat"))
+    with rejects("classes has 1 names and y has the 2 labels 0, 1"):
+        load(str(tmp_path / "own.npz"))
+
+
 def test_damaged_npz_files_give_one_line(tmp_path) -> None:
     path = tmp_path / "own.npz"
     np.savez(path, x=NUMBERS, y=np.asfortranarray(PIXELS[:, 0]))

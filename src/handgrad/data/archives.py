@@ -66,7 +66,7 @@ def load_npz(path: Path, *, classes: Any = None, divide: bool = True) -> Dataset
         names = ", ".join(arrays) or "no array"
         raise HandgradError(f"{path} contains {names[:200]}: {EXPECTED}")
     if classes is None:
-        classes = next((list(map(str, arrays[name])) for name in NAMES if name in arrays), None)
+        classes = next((list(map(str, np.atleast_1d(arrays[name]))) for name in NAMES if name in arrays), None)
     x, y = train
     if test is None:
         test, validation = validation, None
