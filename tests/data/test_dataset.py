@@ -56,6 +56,13 @@ def test_load_reads_a_directory(tmp_path, arrays):
     assert dataset.name == "clothes"
 
 
+def test_labels_may_be_integers_of_any_type(tmp_path, arrays):
+    wide = arrays | {name: arrays[name].astype(np.int32) for name in ("y_train", "y_test")}
+    found, expected = load(write(tmp_path / "wide", wide)), load(write(tmp_path / "bytes", arrays))
+    assert found.classes == expected.classes == ("0", "1", "2")
+    assert np.array_equal(found.y_test, expected.y_test)
+
+
 def test_load_synthetic_renders_digits(monkeypatch):
     arrays = synthetic.synthetic_digits(20, 10)
     monkeypatch.setattr(synthetic, "synthetic_digits", lambda: arrays)

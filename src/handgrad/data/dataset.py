@@ -511,10 +511,10 @@ def build_dataset(payloads: Mapping[str, bytes], name: str) -> Dataset:
     """
     arrays: dict[str, Any] = {field: parse_idx(payloads[file], file) for field, file in FILES.items()}
     y_train, y_test = arrays["y_train"], arrays["y_test"]
-    if y_train.ndim != 1 or y_train.dtype != np.uint8 or not y_train.size:
+    if y_train.ndim != 1 or y_train.dtype.kind not in "iu" or not y_train.size:
         return Dataset(**arrays, name=name, classes=())  # raises the error
     try:
-        known = y_test.ndim == 1 and y_test.dtype == np.uint8 and y_test.size
+        known = y_test.ndim == 1 and y_test.dtype.kind in "iu" and y_test.size
         y_train, encoded, classes = encode_labels(y_train, y_test if known else None)
     except HandgradError as error:
         raise HandgradError(f"{name}: {error}") from error
