@@ -598,6 +598,14 @@ def test_folder_with_train_and_test(tmp_path) -> None:
     assert dataset.y_train.tolist() != sorted(dataset.y_train.tolist())
 
 
+def test_folders_next_to_train_and_test_are_left_out_with_a_note(tmp_path) -> None:
+    for part in ("train", "val", "test"):
+        write_images(tmp_path / part, DARK, KINDS)
+    dataset = load(tmp_path)
+    assert (len(dataset.x_train), len(dataset.x_test)) == (len(KINDS), len(KINDS))
+    assert dataset.notes[0] == "left out: the folder 'val'"
+
+
 def test_folder_names_that_are_numbers_are_sorted_as_numbers(tmp_path) -> None:
     write_images(tmp_path, DARK, (np.arange(40) % 11).astype(str))
     assert load(str(tmp_path)).classes == tuple(map(str, range(11)))

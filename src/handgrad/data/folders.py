@@ -30,7 +30,7 @@ def load_folder(
     Colour becomes grey. Images of other sizes are resized to the most common size, which is reduced to at most 64
     pixels per side, or to `size`. If the images have a bright background, all of them are inverted, because handgrad
     expects bright strokes on a dark background. If the folder has the folders train and test, each of them contains the
-    folders of the classes. Otherwise a fifth of the images is the test set.
+    folders of the classes, and other folders are left out. Otherwise a fifth of the images is the test set.
 
     Parameters
     ----------
@@ -59,6 +59,9 @@ def load_folder(
     if "test" in files and not files["test"]:  # such as Kaggle's images without classes
         del files["test"]
         notes.append(f"{parts['test'].name} is left out, because it has no folders of the classes")
+    if parts["train"] != path:
+        others = [entry.name for entry in _entries(path) if entry.is_dir() and entry not in parts.values()]
+        notes += [f"left out: the folder {', '.join(map(repr, others))}"] if others else []
     images = {part: [_read(file) for file, _ in found] for part, found in files.items()}
     shapes = Counter(image.shape for found in images.values() for image in found)
     if size is None:
