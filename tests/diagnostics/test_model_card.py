@@ -87,6 +87,11 @@ def test_a_history_from_a_json_file_has_null_in_place_of_nan() -> None:
     assert model_card(network, history) == model_card(network, HISTORY)
 
 
+def test_a_metric_that_was_not_measured_last_is_shown_with_its_epoch() -> None:
+    found = rows(model_card(Network([4, 3], rng=0), {"loss": [2.0, 1.0], "val_loss": [1.5, float("nan")]}))
+    assert (found["loss, last epoch"], found["val\\_loss, epoch 1"]) == ("1", "1.5")
+
+
 def test_names_are_shown_as_text() -> None:
     markdown_it = pytest.importorskip("markdown_it")
     network = Network([4, 3, 2], rng=0)

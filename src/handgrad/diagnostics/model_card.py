@@ -133,15 +133,16 @@ def _results(history: Mapping[str, Sequence[float]], evaluation: Evaluation | No
                 )
             )
     history = {name: [math.nan if v is None else v for v in values] for name, values in history.items()}  # as in JSON
-    measured = {name: [v for v in values if math.isfinite(v)] for name, values in history.items()}
+    measured = {name: [i for i, v in enumerate(values) if math.isfinite(v)] for name, values in history.items()}
     rows += [("epochs", len(values)) for values in list(history.values())[:1]]
-    for name, values in measured.items():
-        if values and name not in ("lr", "seconds"):
-            shown = f"{values[-1]:.2%}" if name.endswith("accuracy") else f"{values[-1]:.4g}"
-            rows.append((f"{name}, last epoch", shown))
+    for name, indices in measured.items():
+        if indices and name not in ("lr", "seconds"):
+            value, is_last = history[name][indices[-1]], indices[-1] == len(history[name]) - 1
+            shown = f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4g}"
+            rows.append((f"{name}, {'last epoch' if is_last else f'epoch {indices[-1] + 1}'}", shown))
     if measured.get("val_loss"):
         losses = history["val_loss"]
-        best = min((i for i, v in enumerate(losses) if math.isfinite(v)), key=lambda i: losses[i])
+        best = min(measured["val_loss"], key=lambda i: losses[i])
         rows.append(("val_loss, best epoch", f"{losses[best]:.4g} (epoch {best + 1})"))
     return _table("metric", "value", rows) if rows else ""
 
