@@ -173,6 +173,15 @@ def test_predict_rejects_a_directory_without_images(model: Path, tmp_path: Path,
     assert errors.startswith(f"handgrad: {tmp_path}/empty is a directory without images")
 
 
+def test_predict_leaves_out_hidden_directories(model: Path, photos: Path, tmp_path: Path, invoke) -> None:
+    image = sorted(photos.rglob("*.png"))[0]
+    for folder in ("shown", ".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / "own" / folder).mkdir(parents=True)
+        (tmp_path / "own" / folder / "image.png").write_bytes(image.read_bytes())
+    _, output, _ = invoke("predict", model, tmp_path / "own", "--json")
+    assert [json.loads(line)["file"] for line in output.splitlines()] == [str(tmp_path / "own/shown/image.png")]
+
+
 def test_predict_reads_standard_input(model: Path, photos: Path) -> None:
     data = (photos / "a.png").read_bytes()
     done = CliRunner().invoke(cli.handgrad, ["predict", str(model), "-"], input=data)

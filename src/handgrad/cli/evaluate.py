@@ -201,16 +201,16 @@ def _check_output(option: str, out: Path | None, inputs: Sequence[Path]) -> None
 
 def _image_files(path: Path) -> list[Path]:
     """The file itself, or the images in a directory and its subdirectories, sorted."""
+    from ..data.folders import HIDDEN
     from ..images.decoding import SUFFIXES
 
     if not path.is_dir():
         return [path]
-    files = [
-        Path(directory, name)
-        for directory, _, names in os.walk(path)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
+    files: list[Path] = []
+    for directory, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]  # such as .ipynb_checkpoints
+        images = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
+        files += [Path(directory, name) for name in images]
     if not files:
         raise HandgradError(f"{path} is a directory without images: expected PNG, JPEG, ... or npy files")
     return sorted(files)
