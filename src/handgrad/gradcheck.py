@@ -243,10 +243,11 @@ def _error(value: Callable[[], float], p: Array, dp: Array, rng: np.random.Gener
 def _error_along(v: Array, value: Callable[[], float], p: Array, dp: Array, h: float) -> tuple[float, float, float]:
     """The relative error, the numerical derivative and its rounding error, along v with the step h."""
     original = p.copy()
-    p[...] = original + h * v
-    above = value()
-    p[...] = original - h * v
-    below = value()
+    with np.errstate(all="ignore"):  # a running variance may become negative
+        p[...] = original + h * v
+        above = value()
+        p[...] = original - h * v
+        below = value()
     p[...] = original
     numerical = (above - below) / (2 * h)
     with np.errstate(all="ignore"):
