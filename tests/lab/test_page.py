@@ -277,6 +277,23 @@ def test_the_rate_changes_while_the_network_trains(lab, server):
     assert experiment_of(page, server).runs[0].step > 0
     page.click("#tab-code")
     expect(page.locator("pre code")).to_contain_text("0.125")
+    page.reload()
+    expect(page.locator("#rate-0")).to_have_value("0.125")
+    page.click("#reset")
+    expect(page.locator("#rate-0")).to_have_value("0.5")
+
+
+def test_a_rate_that_is_refused_is_not_shown(lab, server):
+    page = lab()
+    for steps in "12":  # before the training, and after a step
+        page.fill("#rate-0", "5000")
+        page.keyboard.press("Enter")
+        expect(page.locator("#toast")).to_contain_text("lr must be")
+        expect(page.locator("#rate-0")).to_have_value("0.5")
+        page.click("#step")
+        expect(fact(page, "Steps")).to_have_text(steps)
+    assert experiment_of(page, server).runs[0].lr == 0.5
+    page.problems[:] = [problem for problem in page.problems if "400" not in problem]
 
 
 def test_weights_are_images_that_change(lab, draw):

@@ -91,6 +91,7 @@ let queue = Promise.resolve();
 /** Change a setting of a run, and set up the runs again. Quick changes are made one after the other. */
 export function change(r, name, value) {
   queue = queue.then(() => changeNow(r, name, value));
+  return queue;
 }
 
 async function changeNow(r, name, value) {

@@ -102,15 +102,18 @@ function adopt(experiment) {
   openStream(experiment.id, receive, lost);
 }
 
+/** Send a command to the server. Returns whether the server accepted it. */
 export async function command(action, values = {}) {
   await creating?.catch(() => null);
   const id = store.experiment?.id;
-  if (!id) return;
+  if (!id) return false;
   try {
     await postJson(`/api/experiments/${id}/command`, { action, ...values }); // the stream tells the new status
+    return true;
   } catch (error) {
     if (error.status === 404) await lost(id);
     else toast(error.message, "error");
+    return false;
   }
 }
 
@@ -136,7 +139,8 @@ function receive(event) {
       toast("The server ended this run, because another page needed the place. Start it again, or reload.");
     }
   } else if (event.type === "reset") {
-    for (const each of runs()) Object.assign(each, { points: [], epochs: [], status: "ready", message: "" });
+    for (const each of runs())
+      Object.assign(each, { points: [], epochs: [], status: "ready", message: "", lr: each.settings.lr });
     store.epoch = null;
     emit("reset");
   }

@@ -80,7 +80,7 @@ export function transport() {
 
   function buildRates() {
     sliders = runs().map((run, r) => {
-      const value = run.settings.lr;
+      const value = run.lr;
       const name = runs().length > 1 ? `Rate ${RUNS[r].letter}` : "Learning rate";
       const slider = h("input", {
         type: "range",
@@ -103,8 +103,17 @@ export function transport() {
       let timer;
       const send = (lr) => {
         clearTimeout(timer);
-        timer = setTimeout(() => command("lr", { value: lr, run: run.id }), 120);
+        timer = setTimeout(async () => {
+          if (await command("lr", { value: lr, run: run.id })) run.lr = lr;
+          else showRate();
+        }, 120);
       };
+      /** The rate of the run, after another one was refused. */
+      const showRate = () => {
+        slider.value = Math.log10(run.lr);
+        box.value = rate(run.lr);
+      };
+      const set = (lr) => change(r, "lr", lr).then(showRate); // if it is accepted, there are new controls
       const untrained = () => !(last(run)?.step > 0) && !isRunning();
       slider.addEventListener("input", () => {
         const lr = Number((10 ** Number(slider.value)).toPrecision(2));
@@ -113,16 +122,16 @@ export function transport() {
       });
       // Before the training, the rate is a setting like the others.
       slider.addEventListener("change", () => {
-        if (untrained()) change(r, "lr", Number(box.value));
+        if (untrained()) set(Number(box.value));
       });
       box.addEventListener("change", () => {
         const lr = Number(box.value);
         if (!(lr > 0)) {
-          box.value = rate(10 ** Number(slider.value));
+          showRate();
           return;
         }
         slider.value = Math.log10(lr);
-        if (untrained()) change(r, "lr", lr);
+        if (untrained()) set(lr);
         else send(lr);
       });
       return {
