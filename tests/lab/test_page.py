@@ -718,6 +718,27 @@ def test_teaching_mode_keys_and_theme(lab):
     assert page.evaluate("document.documentElement.dataset.theme") != theme
 
 
+def test_a_button_that_is_pressed_with_a_key_keeps_the_focus(lab):
+    page = lab("run=" + SHORT)
+    for selector, successor in (
+        ("#step", "#step"),
+        ("#epoch", "#epoch"),
+        ("#more-settings", "#more-settings"),
+        ("#add-run", "#hidden-1"),
+        ("[aria-label='Remove run B']", "#add-run"),
+    ):
+        page.focus(selector)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(100)
+        expect(page.locator(successor)).to_be_focused()
+    page.click("#tab-steps")
+    page.focus("#step-next")
+    for _ in range(11):
+        page.keyboard.press("Enter")
+    expect(page.locator("#step-next")).to_be_disabled()
+    expect(page.locator("#step-back")).to_be_focused()
+
+
 def test_everything_has_a_name(lab):
     page = lab("run=" + SHORT)
     page.keyboard.press("x")

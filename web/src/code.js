@@ -1,6 +1,6 @@
 // The Python that reproduces the run, the model as a file, the address of the page, and the gradient check.
 import { getText, isAbandoned, Latest, postJson } from "./api.js";
-import { card, choice, h, numbers, show, toast } from "./dom.js";
+import { card, choice, disable, h, numbers, show, toast } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { count, number } from "./format.js";
 import { on, runs, setRun, store } from "./store.js";
@@ -61,7 +61,7 @@ export function codeView() {
   const result = h("div", { class: "check-result", role: "status" });
   const button = h("button", { type: "button", id: "check", class: "primary", onclick: check }, "Check the gradient");
   async function check() {
-    button.disabled = true;
+    disable(button, true);
     show(result, h("p", {}, "Checking…"));
     try {
       const found = await postJson(`/api/runs/${run().id}/check`);
@@ -84,7 +84,7 @@ export function codeView() {
     } catch (error) {
       show(result, h("p", { class: "bad" }, error.message));
     } finally {
-      button.disabled = false;
+      disable(button, false);
     }
   }
 

@@ -35,6 +35,7 @@ export function presetCards() {
               type: "button",
               class: "preset",
               "aria-pressed": String(active),
+              id: `preset-${preset.name}`,
               "data-preset": preset.name,
               onclick: () => open(preset),
             },

@@ -25,12 +25,27 @@ function fill(element, properties, children) {
   return element;
 }
 
-/** Replace the children of an element. */
+/** Replace the children of an element. If one of them has the focus, its successor with the same id gets it. */
 export function show(parent, ...children) {
+  const active = document.activeElement;
+  const id = parent.contains(active) && !isClicked(active) && active.id;
   parent.replaceChildren(
     ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
   );
+  if (id && document.activeElement === document.body) document.getElementById(id)?.focus({ preventScroll: true });
   return parent;
+}
+
+/** Whether a button has the focus because of a click: then the key Space belongs to the training. */
+const isClicked = (element) => element.matches("button:not(:focus-visible)");
+
+const disabledInFocus = new WeakSet();
+
+/** Disable or enable a button. A button that loses the focus because it is disabled gets it back. */
+export function disable(button, disabled) {
+  if (disabled && document.activeElement === button && !isClicked(button)) disabledInFocus.add(button);
+  button.disabled = disabled;
+  if (!disabled && disabledInFocus.delete(button) && document.activeElement === document.body) button.focus();
 }
 
 let unique = 0;

@@ -1,6 +1,6 @@
 // The card with the pad, and the card with what the network sees and answers.
-import { bytes } from "./api.js";
-import { announce, card, h, numbers, show, toast } from "./dom.js";
+import { bytes, isAbandoned } from "./api.js";
+import { announce, card, disable, h, numbers, show, toast } from "./dom.js";
 import { cssColor, RUNS } from "./colors.js";
 import { fixed, percent } from "./format.js";
 import { imageInput } from "./image-input.js";
@@ -148,7 +148,7 @@ export function answerCard() {
   let said = "";
   function update() {
     const { predictions, drawing } = store;
-    flipButton.disabled = !predictions.length;
+    disable(flipButton, !predictions.length);
     if (!drawing) show(flipped);
     for (const { k, fills, value, root } of rows) {
       fills.forEach((fill, i) => fill.style.setProperty("--share", predictions[i]?.probabilities[k] ?? 0));
@@ -228,7 +228,7 @@ export function answerCard() {
     } catch (error) {
       toast(error.message, "error");
     } finally {
-      flipButton.disabled = !store.predictions.length;
+      disable(flipButton, !store.predictions.length);
     }
   }
 

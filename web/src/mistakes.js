@@ -234,6 +234,7 @@ export function mistakesView() {
           {
             type: "button",
             class: "digit",
+            id: `image-${each.index}`,
             "aria-pressed": String(each.index === image),
             "aria-label": `Image ${each.index}: a ${classes[i]}, read as ${classes[j]} with ${percent(each.probability, 0)}`,
             onclick: (event) => selectImage(each.index, event.currentTarget),

@@ -165,6 +165,7 @@ export function planeChooser() {
               type: "button",
               class: "preset",
               "aria-pressed": String(data.name === current),
+              id: `plane-${data.name}`,
               "data-plane": data.name,
               onclick: async () => {
                 await openPlane(data.name);

@@ -126,11 +126,15 @@ async function start(settings, preset = null) {
 
 export const startRuns = start;
 
+/** Move the focus from a button that was pressed with a key, and does not exist any more. */
+function focusAfterKey(event, id) {
+  if (!event.detail) document.getElementById(id)?.focus();
+}
+
 let build = null;
 
 export function settingsPanel() {
   const rows = h("div", { class: "settings-rows" });
-  const tools = h("div", { class: "settings-tools" });
   const summary = h("div", { class: "settings-summary" });
   let expanded = false;
   let open = false; // in teaching mode, the settings are a line of text until they are opened
@@ -197,7 +201,59 @@ export function settingsPanel() {
   build = () => {
     if (!runs().length) return;
     const different = differences();
-    const focused = document.activeElement?.id;
+    const recipes = (store.options.recipes ?? []).filter(
+      ({ settings }) =>
+        !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available,
+    );
+    const tools = h(
+      "div",
+      { class: "settings-tools" },
+      h(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          id: "more-settings",
+          "aria-expanded": String(expanded),
+          onclick: () => {
+            expanded = !expanded;
+            build();
+          },
+        },
+        expanded ? "Fewer" : "More…",
+      ),
+      runs().length < 2 &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "quiet",
+            id: "add-run",
+            title: "A second run with the same seed and batches: change one of its settings and compare",
+            onclick: (event) =>
+              start([runs()[0].settings, { ...runs()[0].settings }]).then(() => focusAfterKey(event, "hidden-1")),
+          },
+          "+ Second run",
+        ),
+      recipes.length > 0 &&
+        isImage() &&
+        select(
+          [["", "No recipe"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])],
+          runs()[0].settings.recipe ?? "",
+          (name) => {
+            const recipe = recipes.find((each) => each.name === name);
+            start([
+              recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null },
+            ]);
+          },
+          {
+            "aria-label": "Use the settings of a recipe",
+            title: "Use the settings of a recipe",
+            class: "quiet",
+            id: "recipe",
+          },
+        ),
+    );
     show(
       rows,
       runs().map((run, r) =>
@@ -225,67 +281,17 @@ export function settingsPanel() {
                 class: "icon",
                 "aria-label": `Remove run ${RUNS[r].letter}`,
                 title: "Remove this run",
-                onclick: () =>
+                onclick: (event) =>
                   start(
                     runs()
                       .filter((each) => each !== run)
                       .map((each) => each.settings),
-                  ),
+                  ).then(() => focusAfterKey(event, "add-run")),
               },
               "×",
             ),
         ),
       ),
-    );
-    const recipes = (store.options.recipes ?? []).filter(
-      ({ settings }) =>
-        !settings?.data || store.options.datasets.find((data) => data.name === settings.data)?.available,
-    );
-    show(
-      tools,
-      h(
-        "button",
-        {
-          type: "button",
-          class: "quiet",
-          "aria-expanded": String(expanded),
-          onclick: () => {
-            expanded = !expanded;
-            build();
-          },
-        },
-        expanded ? "Fewer" : "More…",
-      ),
-      runs().length < 2 &&
-        h(
-          "button",
-          {
-            type: "button",
-            class: "quiet",
-            id: "add-run",
-            title: "A second run with the same seed and batches: change one of its settings and compare",
-            onclick: () => start([runs()[0].settings, { ...runs()[0].settings }]),
-          },
-          "+ Second run",
-        ),
-      recipes.length > 0 &&
-        isImage() &&
-        select(
-          [["", "No recipe"], ...recipes.map((recipe) => [recipe.name, recipe.title ?? recipe.name])],
-          runs()[0].settings.recipe ?? "",
-          (name) => {
-            const recipe = recipes.find((each) => each.name === name);
-            start([
-              recipe ? { ...recipe.settings, data: runs()[0].settings.data } : { ...runs()[0].settings, recipe: null },
-            ]);
-          },
-          {
-            "aria-label": "Use the settings of a recipe",
-            title: "Use the settings of a recipe",
-            class: "quiet",
-            id: "recipe",
-          },
-        ),
     );
     show(
       summary,
@@ -297,6 +303,7 @@ export function settingsPanel() {
         {
           type: "button",
           class: "quiet",
+          id: "open-settings",
           "aria-expanded": String(open),
           onclick: () => {
             open = !open;
@@ -307,7 +314,6 @@ export function settingsPanel() {
       ),
     );
     root.classList.toggle("open", open);
-    if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   };
   on("experiment", build);
   return { root };

@@ -1,5 +1,5 @@
 // The controls of the training: start, pause, one mini-batch, one epoch, reset, and the learning rate while it runs.
-import { h, select, show } from "./dom.js";
+import { disable, h, select, show } from "./dom.js";
 import { RUNS } from "./colors.js";
 import { count, number, percent, rate } from "./format.js";
 import { change } from "./settings.js";
@@ -146,12 +146,10 @@ export function transport() {
         ),
       };
     });
-    const focused = document.activeElement?.id;
     show(
       rates,
       sliders.map((each) => each.root),
     );
-    if (focused && document.activeElement === document.body) document.getElementById(focused)?.focus();
   }
 
   function update() {
@@ -161,7 +159,7 @@ export function transport() {
     const untouched = runs().every((run) => !(last(run)?.step > 0));
     start.textContent = running ? "Pause" : ended() ? "Start again" : untouched ? "Start training" : "Continue";
     start.dataset.state = running ? "running" : "idle";
-    step.disabled = epoch.disabled = running || ended();
+    for (const button of [step, epoch]) disable(button, running || ended());
     const failed = ["diverged", "failed"].includes(experiment.status);
     const one = runs().findIndex((run) => ["diverged", "failed"].includes(run.status));
     const ofRun = one >= 0 && runs().length > 1 ? `Run ${RUNS[one].letter}: ${runs()[one].message}` : "";

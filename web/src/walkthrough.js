@@ -95,6 +95,7 @@ export function walkthroughView() {
     position.textContent = `Step ${at + 1} of ${steps.length}`;
     back.disabled = at === 0;
     next.disabled = at === steps.length - 1;
+    if (document.activeElement.matches("button:disabled:focus-visible")) (at === 0 ? next : back).focus();
     show(
       values,
       Object.entries(step.values).map(([name, value]) => valueFigure(name, value, step)),
