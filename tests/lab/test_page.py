@@ -229,6 +229,17 @@ def test_the_smallest_change_flips_the_answer(lab, draw):
     assert pixels(page, ".flip canvas").any()
 
 
+def test_a_flip_of_an_older_drawing_is_not_shown(lab, draw):
+    page = lab()
+    draw(*SEVEN)
+    page.route("**/flip?*", lambda route: (page.click("#clear"), route.continue_()))
+    with page.expect_response("**/flip?*"):
+        page.click("#flip")
+    page.wait_for_timeout(100)
+    expect(page.locator(".flip")).to_be_empty()
+    expect(page.locator("#toast")).to_be_hidden()
+
+
 # ---- Train -----------------------------------------------------------------------------------------------------------
 
 

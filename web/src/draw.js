@@ -202,10 +202,12 @@ export function answerCard() {
   }
 
   async function showFlip() {
-    flipButton.disabled = true;
+    disable(flipButton, true);
+    const { drawing } = store;
+    const norm = Math.hypot(...Array.from(bytes(store.predictions[0].seen), (value) => value / 255));
     try {
-      const run = runs()[store.run] ?? runs()[0];
-      const found = await flip(run);
+      const found = await flip(runs()[store.run] ?? runs()[0]);
+      if (drawing !== store.drawing) return; // the answer is about an older drawing
       const pixels = bytes(found.pixels);
       const change = bytes(found.change);
       const [after, difference] = [
@@ -222,11 +224,11 @@ export function answerCard() {
         h(
           "p",
           { class: "help" },
-          `This change of ${fixed(found.norm, 2)} (the image itself has a norm of ${fixed(Math.hypot(...Array.from(bytes(store.predictions[0].seen), (v) => v / 255)), 1)}) is enough to turn the answer ${found.from} into ${found.to}. The colours are amplified.`,
+          `This change of ${fixed(found.norm, 2)} (the image itself has a norm of ${fixed(norm, 1)}) is enough to turn the answer ${found.from} into ${found.to}. The colours are amplified.`,
         ),
       );
     } catch (error) {
-      toast(error.message, "error");
+      if (!isAbandoned(error)) toast(error.message, "error");
     } finally {
       disable(flipButton, !store.predictions.length);
     }
