@@ -548,6 +548,12 @@ def test_step_through_a_forward_and_a_backward_pass(lab):
     page.get_by_role("button", name="This network").click()
     expect(title).to_have_text("Input")
     expect(page.locator(".step-list button").nth(1)).to_have_text("Forward: Dense 784-12")
+    page.keyboard.press("ArrowRight")
+    bias = page.locator(".step-values .array").first
+    expect(bias).to_have_text(re.compile("^(0.0000)+$"))
+    page.click("#step")
+    expect(bias).not_to_have_text(re.compile("^(0.0000)+$"))  # of the new weights
+    expect(title).to_have_text("Forward: Dense 784-12")
 
 
 def test_code_model_and_gradient_check(lab, server):

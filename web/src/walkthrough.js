@@ -4,7 +4,7 @@ import { card, choice, h, numbers, show, svg, toast } from "./dom.js";
 import { fixed, layerName, number } from "./format.js";
 import { canvas, paintActivations, paintImage } from "./pixels.js";
 import { RUNS } from "./colors.js";
-import { isImage, on, runs, store } from "./store.js";
+import { isImage, isRunning, on, runs, store } from "./store.js";
 import { parameterLayers, unitImages } from "./weights.js";
 
 const EXAMPLE = "2-2-1";
@@ -35,6 +35,7 @@ export function walkthroughView() {
   let source = EXAMPLE; // the example, or the index of a run
   let steps = [];
   let example = null; // {pixels, label} of an image
+  let weights = null; // of the first layer of a network of images
   let at = 0;
 
   function build() {
@@ -58,8 +59,12 @@ export function walkthroughView() {
     latest.ask(async () => {
       try {
         const asked = source === EXAMPLE ? { example: EXAMPLE } : { run: runs()[source].id };
-        const answer = await getJson(`/api/walkthrough${query(asked)}`);
+        const [answer, first] = await Promise.all([
+          getJson(`/api/walkthrough${query(asked)}`),
+          asked.run && isImage() && getFloats(`/api/runs/${asked.run}/weights${query({ layer: 0 })}`),
+        ]);
         steps = answer.steps;
+        weights = first;
         example = answer.pixels ? answer : null;
         show(
           list,
@@ -119,7 +124,7 @@ export function walkthroughView() {
   }).observe(picture);
 
   /** Large arrays of a network of images, as images: the input, and the weights of the first layer. */
-  async function showImages(step) {
+  function showImages(step) {
     const run = runs()[source];
     if (step === steps[0] && example) {
       const image = canvas(`The example: a ${run.classes[example.label]}`, "large");
@@ -127,16 +132,15 @@ export function walkthroughView() {
       show(picture, image);
     }
     const position = parameterLayers(run).findIndex((layer) => layer.index === step.layer);
-    if (position !== 0 || !isImage() || !step.title.startsWith("Forward") || !step.values.W) return;
-    try {
-      const { values: floats, shape } = await getFloats(`/api/runs/${run.id}/weights${query({ layer: 0 })}`);
-      if (step === steps[at]) show(picture, h("div", { class: "unit-images" }, unitImages(run, floats, shape, 24)));
-    } catch (error) {
-      toast(error.message, "error");
-    }
+    if (position !== 0 || !weights || !step.title.startsWith("Forward") || !step.values.W) return;
+    show(picture, h("div", { class: "unit-images" }, unitImages(run, weights.values, weights.shape, 24)));
   }
 
   on("experiment", build);
+  on("status", () => {
+    // After a step of the training, the numbers are those of the new weights.
+    if (store.view === "steps" && source !== EXAMPLE && !isRunning()) load();
+  });
   const root = h(
     "div",
     { class: "view steps-view" },
