@@ -363,6 +363,7 @@ def test_a_diverging_run_says_so_and_the_other_goes_on(lab):
         re.compile("(Run A: t|T)raining diverged at step .* try a learning rate")
     )
     expect(fact(page, "Validation accuracy").locator(".run-b")).to_contain_text("%")
+    expect(fact(page, "Epoch")).to_have_text("3.00 of 3")
     page.click("#reset")
     expect(page.locator("#start")).to_have_text("Start training")
     expect(page.locator(".message[data-kind=error]")).to_be_hidden()

@@ -173,7 +173,7 @@ export function transport() {
 
   function updateFacts() {
     const points = runs().map(last);
-    const first = points[0];
+    const first = points.reduce((a, b) => (b?.step > (a?.step ?? 0) ? b : a)); // the other run may have ended
     const validation = runs().map(
       (run) =>
         run.points.findLast((point) => point.validation_accuracy !== null && point.validation_accuracy !== undefined)
