@@ -635,8 +635,10 @@ def test_a_reloaded_page_continues_its_run(lab, server):
 
 def test_a_wrong_link_shows_a_sentence_and_the_default(lab):
     page = lab("run=data:synthetic~hidden:9999")
-    expect(page.locator("#toast")).to_contain_text("hidden must be")
+    expect(page.locator("#toast")).to_have_text(re.compile(r"^hidden must be .* units\. The page shows the default"))
     expect(page.locator("#hidden-0")).to_have_value("30")
+    lab("preset=none")
+    expect(page.locator("#toast")).to_contain_text('The link asks for "none", which does not exist.')
     page.problems[:] = [problem for problem in page.problems if "400" not in problem]
 
 

@@ -384,6 +384,8 @@ function wanted(found) {
   const preset = options.presets.find((each) => each.name === found.preset);
   if (preset) return { settings: preset.runs, preset: preset.name };
   if (found.runs.length) return { settings: found.runs, preset: null };
+  if (found.preset)
+    toast(`The link asks for "${found.preset}", which does not exist. The page shows the default settings.`, "error");
   const settings = { ...options.defaults, initializer: "xavier_normal" }; // the images of the weights start pale
   if (settings.data === "mnist") settings.n_train = 50000; // half a minute of training
   return { settings: [settings], preset: null };
@@ -402,7 +404,7 @@ async function open(hash, fresh) {
       await create(settings, { preset });
     } catch (error) {
       if (error.status !== 400 && error.status !== 404) throw error;
-      toast(`${error.message} The page shows the default settings.`, "error");
+      toast(`${error.message}. The page shows the default settings.`, "error");
       await create(wanted({ runs: [] }).settings);
     }
   } else store.preset = preset;
