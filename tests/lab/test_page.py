@@ -253,7 +253,8 @@ def test_train_pause_step_epoch_and_reset(lab, server):
     expect(fact(page, "Validation accuracy")).to_contain_text("%")
     page.click("#start")
     expect(page.locator("#start")).to_have_text("Pause")
-    expect(page.locator("[aria-label^='Accuracy: validation']")).to_have_attribute("aria-label", re.compile(r"[0-9] %"))
+    accuracy = page.locator("[aria-label^='Accuracy: validation']")
+    expect(accuracy).to_have_attribute("aria-label", re.compile(r"[0-9]\s%"))
     page.click("#start")
     expect(page.locator("#start")).to_have_text("Continue")
     page.click("#reset")
@@ -380,7 +381,7 @@ def test_two_runs_are_overlaid(lab, draw):
     expect(fact(page, "Validation accuracy").locator("span")).to_have_count(2)
     legend = page.locator(".compare-view .curve-card").first.locator(".legend > span")
     expect(legend).to_have_count(4)
-    expect(legend.nth(2)).to_have_text(re.compile(r"^B validation [0-9.]+ %$"))
+    expect(legend.nth(2)).to_have_text(re.compile(r"^B validation [0-9.]+\s%$"))
     expect(page.locator(".compare-view .gradient-card .track i.run-b")).to_have_count(2)
     page.click("#tab-train")
     draw(*SEVEN)
@@ -444,7 +445,7 @@ def test_the_matrix_and_its_images_are_those_of_the_same_weights_while_the_netwo
     expect(page.locator(".gallery-card .help")).not_to_contain_text("Select")
     script = """() => {
         const cell = document.querySelector(".confusion [aria-pressed=true]").textContent || "0";
-        const found = document.querySelector(".gallery-card .help").textContent.match(/^[0-9,]+(?= images)/);
+        const found = document.querySelector(".gallery-card .help").textContent.match(/^[0-9,]+(?= image)/);
         return [document.querySelector("output").textContent, cell, found?.[0] ?? "0"];
     }"""
     shown = set()

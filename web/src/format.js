@@ -22,7 +22,7 @@ export function fixed(value, decimals) {
 /** 0.9731 as 97.3 %. */
 export function percent(value, decimals = 1) {
   if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
-  return `${(100 * value).toFixed(decimals)} %`;
+  return `${(100 * value).toFixed(decimals)}\u00a0%`; // no line ends before the sign
 }
 
 /** A number at an axis, as short as possible. */
@@ -45,6 +45,9 @@ export function count(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return EMPTY;
   return Math.round(value).toLocaleString("en");
 }
+
+/** 1 as "1 image", 3 as "3 images". */
+export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 /** A learning rate in the notation that people type: 0.003, without trailing zeros. */
 export function rate(value) {

@@ -2,7 +2,7 @@
 import { bytes, getJson, isAbandoned, Latest, query } from "./api.js";
 import { card, choice, h, numbers, show, toast } from "./dom.js";
 import { cool, heat, rgb, RUNS, textOn } from "./colors.js";
-import { count, fixed, layerName, percent } from "./format.js";
+import { fixed, layerName, percent, plural } from "./format.js";
 import { canvas, paintActivations, paintHog, paintImage } from "./pixels.js";
 import { isRunning, last, on, runs, setEpoch, setRun, store } from "./store.js";
 
@@ -115,7 +115,7 @@ export function mistakesView() {
     const all = totals.reduce((a, b) => a + b, 0);
     const wrong = all - rows.reduce((sum, row, i) => sum + row[i], 0);
     const worst = Math.max(1, ...rows.flatMap((row, i) => row.filter((_, j) => j !== i)));
-    summary.textContent = `Accuracy ${percent(accuracy, 2)}: ${count(wrong)} mistakes in ${count(all)} validation images. Rows are true classes, columns are answers.`;
+    summary.textContent = `Accuracy ${percent(accuracy, 2)}: ${plural(wrong, "mistake")} in ${plural(all, "validation image")}. Rows are true classes, columns are answers.`;
     const focused = document.activeElement?.dataset?.cell;
     const body = rows.map((row, i) =>
       h(
@@ -132,7 +132,7 @@ export function mistakesView() {
               "data-cell": `${i},${j}`,
               tabindex: (cell ? cell[0] === i && cell[1] === j : i === 0 && j === 0) ? 0 : -1,
               "aria-pressed": String(cell?.[0] === i && cell?.[1] === j),
-              "aria-label": `True ${classes[i]}, answer ${classes[j]}: ${n} images`,
+              "aria-label": `True ${classes[i]}, answer ${classes[j]}: ${plural(n, "image")}`,
               onclick: () => selectCell(i, j),
               onkeydown: move,
             },
@@ -221,7 +221,7 @@ export function mistakesView() {
     const { classes } = confusion;
     galleryTitle.textContent = i === j ? `${classes[i]}, read correctly` : `${classes[i]}, read as ${classes[j]}`;
     galleryHelp.textContent = answer.total
-      ? `${count(answer.total)} images${answer.total > answer.images.length ? `, the first ${answer.images.length}` : ""}. The number is the probability that the network gives to its answer.`
+      ? `${plural(answer.total, "image")}${answer.total > answer.images.length ? `, the first ${answer.images.length}` : ""}. The number is the probability that the network gives to its answer.`
       : "No image of the validation set is in this cell.";
     show(
       gallery,
