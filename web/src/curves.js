@@ -1,6 +1,6 @@
 // Curves of measurements over the epochs, one line per run and measurement.
 import uPlot from "uplot";
-import { card, h, numbers } from "./dom.js";
+import { card, h, numbers, svg } from "./dom.js";
 import { cssColor, RUNS } from "./colors.js";
 import { tick } from "./format.js";
 import { runs, store } from "./store.js";
@@ -86,9 +86,11 @@ export function curveCard(
     legend.replaceChildren(
       ...entries.map((entry) => {
         entry.value = h("b", {}, "");
-        const sample = h("i", {
-          class: `sample ${RUNS[entry.r].className} dash-${entry.line.dash ?? 0} ${entry.line.shade ? "pale" : ""}`,
-        });
+        const sample = svg(
+          "svg",
+          { class: `sample ${RUNS[entry.r].className} ${entry.line.shade ? "pale" : ""}`, "aria-hidden": "true" },
+          svg("line", { x2: "100%", y1: "50%", y2: "50%", "stroke-dasharray": DASHES[entry.line.dash ?? 0].join(" ") }),
+        );
         return h("span", {}, sample, `${entry.name} `, entry.value);
       }),
     );
