@@ -54,6 +54,7 @@ def test_numbers_have_limits(name, rejects):
         ({"__init__": 0.1}, "unknown setting"),
         ({"data": "moons", "n_train": 6000}, "at most 5,000"),
         ({"n_train": 5, "batch_size": 10}, "at most n_train"),
+        ({"seed": -1}, "from 0 to 4,294,967,295"),
     ],
 )
 def test_invalid_settings_are_rejected_with_one_line(value, message, rejects):

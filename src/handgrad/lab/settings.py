@@ -123,8 +123,9 @@ class Settings:
         value = getattr(self, name)
         kinds: tuple[type, ...] = (int,) if name in INTEGERS else (int, float)
         if type(value) not in kinds or not low <= value <= high:  # NaN is not in any range
-            kind = "an integer" if name in INTEGERS else "a number"
-            raise HandgradError(f"{name} must be {kind} from {low:g} to {high:g}")
+            if name in INTEGERS:
+                raise HandgradError(f"{name} must be an integer from {low:,} to {high:,}")
+            raise HandgradError(f"{name} must be a number from {low:g} to {high:g}")
 
     # ---- JSON --------------------------------------------------------------------------------------------------------
 
