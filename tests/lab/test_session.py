@@ -89,6 +89,21 @@ def test_points_have_the_mean_loss_since_the_last_point(experiment, finish, even
     assert first["accuracy"] + 5 * second["accuracy"] == pytest.approx(6 * events(lab, "epoch")[0]["accuracy"])
 
 
+def test_a_point_after_few_examples_has_the_mean_loss_since_the_point_before(experiment, finish, events):
+    lab = experiment()
+    for action in ("step", "epoch", "step"):
+        finish(lab, action)
+    first, second, third = events(lab, "point")
+    assert [first["step"], second["step"], third["step"]] == [1, 6, 7]
+    new = 60 * third["accuracy"] - 50 * second["accuracy"]  # correct answers in the 10 examples of the last step
+    assert new == pytest.approx(round(new))
+    assert 0 <= round(new) <= 10
+    loss = 6 * third["loss"] - 5 * second["loss"]
+    finish(lab, "epoch")
+    last, epoch = events(lab, "point")[-1], events(lab, "epoch")[-1]
+    assert loss + 5 * last["loss"] == pytest.approx(6 * epoch["loss"])
+
+
 def test_pause_stops_both_runs_at_the_same_step(experiment, finish, until):
     lab = experiment(replace(DIGITS, epochs=500), replace(DIGITS, epochs=500, loss="squared_error"))
     for _ in range(3):

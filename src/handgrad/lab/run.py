@@ -158,6 +158,7 @@ class Run:
         self._copy_time = -math.inf
         self._done, self._done_step = Totals(0.0, 0, 0), 0  # of the finished epochs
         self._last, self._last_step = Totals(0.0, 0, 0), -1  # at the last point
+        self._before_last = self._last  # at the point before it
         self._validation: dict[str, float] = {}
         self._seconds, self._since, self._last_seconds = 0.0, 0.0, 0.0
         self._epoch_time, self._epoch_stride = -math.inf, 1
@@ -413,14 +414,21 @@ class Run:
         return _sum(self._done, self.trainer.totals())
 
     def _point(self) -> None:
-        """Send a point of the curves: the mean loss since the last point, and what is measured now."""
+        """Send a point of the curves: the mean loss since the last point, and what is measured now.
+
+        If only few examples are new, the mean begins at the point before the last one.
+        """
         if self._last_step == self.step:
             return
         begin, used, network, trainer = time.perf_counter(), time.thread_time(), self.network, self.trainer
         totals, seconds = self._totals(), self._seconds
         if not self._waiting:
             seconds += begin - self._since
-        loss, correct, count = (a - b for a, b in zip(totals, self._last, strict=True))
+        new_examples = totals.examples - self._last.examples
+        # A run that stops soon after a point has few new examples, whose mean would be a jump at the end of the curve.
+        few = 4 * new_examples < self._last.examples - self._before_last.examples
+        since = self._before_last if few else self._last
+        loss, correct, count = (a - b for a, b in zip(totals, since, strict=True))
         measured = self._probe.measure(network.parameters)
         ratios = update_ratios(network, self._before) if self._before_step == self.step - 1 else None
         elapsed = seconds - self._last_seconds
@@ -439,9 +447,10 @@ class Run:
             "saturated": measured.saturated,
             "dead": measured.dead,
             "seconds": seconds,
-            "examples_per_second": count / elapsed if elapsed > 0 else None,
+            "examples_per_second": new_examples / elapsed if elapsed > 0 else None,
         }
-        self._last, self._last_step, self._last_seconds, self._validation = totals, self.step, seconds, {}
+        self._before_last, self._last, self._last_step = self._last, totals, self.step
+        self._last_seconds, self._validation = seconds, {}
         self._experiment.point(event, time.thread_time() - used)
         self._since = time.perf_counter() if self._since else 0.0
         self._seconds = seconds
