@@ -110,8 +110,9 @@ def make_film(page: Page, address: str) -> None:
     for _ in range(22):
         page.wait_for_timeout(60)
         film.take()
-    page.click("#start")
-    page.wait_for_timeout(400)
+    if page.locator("#start").inner_text() == "Pause":  # and not "Start again", after the last epoch
+        page.click("#start")
+    page.wait_for_timeout(1000)  # the answer is that of the last weights
     film.take(2500)
     film.save(OUT / "lab.gif")
 
