@@ -141,8 +141,8 @@ def _run(
         origin = _read_start(start, freeze, settings)
         chosen, directory = _new_run(recipe, out, settings, origin)
     else:
-        directory, config = resumed, read_config(resumed)
-        chosen, data = _resumed_recipe(config, {**settings, **flags}), config.data
+        config = _resumed_run(resumed, {**settings, **flags})
+        directory, chosen, data = resumed, config.recipe, config.data
         with RunDirectory(
             directory, chosen, data, new=False, is_main=is_main
         ):  # not while another process trains in it
@@ -266,13 +266,14 @@ def _new_run(
     return chosen, directory
 
 
-def _resumed_recipe(config: RunConfig, flags: dict[str, Any]) -> Recipe:
-    """The recipe of an existing run. Only the number of epochs can change."""
+def _resumed_run(directory: Path, flags: dict[str, Any]) -> RunConfig:
+    """The configuration of an existing run. Only the number of epochs can change."""
     epochs = flags.pop("epochs")
     others = given_flags(flags)
     if others:
         raise HandgradError(f"--resume continues with the settings of the run: leave out {others}")
-    return config.recipe.replace(epochs=epochs)
+    config = read_config(directory)
+    return config._replace(recipe=config.recipe.replace(epochs=epochs))
 
 
 def _describe_finished(directory: Path, result: dict[str, Any]) -> str:
