@@ -257,7 +257,7 @@ def config_seeds() -> list[bytes]:
 def read_run(path: Path) -> None:
     """Read config.json, and create what it describes unless it is large."""
     path.rename(path.with_name("config.json"))
-    recipe, _ = read_config(path.parent)
+    recipe = read_config(path.parent).recipe
     if sum(recipe.hidden) < MAX_SIZE // 784:
         recipe.trainer((28, 28), 10)
     json.dumps(recipe.config(), allow_nan=False)

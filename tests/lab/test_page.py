@@ -754,7 +754,9 @@ def test_a_button_that_is_pressed_with_a_key_keeps_the_focus(lab):
         expect(page.locator(successor)).to_be_focused()
     page.click("#tab-steps")
     page.focus("#step-next")
-    for _ in range(11):
+    for _ in range(100):  # a press while the steps are computed does nothing
+        if page.locator("#step-next").is_disabled():
+            break
         page.keyboard.press("Enter")
     expect(page.locator("#step-next")).to_be_disabled()
     expect(page.locator("#step-back")).to_be_focused()
