@@ -260,7 +260,7 @@ def test_blocks_of_other_data_sets_are_refused(arrays, tmp_path: Path, rejects) 
             np.zeros((1, 6, 4), np.uint8),
             "contains train-images-010.npy and train-images-10.npy",
         ),
-        ("train-images.npy", np.zeros((1, 6, 4), np.uint8), "expected shards with consecutive numbers"),
+        ("train-images.npy", np.zeros((1, 6, 4), np.uint8), "expected files with consecutive numbers"),
     ],
 )
 def test_incomplete_and_damaged_folders_are_one_line(shards: Path, name, change, message, rejects) -> None:
@@ -283,7 +283,10 @@ def test_files_of_images_to_predict_have_different_and_consecutive_numbers(tmp_p
     (tmp_path / "images-2.npy").rename(tmp_path / "images-3.npy")
     with rejects("lacks images-2.npy: expected files with consecutive numbers"):
         read_examples(str(tmp_path), network)
-    (tmp_path / "images-3.npy").rename(tmp_path / "images-01.npy")
+    (tmp_path / "images-3.npy").rename(tmp_path / "images-9999999999999.npy")
+    with rejects("lacks images-2.npy: expected files with consecutive numbers"):
+        read_examples(str(tmp_path), network)
+    (tmp_path / "images-9999999999999.npy").rename(tmp_path / "images-01.npy")
     with rejects("contains images-01.npy and images-1.npy: remove one of them"):
         read_examples(str(tmp_path), network)
 

@@ -27,7 +27,7 @@ from ..training import prefetch
 from .archives import read_unlabelled
 from .dataset import as_examples
 from .idx import decompress, parse_idx, read_bytes
-from .mapped import load_npy, open_images
+from .mapped import check_consecutive, load_npy, open_images
 from .processes import run
 from .stream import FileRows
 from .tables import as_pixels, read_table
@@ -82,9 +82,7 @@ def _numbered_files(directory: Path) -> list[Path]:
                 raise HandgradError(f"{directory} contains {found[number].name} and {entry.name}: remove one of them")
             found[number] = entry
     numbers = sorted(found)
-    absent = sorted({*range(numbers[0], numbers[-1])} - {*numbers}) if numbers else []
-    if absent:
-        raise HandgradError(f"{directory} lacks images-{absent[0]}.npy: expected files with consecutive numbers")
+    check_consecutive(directory, numbers, "images")
     return [found[number] for number in numbers]
 
 

@@ -10,6 +10,7 @@ memory. Large ones stay on the disk, and a training converts one block at a time
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,16 +134,21 @@ def load_npy_folder(
     return _dataset(opened["train"], y_train, _read(opened["test"]), y_test, name, shuffle, classes)
 
 
+def check_consecutive(directory: Path, numbers: Sequence[int], name: str) -> None:
+    """Raise HandgradError if a number is missing between the sorted numbers of files; -1 is a name without a number."""
+    for number, following in itertools.pairwise(numbers):
+        if following != number + 1:
+            where = f"{name}-{number + 1}.npy" if number >= 0 else "numbers in the names of all files"
+            raise HandgradError(f"{directory} lacks {where}: expected files with consecutive numbers")
+
+
 def _pairs(directory: Path, part: str, found: Mapping[tuple[str, str], Mapping[int, Path]]) -> list[tuple[Path, Path]]:
     """The files of images and of labels, in the order of their numbers."""
     images, labels = found.get((part, "images"), {}), found.get((part, "labels"), {})
     numbers = sorted({*images, *labels})
     if not numbers:
         raise HandgradError(f"{directory} does not contain {part}-images.npy and {part}-labels.npy, or numbered shards")
-    if len(numbers) > 1 and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        absent = next(n for n in range(numbers[0], numbers[-1]) if n not in numbers)
-        where = f"{part}-images-{absent}.npy" if absent >= 0 else "numbers in the names of all files"
-        raise HandgradError(f"{directory} lacks {where}: expected shards with consecutive numbers")
+    check_consecutive(directory, numbers, f"{part}-images")
     for number in numbers:
         if number not in images or number not in labels:
             present, absent_kind = (labels, "images") if number not in images else (images, "labels")
