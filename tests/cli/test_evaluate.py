@@ -140,16 +140,24 @@ def test_input_files_are_not_overwritten(model: Path, dataset, tmp_path: Path, i
     image, images = tmp_path / "seven.png", tmp_path / "images.npy"
     Image.fromarray(dataset.x_test[0]).save(image)
     np.save(images, dataset.x_test[:5])
-    before = image.read_bytes(), images.read_bytes()
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    part, table = parts / "images-0.npy", parts / "numbers.csv"
+    np.save(part, dataset.x_test[:5])
+    table.write_text("a,label\n1,2\n")
+    inputs = image, images, part, table
+    before = [path.read_bytes() for path in inputs]
     for option, command in (
         (f"--show {image}", ("predict", model, image, "--show", image)),
         (f"--show {image}", ("predict", model, tmp_path, "--show", image)),
         (f"--out {images}", ("predict", model, "--data", images, "--out", images)),
+        (f"--out {part}", ("predict", model, "--data", parts, "--out", part)),
+        (f"--out {table}", ("predict", model, "--data", parts, "--out", table)),
         (f"--out {image}", ("attack", model, image, "--out", image)),
     ):
         code, _, errors = invoke(*command)
         assert (code, errors) == (2, f"handgrad: {option} is an input file: choose another name\n")
-    assert (image.read_bytes(), images.read_bytes()) == before
+    assert [path.read_bytes() for path in inputs] == before
 
 
 def test_predict_reads_a_directory_and_goes_on_after_bad_files(

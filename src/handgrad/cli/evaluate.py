@@ -170,13 +170,13 @@ def predict(
 
 def _predict_all(path: Path, data: str, label: str | None, out: Path, workers: int, as_json: bool) -> None:
     """Write the classes of all examples of a data set to a file."""
-    from ..data.answers import Processes, read_examples, write_answers
+    from ..data.answers import Processes, files_to_read, read_examples, write_answers
 
     classifier = _load_classifier(path, mmap=workers > 1)
 
     if out.suffix not in (".npy", ".csv"):
         raise HandgradError(f"--out {out}: expected a name that ends in .npy or .csv")
-    _check_output("--out", out, [as_path(data)])
+    _check_output("--out", out, files_to_read(data))
     read = functools.partial(read_examples, data, label=label or _label_of_table(data, _data_of_run(path)[1]))
     x, notes = read(classifier)
     _echo_notes(notes)

@@ -27,10 +27,10 @@ from ..training import prefetch
 from .archives import read_unlabelled
 from .dataset import as_examples
 from .idx import decompress, parse_idx, read_bytes
-from .mapped import check_consecutive, load_npy, open_images
+from .mapped import check_consecutive, is_npy_name, load_npy, open_images
 from .processes import run
 from .stream import FileRows
-from .tables import as_pixels, read_table
+from .tables import as_pixels, read_table, test_file
 
 BLOCK_ROWS = 2048  # 1.6 MB of 28x28 pixels
 _NUMBERED = re.compile(r"images(?:-(\d+))?\.npy")
@@ -70,6 +70,18 @@ def read_examples(data: str, model: Model, label: str | None = None) -> Examples
         return examples
     dataset = load(data, size=model.image_shape, label=label, divide=False, feature_names=model.feature_names)
     return Examples(dataset.x_test, dataset.notes)
+
+
+def files_to_read(data: str) -> list[Path]:
+    """Return the .npy and CSV files that `read_examples` may read, which answers must not replace."""
+    from . import table_file
+
+    path = as_path(data)
+    if not path.is_dir():
+        return [path]
+    table = table_file(path)
+    tables = [] if table is None else [table, test_file(table) or table]
+    return tables + [entry for entry in path.iterdir() if _NUMBERED.fullmatch(entry.name) or is_npy_name(entry.name)]
 
 
 def _numbered_files(directory: Path) -> list[Path]:

@@ -55,9 +55,14 @@ def read_labels(path: Path) -> NDArray[Any]:
     return labels
 
 
+def is_npy_name(name: str) -> bool:
+    """Return whether a file of images or labels that `load_npy_folder` reads can have this name."""
+    return _NPY.fullmatch(name) is not None
+
+
 def has_npy_names(directory: Path) -> bool:
     """Return whether a directory has .npy files of images or labels with the names that `load_npy_folder` reads."""
-    return any(_NPY.fullmatch(entry.name) for entry in directory.iterdir())
+    return any(is_npy_name(entry.name) for entry in directory.iterdir())
 
 
 def load_idx(directory: Path, paths: Mapping[str, Path], shuffle: str = "auto") -> Dataset | None:

@@ -83,7 +83,7 @@ def load_table(
     table, name = read_table(path, label=label, feature_names=feature_names), name or path.name
     x, y, notes = as_pixels(table.x, table.columns), table.y, list(table.notes)
     test_set: tuple[NDArray[Any], ...] = ()
-    other = _test_file(path)
+    other = test_file(path)
     if other is not None:
         try:
             test = read_table(other, label=label, feature_names=feature_names)
@@ -105,8 +105,8 @@ def load_table(
     return replace(dataset, feature_names=columns) if has_names else dataset
 
 
-def _test_file(path: Path) -> Path | None:
-    """The existing file with "test" instead of "train" in its name, or None."""
+def test_file(path: Path) -> Path | None:
+    """Return the existing file with "test" instead of "train" in its name, or None."""
     name = re.sub("train(ing)?", lambda found: "TEST" if found[0].isupper() else "test", path.name, flags=re.I)
     other = path.with_name(name)
     return other if other != path and other.is_file() else None
