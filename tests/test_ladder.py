@@ -183,6 +183,18 @@ def test_the_running_statistics_are_those_of_rows_from_the_whole_batch(rng):
     np.testing.assert_allclose(net.layers[0].running_mean1, z.mean(axis=0), rtol=0.1)  # the first update replaces 0
 
 
+def test_the_running_statistics_are_averages_with_a_momentum_that_decreases(rng):
+    net = network()
+    layer, mean = net.layers[0], np.zeros(4)
+    for t in range(1, 1001):
+        x = rng.random((4, 5))
+        net.forward(x)
+        mean += max(4 / (t + 3), 0.005) * ((x @ layer.W1.T).mean(axis=0) - mean)
+        if t in (1, 2, 10, 1000):
+            np.testing.assert_allclose(layer.running_mean1, mean, rtol=1e-9)
+    assert layer.running_count == 1000
+
+
 def test_a_frozen_layer_does_not_change(rng):
     net, x = network(), rng.random((32, 5))
     net.layers[0].trainable = False
