@@ -73,11 +73,8 @@ def test_evaluate_prints_accuracy_and_confusion_matrix(model: Path, data: Path, 
     assert [row.split()[0] for row in rows] == list("0123456789")
 
 
-# ---- predict ---------------------------------------------------------------------------------------------------------
-
-
 def test_evaluate_does_not_use_mnist_in_place_of_missing_data(model: Path, tmp_path: Path, invoke) -> None:
-    """Neither do data whose name is no path of a file, such as EMNIST/digits."""
+    """Also if the name of the data is not the path of a file, as that of EMNIST/digits."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "model.safetensors").write_bytes(model.read_bytes())
@@ -85,6 +82,9 @@ def test_evaluate_does_not_use_mnist_in_place_of_missing_data(model: Path, tmp_p
     code, output, errors = invoke("evaluate", run)
     assert (code, output) == (2, "")
     assert f"there is no data set '{tmp_path / 'EMNIST/digits'}'" in errors
+
+
+# ---- predict ---------------------------------------------------------------------------------------------------------
 
 
 def test_predict_reads_both_polarities_and_shows_the_prepared_images(model: Path, dataset, tmp_path: Path, run) -> None:
