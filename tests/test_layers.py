@@ -13,7 +13,6 @@ from handgrad.network import bind
 LN3 = math.log(3)
 PHI_1, DENSITY_1 = 0.8413447460685429, 0.24197072451914337  # distribution function and density of N(0, 1) at 1
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
 def allocated(layer, batch, n_in, dtype=np.float64, rng=0):
