@@ -604,6 +604,8 @@ def test_folders_next_to_train_and_test_are_left_out_with_a_note(tmp_path) -> No
     dataset = load(tmp_path)
     assert (len(dataset.x_train), len(dataset.x_test)) == (len(KINDS), len(KINDS))
     assert dataset.notes[0] == "left out: the folder 'val'"
+    (tmp_path / "extra").mkdir()
+    assert load(tmp_path).notes[0] == "left out: the folders 'extra', 'val'"
 
 
 def test_folder_names_that_are_numbers_are_sorted_as_numbers(tmp_path) -> None:

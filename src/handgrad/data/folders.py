@@ -61,7 +61,8 @@ def load_folder(
         notes.append(f"{parts['test'].name} is left out, because it has no folders of the classes")
     if parts["train"] != path:
         others = [entry.name for entry in _entries(path) if entry.is_dir() and entry not in parts.values()]
-        notes += [f"left out: the folder {', '.join(map(repr, others))}"] if others else []
+        kind = "folder" if len(others) == 1 else "folders"
+        notes += [f"left out: the {kind} {', '.join(map(repr, others))}"] if others else []
     images = {part: [_read(file) for file, _ in found] for part, found in files.items()}
     shapes = Counter(image.shape for found in images.values() for image in found)
     if size is None:
