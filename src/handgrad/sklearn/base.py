@@ -219,17 +219,19 @@ class MLP(BaseEstimator, ABC):
         before = dict(self.__dict__)
         try:
             train, validation = self._prepare(X, y, sample_weight, incremental, validation)
+            if not len(train.y):  # possible in partial_fit only
+                return self
+            t = self._targets(train.y)  # raises HandgradError for targets that the loss does not accept
+            score = None if validation is None else self._make_scorer(validation)  # its targets too
         except BaseException:  # invalid data and parameters must not destroy an earlier fit
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
-        if not len(train.y):  # possible in partial_fit only
-            return self
         with blas_threads(self.network_, self._effective_batch_size(len(train.y))):
             if self.solver == "lbfgs":
-                fit_lbfgs(self, train.X, self._targets(train.y), train.w)
+                fit_lbfgs(self, train.X, t, train.w)
             else:
-                self._fit_stochastic(train, incremental, validation)
+                self._fit_stochastic(train, t, incremental, score)
         return self
 
     def _prepare(
@@ -257,9 +259,6 @@ class MLP(BaseEstimator, ABC):
         train = train._replace(X=_as_dtype("X", train.X, self.network_.dtype))
         if self.solver != "lbfgs" and self.early_stopping and checked is None:
             train, checked = self._split_validation(train)
-        for examples in (train, checked):
-            if examples is not None and len(examples.y):
-                self._targets(examples.y)  # raises HandgradError for targets that the loss does not accept
         return train, checked
 
     def _check_new_parameters(self, incremental: bool, validation: Any) -> None:
@@ -301,7 +300,7 @@ class MLP(BaseEstimator, ABC):
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         self.best_epoch_: int | None = None
 
-    def _fit_stochastic(self, train: Examples, incremental: bool, validation: Examples | None) -> None:
+    def _fit_stochastic(self, train: Examples, t: Array, incremental: bool, score: Scorer | None) -> None:
         count = len(train.y)
         if self.batch_size != "auto" and self.batch_size > count:
             warnings.warn(
@@ -315,7 +314,7 @@ class MLP(BaseEstimator, ABC):
             self._optimizer,
             alpha=0.0 if self.solver == "adamw" else self.alpha,
             random_state=self._random_state if self.shuffle else None,
-            score=None if validation is None else self._make_scorer(validation),
+            score=score,
             multilabel=self._multilabel,
             batch_size=self._effective_batch_size(count),
             schedule=SCHEDULES[self.schedule]() if isinstance(self.schedule, str) else self.schedule,
@@ -328,7 +327,7 @@ class MLP(BaseEstimator, ABC):
         else:
             epochs = schedule_epochs = range(done, done + self.max_iter)
         try:
-            trainer.run(train.X, self._targets(train.y), train.w, epochs, schedule_epochs)
+            trainer.run(train.X, t, train.w, epochs, schedule_epochs)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         except DivergedError as error:
