@@ -58,7 +58,7 @@ class Film:
         self.durations: list[int] = []
 
     def take(self, milliseconds: int = FRAME) -> None:
-        """Add the page as it is now."""
+        """Add a frame with the present page."""
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         height = round(image.height * WIDTH / image.width)
         self.frames.append(image.resize((WIDTH, height), Image.Resampling.LANCZOS))

@@ -108,7 +108,7 @@ export function transport() {
           else showRate();
         }, 120);
       };
-      /** The rate of the run, after another one was refused. */
+      /** The rate of the run, after another one was rejected. */
       const showRate = () => {
         slider.value = Math.log10(run.lr);
         box.value = rate(run.lr);

@@ -106,9 +106,7 @@ def _load(
     divide: bool,
     columns: dict[str, Any],
 ) -> Dataset:
-    label = columns["label"]
-    if name in ("mnist", "synthetic"):
-        check_no_label(label, name)
+    check_label(columns["label"], name)
     if name == "synthetic":
         from .synthetic import synthetic_digits
 
@@ -123,13 +121,11 @@ def _load(
     if path.is_dir() or not path.exists():  # EMNIST/digits is no directory, but files in EMNIST/raw
         dataset_or_none = load_user_data(path, MNIST, shuffle)
         if dataset_or_none is not None:
-            check_no_label(label, path)
             return _renamed(dataset_or_none, classes)
     if path.is_dir():
         from .mapped import has_npy_names, load_npy_folder
 
         if has_npy_names(path):
-            check_no_label(label, path)
             return load_npy_folder(path, shuffle, classes)
     table = table_file(path)
     if table is not None:
@@ -139,7 +135,6 @@ def _load(
         return load_table(table, classes=classes, divide=divide, name=directory_name, **columns)
     if not path.exists():
         raise HandgradError(f"there is no data set {str(name)!r}: expected {FORMATS}")
-    check_no_label(label, path)
     if path.is_dir():
         from .folders import load_folder
 
@@ -166,9 +161,10 @@ def table_file(path: Path) -> Path | None:
     return tables[0] if len(tables) == 1 and not any(entry.is_dir() for entry in entries) else None
 
 
-def check_no_label(label: str | int | None, name: str | Path) -> None:
-    """Raise HandgradError if there is a label, because only a CSV file has a column of labels."""
-    if label is not None:
+def check_label(label: str | int | None, name: str) -> None:
+    """Raise HandgradError if there is a column of labels for data that are not a CSV file."""
+    path = as_path(name)
+    if label is not None and table_file(path) is None and not path.name.lower().endswith(TABLES):
         raise HandgradError(f"{name} is not a CSV file: leave out the column of its labels, {label!r}")
 
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from ..arrays import as_array, check_int
 from ..blas import one_blas_thread
 from ..errors import HandgradError
-from ..io.atomic import as_path, replacing
+from ..io.atomic import as_path, read_bytes, replacing
 from ..io.models import load as load_model
 from ..model import Model, binary_to_two_columns
 from ..training import prefetch
 from .archives import read_unlabelled
 from .dataset import as_examples
-from .idx import decompress, parse_idx, read_bytes
+from .idx import decompress, parse_idx
 from .mapped import check_consecutive, is_npy_name, load_npy, open_images
 from .processes import run
 from .stream import FileRows
@@ -58,11 +58,10 @@ def read_examples(data: str, model: Model, label: str | None = None) -> Examples
     label : str, optional
         Column of the labels of a CSV file, which are not used.
     """
-    from . import check_no_label, load, table_file  # the package, which is complete by now
+    from . import check_label, load  # the package, which is complete by now
 
+    check_label(label, data)
     path = as_path(data)
-    if path.exists() and table_file(path) is None:
-        check_no_label(label, path)
     if path.is_dir():
         if parts := _numbered_files(path):
             return Examples(FileRows([open_images(part) for part in parts], "blocks"))

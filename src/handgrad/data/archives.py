@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError
+from ..io.atomic import read_bytes
 from .dataset import Dataset
-from .idx import read_bytes
 
 # Names of the arrays, in any case: (x, y) of the training set, of the test set, or of all examples.
 TRAIN = (

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Labels, as_array, check_fraction, check_inputs
 from ..errors import HandgradError, HandgradWarning, calls_of_handgrad
-from .idx import decompress, parse_idx, read_bytes
+from ..io.atomic import read_bytes
+from .idx import decompress, parse_idx
 from .labels import encode_labels, seem_to_be_numbers
 
 FILES = {

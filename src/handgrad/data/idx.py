@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import HandgradError
-from ..io.atomic import replacing
+from ..io.atomic import read_bytes, replacing
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -262,27 +262,3 @@ def gunzip(data: bytes, name: str, limit: int = MAX_UNCOMPRESSED) -> bytes:
     except (EOFError, OSError, zlib.error) as error:
         raise HandgradError(f"{name} is a damaged gzip file ({error}): copy or download it again") from error
     return bytes(payload)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a file.
-
-    Parameters
-    ----------
-    path : Path
-        File to read.
-
-    Returns
-    -------
-    bytes
-        Content of the file.
-
-    Raises
-    ------
-    HandgradError
-        If the file does not exist or cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise HandgradError(f"cannot read {path}: {error.strerror}") from error

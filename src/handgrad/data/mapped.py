@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError
+from ..io.atomic import read_bytes
 from .dataset import FILES, Dataset
-from .idx import HEADER_BYTES, decompress, parse_header, parse_idx, read_bytes
+from .idx import HEADER_BYTES, decompress, parse_header, parse_idx
 from .labels import encode_labels
 from .stream import FileRows, Part, available_memory, choose_shuffle, reading
 

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import HandgradError, MissingExtraError, optional
-from ..io.atomic import replacing
+from ..io.atomic import read_bytes, replacing
 from . import torchvision
 from .dataset import FILES, Dataset, build_dataset, find_files, matching_files, read_payloads
-from .idx import decompress, encode_idx, read_bytes
+from .idx import decompress, encode_idx
 from .mapped import load_idx
 
 logger = logging.getLogger(__name__)  # without a logging configuration, Python prints warnings to stderr

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HandgradError
+from ..io.atomic import read_bytes
 from .dataset import Dataset, shorten
-from .idx import decompress, read_bytes
+from .idx import decompress
 
 LABELS = ("label", "labels", "class", "classes", "target", "y")  # names of the column of labels, any case
 INDICES = ("", "id", "index", "unnamed: 0")  # names of columns that number the rows

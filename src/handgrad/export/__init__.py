@@ -16,9 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data.idx import read_bytes
 from ..errors import HandgradError, unknown
-from ..io.atomic import is_stream, replace_file
+from ..io.atomic import is_stream, read_bytes, replace_file
 from ..io.models import save
 from ..model import Model
 from ..recipes import Recipe
@@ -168,7 +167,7 @@ def _place_weights(path: Path, model: Model, model_file: str | os.PathLike[str] 
             raise HandgradError(f"{weights} already exists: pass it as model_file if it contains this model")
         save(model, weights)
         return weights, [weights]
-    content = read_bytes(Path(model_file))
+    content = read_bytes(model_file)
     if weights.exists() and read_bytes(weights) != content:
         raise HandgradError(
             f"{weights}, from which the script would load its weights, is another model: choose another name for the "

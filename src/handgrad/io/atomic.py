@@ -160,12 +160,18 @@ def replace_file(path: str | os.PathLike[str], *content: Any) -> None:
         raise HandgradError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file. Raises HandgradError if it does not exist or cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise HandgradError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file. Raises HandgradError if it cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
-    except OSError as error:
-        raise HandgradError(f"cannot read {path}: {error.strerror}") from error
+        return json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise HandgradError(f"{path} is not a JSON file, or is incomplete: {error}") from error
 
